@@ -1,0 +1,49 @@
+"""How far two networks' answers are apart: pure functions of logits (n, K).
+
+Distillation minimises one of them; an adversarial generator maximises one. Which one is always said, never
+a hidden default.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""(student logits, teacher logits) -> per-sample distance (n,)."""
+
+
+def l1(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean absolute difference of raw logits, per sample (n,)."""
+    return (student - teacher).abs().mean(dim=1)
+
+
+def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """τ²·KL(teacher ‖ student) of the softened predictions, per sample (n,), in nats (Hinton et al. 2015)."""
+    log_p = F.log_softmax(teacher / temperature, dim=1)
+    log_q = F.log_softmax(student / temperature, dim=1)
+    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1)
+
+
+def js(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Jensen-Shannon divergence of the softened predictions, per sample (n,), in [0, ln 2]."""
+    log_p = F.log_softmax(teacher / temperature, dim=1)
+    log_q = F.log_softmax(student / temperature, dim=1)
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    return 0.5 * ((log_p.exp() * (log_p - log_m)).sum(dim=1) + (log_q.exp() * (log_q - log_m)).sum(dim=1))
+
+
+def js_reference(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """The "JS divergence" of the published PRE-DFKD and LRA code, as it is, per sample (n,).
+
+    KL runs from the mixture to the parts, every probability is clamped to [0.01, 0.99] after mixing, and
+    classes are averaged rather than summed: at K = 100 most entries give no gradient.
+    """
+    p, q = F.softmax(teacher / temperature, dim=1), F.softmax(student / temperature, dim=1)
+    mixture = ((p + q) / 2).clamp(0.01, 0.99)
+    p, q = p.clamp(0.01, 0.99), q.clamp(0.01, 0.99)
+    to_teacher = mixture * (mixture.log() - p.log())
+    to_student = mixture * (mixture.log() - q.log())
+    return 0.5 * (to_teacher + to_student).mean(dim=1)
