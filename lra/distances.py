@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Distance = Callable[[Tensor, Tensor], Tensor]
-"""(student logits, teacher logits) -> per-sample distance (n,)."""
+Distance = Callable[..., Tensor]
+"""(student logits, teacher logits, [temperature]) -> per-sample distance (n,)."""
 
 
 def l1(student: Tensor, teacher: Tensor) -> Tensor:

@@ -1,0 +1,145 @@
+"""Generative memory: a generator that is taught to remember what another one made (PRE-DFKD).
+
+Binici et al., "Robust and Resource-Efficient Data-Free Knowledge Distillation by Generative Pseudo Replay",
+AAAI 2022. Memory generator M and encoder E form a variational autoencoder over samples new and replayed; no
+image is stored. Replay first tunes its latents against the teacher ("self-inference").
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lra.options import Options, Positive
+from lra.problem import Batch
+from lra.state import State
+from lra.teacher import Teacher
+from lra.terms import Balance, OneHot, total
+from lra.view import View
+
+
+class MemoryGeneratorOptions(Options):
+    """How the memory is trained and sampled."""
+
+    lr: Positive = 5e-4
+    """Adam rate of memory generator and encoder (published: generator rate / 40)."""
+    latent_lr: Positive = 0.02
+    """Adam rate of the self-inference steps on the latents."""
+    latent_steps: int = 1
+    """Self-inference steps: 1 as published, 0 to draw latents straight from the prior."""
+    one_hot: float = 1.0
+    balance: float = 2.171472409516259
+    """Weight in nats; the published 5 counts in log10, which is 5 / ln 10 here."""
+    kl: float = 1e-5
+    """Weight of the latents' KL divergence from the prior."""
+    leak_latent_grad: bool = False
+    """Reference behaviour: the self-inference gradient is left in M and enters its next update."""
+
+
+class MemoryGenerator:
+    """The generative memory: `sample` replays, `update` teaches it new samples without forgetting old ones.
+
+    Args:
+        generator: M, latents (n, z) -> images (n, C, H, W).
+        encoder: E, images -> (latents, mean, log-variance), each (n, z).
+        teacher: the oracle, which answers for what is remembered.
+        latent: z.
+        options: rates and weights.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        encoder: nn.Module,
+        teacher: Teacher,
+        latent: int,
+        options: MemoryGeneratorOptions,
+    ):
+        self.generator = generator
+        self.encoder = encoder
+        self.teacher = teacher
+        self.latent = latent
+        self.options = options
+        self.terms = [OneHot(options.one_hot), Balance(options.balance)]
+        self.optimisers = [torch.optim.Adam(m.parameters(), lr=options.lr) for m in (generator, encoder)]
+        self.updates = 0
+
+    def sample(self, n: int) -> Batch:
+        """``n`` remembered images with the teacher's logits; M uses its running statistics."""
+        self.generator.eval()
+        images = self._infer(n)
+        return Batch(images, self.teacher.label(images))
+
+    def update(self, new: Batch, replayed: int) -> float:
+        """One step on ``new`` together with ``replayed`` images of M's own.
+
+        The very first updates have nothing to replay yet: pass 0.
+
+        Returns:
+            The loss: L1 between images, L1 between the teacher's logits of them, and the weighted KL.
+        """
+        self.generator.train()
+        self.encoder.train()
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
+        target = new
+        if replayed:
+            remembered = self._infer(replayed)
+            target = Batch(
+                torch.cat([new.images, remembered]),
+                torch.cat([new.logits, self.teacher.label(remembered)]),
+            )
+        loss = self._reconstruction_loss(target)
+        loss.backward()
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.updates += 1
+        return loss.item()
+
+    def _reconstruction_loss(self, target: Batch) -> Tensor:
+        latents, mean, log_variance = self.encoder(target.images)
+        images = self.generator(latents)
+        divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(dim=1).mean()
+        return (
+            F.l1_loss(images, target.images)
+            + F.l1_loss(self.teacher(images), target.logits)
+            + self.options.kl * divergence
+        )
+
+    def _infer(self, n: int) -> Tensor:
+        """Images of latents that the teacher was asked about: confident, balanced, still near the prior."""
+        device = next(self.generator.parameters()).device
+        latents = torch.randn(n, self.latent).to(device).requires_grad_(True)
+        optimiser = torch.optim.Adam([latents], lr=self.options.latent_lr)
+        for _ in range(self.options.latent_steps):
+            loss = self._latent_loss(latents)
+            if self.options.leak_latent_grad:
+                optimiser.zero_grad()
+                loss.backward()
+            else:
+                (latents.grad,) = torch.autograd.grad(loss, [latents])
+            optimiser.step()
+        with torch.no_grad():
+            return self.generator(latents)
+
+    def _latent_loss(self, latents: Tensor) -> Tensor:
+        loss, _ = total(self.terms, View(self.generator(latents), self.teacher))
+        # The published "log_var" is a plain variance, compared with 1.
+        spread = ((latents.var(dim=0) - 1) ** 2).mean()
+        return loss + spread + (latents.mean(dim=0) ** 2).mean()
+
+    def state_dict(self) -> State:
+        """Both networks with buffers, both optimisers, the number of updates."""
+        return {
+            "generator": self.generator.state_dict(),
+            "encoder": self.encoder.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.generator.load_state_dict(state["generator"])
+        self.encoder.load_state_dict(state["encoder"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.updates = state["updates"]

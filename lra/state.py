@@ -1,0 +1,45 @@
+"""What a run must carry from one process to the next."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+State = dict[str, Any]
+"""Tensors, numbers, strings and containers of them: what ``torch.load(weights_only=True)`` accepts."""
+
+
+def random_states() -> State:
+    """Every global random state: Python, NumPy, torch on the CPU and on each CUDA device."""
+    version, numbers, gauss = random.getstate()
+    # get_state() names the bit generator and holds an array: kept as plain numbers for weights_only loading.
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(state: State) -> None:
+    """Take up a state of `random_states`."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (all devices).
+
+    Args:
+        seed: 0 ≤ seed < 2³².
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

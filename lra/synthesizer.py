@@ -1,0 +1,144 @@
+"""The contract of everything that makes samples, and the plainest of them: an online generator."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lra.preservation import untouched
+from lra.state import State
+from lra.teacher import Teacher
+from lra.terms import Term, TermValue, total
+from lra.view import View
+
+class Synthesizer(ABC):
+    """Owns a source of samples and how it is updated; one `step` opens one experience.
+
+    Attributes:
+        generator_steps: updates of the source's parameters so far.
+        images_generated: images made so far, for synthesis and for the student.
+    """
+
+    def __init__(self) -> None:
+        self.generator_steps = 0
+        self.images_generated = 0
+
+    @abstractmethod
+    def step(self, student: nn.Module) -> dict[str, TermValue]:
+        """Update the source against teacher and current student; returns the last update's terms by name."""
+
+    @abstractmethod
+    def draw(self, n: int) -> Tensor:
+        """``n`` images (n, C, H, W) in [0, 1] of the experience that is open, without a graph."""
+
+    @abstractmethod
+    def peek(self, n: int) -> Tensor:
+        """Like `draw`, but leaves no trace: not in random states, nor buffers, nor counters."""
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """All that a resumed run needs to continue identically, but for the global random states."""
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+
+    def counters(self) -> State:
+        """The two counters, for `state_dict`."""
+        return {"generator_steps": self.generator_steps, "images_generated": self.images_generated}
+
+    def load_counters(self, state: State) -> None:
+        """Take up `counters`."""
+        self.generator_steps = state["generator_steps"]
+        self.images_generated = state["images_generated"]
+
+
+class OnlineGenerator(Synthesizer):
+    """A persistent generator with fresh latents, trained a few steps per experience (DAFL, DFQ, PRE-DFKD, …).
+
+    Args:
+        generator: latents (n, z) -> images (n, C, H, W).
+        optimiser: of the generator's parameters.
+        terms: what each step minimises.
+        teacher: the oracle.
+        latent: z.
+        batch_size: images per generator step.
+        steps: generator steps per experience.
+        student_mode: how the student answers during synthesis; "train" uses batch statistics and lets its
+            running ones absorb the batch, as PRE-DFKD's release does.
+        sampling_mode: the generator's mode when it draws for the student: "train" normalises by the batch (and
+            moves the running statistics), "eval" by running statistics.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        terms: Sequence[Term],
+        teacher: Teacher,
+        latent: int,
+        batch_size: int,
+        steps: int = 1,
+        student_mode: Literal["eval", "train"] = "eval",
+        sampling_mode: Literal["eval", "train"] = "eval",
+    ):
+        super().__init__()
+        self.generator = generator
+        self.optimiser = optimiser
+        self.terms = list(terms)
+        self.teacher = teacher
+        self.latent = latent
+        self.batch_size = batch_size
+        self.steps = steps
+        self.student_mode = student_mode
+        self.sampling_mode = sampling_mode
+
+    def step(self, student: nn.Module) -> dict[str, TermValue]:
+        """``steps`` optimiser steps, each on fresh latents."""
+        self.generator.train()
+        values: dict[str, TermValue] = {}
+        for _ in range(self.steps):
+            images = self.generator(self.latents(self.batch_size))
+            view = View(images, self.teacher, student, student_mode=self.student_mode)
+            loss, values = total(self.terms, view)
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+        self.generator_steps += self.steps
+        self.images_generated += self.steps * self.batch_size
+        return values
+
+    @torch.no_grad()
+    def draw(self, n: int) -> Tensor:
+        """``n`` fresh images of the current generator."""
+        self.generator.train(self.sampling_mode == "train")
+        self.images_generated += n
+        return self.generator(self.latents(n))
+
+    def peek(self, n: int) -> Tensor:
+        """Fresh images, drawn as for the student, with everything put back."""
+        before = self.counters()
+        with untouched(self.generator):
+            images = self.draw(n)
+        self.load_counters(before)
+        return images
+
+    def latents(self, n: int) -> Tensor:
+        """(n, z) standard normal, drawn on the CPU so that every device sees the same ones."""
+        return torch.randn(n, self.latent).to(next(self.generator.parameters()).device)
+
+    def state_dict(self) -> State:
+        """Generator with buffers, optimiser, counters."""
+        return {
+            "generator": self.generator.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            **self.counters(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.generator.load_state_dict(state["generator"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.load_counters(state)
