@@ -69,7 +69,7 @@ class MemoryGenerator:
         images = self._infer(n)
         return Batch(images, self.teacher.label(images))
 
-    def update(self, new: Batch, replayed: int) -> float:
+    def update(self, new: Batch, replayed: int) -> Tensor:
         """One step on ``new`` together with ``replayed`` images of M's own.
 
         The very first updates have nothing to replay yet: pass 0.
@@ -93,7 +93,7 @@ class MemoryGenerator:
         for optimiser in self.optimisers:
             optimiser.step()
         self.updates += 1
-        return loss.item()
+        return loss.detach()
 
     def _reconstruction_loss(self, target: Batch) -> Tensor:
         latents, mean, log_variance = self.encoder(target.images)
