@@ -1,0 +1,140 @@
+"""ResNets for small images: that of He et al. (CVPR 2016, section 4.2), and a wide-stem variant."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lra.networks.shapes import Image, require_side
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """Build a padded 3x3 convolution without bias."""
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+
+
+def blocks_per_stage(depth: int, extra: int, per_block: int, network: str) -> int:
+    """Return how many blocks each of three stages has.
+
+    Raises:
+        ValueError: if no network of this ``depth`` exists.
+    """
+    blocks, rest = divmod(depth - extra, 3 * per_block)
+    if rest or blocks < 1:
+        raise ValueError(f"the depth of a {network} is {3 * per_block}n+{extra}; got {depth}")
+    return blocks
+
+
+def stage(
+    block: Callable[[int, int, int], nn.Module], inputs: int, outputs: int, *, stride: int, blocks: int
+) -> nn.Sequential:
+    """Chain ``blocks`` blocks, called with their inputs, outputs and stride; only the first one strides."""
+    return nn.Sequential(
+        block(inputs, outputs, stride), *(block(outputs, outputs, 1) for _ in range(blocks - 1))
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, each with BatchNorm, and a parameter-free shortcut ("option A").
+
+    Where the block strides, the shortcut takes every second pixel and pads channels with zeros on both sides.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        """Build a block from ``inputs`` to ``outputs`` channels."""
+        super().__init__()
+        self.conv1 = conv3x3(inputs, outputs, stride)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv3x3(outputs, outputs)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.stride = stride
+        self.zeros = ((outputs - inputs) // 2, outputs - inputs - (outputs - inputs) // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n,inputs,h,w) to (n,outputs,ceil(h/stride),ceil(w/stride))."""
+        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.zeros))
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(out + shortcut)
+
+
+class CifarResNet(nn.Module):
+    """ResNet-20/32/44/56 of He et al.: 16-32-64 channels, 6n+2 layers; n=1 gives ResNet-8.
+
+    Its parameters are named as in the widely shared CIFAR-10 checkpoints of it, which load as they are.
+    """
+
+    def __init__(self, classes: int, image: Image, depth: int) -> None:
+        """Build it for ``image`` (C,H,W) with sides of 4 pixels or more.
+
+        Raises:
+            ValueError: if ``depth`` is not 6n+2, or the image is too small.
+        """
+        super().__init__()
+        require_side(image, 4, f"resnet{depth}")
+        blocks = blocks_per_stage(depth, 2, 2, "CIFAR ResNet")
+        self.conv1 = conv3x3(image[0], 16)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = stage(BasicBlock, 16, 16, stride=1, blocks=blocks)
+        self.layer2 = stage(BasicBlock, 16, 32, stride=2, blocks=blocks)
+        self.layer3 = stage(BasicBlock, 32, 64, stride=2, blocks=blocks)
+        self.linear = nn.Linear(64, classes)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images (n,C,H,W) to logits (n,K)."""
+        x = F.relu(self.bn1(self.conv1(images)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean((2, 3)))
+
+
+class WideStemBlock(nn.Module):
+    """A block with a 1x1 convolution as shortcut where the shape changes, and no ReLU after the addition."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        """Build a block from ``inputs`` to ``outputs`` channels."""
+        super().__init__()
+        self.conv1 = conv3x3(inputs, outputs, stride)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv3x3(outputs, outputs)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut.append(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n,inputs,h,w) to (n,outputs,ceil(h/stride),ceil(w/stride))."""
+        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.shortcut(x)
+
+
+class WideStemResNet(nn.Module):
+    """ResNet with a stem of 64 channels, stages of 16-32-64, and ReLU after each stage, not each block.
+
+    The last map is pooled to 2x2, so the classifier sees 256 features. This is the network of the CIFAR-100
+    checkpoints of karanchahal/distiller, which load as they are.
+    """
+
+    def __init__(self, classes: int, image: Image, depth: int) -> None:
+        """Build it for ``image`` (C,H,W) with sides of 5 pixels or more.
+
+        Raises:
+            ValueError: if ``depth`` is not 6n+2, or the image is too small.
+        """
+        super().__init__()
+        require_side(image, 5, f"resnet{depth}-wide-stem")
+        blocks = blocks_per_stage(depth, 2, 2, "wide-stem ResNet")
+        self.conv1 = conv3x3(image[0], 64)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = stage(WideStemBlock, 64, 16, stride=1, blocks=blocks)
+        self.layer2 = stage(WideStemBlock, 16, 32, stride=2, blocks=blocks)
+        self.layer3 = stage(WideStemBlock, 32, 64, stride=2, blocks=blocks)
+        self.linear = nn.Linear(4 * 64, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images (n,C,H,W) to logits (n,K)."""
+        x = F.relu(self.bn1(self.conv1(images)))
+        for layer in (self.layer1, self.layer2, self.layer3):
+            x = F.relu(layer(x))
+        return self.linear(F.adaptive_avg_pool2d(x, 2).flatten(1))

@@ -1,0 +1,162 @@
+"""Image generators: latents (n, latent) in, images (n,C,H,W) in [0,1] space out.
+
+All published generators of the field share one skeleton, `UpsamplingGenerator`; the functions below it are
+the published settings. Sizes follow the data with `sized_for`.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from lra.networks.initialisation import reset_parameters_uniform
+from lra.networks.shapes import Image, deviations, per_channel, require_side
+
+Head = Literal["sigmoid", "standardised", "affine"]
+
+
+class Rescale(nn.Module):
+    """Bring standardised images back to [0,1] space: mean + std * x, not clamped."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        """Keep one mean and one std a channel; raise ``ValueError`` if they are missing or do not fit."""
+        super().__init__()
+        if mean is None or std is None:
+            raise ValueError("a standardised generator needs mean and std to return images in [0,1] space")
+        self.register_buffer("mean", per_channel(mean, channels, "mean"))
+        self.register_buffer("std", deviations(std, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n,C,H,W) to (n,C,H,W)."""
+        return self.mean + self.std * x
+
+
+class UpsamplingGenerator(nn.Module):
+    """Linear layer to a small map, blocks of (nearest x2, 3x3 convolution, BatchNorm, LeakyReLU), and a head.
+
+    Sides that the upsampling cannot reach are made a little larger and cropped at the centre before the last
+    convolution.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        image: Image,
+        *,
+        channels: Sequence[int] = (128, 128, 64),
+        head: Head = "sigmoid",
+        bias: bool = False,
+        bn_eps: float = 1e-5,
+        spectral_norm: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        reset: Callable[[nn.Module], object] | None = None,
+    ) -> None:
+        """Build it.
+
+        Args:
+            latent: size of the latent vector.
+            image: channels, height and width of the images to return.
+            channels: those of the first map, then of each block; every block doubles the sides.
+            head: after the last convolution, ``"sigmoid"``; or ``"standardised"``, tanh and BatchNorm without
+                parameters; or ``"affine"``, BatchNorm with parameters. The last two end in mean + std * x.
+            bias: whether the convolutions of the blocks have one (the last convolution always does).
+            bn_eps: of the BatchNorm in the blocks.
+            spectral_norm: whether every convolution is spectrally normalised, one power iteration a forward.
+            mean: of the data, one a channel; for the last two heads.
+            std: as ``mean``.
+            reset: called with the generator before spectral norm is attached, to initialise it.
+
+        Raises:
+            ValueError: if a size is not positive, or mean and std are missing or do not fit.
+        """
+        super().__init__()
+        require_side(image, 1, "a generator")
+        if min(latent, *channels) < 1:
+            raise ValueError(f"latent and channels must be positive; got {latent} and {tuple(channels)}")
+        self.latent, self.image = latent, image
+        scale = 2 ** (len(channels) - 1)
+        self.first_map = (channels[0], -(-image[1] // scale), -(-image[2] // scale))
+        self.linear = nn.Linear(latent, self.first_map[0] * self.first_map[1] * self.first_map[2])
+        self.norm = nn.BatchNorm2d(channels[0])
+        pairs = pairwise(channels)
+        self.blocks = nn.Sequential(*(_block(inputs, outputs, bias, bn_eps) for inputs, outputs in pairs))
+        self.last = nn.Conv2d(channels[-1], image[0], 3, padding=1)
+        self.head = _head(head, image[0], mean, std)
+        if reset is not None:
+            reset(self)
+        if spectral_norm:
+            for module in [m for m in self.modules() if isinstance(m, nn.Conv2d)]:
+                parametrizations.spectral_norm(module)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (n, latent) to images (n,C,H,W)."""
+        maps = self.blocks(self.norm(self.linear(latents).unflatten(1, self.first_map)))
+        _, height, width = self.image
+        top, left = (maps.shape[2] - height) // 2, (maps.shape[3] - width) // 2
+        return self.head(self.last(maps[:, :, top : top + height, left : left + width]))
+
+    def draw(self, count: int) -> Tensor:
+        """Draw ``count`` latents (count, latent) from N(0,1) with torch's generator."""
+        return torch.randn(
+            count, self.latent, device=self.linear.weight.device, dtype=self.linear.weight.dtype
+        )
+
+
+def _block(inputs: int, outputs: int, bias: bool, bn_eps: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias),
+        nn.BatchNorm2d(outputs, eps=bn_eps),
+        nn.LeakyReLU(0.2),
+    )
+
+
+def _head(head: Head, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> nn.Module:
+    if head == "sigmoid":
+        return nn.Sigmoid()
+    if head == "standardised":
+        return nn.Sequential(nn.Tanh(), nn.BatchNorm2d(channels, affine=False), Rescale(channels, mean, std))
+    if head == "affine":
+        return nn.Sequential(nn.BatchNorm2d(channels), Rescale(channels, mean, std))
+    raise ValueError(f"unknown head {head!r}; valid: sigmoid, standardised, affine")
+
+
+class StandardisedGenerator(UpsamplingGenerator):
+    """The generator of PRE-DFKD (Binici et al., AAAI 2022) and LRA (Patel et al., CVPR 2023).
+
+    In train mode each channel of a batch has exactly the mean and (biased) variance of the data, so images
+    lie around [0,1] but are not confined to it. ``bn_eps`` of 0.8 is as published, where it was perhaps meant
+    to be a momentum. The *memory generator* of both papers is the same without ``spectral_norm``.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        image: Image,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        width: int = 128,
+        spectral_norm: bool = True,
+        bn_eps: float = 0.8,
+    ) -> None:
+        """Build it with weights from U(-0.08, 0.08) and zero biases; arguments as `UpsamplingGenerator`."""
+        super().__init__(
+            latent,
+            image,
+            channels=(width, width, max(1, width // 2)),
+            head="standardised",
+            bias=True,
+            bn_eps=bn_eps,
+            spectral_norm=spectral_norm,
+            mean=mean,
+            std=std,
+            reset=reset_parameters_uniform,
+        )

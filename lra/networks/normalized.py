@@ -1,0 +1,43 @@
+"""The one place where images are normalised."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lra.networks.shapes import deviations, per_channel
+
+
+class Normalized(nn.Module):
+    """A network together with the normalisation it was trained with.
+
+    Images travel in [0,1] everywhere; only here do they become (x - mean) / std. Teacher and student are
+    both wrapped, so nothing can be normalised twice or not at all. Mean and std are buffers: they move with
+    the network and are stored with its weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor
+    ) -> None:
+        """Wrap ``network``, which takes normalised images, with one mean and one std a channel.
+
+        Raises:
+            ValueError: if ``mean`` and ``std`` differ in length, or a std is not positive.
+        """
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", per_channel(mean, None, "mean"))
+        self.register_buffer("std", deviations(std, len(self.mean)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (n,C,H,W) in [0,1] to logits (n,K).
+
+        Raises:
+            ValueError: if the images have another number of channels than the normalisation.
+        """
+        # Broadcasting would silently turn one grey channel into three.
+        if images.shape[1] != len(self.mean):
+            raise ValueError(f"the network takes {len(self.mean)} channels; got images {tuple(images.shape)}")
+        return self.network((images - self.mean) / self.std)

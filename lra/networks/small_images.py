@@ -1,0 +1,72 @@
+"""torchvision's networks with strides and stems for small images (CIFAR, tiny-ImageNet).
+
+torchvision takes a while to import, so each function imports what it builds.
+"""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from lra.networks.shapes import Image, require_side
+
+
+def resnet(classes: int, image: Image, depth: int) -> nn.Module:
+    """Build ResNet-18 or -34 (He et al., CVPR 2016) with a 3x3 stem of stride 1 and no max-pooling.
+
+    Images (C,H,W) need sides of 8 pixels or more, else ``ValueError``.
+    """
+    require_side(image, 8, f"resnet{depth}")
+    from torchvision import models
+
+    network: nn.Module = {18: models.resnet18, 34: models.resnet34}[depth](num_classes=classes)
+    stem = nn.Conv2d(image[0], 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    network.conv1 = stem
+    network.maxpool = nn.Identity()
+    return network
+
+
+def vgg11(classes: int, image: Image) -> nn.Module:
+    """Build VGG-11 with BatchNorm (Simonyan and Zisserman, ICLR 2015), four max-poolings, one linear layer.
+
+    Images (C,H,W) need sides of 16 pixels or more, else ``ValueError``.
+    """
+    require_side(image, 16, "vgg11")
+    from torchvision.models.vgg import make_layers
+
+    # torchvision's own constructor would first allocate a classifier of 120 million parameters.
+    features = make_layers([64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512], batch_norm=True)
+    features[0] = nn.Conv2d(image[0], 64, 3, padding=1)
+    for module in features.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+    layers = OrderedDict(
+        features=features, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), linear=nn.Linear(512, classes)
+    )
+    return nn.Sequential(layers)
+
+
+def mobilenetv2(classes: int, image: Image) -> nn.Module:
+    """Build MobileNetV2 (Sandler et al., CVPR 2018) with a total stride of 8 instead of 32, and no dropout.
+
+    Images (C,H,W) need sides of 8 pixels or more, else ``ValueError``.
+    """
+    require_side(image, 8, "mobilenetv2")
+    from torchvision.models import mobilenet_v2
+
+    # Expansion, channels, repeats and stride of each stage; the second stage and the stem do not stride.
+    stages = [
+        [1, 16, 1, 1],
+        [6, 24, 2, 1],
+        [6, 32, 3, 2],
+        [6, 64, 4, 2],
+        [6, 96, 3, 1],
+        [6, 160, 3, 2],
+        [6, 320, 1, 1],
+    ]
+    network: nn.Module = mobilenet_v2(num_classes=classes, inverted_residual_setting=stages, dropout=0.0)
+    stem = nn.Conv2d(image[0], 32, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out")
+    network.get_submodule("features.0")[0] = stem  # type: ignore[operator]
+    return network
