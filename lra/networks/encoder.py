@@ -82,13 +82,14 @@ class Encoder(nn.Module):
         reset_parameters_uniform(self)
 
     def forward(self, images: Tensor) -> Encoding:
-        """Encode images (n,C,H,W); the latent is drawn with torch's generator, in eval mode too."""
+        """Encode images (n,C,H,W); the noise is drawn on the CPU, the same for every device."""
         x = (images - self.mean) / self.std
         if self.normalise != "none":
             x = F.normalize(x, dim=2 if self.normalise == "height" else 1)
         features = self.maps(x).flatten(1)
         mu, logvar = self.mu(features), self.logvar(features)
-        return Encoding(mu + torch.randn_like(mu) * (0.5 * logvar).exp(), mu, logvar)
+        noise = torch.randn(mu.shape, dtype=mu.dtype).to(mu.device)
+        return Encoding(mu + noise * (0.5 * logvar).exp(), mu, logvar)
 
 
 def _remaining(side: int) -> int:

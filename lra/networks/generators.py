@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -101,12 +100,6 @@ class UpsamplingGenerator(nn.Module):
         _, height, width = self.image
         top, left = (maps.shape[2] - height) // 2, (maps.shape[3] - width) // 2
         return self.head(self.last(maps[:, :, top : top + height, left : left + width]))
-
-    def draw(self, count: int) -> Tensor:
-        """Draw ``count`` latents (count, latent) from N(0,1) with torch's generator."""
-        return torch.randn(
-            count, self.latent, device=self.linear.weight.device, dtype=self.linear.weight.dtype
-        )
 
 
 def _block(inputs: int, outputs: int, bias: bool, bn_eps: float) -> nn.Sequential:
