@@ -5,11 +5,15 @@ AAAI 2022. Memory generator M and encoder E form a variational autoencoder over 
 image is stored. Replay first tunes its latents against the teacher ("self-inference").
 """
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.options import Options, Positive
+from lra.networks.encoder import Encoder
+from lra.options import NonNegative, Options, Positive
 from lra.problem import Batch
 from lra.state import State
 from lra.teacher import Teacher
@@ -24,12 +28,12 @@ class MemoryGeneratorOptions(Options):
     """Adam rate of memory generator and encoder (published: generator rate / 40)."""
     latent_lr: Positive = 0.02
     """Adam rate of the self-inference steps on the latents."""
-    latent_steps: int = 1
+    latent_steps: Annotated[int, Field(ge=0)] = 1
     """Self-inference steps: 1 as published, 0 to draw latents straight from the prior."""
-    one_hot: float = 1.0
-    balance: float = 2.171472409516259
+    one_hot: NonNegative = 1.0
+    balance: NonNegative = 2.171472409516259
     """Weight in nats; the published 5 counts in log10, which is 5 / ln 10 here."""
-    kl: float = 1e-5
+    kl: NonNegative = 1e-5
     """Weight of the latents' KL divergence from the prior."""
     leak_latent_grad: bool = False
     """Reference behaviour: the self-inference gradient is left in M and enters its next update."""
@@ -40,7 +44,7 @@ class MemoryGenerator:
 
     Args:
         generator: M, latents (n, z) -> images (n, C, H, W).
-        encoder: E, images -> (latents, mean, log-variance), each (n, z).
+        encoder: E, its inverse.
         teacher: the oracle, which answers for what is remembered.
         latent: z.
         options: rates and weights.
@@ -49,7 +53,7 @@ class MemoryGenerator:
     def __init__(
         self,
         generator: nn.Module,
-        encoder: nn.Module,
+        encoder: Encoder,
         teacher: Teacher,
         latent: int,
         options: MemoryGeneratorOptions,
@@ -96,13 +100,12 @@ class MemoryGenerator:
         return loss.detach()
 
     def _reconstruction_loss(self, target: Batch) -> Tensor:
-        latents, mean, log_variance = self.encoder(target.images)
-        images = self.generator(latents)
-        divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(dim=1).mean()
+        encoding = self.encoder(target.images)
+        images = self.generator(encoding.z)
         return (
             F.l1_loss(images, target.images)
             + F.l1_loss(self.teacher(images), target.logits)
-            + self.options.kl * divergence
+            + self.options.kl * encoding.divergence()
         )
 
     def _infer(self, n: int) -> Tensor:

@@ -1,1 +1,1 @@
-""""""
+"""Data-free distillation inside Avalanche: the stream, the strategy, retention plugins and methods."""

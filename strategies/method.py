@@ -1,0 +1,58 @@
+"""What a distillation method is to the rest: options, a sample source, and now and then a plugin of its own."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from avalanche.core import SupervisedPlugin
+
+from lra.distillation import DistillationLoss
+from lra import options
+from lra.problem import Problem
+from lra.synthesizer import Synthesizer
+from lra.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What methods and plugins are built from."""
+
+    problem: Problem
+    teacher: Teacher
+    distillation: DistillationLoss
+    batch_size: int
+    """New images per student step."""
+    steps: int
+    """Student steps per experience."""
+    experiences: int
+    """Experiences in the run."""
+    experiences_per_epoch: int
+
+
+class Method(ABC):
+    """How samples are made, under a paper's name.
+
+    Class attributes:
+        name: as typed after ``--method``.
+        paper: where it is published.
+        Options: its hyperparameters, with the published values as defaults.
+        defaults: published settings outside of synthesis, by section of the configuration.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    Options: ClassVar[type[options.Options]]
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, setup: Setup, options: Any):
+        self.setup = setup
+        self.options = options
+
+    @abstractmethod
+    def synthesizer(self) -> Synthesizer:
+        """The sample source with its losses and optimiser."""
+
+    def plugins(self) -> list[SupervisedPlugin]:
+        """Plugins that belong to the method, such as a curriculum; most have none."""
+        return []

@@ -1,0 +1,158 @@
+"""The strategy: an Avalanche `SupervisedTemplate` whose student learns from a teacher on a synthesis stream.
+
+Avalanche's loop, callbacks, clock and evaluator are kept. Its data layer is passed by on synthesis experiences,
+because it indexes sample by sample and grows with the number of experiences; other experiences (a real test set,
+say) go through it as usual.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from avalanche.core import BasePlugin
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lra.distillation import DistillationLoss
+from lra.problem import Batch
+from lra.strategies.stream import SynthesisExperience, SynthesisStream
+
+
+class DataFreeDistillation(SupervisedTemplate):
+    """Distils ``teacher logits`` of drawn images into ``model``, one student step per minibatch.
+
+    Args:
+        model: the student, images in [0, 1] -> logits (n, K).
+        optimizer: of the student.
+        distillation: loss of student logits against teacher logits.
+        train_mb_size: new images per student step.
+        eval_mb_size: images per evaluation batch.
+        plugins: Avalanche plugins, in order: replay before `LRA`, evaluation cadence last.
+        evaluator: Avalanche's evaluator; `QuietEvaluation` saves time on long streams.
+        device: where to train.
+        stock_data: use Avalanche's datasets and loaders for synthesis experiences too, for plugins that work on
+            them (its `ReplayPlugin`, say). Slow, and grows with the number of experiences.
+
+    Attributes:
+        acquired: the new samples of the current step.
+        replayed: what a replay plugin brought to it, or ``None``.
+        forward_model: what the forward pass goes through; a plugin may lend a functional copy of the student.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        distillation: DistillationLoss,
+        train_mb_size: int,
+        eval_mb_size: int = 512,
+        plugins: Sequence[BasePlugin[Any]] | None = None,
+        evaluator: EvaluationPlugin | None = None,
+        device: str | torch.device = "cpu",
+        stock_data: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            model=model,
+            optimizer=optimizer,
+            criterion=distillation,
+            train_mb_size=train_mb_size,
+            eval_mb_size=eval_mb_size,
+            plugins=plugins,
+            evaluator=evaluator,
+            device=device,
+            **kwargs,
+        )
+        self.distillation = distillation
+        self.stock_data = stock_data
+        self.acquired: Batch | None = None
+        self.replayed: Batch | None = None
+        self.forward_model: Callable[[Tensor], Tensor] | None = None
+        # The first train() would otherwise wipe the optimiser's state and put every parameter in it.
+        self.optimized_param_id = dict(model.named_parameters())
+
+    def train(self, experiences: Any, eval_streams: Sequence[Any] = (), **kwargs: Any) -> dict[str, Any]:
+        """Train on a stream; unlike Avalanche's default, never walks it for evaluation first."""
+        if isinstance(experiences, SynthesisStream):
+            experiences.student = self.model
+        # Avalanche assigns into the sequence it is given.
+        return super().train(experiences, list(eval_streams), **kwargs)
+
+    @property
+    def synthesis(self) -> SynthesisExperience | None:
+        """The open experience, if it is one of a synthesis stream."""
+        return self.experience if isinstance(self.experience, SynthesisExperience) else None
+
+    def train_dataset_adaptation(self, **kwargs: Any) -> None:
+        """Make a finite dataset of the experience only where asked to."""
+        if self.synthesis is None or self.stock_data:
+            super().train_dataset_adaptation(**kwargs)
+
+    def make_train_dataloader(self, **kwargs: Any) -> None:
+        """Draw straight from the sample source, a fresh batch per step."""
+        if self.synthesis is None or self.stock_data:
+            super().make_train_dataloader(**kwargs)
+        else:
+            self.dataloader = _Draws(self.synthesis, self.train_mb_size)
+
+    def make_eval_dataloader(self, **kwargs: Any) -> None:
+        """Slice a test experience held in tensors; load any other as Avalanche does."""
+        tensors = getattr(self.experience, "tensors", None)
+        if tensors is None:
+            super().make_eval_dataloader(**kwargs)
+        else:
+            self.dataloader = _Slices(*tensors, size=self.eval_mb_size)
+
+    def check_model_and_optimizer(self, **kwargs: Any) -> None:
+        """Leave model and optimiser alone on synthesis experiences, which bring no new classes."""
+        if self.synthesis is None:
+            super().check_model_and_optimizer(**kwargs)
+
+    def _unpack_minibatch(self) -> None:
+        super()._unpack_minibatch()
+        if self.is_training:
+            self.acquired = Batch(self.mb_x, self.mb_y)
+            self.replayed = None
+
+    def forward(self) -> Tensor:
+        """Student logits of the minibatch."""
+        return (self.forward_model or self.model)(self.mb_x)
+
+    def criterion(self) -> Tensor:
+        """Distillation against teacher logits; cross-entropy against classes (evaluation)."""
+        if self.mb_y.is_floating_point():
+            return self.distillation(self.mb_output, self.mb_y)
+        return F.cross_entropy(self.mb_output, self.mb_y)
+
+
+class _Draws(Iterable[list[Tensor]]):
+    """Minibatches (images, teacher logits, task 0) of a synthesis experience, drawn as the loop asks."""
+
+    def __init__(self, experience: SynthesisExperience, batch_size: int):
+        self.experience = experience
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return self.experience.steps
+
+    def __iter__(self) -> Any:
+        tasks = torch.zeros(self.batch_size, dtype=torch.long)
+        for _ in range(self.experience.steps):
+            yield [*self.experience.draw(self.batch_size), tasks]
+
+
+class _Slices(Iterable[list[Tensor]]):
+    """Minibatches (images, classes, task 0) of a test set held in tensors."""
+
+    def __init__(self, images: Tensor, classes: Tensor, size: int):
+        self.images, self.classes, self.size = images, classes, size
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.size)
+
+    def __iter__(self) -> Any:
+        for images, classes in zip(self.images.split(self.size), self.classes.split(self.size), strict=True):
+            yield [images, classes, torch.zeros_like(classes)]

@@ -1,0 +1,120 @@
+"""The stream: every update of the sample source opens one Avalanche experience, lazily and in closed loop.
+
+Opening an experience costs O(1) and nothing of a past one is kept: the stream is an iterable object, never a
+Python generator (Avalanche memoises those), and an experience draws its samples only when asked.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from avalanche.benchmarks.scenarios.dataset_scenario import DatasetExperience
+from avalanche.benchmarks.scenarios.generic_scenario import CLStream
+from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, make_avalanche_dataset
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from lra.problem import Batch
+from lra.synthesizer import Synthesizer
+from lra.teacher import Teacher
+from lra.terms import TermValue
+
+
+class SynthesisExperience(DatasetExperience):
+    """What one update of the sample source makes available: a sampler of unlabelled images.
+
+    Attributes:
+        terms: what the update's loss terms were, by name.
+        steps: student steps to take before the next experience opens.
+    """
+
+    def __init__(self, stream: "SynthesisStream", index: int, terms: dict[str, TermValue], steps: int):
+        # Avalanche's default is an eager dataset; ours is made in `dataset`, if anybody asks.
+        super().__init__(dataset=None, current_experience=index)
+        self.origin_stream = stream
+        self.terms = terms
+        self.steps = steps
+        # Shared by the shallow copies of .train(), .eval() and .logging(), so that they see one draw.
+        self._drawn: dict[str, AvalancheDataset[Any]] = {}
+
+    def draw(self, n: int) -> Batch:
+        """``n`` fresh images (n, C, H, W) with the teacher's logits (n, K)."""
+        stream = self.origin_stream
+        images = stream.synthesizer.draw(n)
+        return Batch(images, stream.teacher.label(images))
+
+    @property
+    def dataset(self) -> "AvalancheDataset[Any]":
+        """A finite draw, for Avalanche's own strategies and plugins: image, teacher's logits, task.
+
+        Its ``targets`` are the teacher's classes. Holds as many images as the student's steps take. Drawn once, at the first call.
+        """
+        if "dataset" not in self._drawn:
+            self._drawn["dataset"] = _as_dataset(self.draw(self.steps * self.origin_stream.batch_size))
+        return self._drawn["dataset"]
+
+
+def _as_dataset(batch: Batch) -> "AvalancheDataset[Any]":
+    classes = batch.logits.argmax(dim=1).tolist()
+    images = TensorDataset(batch.images.cpu(), batch.logits.cpu())
+    attributes = [
+        DataAttribute(classes, "targets"),
+        DataAttribute([0] * len(classes), "targets_task_labels", use_in_getitem=True),
+    ]
+    return make_avalanche_dataset(images, data_attributes=attributes)
+
+
+class SynthesisStream(CLStream[SynthesisExperience]):
+    """A lazy, closed-loop stream of experiences.
+
+    Iterating it trains the sample source: the next experience is made against the student as it stands then.
+    A second iteration goes on where the first stopped, which is also how a resumed run continues.
+
+    Args:
+        synthesizer: makes the samples.
+        teacher: labels them.
+        length: experiences in all.
+        steps: student steps per experience.
+        batch_size: images per student step.
+        last_steps: student steps in the last experience, where a budget ends inside one.
+
+    Attributes:
+        student: the network that synthesis works against; a `DataFreeDistillation` strategy sets it.
+        position: experiences completed.
+        at_rest: called with nothing between experiences, when every plugin has finished with the last one: the
+            moment to save a run.
+    """
+
+    def __init__(
+        self,
+        synthesizer: Synthesizer,
+        teacher: Teacher,
+        length: int,
+        steps: int,
+        batch_size: int,
+        last_steps: int | None = None,
+    ):
+        super().__init__("synthesis", exps_iter=(), set_stream_info=False)
+        self.synthesizer = synthesizer
+        self.teacher = teacher
+        self.length = length
+        self.steps = steps
+        self.batch_size = batch_size
+        self.last_steps = last_steps or steps
+        self.student: nn.Module | None = None
+        self.position = 0
+        self.at_rest: Callable[[], None] = lambda: None
+
+    def __iter__(self) -> Iterator[SynthesisExperience]:
+        """Open the remaining experiences one by one.
+
+        Raises:
+            ValueError: if no student has been set.
+        """
+        while self.position < self.length:
+            if self.student is None:
+                raise ValueError("the stream has no student: set stream.student, or train with DataFreeDistillation")
+            terms = self.synthesizer.step(self.student)
+            steps = self.last_steps if self.position == self.length - 1 else self.steps
+            yield SynthesisExperience(self, self.position, terms, steps)
+            self.position += 1
+            self.at_rest()
