@@ -5,7 +5,6 @@ No network needs to know that it is watched, so torchvision's, timm's and a user
 
 from collections import Counter
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -57,9 +56,9 @@ class Tap:
         Raises:
             RuntimeError: if one of the modules has not been called.
         """
-        for index, name in enumerate(self._names):
-            if index not in self._values:
-                raise RuntimeError(f"no forward went through {name or 'the model'!r} while it was tapped")
+        missing = [name for index, name in enumerate(self._names) if index not in self._values]
+        if missing:
+            raise RuntimeError(f"no forward went through {missing[0] or 'the model'!r} while it was tapped")
         return [self._values[index] for index in range(len(self._modules))]
 
     def __enter__(self) -> Self:
@@ -70,9 +69,7 @@ class Tap:
             self._handles.append(module.register_forward_hook(self._hook(index)))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         while self._handles:
             self._handles.pop().remove()
 
