@@ -1,5 +1,7 @@
 """Generators made of generators: the fused pair of AEAHL-RG and the label-conditioned one of NAYER."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,7 @@ def decoder_of_fusion(channels: int) -> nn.Sequential:
     """Build the decoder of AEAHL-RG, C-8-16-8-C channels and a sigmoid, for images of any size."""
     widths = (channels, 8, 16, 8)
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(8, channels, 3, padding=1), nn.Sigmoid())
 
@@ -47,8 +49,8 @@ def decoder_of_fusion(channels: int) -> nn.Sequential:
 class LabelGenerator(nn.Module):
     """Generator of NAYER (Tran et al., CVPR 2024): label embeddings through re-drawn noisy layers, then GenS.
 
-    The randomness lies in the noisy layers, one for each K samples, which replace the latents. The paper embeds
-    label texts with CLIP, an external model; any embedding of the classes does, the default is one-hot.
+    The randomness lies in the noisy layers, one for each K samples, which replace the latents. The paper
+    embeds label texts with CLIP, an external model; any embedding of classes will do, by default one-hot.
     """
 
     embedding: Tensor
@@ -88,7 +90,7 @@ class LabelGenerator(nn.Module):
         self.reset_noise()
 
     def reset_noise(self) -> None:
-        """Draw the noisy layers' weights anew from N(0,1), with zero biases: the next latents, so to speak."""
+        """Draw the noisy layers' weights anew from N(0,1) with zero biases: the next latents, so to speak."""
         for layer in self.noisy.children():
             assert isinstance(layer, nn.Linear)
             nn.init.normal_(layer.weight)

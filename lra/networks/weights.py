@@ -1,4 +1,4 @@
-"""Weights as they are found in the wild: unwrapped, and renamed to this package's names where that is certain."""
+"""Weights as they are found in the wild: unwrapped, and renamed where that is certain."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,8 +36,8 @@ def unwrapped(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
 def load_weights(network: nn.Module, loaded: Mapping[str, Any]) -> None:
     """Load a checkpoint's content into ``network``, all of it or nothing.
 
-    A name the network does not know is tried in `SPELLINGS`; weights that still do not fit are an error, never
-    left out.
+    A name the network does not know is tried in `SPELLINGS`; weights that still do not fit are an
+    error, never left out.
 
     Args:
         network: one of `lra.networks.build`, not wrapped, or any other.
