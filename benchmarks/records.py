@@ -1,0 +1,180 @@
+"""Reading a run folder back, finished or not.
+
+Everything in the folder is treated as written by a stranger: nothing is executed, numbers that are not
+numbers count as missing, and a file that cannot be understood is named in one line with the remedy.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pvariance
+from typing import Any
+
+import yaml
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+IMAGE_LIMIT = 4_000_000  # bytes of one sample picture
+Record = dict[str, Any]
+
+
+class ReportError(ValueError):
+    """A run folder that cannot be reported on: one line naming the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of a run folder; an absent file is an empty record."""
+
+    folder: Path
+    result: Record
+    rows: list[Record]
+    matrix: Record
+    config: Record
+    env: Record
+    teacher: Record
+
+    def column(self, *keys: str) -> list[float | None]:
+        """The number that `keys` leads to in every evaluation, None where there is none."""
+        return [number(pick(row, *keys)) for row in self.rows]
+
+    def last(self, *keys: str) -> float | None:
+        """The latest number that `keys` leads to."""
+        return next((v for v in reversed(self.column(*keys)) if v is not None), None)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder, which has at least one of ``result.json`` and ``metrics.jsonl``."""
+    if not any((folder / name).is_file() for name in ("result.json", "metrics.jsonl")):
+        raise ReportError(f"{folder}: no result.json and no metrics.jsonl there; give the folder of a run")
+    return Run(
+        folder=folder,
+        result=_record(folder / "result.json"),
+        rows=_rows(folder / "metrics.jsonl"),
+        matrix=_record(folder / "forgetting.json"),
+        config=_record(folder / "config.yaml", yaml.safe_load),
+        env=_record(folder / "env.json"),
+        teacher=_record(folder / "teacher.json"),
+    )
+
+
+def read_samples(folder: Path, most: int = 12) -> list[tuple[str, bytes]]:
+    """Names and bytes of at most `most` pictures, evenly spread in name order from the first to the last."""
+    paths = sorted(p for p in folder.glob("*.png") if p.is_file())
+    if len(paths) > most:
+        paths = [paths[round(i * (len(paths) - 1) / (most - 1))] for i in range(most)]
+    return [(path.stem, _picture(path)) for path in paths]
+
+
+def pick(record: object, *keys: str) -> Any:
+    """The value under `keys`, one inside the other, or None."""
+    for key in keys:
+        record = record.get(key) if isinstance(record, dict) else None
+    return record
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None; true and false are no numbers."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e300 else None
+
+
+def numbers(value: object) -> list[float | None]:
+    """A list of finite numbers with None for every other entry; empty for what is no list."""
+    return [number(v) for v in value] if isinstance(value, list) else []
+
+
+def table(value: object) -> list[list[float | None]]:
+    """A rectangular table of numbers, short rows filled up with None; empty for what is no list of lists."""
+    rows = [numbers(row) for row in value] if isinstance(value, list) else []
+    width = max(map(len, rows), default=0)
+    return [row + [None] * (width - len(row)) for row in rows]
+
+
+def known(values: Sequence[float | None]) -> list[float]:
+    """The values that are there."""
+    return [v for v in values if v is not None]
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean of the values that are there."""
+    there = known(values)
+    return fmean(there) if there else None
+
+
+def flatten(value: object, prefix: str = "", depth: int = 8) -> Iterator[tuple[str, object]]:
+    """Nested mappings as dotted keys with their values, in the form that ``--set`` takes."""
+    if isinstance(value, dict) and value and depth:
+        for key, inner in value.items():
+            yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key), depth - 1)
+    else:
+        yield prefix, value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"{path}: cannot be read ({_line(error)}); restore it or remove it") from error
+
+
+def _record(path: Path, parse: Callable[[str], Any] = json.loads) -> Record:
+    text = _text(path)
+    try:
+        value = parse(text) if text else {}
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ReportError(f"{path}: damaged ({_line(error)}); resume the run to write it again") from error
+    if not isinstance(value, dict):
+        raise ReportError(f"{path}: holds no mapping; resume the run to write it again")
+    return value
+
+
+def _rows(path: Path) -> list[Record]:
+    lines = _text(path).split("\n")
+    rows = []
+    for position, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except (ValueError, RecursionError) as error:
+            if position == len(lines):  # no newline yet: the run is writing it, or was stopped while it did
+                break
+            reason = f"line {position} is damaged ({_line(error)})"
+            raise ReportError(f"{path}: {reason}; remove that line") from error
+        if not isinstance(row, dict):
+            raise ReportError(f"{path}: line {position} holds no mapping; remove that line")
+        rows.append(row)
+    return [row for row in rows if row]
+
+
+def _picture(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(IMAGE_LIMIT + 1)
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be read ({_line(error)}); restore it or remove it") from error
+    if not data.startswith(PNG_SIGNATURE) or len(data) > IMAGE_LIMIT:
+        raise ReportError(f"{path}: no PNG file of at most {IMAGE_LIMIT:,} bytes; remove it")
+    return data
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
+
+
+def spread(values: Sequence[float | None]) -> dict[str, float]:
+    """Final, maximum, mean and population variance of a curve, over all of it and over its last half."""
+    there = known(values)
+    if not there:
+        return {}
+    tail = there[len(there) // 2 :]
+    return {
+        "final": there[-1],
+        "max": max(there),
+        "mean": fmean(there),
+        "variance": pvariance(there),
+        "tail_mean": fmean(tail),
+        "tail_variance": pvariance(tail),
+    }

@@ -1,0 +1,358 @@
+"""The report of a run: a made-up but plausible run folder in, one self-contained page out."""
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from subprocess import run as run_process
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lra.benchmarks import figures
+from lra.benchmarks.figures import Series
+from lra.benchmarks.records import spread
+from lra.benchmarks.report import ReportError, write_report
+
+STEPS = list(range(30, 901, 30))
+BIRTHS = list(range(60, 901, 120))
+
+
+def _accuracy(step: float) -> float:
+    return 96.6 - 84 * np.exp(-step / 110) + 1.2 * np.sin(step / 37) * np.exp(-step / 500)
+
+
+def _memory(step: int, birth: int) -> float | None:
+    if step < birth:
+        return None
+    return float(99.5 - 6 * (1 - np.exp(-(step - birth) / 260)) + 1.1 * np.sin(step / 50 + birth))
+
+
+def _row(i: int, step: int, rng: np.random.Generator) -> dict:
+    acquisition = 0.9 * np.exp(-step / 300) + 0.12 + 0.02 * rng.normal()
+    terms = {
+        "one_hot": (1.0, 0.5),
+        "balance": (-2.25, 5.0),
+        "batch_norm": (9.0, 1.0),
+        "adversarial": (-0.6, 1.0),
+    }
+    raw = {
+        name: value * np.exp(-step / 500) * (1 + 0.08 * rng.normal()) for name, (value, _) in terms.items()
+    }
+    births = [b for b in BIRTHS if b <= step]
+    return {
+        "evaluation": i,
+        "experience": step,
+        "student_step": step,
+        "epoch": 1 + i // 3,
+        "accuracy": _accuracy(step),
+        "agreement": _accuracy(step) + 0.8,
+        "alignment": 0.45 * np.exp(-step / 400) + 0.06 * rng.normal(),
+        "losses": {
+            "acquisition": acquisition,
+            "retention": 0.6 * acquisition,
+            "acquisition_before": 1.2 * acquisition,
+            "acquisition_after": 0.9 * acquisition,
+        },
+        "synthesis": {k: {"raw": v, "weighted": v * terms[k][1]} for k, v in raw.items()},
+        "probes": {"birth": births, "agreement": [_memory(step, b) for b in births]},
+        "forgetting": 4.1 * (1 - np.exp(-step / 350)) + 0.3 * rng.random() if i else None,
+        "classes": rng.multinomial(640, rng.dirichlet(np.full(10, 4 + step / 40))).tolist(),
+    }
+
+
+def _samples(folder: Path, rng: np.random.Generator) -> None:
+    folder.mkdir()
+    y, x = np.mgrid[0:16, 0:16]
+    for step in STEPS[::3]:
+        tiles = []
+        for digit in range(12):
+            stroke = np.exp(-((np.hypot(x - 7.5, y - 7.5) - 2 - digit % 5) ** 2) / 3) * (x > digit % 3 * 4)
+            tiles.append(np.clip(stroke + rng.normal(0, 90 / step, (16, 16)), 0, 1))
+        strip = np.pad(np.array(tiles), ((0, 0), (1, 1), (1, 1)))
+        Image.fromarray((255 * np.hstack(list(strip))).astype(np.uint8)).save(folder / f"step-{step:06}.png")
+
+
+def _result() -> dict:
+    curve = [[s, _accuracy(s)] for s in STEPS]
+    return {
+        "schema": 1,
+        "status": "finished",
+        "method": "predfkd",
+        "replay": "generative",
+        "meta": True,
+        "seed": 0,
+        "dataset": "digits",
+        "teacher": {"name": "lenet5", "sha256": "0f" * 32, "accuracy": 97.5},
+        "student": {"name": "lenet5_half", "parameters": 15738},
+        "accuracy": {**spread([a for _, a in curve]), "final": 96.43, "max": 97.12, "curve": curve},
+        "agreement": 97.21,
+        "loyalty": 0.9433,
+        "loyalty_reference": 0.9781,
+        "forgetting": {"average": 3.87, "bwt": -3.55, "maximum": 6.02, "matrix_file": "forgetting.json"},
+        "alignment": {"mean": 0.1234, "tail_mean": 0.0567, "count": 30},
+        "cost": {
+            "student_steps": 900,
+            "experiences": 900,
+            "generator_steps": 900,
+            "images_generated": 172_800,
+            "teacher_queries": 115_200,
+            "seconds": 63.18,
+            "peak_memory_mb": 412.0,
+        },
+        "config_hash": "9c0ffee1",
+        "versions": {"lra": "0.1.0", "torch": "2.12.0"},
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "seed-0"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = [_row(i, step, rng) for i, step in enumerate(STEPS)]
+    matrix = [[_memory(c, b) for b in BIRTHS] for c in STEPS]
+    config = {"method": "predfkd", "replay": "generative", "student": {"name": "lenet5_half", "lr": 0.05}}
+    environment = {"python": "3.12.3", "platform": "Linux", "versions": {"torch": "2.12.0"}}
+    _write(folder / "result.json", _result())
+    _write(folder / "forgetting.json", {"checkpoints": STEPS, "probes": BIRTHS, "agreement": matrix})
+    _write(folder / "env.json", environment)
+    _write(folder / "teacher.json", {"name": "lenet5", "sha256": "0f" * 32, "accuracy": 97.5})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    _samples(folder / "samples", rng)
+    return folder
+
+
+def _write(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value))
+
+
+def _change(path: Path, **changes: object) -> None:
+    _write(path, json.loads(path.read_text()) | changes)
+
+
+def _page(folder: Path) -> str:
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def _svgs(page: str) -> list[ElementTree.Element]:
+    return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)]
+
+
+def _text(page: str) -> str:
+    """What a reader sees: text between tags, on one line."""
+    pieces: list[str] = []
+    parser = HTMLParser()
+    parser.handle_data = pieces.append  # type: ignore[method-assign]
+    parser.feed(page)
+    return " ".join(" ".join(pieces).split())
+
+
+def test_page_shows_the_run_at_once(run: Path) -> None:
+    text = _text(_page(run))
+    for words in ("predfkd + generative + meta", "lenet5 → lenet5_half on digits", "student.lr", "3.12.3"):
+        assert words in text
+    for number in (
+        "96.43",
+        "97.12",
+        "97.5",
+        "3.87",
+        "−3.55",
+        "97.21",
+        "0.9433",
+        "+0.1234",
+        "172,800",
+        "63.2 s",
+    ):
+        assert number in text
+    assert "best agreement at any earlier checkpoint minus agreement now (Chaudhry et al. 2018)" in text
+    assert "not finished" not in text
+    assert "Not drawn" not in text
+
+
+def test_page_needs_nothing_but_itself(run: Path) -> None:
+    page = _page(run)
+    assert set(re.findall(r"https?://[^\s\"'<]*", page)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert not re.search(r"<script|<link|@import|javascript:|url\((?!#)", page)
+    assert page.count("data:image/png;base64,") >= len(STEPS[::3])
+    assert "prefers-color-scheme: dark" in page
+    assert len(page) < 2_000_000
+
+
+def test_every_figure_is_sound_svg_with_ids_of_its_own(run: Path) -> None:
+    svgs = _svgs(_page(run))
+    assert len(svgs) == 7  # the evolution twice, wide and narrow
+    ids = [e.get("id") for svg in svgs for e in svg.iter() if e.get("id")]
+    assert len(ids) == len(set(ids))
+    for svg in svgs:
+        assert svg.get("viewBox")
+        assert svg.get("aria-label")
+        assert not svg.get("width")
+        styles = " ".join(e.get("style", "") for e in svg.iter())
+        assert "var(--" in styles
+
+
+def test_same_folder_gives_the_same_bytes_and_leaves_no_draft(run: Path) -> None:
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+    assert not list(run.glob(".report*"))
+
+
+def test_strings_from_the_folder_stay_text(run: Path) -> None:
+    evil = "<script>alert('$x')</script>\x00\ud800 & {{ 7 * 7 }}"
+    _change(run / "result.json", method=evil, config_hash=evil, teacher={"name": evil, "accuracy": evil})
+    _change(run / "env.json", **{evil: evil})
+    (run / "config.yaml").write_text(yaml.safe_dump({"<img src=x onerror=1>": {"a": "<b>"}}))
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    row = json.loads(lines[-1])
+    row["synthesis"][evil] = row["synthesis"]["$\\frac{"] = {"raw": 1.0, "weighted": 2.0}
+    (run / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(row), ""]))
+    page = _page(run)
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;alert(" in page
+    assert "{{ 7 * 7 }}" in page
+    assert "$\\frac{" in page
+    assert len(_svgs(page)) == 7
+
+
+def test_half_finished_run_is_reported_from_its_metrics(run: Path) -> None:
+    for name in ("result.json", "forgetting.json", "env.json", "teacher.json"):
+        (run / name).unlink()
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:10]) + lines[10][:40])  # stopped while it wrote
+    text = _text(_page(run))
+    assert "not finished: what follows is its state after 300 student steps" in text
+    assert f"{_accuracy(300):.2f} %" in text
+    assert "Not drawn: this run has no probe matrix" in text
+
+
+def test_without_a_test_set_agreement_is_drawn_and_said(run: Path) -> None:
+    _change(run / "result.json", accuracy=None, teacher={"name": "mine", "accuracy": None})
+    rows = [
+        json.loads(line) | {"accuracy": None} for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = _text(_page(run))
+    assert "There is no test set" in text
+    assert "agreement with the teacher on the probes (%)" in text
+    assert "test accuracy (%)" not in text
+    probes = [np.mean(row["probes"]["agreement"]) for row in rows if row["probes"]["agreement"]]
+    assert f"{probes[-1]:.2f} %" in text
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{}],
+        [{"student_step": 10}],
+        [
+            {
+                "student_step": None,
+                "accuracy": "high",
+                "losses": None,
+                "synthesis": [],
+                "probes": 3,
+                "classes": "x",
+            }
+        ],
+        [
+            {
+                "student_step": 5,
+                "accuracy": float("nan"),
+                "synthesis": {"a": 3, "b": {"weighted": float("inf")}},
+            }
+        ],
+        [
+            {
+                "student_step": 5,
+                "accuracy": 50,
+                "alignment": True,
+                "classes": [1, None, 3],
+                "losses": {"retention": 1},
+            }
+        ],
+        [{"student_step": 5, "accuracy": 50}, {"student_step": 5, "accuracy": 10**400, "classes": [0, 0]}],
+    ],
+)
+def test_whatever_is_missing_or_odd_is_left_out(run: Path, rows: list[dict]) -> None:
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("config.yaml", "forgetting.json"):
+        (run / name).unlink()
+    _write(
+        run / "result.json", {"accuracy": 3, "cost": None, "forgetting": "no", "teacher": 7, "alignment": []}
+    )
+    assert "</html>" in _page(run)
+    _svgs(_page(run))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("result.json", b'{"schema": 1,'),
+        ("result.json", b"[1, 2]"),
+        ("metrics.jsonl", b'{"student_step": \n{"student_step": 30}\n'),
+        ("metrics.jsonl", b"3\n{}\n"),
+        ("forgetting.json", b"\xff\xfe"),
+        ("config.yaml", b"a: !!python/object/apply:os.system ['true']"),
+        ("config.yaml", b"a: [1"),
+        ("samples/step-000030.png", b"GIF89a"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(run: Path, name: str, content: bytes) -> None:
+    (run / name).write_bytes(content)
+    with pytest.raises(ReportError) as caught:
+        write_report(run)
+    assert str(run / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (run / "report.html").exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="give the folder of a run"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_a_yaml_file_of_aliases_does_not_grow_the_page(run: Path) -> None:
+    levels = ["l0: &l0 [x, x]"] + [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 30)]
+    (run / "config.yaml").write_text("\n".join(levels))
+    assert len(_page(run)) < 2_000_000
+
+
+def test_many_sample_pictures_are_thinned_but_keep_first_and_last(run: Path) -> None:
+    picture = (run / "samples" / "step-000030.png").read_bytes()
+    for step in range(1000, 1200):
+        (run / "samples" / f"step-{step:06}.png").write_bytes(picture)
+    text = re.findall(r"<span>(step [\d,]+)</span>", _page(run))
+    assert (len(text), text[0], text[-1]) == (12, "step 30", "step 1,199")
+
+
+def test_a_sweep_draws_several_curves_with_bands_and_labels() -> None:
+    x = list(range(5))
+    first = Series("plain replay", x, [1, 2, None, 4, 5], low=[0, 1, None, 3, 4], high=[2, 3, None, 5, 6])
+    second = Series("lra", x, [1.1, 2.1, 3.1, 4.1, 5.1])
+    svg = figures.evolution([first, second], teacher=97.5, width=figures.NARROW)
+    words = [e.text for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("text")]
+    assert {"plain replay 5.0", "lra 5.1", "teacher 97.5"} <= set(words)
+    assert "fill-opacity" in svg
+
+
+def test_spread_uses_population_variance_and_the_last_half() -> None:
+    got = spread([None, 10.0, 20.0, 60.0, 70.0])
+    assert got["mean"] == 40
+    assert got["variance"] == 650
+    assert (got["tail_mean"], got["tail_variance"], got["final"], got["max"]) == (65, 25, 70, 70)
+    assert spread([None]) == {}
+
+
+def test_reports_need_no_torch() -> None:
+    code = "import sys, lra.benchmarks.report; sys.exit('torch' in sys.modules)"
+    assert run_process([sys.executable, "-c", code], check=False).returncode == 0
