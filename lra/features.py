@@ -75,7 +75,7 @@ class Tap:
 
     def _hook(self, index: int) -> Any:
         def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            value = inputs[0] if self._what == "input" else output
+            value = next(iter(inputs), None) if self._what == "input" else output
             if not isinstance(value, Tensor):
                 raise TypeError(
                     f"the {self._what} of {self._names[index]!r} is a {type(value).__name__}, no tensor"
