@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 P = ParamSpec("P")
@@ -31,6 +31,7 @@ INK, MUTED, RULE = "#24292f", "#626b75", "#c4ccd4"
 #: Okabe and Ito's colours, darkened until a label written in them reads well on white.
 PALETTE = ("#0069a6", "#b84a00", "#00775a", "#9c4a83", "#856000", "#3f7f93")
 VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule"} | {c: f"c{i}" for i, c in enumerate(PALETTE)}
+ROUND = (1, 2, 5, 10)  # tick steps
 NARROW, WIDE = 5.0, 10.6  # inches: a phone or half a page; a whole page
 STYLE = {
     "svg.fonttype": "none",
@@ -117,8 +118,9 @@ def curves(ax: Any, series: Sequence[Series], *, pattern: str = "{:.1f}", extra:
     for index, one in enumerate(series):
         colour = PALETTE[index % len(PALETTE)]
         x, y = floats(one.x), floats(one.y)
-        sparse = np.isfinite(y).sum() <= 40
-        ax.plot(x, y, color=colour, linewidth=1.5, marker="o" if sparse else None, markersize=2.4)
+        count = np.isfinite(y).sum()
+        width, marker = (0.6, None) if count > 500 else (1.5, "o" if count <= 40 else None)
+        ax.plot(x, y, color=colour, linewidth=width, marker=marker, markersize=2.4)
         if one.low is not None and one.high is not None:
             ax.fill_between(x, floats(one.low), floats(one.high), color=colour, alpha=0.18, linewidth=0)
         if np.isfinite(y).any():
@@ -153,15 +155,21 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def step_axis(axis: Any, most: int = 5) -> None:
-    """Few, round ticks with thousands separated."""
-    axis.set_major_locator(MaxNLocator(most, integer=True))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    """Few, round ticks; ten thousand is written 10k."""
+    axis.set_major_locator(MaxNLocator(most, integer=True, steps=ROUND))
+
+    def text(value: float, _: object) -> str:
+        return f"{value / 1000:,g}k" if value and axis.get_view_interval()[1] >= 1e4 else f"{value:,.0f}"
+
+    axis.set_major_formatter(FuncFormatter(text))
 
 
 def log_axis(ax: Any) -> None:
-    """A logarithmic y axis labelled at the decades only."""
+    """A logarithmic y axis with ticks at a few decades only."""
     ax.set_yscale("log")
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_major_locator(LogLocator(numticks=4))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def ordinal(set_ticks: Callable[..., Any], steps: Sequence[float], most: int = 7) -> None:
@@ -172,9 +180,7 @@ def ordinal(set_ticks: Callable[..., Any], steps: Sequence[float], most: int = 7
 
 def epoch_axis(ax: Any, epochs: Sequence[tuple[float, float]]) -> None:
     """Epochs along the top, placed at the step of the evaluation that first reached them."""
-    first: dict[float, float] = {}
-    for step, epoch in epochs:
-        first.setdefault(epoch, step)
+    first = {epoch: step for step, epoch in reversed(epochs)}
     if len(first) < 3:
         return
     shown = [e for e in MaxNLocator(6, integer=True).tick_values(min(first), max(first)) if e in first]
@@ -190,5 +196,5 @@ def colour_bar(figure: Figure, image: Any, ax: Any, label: str) -> None:
     bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02, aspect=28)
     bar.ax.collections[0].set_rasterized(True)
     bar.outline.set_visible(False)
-    bar.locator = MaxNLocator(5)
+    bar.locator = MaxNLocator(5, steps=ROUND)
     bar.ax.set_title(label, loc="right", color=MUTED)

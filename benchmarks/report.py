@@ -51,7 +51,7 @@ def write_report(run: Path) -> Path:
 
 def render(folder: Path) -> str:
     """The report of the run in `folder` as HTML."""
-    run = read_run(folder)
+    run, samples = read_run(folder), _samples(folder / "samples")
     templates = FileSystemLoader(Path(__file__).with_name("templates"))
     page = Environment(
         loader=templates, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
@@ -65,7 +65,7 @@ def render(folder: Path) -> str:
         tested=tested,
         summary=_summary(run, tested, curve),
         figure=run_figures(run, tested, curve),
-        samples=_samples(folder / "samples"),
+        samples=samples,
     )
 
 
@@ -75,6 +75,8 @@ def _summary(run: Run, tested: bool, curve: Series) -> Record:
     summary: Record = {**spread(curve.y), **(stored if isinstance(stored, dict) else {})}
     for key in ("agreement", "loyalty"):
         summary[key] = _first(pick(run.result, key), run.last(key))
+    if not tested:
+        summary["agreement"] = _first(summary["agreement"], summary.get("final"))
     summary["forgetting"] = _first(pick(run.result, "forgetting", "average"), run.last("forgetting"))
     summary["steps"] = _first(pick(run.result, "cost", "student_steps"), run.last("student_step"))
     summary["alignment"] = _first(pick(run.result, "alignment", "mean"), mean(run.column("alignment")))
@@ -88,6 +90,7 @@ def _names(run: Run) -> Record:
     for key in ("method", "replay", "meta", "teacher", "student", "dataset", "seed"):
         value = run.result.get(key, run.config.get(key))
         names[key] = value.get("name") if isinstance(value, dict) else value
+    names["teacher"] = names["teacher"] or run.teacher.get("name")
     return names
 
 

@@ -5,6 +5,7 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from subprocess import run as run_process
 from xml.etree import ElementTree
 
@@ -109,9 +110,9 @@ def _result() -> dict:
     }
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder = tmp_path / "seed-0"
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "seed-0"
     folder.mkdir()
     rng = np.random.default_rng(0)
     rows = [_row(i, step, rng) for i, step in enumerate(STEPS)]
@@ -126,6 +127,16 @@ def run(tmp_path: Path) -> Path:
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     _samples(folder / "samples", rng)
     return folder
+
+
+@pytest.fixture(scope="module")
+def page(original: Path) -> str:
+    return _page(original)
+
+
+@pytest.fixture
+def run(original: Path, tmp_path: Path) -> Path:
+    return copytree(original, tmp_path / "seed-0", ignore=ignore_patterns("report.html"))
 
 
 def _write(path: Path, value: object) -> None:
@@ -153,8 +164,8 @@ def _text(page: str) -> str:
     return " ".join(" ".join(pieces).split())
 
 
-def test_page_shows_the_run_at_once(run: Path) -> None:
-    text = _text(_page(run))
+def test_page_shows_the_run_at_once(page: str) -> None:
+    text = _text(page)
     for words in ("predfkd + generative + meta", "lenet5 → lenet5_half on digits", "student.lr", "3.12.3"):
         assert words in text
     for number in (
@@ -175,8 +186,7 @@ def test_page_shows_the_run_at_once(run: Path) -> None:
     assert "Not drawn" not in text
 
 
-def test_page_needs_nothing_but_itself(run: Path) -> None:
-    page = _page(run)
+def test_page_needs_nothing_but_itself(page: str) -> None:
     assert set(re.findall(r"https?://[^\s\"'<]*", page)) <= {
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
@@ -187,8 +197,8 @@ def test_page_needs_nothing_but_itself(run: Path) -> None:
     assert len(page) < 2_000_000
 
 
-def test_every_figure_is_sound_svg_with_ids_of_its_own(run: Path) -> None:
-    svgs = _svgs(_page(run))
+def test_every_figure_is_sound_svg_with_ids_of_its_own(page: str) -> None:
+    svgs = _svgs(page)
     assert len(svgs) == 7  # the evolution twice, wide and narrow
     ids = [e.get("id") for svg in svgs for e in svg.iter() if e.get("id")]
     assert len(ids) == len(set(ids))
@@ -200,9 +210,8 @@ def test_every_figure_is_sound_svg_with_ids_of_its_own(run: Path) -> None:
         assert "var(--" in styles
 
 
-def test_same_folder_gives_the_same_bytes_and_leaves_no_draft(run: Path) -> None:
-    first = write_report(run).read_bytes()
-    assert write_report(run).read_bytes() == first
+def test_same_folder_gives_the_same_bytes_and_leaves_no_draft(run: Path, page: str) -> None:
+    assert _page(run) == page
     assert not list(run.glob(".report*"))
 
 
@@ -290,8 +299,9 @@ def test_whatever_is_missing_or_odd_is_left_out(run: Path, rows: list[dict]) -> 
     _write(
         run / "result.json", {"accuracy": 3, "cost": None, "forgetting": "no", "teacher": 7, "alignment": []}
     )
-    assert "</html>" in _page(run)
-    _svgs(_page(run))
+    page = _page(run)
+    assert "</html>" in page
+    _svgs(page)
 
 
 @pytest.mark.parametrize(
@@ -314,6 +324,13 @@ def test_a_damaged_file_is_named_in_one_line(run: Path, name: str, content: byte
     assert str(run / name) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (run / "report.html").exists()
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing_behind(run: Path) -> None:
+    (run / "report.html").mkdir()
+    with pytest.raises(ReportError, match=r"report\.html.*make the folder writable"):
+        write_report(run)
+    assert not list(run.glob(".report*"))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
