@@ -1,0 +1,105 @@
+"""The retention axis: replay by name, its options, and how to build it from a `Setup`."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from lra.buffers import Reservoir, Ring
+from lra.memory_generator import MemoryGenerator, MemoryGeneratorOptions
+from lra.networks.encoder import Encoder
+from lra.networks.generator_presets import memory_generator, sized_for
+from lra.options import Count, Fraction, Options
+from lra.strategies.method import Setup
+from lra.strategies.replay import BufferReplay, GenerativeReplay, Replay
+
+
+class ReplayOptions(Options):
+    """Options common to all replays."""
+
+    summary: ClassVar[str]
+
+    fraction: Fraction = 0.125
+    """Replayed images per step, as a fraction of the new ones (published: an eighth)."""
+
+    def size(self, setup: Setup) -> int:
+        """Replayed images per student step."""
+        return max(1, int(setup.batch_size * self.fraction))
+
+    @abstractmethod
+    def build(self, setup: Setup) -> Replay | None:
+        """The plugin, or ``None`` for no replay."""
+
+
+class NoReplay(ReplayOptions):
+    """Finetuning: nothing is retained."""
+
+    summary = "nothing is replayed: the finetuning control"
+
+    def build(self, setup: Setup) -> None:
+        """No plugin."""
+
+
+class MemoryBank(ReplayOptions):
+    """MB-DFKD's memory bank (Binici et al., WACV 2022)."""
+
+    summary = "ring of past batches with the teacher's logits (MB-DFKD)"
+
+    slots: Count = 10
+    """Batches held."""
+    period: Count = 5
+    """Epochs from one stored batch to the next; the first is stored after the first epoch."""
+
+    def build(self, setup: Setup) -> Replay:
+        """A ring whose slots are as large as a replayed batch."""
+        size = self.size(setup)
+        epoch = setup.experiences_per_epoch
+        return BufferReplay(Ring(self.slots, size), size, first=epoch, period=self.period * epoch)
+
+
+class ReservoirReplay(ReplayOptions):
+    """A uniform sample of everything seen."""
+
+    summary = "uniform sample of everything seen (algorithm R)"
+
+    capacity: Count = 1280
+    """Images held (MB-DFKD's bank at its published size)."""
+
+    def build(self, setup: Setup) -> Replay:
+        """A reservoir offered the last step's new samples of every experience."""
+        return BufferReplay(Reservoir(self.capacity), self.size(setup))
+
+
+class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
+    """PRE-DFKD's memory generator (Binici et al., AAAI 2022)."""
+
+    summary = "memory generator with latent self-inference (PRE-DFKD)"
+
+    updates: Count = 4
+    """Memory updates per experience, in its first student steps."""
+    warmup: int = 1
+    """Experiences before the first replay; 0 as published replays an untrained memory."""
+    latent: Count | None = None
+    width: Count | None = None
+
+    def build(self, setup: Setup) -> Replay:
+        """Memory generator and encoder of the size that suits the images."""
+        problem = setup.problem
+        width, latent = sized_for(problem.image)
+        width, latent = self.width or width, self.latent or latent
+        sizes = {"mean": problem.mean, "std": problem.std, "width": width}
+        memory = MemoryGenerator(
+            memory_generator(latent, problem.image, **sizes).to(problem.device),
+            Encoder(latent, problem.image, **sizes).to(problem.device),
+            setup.teacher,
+            latent,
+            self,
+        )
+        return GenerativeReplay(memory, self.size(setup), self.updates, self.warmup)
+
+
+REPLAYS: dict[str, type[ReplayOptions]] = {
+    "none": NoReplay,
+    "memory": MemoryBank,
+    "reservoir": ReservoirReplay,
+    "generative": GenerativeMemory,
+}
+"""Name, as typed after ``--replay``, to options."""
