@@ -1,0 +1,161 @@
+"""Two ways to run the student at θ and at θ': the lean engine and the reference, ``higher``.
+
+An engine owns the forward passes, the acquisition gradient and the inner step; the session
+(``lra.meta.session``) adds up the result. Both keep the student's buffers by the same policy.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lra.meta.errors import MetaStepError
+from lra.meta.passes import clones, differentiable, running_statistics, trainable
+from lra.meta.settings import Settings
+
+
+class Engine(ABC):
+    """Runs ``student`` at θ and at θ'.
+
+    Attributes:
+        theta: the trainable parameters, θ.
+        here: the tensors at which the acquisition forward runs (θ itself, or ``higher``'s copies of it).
+        there: θ', the same order; None before :meth:`advance`.
+    """
+
+    def __init__(self, student: nn.Module, settings: Settings) -> None:
+        self.module = student
+        self.settings = settings
+        self.names = trainable(student)
+        if not self.names:
+            raise MetaStepError("student has no trainable parameter; set requires_grad on what should learn")
+        self.theta: list[Tensor] = list(self.names.values())
+        self.rates = settings.inner.rates(self.names)
+        self.here = self.theta
+        self.there: list[Tensor] | None = None
+
+    @abstractmethod
+    def student(self, *args: Any, **kwargs: Any) -> Any:
+        """Forward at θ."""
+
+    @abstractmethod
+    def ahead(self, *args: Any, **kwargs: Any) -> Any:
+        """Forward at θ'."""
+
+    @abstractmethod
+    def advance(self, acquisition: Tensor, create_graph: bool) -> list[Tensor | None]:
+        """Set θ' and return ∇L_acq(θ), detached; without ``create_graph`` θ' is a leaf."""
+
+
+class LeanEngine(Engine):
+    """``torch.autograd.grad`` and ``torch.func.functional_call`` on the student itself."""
+
+    def __init__(self, student: nn.Module, settings: Settings) -> None:
+        super().__init__(student, settings)
+        # Only what is listed here is swapped in; the rest of a forward works on the student's own buffers.
+        self._buffers: dict[str, Tensor] = clones(student) if settings.batchnorm == "none" else {}
+        self._ahead_buffers: dict[str, Tensor] | None = None
+
+    def student(self, *args: Any, **kwargs: Any) -> Any:
+        """The student as it is; under buffer policy ``none`` on cloned buffers."""
+        with differentiable(self.settings):
+            if not self._buffers:
+                return self.module(*args, **kwargs)
+            return functional_call(self.module, self._buffers, args, kwargs)
+
+    def advance(self, acquisition: Tensor, create_graph: bool) -> list[Tensor | None]:
+        """See :class:`Engine`."""
+        gradients = torch.autograd.grad(acquisition, self.theta, create_graph=create_graph, allow_unused=True)
+        with torch.set_grad_enabled(create_graph):
+            self.there = self.settings.inner.update(self.theta, gradients, self.rates)
+        if not create_graph:
+            self.there = [moved.detach().requires_grad_() for moved in self.there]
+        return [None if gradient is None else gradient.detach() for gradient in gradients]
+
+    def ahead(self, *args: Any, **kwargs: Any) -> Any:
+        """The student with θ' swapped in; its buffers are clones unless the policy is ``both``."""
+        assert self.there is not None
+        if self._ahead_buffers is None:
+            own = self.settings.batchnorm == "both"
+            self._ahead_buffers = {} if own else self._buffers or clones(self.module)
+        state = {**dict(zip(self.names, self.there, strict=True)), **self._ahead_buffers}
+        with running_statistics(self.module, self.settings.ahead_statistics == "running"):
+            return functional_call(self.module, state, args, kwargs)
+
+
+class HigherEngine(Engine):
+    """``higher.monkeypatch`` and its differentiable optimisers (Grefenstette et al., arXiv:1910.01727)."""
+
+    def __init__(self, student: nn.Module, settings: Settings) -> None:
+        super().__init__(student, settings)
+        self._higher = _import_higher()
+        self._patched = self._higher.monkeypatch(
+            # The default copies the weights off the graph: no retention gradient would reach the student.
+            student,
+            copy_initial_weights=False,
+            track_higher_grads=settings.order == 2,
+        )
+        order = {id(parameter): index for index, parameter in enumerate(student.parameters())}
+        self._indices = [order[id(parameter)] for parameter in self.theta]
+        self._start: list[Tensor] = list(self._patched.parameters())
+        self._moved = self._start
+        self.here = [self._start[index] for index in self._indices]
+
+    def student(self, *args: Any, **kwargs: Any) -> Any:
+        """The patched module at θ."""
+        with differentiable(self.settings):
+            output = self._patched(*args, params=self._start, **kwargs)
+        self._keep_buffers(self.settings.batchnorm != "none")
+        return output
+
+    def advance(self, acquisition: Tensor, create_graph: bool) -> list[Tensor | None]:
+        """See :class:`Engine`; ``create_graph`` was settled when the module was patched."""
+        inner = self.settings.inner
+        kept: list[Tensor | None] = [None] * len(self.theta)
+
+        def reuse(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+            kept[:] = [gradients[index] for index in self._indices]
+            shaped: list[Tensor | None] = [None] * len(gradients)
+            for index, gradient in zip(self._indices, inner.shaped(kept), strict=True):
+                shaped[index] = gradient
+            return shaped
+
+        step = self._higher.get_diff_optim(
+            inner.optimizer(list(self.names.values())),
+            self.module.parameters(),
+            fmodel=self._patched,
+            override={"lr": list(self.rates)},
+            track_higher_grads=create_graph,
+        )
+        self._moved = list(step.step(acquisition, params=self._start, grad_callback=reuse))
+        self.there = [self._moved[index] for index in self._indices]
+        return [None if gradient is None else gradient.detach() for gradient in kept]
+
+    def ahead(self, *args: Any, **kwargs: Any) -> Any:
+        """The patched module at θ'."""
+        with running_statistics(self._patched, self.settings.ahead_statistics == "running"):
+            output = self._patched(*args, params=self._moved, **kwargs)
+        self._keep_buffers(self.settings.batchnorm == "both")
+        return output
+
+    def _keep_buffers(self, keep: bool) -> None:
+        if keep:
+            own = dict(self.module.named_buffers())
+            for name, buffer in self._patched.named_buffers():
+                own[name].copy_(buffer)
+
+
+def _import_higher() -> Any:
+    try:
+        import higher
+    except ImportError as error:
+        raise MetaStepError(
+            "engine 'higher' needs the package higher; pip install higher, or engine='lean'"
+        ) from error
+    return higher
+
+
+ENGINES: dict[str, type[Engine]] = {"lean": LeanEngine, "higher": HigherEngine}

@@ -1,0 +1,47 @@
+"""What surrounds a forward pass: the student's parameters and buffers, and how it may be differentiated."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lra.meta.rules import closed_form
+from lra.meta.settings import Settings
+
+
+def trainable(student: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters a step moves, by name, each once, in the student's order."""
+    return {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+
+
+def clones(student: nn.Module) -> dict[str, Tensor]:
+    """The student's buffers (running statistics, spectral-norm vectors, ...), cloned."""
+    return {name: buffer.detach().clone() for name, buffer in student.named_buffers()}
+
+
+@contextmanager
+def running_statistics(module: nn.Module, active: bool) -> Iterator[None]:
+    """If ``active``, batch norm uses its running statistics, and leaves them alone, while this is open."""
+    layers = [
+        layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training and active
+    ]
+    for layer in layers:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True
+
+
+@contextmanager
+def differentiable(settings: Settings) -> Iterator[None]:
+    """Under order 2, forward passes made while this is open can be differentiated twice."""
+    with ExitStack() as stack:
+        if settings.order == 2:
+            # The other attention kernels have no second derivative.
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(closed_form(settings.rules))
+        yield

@@ -1,0 +1,19 @@
+"""Lists of tensors taken as one long vector."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+
+def cosine(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """Cosine of two vectors, a scalar tensor in [-1, 1]; 0 when one of them is zero."""
+    dot = torch.stack([(a * b).sum() for a, b in zip(left, right, strict=True)]).sum()
+    lengths = get_total_norm(left) * get_total_norm(right)
+    return torch.where(lengths > 0, dot / lengths, torch.zeros_like(dot)).clamp(-1, 1)
+
+
+def filled(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    """``gradients`` with zeros where autograd found no dependence, shaped as ``like``."""
+    return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, like, strict=True)]

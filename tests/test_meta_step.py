@@ -1,0 +1,409 @@
+"""The meta step: closed forms, the two engines against each other, buffers, masks, first and second order."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import l1_loss, mse_loss
+
+from lra.meta import InnerAdam, InnerRule, InnerSGD, MetaStep, lookahead, lra_step
+
+TOLERANCE = 1e-9
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions with batch norm and a shortcut, as in ResNet."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.body(x))
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.attend(tokens, tokens, tokens, need_weights=False)[0]
+
+
+def lenet() -> nn.Module:
+    head = nn.Sequential(nn.Flatten(), nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 5))
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 2), nn.ReLU(), *head)
+
+
+def resnet() -> nn.Module:
+    stem = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+    return nn.Sequential(stem, Residual(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+
+
+def wrn() -> nn.Module:
+    first = nn.Sequential(nn.Conv2d(2, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+    second = nn.Sequential(
+        nn.Dropout(0.3), nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+    )
+    return nn.Sequential(first, second, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 5))
+
+
+def spectral() -> nn.Module:
+    convolution = nn.utils.parametrizations.spectral_norm(nn.Conv2d(2, 4, 3))
+    return nn.Sequential(convolution, nn.Tanh(), nn.Flatten(), nn.Linear(64, 5))
+
+
+def group() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 8, 3, stride=2), nn.GroupNorm(2, 8), nn.GELU(), nn.Flatten(), nn.Linear(32, 5)
+    )
+
+
+def attention() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 8, 3, stride=2), Attention(), nn.Flatten(), nn.Linear(32, 5))
+
+
+NETS: list[Callable[[], nn.Module]] = [lenet, resnet, wrn, spectral, group, attention]
+INNERS: list[InnerRule] = [
+    InnerSGD(0.1),
+    InnerSGD(0.1, momentum=0.9, weight_decay=5e-2, nesterov=True),
+    InnerAdam(0.02, eps=1e-2, weight_decay=1e-2),
+    InnerSGD(0.1, clip=0.05),
+    InnerSGD(0.1, normalise=True),
+]
+
+
+@pytest.fixture(autouse=True)
+def _double_on_one_thread() -> Any:
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
+
+
+def made(build: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(1)
+    student = build()
+    for layer in student.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias)
+    return student
+
+
+def batches(seed: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return draw(12, 2, 6, 6), draw(12, 5), draw(4, 2, 6, 6), draw(4, 5)
+
+
+def step(student: nn.Module, loss: Callable[..., Tensor] = mse_loss, **options: Any) -> MetaStep:
+    x, t, x_old, t_old = batches()
+    torch.manual_seed(7)
+    settings = {"inner": InnerSGD(0.1), **options}
+    return lra_step(student, lambda f: loss(f(x), t), lambda f: loss(f(x_old), t_old), **settings)
+
+
+def far(left: Any, right: Any) -> float:
+    """Largest relative distance between two lists of tensors."""
+    return max(
+        float((a - b).norm() / b.norm().clamp(min=1e-12))
+        for a, b in zip(left, right, strict=True)
+        if a.numel()
+    )
+
+
+def test_quadratic_matches_the_closed_form() -> None:
+    class Point(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.theta = nn.Parameter(torch.randn(6))
+
+        def forward(self) -> Tensor:
+            return self.theta
+
+    point, alpha, weight = Point(), 0.07, 0.6
+    root_a, root_r, b, c = torch.randn(6, 6), torch.randn(6, 6), torch.randn(6), torch.randn(6)
+    hessian, old = root_a @ root_a.T, root_r @ root_r.T
+    result = lra_step(
+        point,
+        lambda f: 0.5 * f() @ hessian @ f() + b @ f(),
+        lambda f: 0.5 * f() @ old @ f() + c @ f(),
+        inner=InnerSGD(alpha),
+        weight=weight,
+    )
+    theta = point.theta.detach()
+    g = hessian @ theta + b
+    v = old @ (theta - alpha * g) + c
+    assert far(result.gradients, [g + weight * (v - alpha * hessian @ v)]) < 1e-12
+    assert float(result.alignment) == pytest.approx(float(g @ v / (g.norm() * v.norm())))
+
+
+def test_linear_model_matches_the_closed_form() -> None:
+    model, alpha = nn.Linear(4, 1, bias=False), 0.05
+    x, t, x_old, t_old = torch.randn(9, 4), torch.randn(9, 1), torch.randn(3, 4), torch.randn(3, 1)
+    result = lra_step(
+        model, lambda f: mse_loss(f(x), t), lambda f: mse_loss(f(x_old), t_old), inner=InnerSGD(alpha)
+    )
+    w = model.weight.detach().T
+    hessian = 2 * x.T @ x / 9
+    g = hessian @ w - 2 * x.T @ t / 9
+    v = 2 * x_old.T @ (x_old @ (w - alpha * g) - t_old) / 3
+    assert far(result.gradients, [(g + v - alpha * hessian @ v).T]) < 1e-12
+
+
+def plain(
+    student: nn.Module, loss: Callable[..., Tensor] = mse_loss, alpha: float = 0.1
+) -> tuple[Tensor, ...]:
+    """The step written out for SGD, with nothing of the toolkit in it."""
+    names = [name for name, _ in student.named_parameters()]
+    theta = list(student.parameters())
+    x, t, x_old, t_old = batches()
+    torch.manual_seed(7)
+
+    buffers = {name: b.detach().clone() for name, b in student.named_buffers()}
+
+    def forward(parameters: list[Tensor], inputs: Tensor) -> Tensor:
+        return functional_call(student, {**dict(zip(names, parameters, strict=True)), **buffers}, inputs)
+
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        acquisition = loss(forward(theta, x), t)
+    g = torch.autograd.grad(acquisition, theta, create_graph=True)
+    moved = [p - alpha * d for p, d in zip(theta, g, strict=True)]
+    return torch.autograd.grad(acquisition + loss(forward(moved, x_old), t_old), theta)
+
+
+@pytest.mark.parametrize("build", [lenet, resnet, group, attention])
+@pytest.mark.parametrize("rules", [True, False])
+def test_equals_the_step_written_out(build: Callable[[], nn.Module], rules: bool) -> None:
+    assert far(step(made(build), rules=rules).gradients, plain(made(build))) < TOLERANCE
+
+
+@pytest.mark.parametrize("build", NETS)
+@pytest.mark.parametrize("inner", INNERS, ids=["sgd", "nesterov", "adam", "clip", "normalise"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_engines_agree(build: Callable[[], nn.Module], inner: InnerRule, order: int) -> None:
+    students = [made(build), made(build)]
+    lean = step(students[0], inner=inner, order=order, engine="lean")
+    higher = step(students[1], inner=inner, order=order, engine="higher")
+    assert far(lean.gradients, higher.gradients) < TOLERANCE
+    assert float(lean.alignment) == pytest.approx(float(higher.alignment), rel=TOLERANCE)
+    for name, buffer in students[0].named_buffers():
+        assert torch.equal(buffer, students[1].get_buffer(name)), name
+
+
+@pytest.mark.parametrize("engine", ["lean", "higher"])
+@pytest.mark.parametrize("ahead", ["batch", "running"])
+@pytest.mark.parametrize(("policy", "updates"), [("none", 0), ("acquisition", 1), ("both", 2)])
+def test_buffers_follow_the_policy(engine: str, ahead: str, policy: str, updates: int) -> None:
+    student, reference = made(resnet), made(resnet)
+    step(student, engine=engine, batchnorm=policy, ahead_statistics=ahead)
+    if updates:
+        reference(batches()[0])
+    expected = updates - (policy == "both" and ahead == "running")
+    assert int(student.get_buffer("0.1.num_batches_tracked")) == expected
+    for name, buffer in reference.named_buffers():
+        if expected < 2:
+            assert torch.allclose(student.get_buffer(name), buffer, rtol=1e-12), name
+    assert all(layer.training for layer in student.modules())
+
+
+@pytest.mark.parametrize("policy", ["none", "acquisition", "both"])
+@pytest.mark.parametrize("ahead", ["batch", "running"])
+def test_engines_agree_on_buffers(policy: str, ahead: str) -> None:
+    students = [made(resnet), made(resnet)]
+    results = [
+        step(student, engine=engine, batchnorm=policy, ahead_statistics=ahead)
+        for student, engine in zip(students, ["lean", "higher"], strict=True)
+    ]
+    assert far(results[0].gradients, results[1].gradients) < TOLERANCE
+    for name, buffer in students[0].named_buffers():
+        assert torch.allclose(buffer, students[1].get_buffer(name), rtol=1e-12), name
+
+
+def test_running_statistics_ahead_change_the_gradient() -> None:
+    own, running = (step(made(resnet), ahead_statistics=kind).gradients for kind in ("batch", "running"))
+    assert far(own, running) > 1e-3
+
+
+@pytest.mark.parametrize("engine", ["lean", "higher"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_zero_rate_gives_the_joint_gradient(engine: str, order: int) -> None:
+    student = made(wrn)
+    student[1][0].p = 0.0
+    x, t, x_old, t_old = batches()
+    joint = torch.autograd.grad(
+        mse_loss(student(x), t) + 0.3 * mse_loss(student(x_old), t_old), list(student.parameters())
+    )
+    found = step(student, inner=InnerSGD(0.0), engine=engine, order=order, weight=0.3).gradients
+    assert far(found, joint) < TOLERANCE
+
+
+def test_first_order_is_g_plus_v() -> None:
+    student = made(lenet)
+    x, t, x_old, t_old = batches()
+    g = torch.autograd.grad(mse_loss(student(x), t), list(student.parameters()))
+    moved = copy.deepcopy(student)
+    with torch.no_grad():
+        for p, d in zip(moved.parameters(), g, strict=True):
+            p.sub_(d, alpha=0.1)
+    v = torch.autograd.grad(mse_loss(moved(x_old), t_old), list(moved.parameters()))
+    expected = [a + b for a, b in zip(g, v, strict=True)]
+    assert far(step(student, order=1).gradients, expected) < TOLERANCE
+
+
+def test_orders_meet_linearly_as_the_rate_vanishes() -> None:
+    gaps = []
+    for rate in (1e-2, 1e-3, 1e-4):
+        second, first = (step(made(resnet), inner=InnerSGD(rate), order=order).gradients for order in (2, 1))
+        gaps.append(float(torch.cat([(a - b).flatten() for a, b in zip(second, first, strict=True)]).norm()))
+    assert gaps[0] > 0
+    assert gaps[1] / gaps[0] == pytest.approx(0.1, rel=0.2)
+    assert gaps[2] / gaps[1] == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("engine", ["lean", "higher"])
+def test_the_dropout_mask_of_the_acquisition_pass_is_kept(engine: str) -> None:
+    assert far(step(made(wrn), engine=engine).gradients, plain(made(wrn))) < TOLERANCE
+
+
+def test_l1_on_logits() -> None:
+    assert far(step(made(resnet), loss=l1_loss).gradients, plain(made(resnet), loss=l1_loss)) < TOLERANCE
+
+
+@pytest.mark.parametrize("engine", ["lean", "higher"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_frozen_and_idle_parameters(engine: str, order: int) -> None:
+    class Partial(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen = nn.Linear(72, 6).requires_grad_(False)
+            self.idle = nn.Linear(3, 3)
+            self.head = nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.tanh(self.frozen(x.flatten(1))))
+
+    student = made(Partial)
+    found = step(student, engine=engine, order=order, inner=InnerSGD(0.1, weight_decay=0.1)).gradients
+    shapes = [tuple(g.shape) for g in found]
+    assert shapes == [(3, 3), (3,), (5, 6), (5,)]
+    assert all(float(g.abs().max()) == 0 for g in found[:2])
+    assert all(float(g.abs().max()) > 0 for g in found[2:])
+    assert all(p.grad is None for p in student.parameters())
+
+
+@pytest.mark.parametrize("engine", ["lean", "higher"])
+def test_tied_weights_count_once(engine: str) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(5, 5)
+            self.second = nn.Linear(5, 5)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(torch.tanh(self.first(x.flatten(1)[:, :5])))
+
+    found = step(made(Tied), engine=engine).gradients
+    assert len(found) == 3
+    theta = made(Tied)
+    x, t, x_old, t_old = batches()
+    leaves = list(theta.parameters())
+    acquisition = mse_loss(theta(x), t)
+    g = torch.autograd.grad(acquisition, leaves, create_graph=True)
+    w, b, c = (p - 0.1 * d for p, d in zip(leaves, g, strict=True))
+    moved = torch.tanh(x_old.flatten(1)[:, :5] @ w.T + b) @ w.T + c
+    assert far(found, torch.autograd.grad(acquisition + mse_loss(moved, t_old), leaves)) < TOLERANCE
+
+
+def test_old_style_spectral_norm_and_hooks_work_under_the_lean_engine() -> None:
+    def hooked() -> nn.Module:
+        student = lenet()
+        student[1].register_forward_hook(lambda module, inputs, output: 1.5 * output)
+        return student
+
+    def old() -> nn.Module:
+        return nn.Sequential(
+            nn.utils.spectral_norm(nn.Conv2d(2, 4, 3)), nn.Tanh(), nn.Flatten(), nn.Linear(64, 5)
+        )
+
+    for build in (hooked, old):
+        assert far(step(made(build)).gradients, plain(made(build))) < TOLERANCE
+
+
+def test_terms_of_the_retention_at_theta_count() -> None:
+    x, t, x_old, t_old = batches()
+    results = []
+    for engine in ("lean", "higher"):
+        student = made(lenet)
+        with lookahead(student, InnerSGD(0.1), engine=engine) as look:
+            look.advance(mse_loss(look.student(x), t))
+            direct = mse_loss(look.student(x_old), t_old)
+            results.append(look.gradient(mse_loss(look.ahead(x_old), t_old) + direct))
+    student = made(lenet)
+    extra = torch.autograd.grad(mse_loss(student(x_old), t_old), list(student.parameters()))
+    alone = step(student).gradients
+    assert far(results[0], [a + b for a, b in zip(alone, extra, strict=True)]) < TOLERANCE
+    assert far(results[0], results[1]) < TOLERANCE
+
+
+@pytest.mark.parametrize("inner", INNERS, ids=["sgd", "nesterov", "adam", "clip", "normalise"])
+def test_curvature_on_the_whole_batch_is_exact(inner: InnerRule) -> None:
+    x, t, _, _ = batches()
+    student = made(resnet)
+    stood_in = step(student, inner=inner, curvature=lambda forward: mse_loss(forward(x), t))
+    exact = step(made(resnet), inner=inner)
+    assert far(stood_in.gradients, exact.gradients) < TOLERANCE
+    assert int(student.get_buffer("0.1.num_batches_tracked")) == 1
+
+
+@pytest.mark.parametrize("engine", ["lean", "higher"])
+def test_learned_rates_get_their_gradient(engine: str) -> None:
+    def objective(rate: float) -> float:
+        student = made(resnet)
+        result = step(student, inner=InnerSGD(rate), engine=engine)
+        return float(result.retention)
+
+    rate = torch.tensor(0.1, requires_grad=True)
+    for order in (1, 2):
+        found = step(made(resnet), inner=InnerSGD(rate), engine=engine, order=order).alpha_gradient
+        slope = (objective(0.1 + 1e-6) - objective(0.1 - 1e-6)) / 2e-6
+        assert float(found[0]) == pytest.approx(slope, rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["lean", "higher"])
+def test_elementwise_rates_by_name(engine: str) -> None:
+    student = made(lenet)
+    rates = {name: torch.full_like(p, 0.1, requires_grad=True) for name, p in student.named_parameters()}
+    result = step(student, inner=InnerSGD(rates), engine=engine)
+    assert far(result.gradients, step(made(lenet)).gradients) < TOLERANCE
+    assert [g.shape for g in result.alpha_gradient] == [p.shape for p in student.parameters()]
+
+
+def test_the_engine_leaves_the_student_alone() -> None:
+    student = made(resnet)
+    before = copy.deepcopy(dict(student.named_parameters()))
+    with lookahead(student, InnerSGD(0.1), batchnorm="none") as look:
+        look.advance(look.student(batches()[0]).square().mean())
+        look.gradient(look.ahead(batches()[2]).square().mean())
+    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in student.named_parameters())
+    assert int(student.get_buffer("0.1.num_batches_tracked")) == 0
