@@ -77,9 +77,7 @@ class Tap:
         def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             value = next(iter(inputs), None) if self._what == "input" else output
             if not isinstance(value, Tensor):
-                raise TypeError(
-                    f"the {self._what} of {self._names[index]!r} is a {type(value).__name__}, no tensor"
-                )
+                raise TypeError(f"the {self._what} of {self._names[index]!r} is no tensor but {type(value)}")
             self._values[index] = value
 
         return keep
@@ -105,7 +103,7 @@ def penultimate(model: nn.Module) -> nn.Module:
 
 
 def pooled(features: Tensor) -> Tensor:
-    """Average feature maps (n,d,h,w) over their pixels to (n,d); leave features (n,d) alone."""
+    """Average maps (n,d,h,w) over their pixels to (n,d); leave features (n,d) alone."""
     return features if features.dim() == 2 else features.flatten(2).mean(2)
 
 
