@@ -27,6 +27,9 @@ from lra.strategies.retention import REPLAYS
 Tree = dict[str, Any]
 """A configuration as plain data, section by section."""
 
+SCALARS = ("method", "seed", "device", "threads")
+"""The keys of a configuration that are no sections."""
+
 
 class DataOptions(Options):
     """The labelled data a student is evaluated on, and a teacher may be trained on."""
@@ -161,7 +164,7 @@ def checked(tree: Tree) -> RunConfig:
     replay = dict(tree.get("replay", {}))
     name = replay.pop("name", "none")
     try:
-        synthesis = method.Options.model_validate(tree.get("synthesis", {}), context={"section": "synthesis"})
+        synthesis = method.Options.model_validate(tree.get("synthesis", {}))
     except ValidationError as error:
         raise UsageError(explain(error, "synthesis", method.Options)) from None
     if name in REPLAYS:
@@ -223,20 +226,12 @@ def _expanded(layer: Mapping[str, Any]) -> Tree:
         if key in short and not isinstance(value, Mapping):
             tree[key] = {short[key]: value}
         elif key in RunConfig.model_fields:
+            if key not in SCALARS and not isinstance(value, Mapping):
+                raise UsageError(f"{key} = {value!r}: a section of options is expected, such as {key}: {{...}}")
             tree[key] = dict(value) if isinstance(value, Mapping) else value
-            if isinstance(RunConfig.model_fields[key].annotation, type) and not isinstance(value, Mapping):
-                _refuse_scalar(key, value)
         elif key != "source":
             raise UsageError(f"unknown option {key!r}; did you mean {nearest(key, RunConfig.model_fields)!r}?")
     return tree
-
-
-def _refuse_scalar(key: str, value: object) -> None:
-    annotation = RunConfig.model_fields[key].annotation
-    if isinstance(annotation, type) and issubclass(annotation, Options):
-        raise UsageError(f"{key} = {value!r}: a section of options is expected, such as {key}: {{…}}")
-    if key in ("synthesis", "plugin"):
-        raise UsageError(f"{key} = {value!r}: a section of options is expected, such as {key}: {{…}}")
 
 
 def _preset(name: str) -> Tree:

@@ -1,6 +1,7 @@
 """Gradient alignment: do learning the new and keeping the old pull the same way? (LRA, CVPR 2023)"""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +19,22 @@ def cosine(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> T
     return torch.as_tensor(dot / (norms[0] * norms[1]) ** 0.5).nan_to_num(0.0)
 
 
-def gradient_alignment(student: nn.Module, loss: DistillationLoss, new: Batch, replayed: Batch) -> float:
-    """cos(∇L_acq(θ), ∇L_ret(θ)) at the student's present weights, in training mode, leaving it untouched."""
+class Alignment(NamedTuple):
+    """Losses at the student's present weights and the cosine of their gradients."""
+
+    cosine: float
+    acquisition: float
+    retention: float
+
+
+def gradient_alignment(student: nn.Module, loss: DistillationLoss, new: Batch, replayed: Batch) -> Alignment:
+    """cos(∇L_acq(θ), ∇L_ret(θ)), in training mode, leaving the student untouched."""
     parameters = [p for p in student.parameters() if p.requires_grad]
+    losses, gradients = [], []
     with untouched(student):
         student.train()
-        gradients = [
-            torch.autograd.grad(loss(student(b.images), b.logits), parameters, allow_unused=True)
-            for b in (new, replayed)
-        ]
-    return cosine(*gradients).item()
+        for batch in (new, replayed):
+            value = loss(student(batch.images), batch.logits)
+            losses.append(value.item())
+            gradients.append(torch.autograd.grad(value, parameters, allow_unused=True))
+    return Alignment(cosine(*gradients).item(), *losses)

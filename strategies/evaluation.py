@@ -1,13 +1,17 @@
 """When to evaluate, and an evaluator that costs nothing in between."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from avalanche.benchmarks.scenarios.generic_scenario import CLExperience, CLStream
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metric_definitions import PluginMetric
+from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 
+from lra.state import State
+from lra.strategies.metrics import Measure
 from lra.strategies.strategy import DataFreeDistillation
 
 
@@ -81,3 +85,52 @@ class EvaluationCadence(SupervisedPlugin, supports_distributed=False):
         self.completed += 1
         if self.completed % self.every == 0 or self.completed == self.length:
             strategy.eval(self.stream)
+
+    def state_dict(self) -> State:
+        """Experiences seen."""
+        return {"completed": self.completed}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.completed = state["completed"]
+
+
+class Recorder(BaseLogger):
+    """An Avalanche logger that turns every evaluation into one record of all measures.
+
+    Args:
+        measures: what to record, asked in order.
+        every: experiences per epoch, to date the record.
+        keep: called with each record, a dictionary ready for JSON.
+    """
+
+    def __init__(self, measures: Sequence[Measure], every: int, keep: Callable[[dict[str, Any]], None]):
+        super().__init__()
+        self.measures = measures
+        self.every = every
+        self.keep = keep
+        self.evaluations = 0
+
+    def after_eval(self, strategy: DataFreeDistillation, metric_values: object, **kwargs: object) -> None:
+        """Assemble the record; the measures have just been taken."""
+        experience = strategy.clock.train_exp_counter + 1
+        record: dict[str, Any] = {
+            "evaluation": self.evaluations,
+            "experience": experience,
+            "student_step": strategy.clock.train_iterations,
+            "epoch": experience / self.every,
+        }
+        self.evaluations += 1
+        for measure in self.measures:
+            measured = measure.result()
+            losses = record.get("losses", {}) | measured.get("losses", {})
+            record |= measured | ({"losses": losses} if losses else {})
+        self.keep(record)
+
+    def state_dict(self) -> State:
+        """Evaluations recorded."""
+        return {"evaluations": self.evaluations}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.evaluations = state["evaluations"]

@@ -5,6 +5,7 @@ All speak at the end of an evaluation, as scalars for Avalanche's loggers and as
 """
 
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -41,9 +42,7 @@ class Measure(PluginMetric[dict[str, Any]]):
         """Measure, and hand the scalars to the loggers."""
         self._last = self.measure(strategy)
         step = strategy.clock.train_iterations
-        return [
-            MetricValue(self, name, value, step) for name, value in self._last.items() if isinstance(value, float)
-        ]
+        return [MetricValue(self, name, value, step) for name, value in _scalars(self._last)]
 
     def result(self) -> dict[str, Any]:
         """The last measurement."""
@@ -59,6 +58,15 @@ class Measure(PluginMetric[dict[str, Any]]):
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
+
+
+def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every float of a record, under its path."""
+    for name, value in record.items():
+        if isinstance(value, float):
+            yield prefix + name, value
+        elif isinstance(value, Mapping):
+            yield from _scalars(value, f"{prefix}{name}/")
 
 
 class TestFidelity(Measure):
@@ -199,7 +207,11 @@ class GradientAlignment(Measure):
         if new is None or replayed is None:
             return {"alignment": None}
         with torch.enable_grad():
-            return {"alignment": gradient_alignment(strategy.model, self._distillation, new, replayed)}
+            aligned = gradient_alignment(strategy.model, self._distillation, new, replayed)
+        return {
+            "alignment": aligned.cosine,
+            "losses": {"acquisition": aligned.acquisition, "retention": aligned.retention},
+        }
 
 
 class Plasticity(Measure):
@@ -245,7 +257,7 @@ class Plasticity(Measure):
         after = self._loss(strategy.model, self._fresh)
         drift = self._drift(self._fresh)
         self._fresh = None
-        return {"acquisition_before": self._before, "acquisition_after": after, "drift": drift}
+        return {"losses": {"acquisition_before": self._before, "acquisition_after": after}, "drift": drift}
 
     @torch.no_grad()
     def _loss(self, student: nn.Module, batch: Batch) -> float:
@@ -305,7 +317,7 @@ class TrainingLosses(Measure):
         """Means, and counts per class."""
         means = {name: pair / max(1, self._experiences) for name, pair in self._terms.items()}
         measured = {
-            "objective": (self._objective / max(1, self._steps)).item(),
+            "losses": {"objective": (self._objective / max(1, self._steps)).item()},
             "synthesis": {name: {"raw": m[0].item(), "weighted": m[1].item()} for name, m in means.items()},
             "classes": None if self._classes is None else self._classes.tolist(),
         }

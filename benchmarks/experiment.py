@@ -1,0 +1,203 @@
+"""From a configuration to a run ready to train: teacher, student, stream, strategy, measures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from avalanche.benchmarks.scenarios.generic_scenario import CLStream
+from avalanche.core import BasePlugin
+from torch import nn
+
+from lra.benchmarks.config import RunConfig
+from lra.benchmarks.datasets import DataSet, Labelled
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.teachers import TrainedTeacher
+from lra.networks import build
+from lra.networks.normalized import Normalized
+from lra.problem import Problem
+from lra.strategies import extensions
+from lra.strategies.checkpoint import Stateful
+from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience
+from lra.strategies.lra import LRA, LRAOptions
+from lra.strategies.method import Method, Setup
+from lra.strategies.methods import METHODS
+from lra.strategies.metrics import (
+    GradientAlignment,
+    Measure,
+    Plasticity,
+    ProbeForgetting,
+    TestFidelity,
+    TrainingLosses,
+)
+from lra.strategies.replay import Replay
+from lra.strategies.retention import REPLAYS
+from lra.strategies.schedule import ScheduleByEpoch
+from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.stream import SynthesisStream
+from lra.teacher import Teacher
+
+
+@dataclass
+class Experiment:
+    """All parts of a run, built and seeded, not yet trained.
+
+    Attributes:
+        parts: what has a state beside strategy and stream, by name.
+    """
+
+    config: RunConfig
+    strategy: DataFreeDistillation
+    stream: SynthesisStream
+    parts: dict[str, Stateful]
+    fidelity: TestFidelity
+    forgetting: ProbeForgetting
+
+
+def budget(config: RunConfig) -> tuple[int, int]:
+    """Experiences in a run, and student steps in the last of them."""
+    steps, each = config.schedule.student_steps, config.schedule.steps_per_experience
+    experiences = -(-steps // each)
+    return experiences, steps - (experiences - 1) * each
+
+
+def prepare(
+    config: RunConfig,
+    data: DataSet,
+    trained: TrainedTeacher,
+    test: Labelled | None,
+    keep: Callable[[dict[str, Any]], None],
+    loggers: list[Any] | None = None,
+) -> Experiment:
+    """Build a run. Everything random comes from torch's global generator: seed it first.
+
+    Args:
+        config: what to build.
+        data: its images and classes; no training split is touched.
+        trained: the teacher.
+        test: labelled images for evaluation, or ``None``.
+        keep: called with the record of each evaluation.
+        loggers: further Avalanche loggers.
+
+    Raises:
+        UsageError: if parts do not fit together.
+    """
+    device = torch.device(config.device)
+    problem = Problem(data.image, data.classes, trained.mean, trained.std, device)
+    teacher = Teacher(trained.network.to(device))
+    experiences, last = budget(config)
+    schedule = config.schedule
+    setup = Setup(
+        problem,
+        teacher,
+        config.student.loss.build(),
+        schedule.batch_size,
+        schedule.steps_per_experience,
+        experiences,
+        schedule.experiences_per_epoch,
+    )
+    student = _student(config, problem)
+    method = METHODS[config.method]
+    source: Method = method(setup, method.Options.model_validate(config.synthesis))
+    synthesizer = source.synthesizer()
+    stream = SynthesisStream(
+        synthesizer, teacher, experiences, schedule.steps_per_experience, schedule.batch_size, last
+    )
+    optimiser = torch.optim.SGD(
+        student.parameters(),
+        lr=config.student.lr,
+        momentum=config.student.momentum,
+        weight_decay=config.student.weight_decay,
+    )
+    plugins = [*_retention(config, setup), *source.plugins(), *_schedule(config, optimiser, experiences)]
+    measures = _measures(config, setup, stream)
+    every = schedule.experiences_per_epoch * config.evaluation.every
+    recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
+    cadence = EvaluationCadence(_test_stream(test, device), every, experiences)
+    strategy = DataFreeDistillation(
+        model=student,
+        optimizer=optimiser,
+        distillation=setup.distillation,
+        train_mb_size=schedule.batch_size,
+        plugins=[*plugins, cadence],
+        evaluator=QuietEvaluation(*measures, loggers=[*(loggers or []), recorder], collect_all=False),
+        device=device,
+    )
+    stateful = [part for part in [*plugins, cadence, *measures, recorder] if hasattr(part, "load_state_dict")]
+    return Experiment(
+        config,
+        strategy,
+        stream,
+        {f"{index}-{type(part).__name__}": part for index, part in enumerate(stateful)},
+        next(m for m in measures if isinstance(m, TestFidelity)),
+        next(m for m in measures if isinstance(m, ProbeForgetting)),
+    )
+
+
+def _student(config: RunConfig, problem: Problem) -> nn.Module:
+    try:
+        network = build(config.student.network, problem.classes, problem.image)
+    except ValueError as error:
+        raise UsageError(f"student.network: {error}") from None
+    return Normalized(network, problem.mean, problem.std).to(problem.device)
+
+
+def _retention(config: RunConfig, setup: Setup) -> list[BasePlugin[Any]]:
+    """The replay plugin, the LRA step on it, and the user's plugins, in the order they act."""
+    options = dict(config.replay)
+    name = options.pop("name")
+    try:
+        if name in REPLAYS:
+            replay = REPLAYS[name].model_validate(options).build(setup)
+        else:
+            replay = extensions.build(name, options, setup)
+        guests = _guests(config, setup)
+    except extensions.ExtensionError as error:
+        raise UsageError(str(error)) from None
+    plugins = [replay] if replay is not None else []
+    if config.meta.enabled and isinstance(replay, Replay):
+        plugins.append(LRA(replay, LRAOptions(**config.meta.model_dump(exclude={"enabled"}))))
+    elif config.meta.enabled and replay is not None:
+        raise UsageError(f"--meta needs a plugin that replays (a lra.strategies.replay.Replay), and {name!r} is none")
+    return [*plugins, *guests]
+
+
+def _guests(config: RunConfig, setup: Setup) -> list[BasePlugin[Any]]:
+    options = dict(config.plugin)
+    specs = options.pop("use", [])
+    accepted = {spec: extensions.accepted(extensions.load(spec)) for spec in specs}
+    for name in options:
+        if not any(name in names for names in accepted.values()):
+            raise UsageError(f"plugin.{name}: no plugin in use takes it; they take {accepted or 'nothing'}")
+    return [
+        extensions.build(spec, {k: v for k, v in options.items() if k in names}, setup)
+        for spec, names in accepted.items()
+    ]
+
+
+def _schedule(config: RunConfig, optimiser: torch.optim.Optimizer, experiences: int) -> list[ScheduleByEpoch]:
+    epoch = config.schedule.experiences_per_epoch
+    if config.schedule.lr == "constant":
+        return []
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(1, -(-experiences // epoch)))
+    return [ScheduleByEpoch(cosine, epoch)]
+
+
+def _measures(config: RunConfig, setup: Setup, stream: SynthesisStream) -> list[Measure]:
+    every = config.schedule.experiences_per_epoch * config.evaluation.every
+    evaluations = -(-setup.experiences // every)
+    size = config.evaluation.probe_size
+    between = max(1, -(-evaluations // config.evaluation.probes))
+    return [
+        TestFidelity(setup.teacher),
+        ProbeForgetting(stream.synthesizer, setup.teacher, between, size),
+        GradientAlignment(setup.distillation),
+        Plasticity(stream.synthesizer, setup.teacher, setup.distillation, every, size),
+        TrainingLosses(),
+    ]
+
+
+def _test_stream(test: Labelled | None, device: torch.device) -> Any:
+    if test is None:
+        return CLStream("test", exps_iter=[], set_stream_info=False)
+    return TestExperience(test.images.to(device), test.classes.to(device)).origin_stream

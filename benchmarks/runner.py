@@ -1,0 +1,273 @@
+"""One run, from configuration to result, into its folder."""
+
+import logging
+import os
+import platform
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from lra import __version__
+from lra.benchmarks.config import RunConfig
+from lra.benchmarks.datasets import DataSet, Labelled, data_set
+from lra.benchmarks.errors import LraError, Resumable
+from lra.benchmarks.experiment import Experiment, prepare
+from lra.benchmarks.files import write_atomically
+from lra.benchmarks.progress import Progress
+from lra.benchmarks.report import write_report
+from lra.benchmarks.run_folder import SCHEMA, MetricsFile, RunFolder
+from lra.benchmarks.samples import Samples
+from lra.benchmarks.teachers import TrainedTeacher, obtain
+from lra.evolution import evolution
+from lra.meta import MetaStepError
+from lra.state import seed_everything
+from lra.strategies.checkpoint import capture, restore
+
+CHECKPOINT_SECONDS = 60.0
+"""Time between checkpoints: what a kill can cost."""
+
+log = logging.getLogger("lra")
+
+
+def run(config: RunConfig, out: Path, tensorboard: bool = False, quiet: bool = False) -> RunFolder:
+    """Do a run, or finish it, or return it if it is finished.
+
+    Args:
+        config: a resolved configuration.
+        out: parent of run folders.
+        tensorboard: write TensorBoard events into the folder, through Avalanche's logger.
+        quiet: no progress on stderr.
+
+    Raises:
+        LraError: with an exit code, for everything that a user can mend.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    data = data_set(config.data.name)
+    test = data.load("test") if config.data.test else None
+    teacher = obtain(config.teacher, data, test)
+    folder = RunFolder.of(config, teacher.name, teacher.sha256, out)
+    if folder.result is not None:
+        log.info("finished before: %s", folder.path)
+        return folder
+    with folder.locked(), _log_file(folder.path / "log.txt"):
+        _Run(config, folder, data, teacher, test, tensorboard, quiet).complete()
+    return folder
+
+
+class _Run:
+    """A run in progress: what is shared between building, training, saving and closing it."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        data: DataSet,
+        teacher: TrainedTeacher,
+        test: Labelled | None,
+        tensorboard: bool,
+        quiet: bool,
+    ):
+        self.config = config
+        self.folder = folder
+        self.teacher = teacher
+        seed_everything(config.seed)
+        saved = folder.restore()
+        self.metrics = MetricsFile(folder.path / "metrics.jsonl", saved["records"] if saved else 0)
+        loggers = [_tensorboard(folder.path)] if tensorboard else []
+        self.experiment: Experiment = prepare(config, data, teacher, test, self._keep, loggers)
+        self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
+        self.progress = Progress(self.experiment.stream.length, quiet)
+        self.seconds = 0.0
+        if saved is None:
+            folder.write_config(config.tree())
+            folder.write_json("teacher.json", teacher.record())
+            folder.write_json("env.json", environment())
+        else:
+            restore(saved, self.experiment.strategy, self.experiment.stream, self.experiment.parts)
+            self.seconds = saved["seconds"]
+            log.info("resumed at experience %d of %d", self.experiment.stream.position, self.experiment.stream.length)
+        self.started = self.saved = time.monotonic()
+
+    def complete(self) -> None:
+        """Train to the end, then write the result, the student and the report."""
+        stream = self.experiment.stream
+        with _interrupts() as stopping:
+
+            def rest() -> None:
+                self.progress.advance(stream.position)
+                if stopping or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                    self._save()
+                if stopping:
+                    raise Interrupted(stopping[0], self.folder)
+
+            stream.at_rest = rest
+            try:
+                if stream.position < stream.length:
+                    self.experiment.strategy.train(stream)
+            except MetaStepError as error:
+                raise LraError(f"{error} (student step {self.experiment.strategy.clock.train_iterations})") from None
+            finally:
+                self.progress.close()
+        self._close()
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        self.metrics.append(record)
+        self.samples.take(record["evaluation"], record["student_step"])
+        self.progress.note(record)
+
+    def _save(self) -> None:
+        state = capture(self.experiment.strategy, self.experiment.stream, self.experiment.parts)
+        state |= {"records": len(self.metrics.records), "seconds": self._elapsed()}
+        self.folder.save(state)
+        self.saved = time.monotonic()
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+    def _close(self) -> None:
+        student = self.experiment.strategy.model
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()}
+        write_atomically(self.folder.path / "student.safetensors", lambda file: file.write(save(tensors)))
+        matrix = self.experiment.forgetting.matrix
+        self.folder.write_json(
+            "forgetting.json",
+            {
+                "checkpoints": matrix.checkpoints,
+                "probes": matrix.births,
+                "agreement": [row + [None] * (len(matrix.births) - len(row)) for row in matrix.rows],
+            },
+        )
+        self.folder.write_json("result.json", self._result())
+        write_report(self.folder.path)
+        self.folder.checkpoint.unlink(missing_ok=True)
+
+    def _result(self) -> dict[str, Any]:
+        config, experiment, last = self.config, self.experiment, self.metrics.records[-1]
+        forgetting = experiment.forgetting.matrix.summary()
+        return {
+            "schema": SCHEMA,
+            "status": "finished",
+            "method": config.method,
+            "replay": config.replay["name"],
+            "meta": config.meta.enabled,
+            "seed": config.seed,
+            "dataset": config.data.name,
+            "teacher": self.teacher.record(),
+            "student": {"name": config.student.network, "parameters": _size(experiment.strategy.model)},
+            "accuracy": self._accuracy(),
+            "agreement": last.get("agreement"),
+            "loyalty": last.get("loyalty"),
+            "loyalty_reference": last.get("loyalty_reference"),
+            "forgetting": (asdict(forgetting) if forgetting else {}) | {"matrix_file": "forgetting.json"},
+            "alignment": self._alignment(),
+            "cost": self._cost(),
+            "config_hash": config.fingerprint(self.teacher.sha256),
+            "versions": environment()["versions"],
+        }
+
+    def _accuracy(self) -> dict[str, Any] | None:
+        curve = [(r["student_step"], r["accuracy"]) for r in self.metrics.records if r["accuracy"] is not None]
+        if not curve:
+            return None
+        return asdict(evolution([accuracy for _, accuracy in curve])) | {"curve": curve}
+
+    def _alignment(self) -> dict[str, Any]:
+        cosines = [r["alignment"] for r in self.metrics.records if r.get("alignment") is not None]
+        tail = cosines[len(cosines) // 2 :]
+        return {
+            "mean": float(np.mean(cosines)) if cosines else None,
+            "tail_mean": float(np.mean(tail)) if tail else None,
+            "count": len(cosines),
+        }
+
+    def _cost(self) -> dict[str, Any]:
+        stream = self.experiment.stream
+        return {
+            "student_steps": self.experiment.strategy.clock.train_iterations,
+            "experiences": stream.position,
+            "generator_steps": stream.synthesizer.generator_steps,
+            "images_generated": stream.synthesizer.images_generated,
+            "teacher_queries": stream.teacher.queries,
+            "seconds": self._elapsed(),
+            "peak_memory_mb": _peak_memory(self.config.device),
+        }
+
+
+class Interrupted(Resumable):
+    """A signal stopped the run; its state is saved."""
+
+    def __init__(self, number: int, folder: RunFolder):
+        super().__init__(f"stopped; go on with lra-bench resume {folder.path}")
+        self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collect the first SIGINT or SIGTERM, to stop at the next rest; a second one stops at once."""
+    caught: list[int] = []
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _tensorboard(path: Path) -> Any:
+    from avalanche.logging import TensorboardLogger
+
+    return TensorboardLogger(tb_log_dir=path / "tensorboard")
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on."""
+    names = ["torch", "torchvision", "avalanche-lib", "higher", "numpy", "scikit-learn"]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {"lra": __version__} | {name: version(name) for name in names},
+    }
+
+
+def _size(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _peak_memory(device: str) -> float:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / (2**20 if platform.system() == "Darwin" else 2**10)
