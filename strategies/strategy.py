@@ -98,6 +98,11 @@ class DataFreeDistillation(SupervisedTemplate):
         else:
             self.dataloader = _Draws(self.synthesis, self.train_mb_size)
 
+    def eval_dataset_adaptation(self, **kwargs: Any) -> None:
+        """Leave a test experience held in tensors as it is."""
+        if not hasattr(self.experience, "tensors"):
+            super().eval_dataset_adaptation(**kwargs)
+
     def make_eval_dataloader(self, **kwargs: Any) -> None:
         """Slice a test experience held in tensors; load any other as Avalanche does."""
         tensors = getattr(self.experience, "tensors", None)

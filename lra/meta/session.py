@@ -108,12 +108,15 @@ class LookAhead:
             raise MetaStepError("ahead() before advance(); call look.advance(acquisition) first")
         return engine.ahead(*args, **kwargs)
 
-    def gradient(self, retention: Tensor, weight: float = 1.0) -> tuple[Tensor, ...]:
+    def gradient(
+        self, retention: Tensor, weight: float = 1.0, acquisition: bool = True
+    ) -> tuple[Tensor, ...]:
         """g + ``weight`` · ∇_θ retention, one tensor for each trainable parameter, in the student's order.
 
         Args:
             retention: scalar loss of ``ahead(...)``; terms that depend on θ directly count too.
             weight: w, a finite number.
+            acquisition: False leaves g out of the sum.
 
         Raises:
             MetaStepError: the loss or the gradient is not finite, or cannot be differentiated.
@@ -135,7 +138,8 @@ class LookAhead:
         acquired = filled(self._acquired, engine.theta)
         self.alignment = cosine(acquired, ahead)
         self.alpha_gradient = tuple(weight * g for g in filled(rest, self._alphas))
-        total = tuple(g.add(m, alpha=weight) for g, m in zip(acquired, meta, strict=True))
+        base = acquired if acquisition else filled([None] * count, engine.theta)
+        total = tuple(g.add(m, alpha=weight) for g, m in zip(base, meta, strict=True))
         self._require_sane(get_total_norm(total), "gradient norm")
         return total
 
