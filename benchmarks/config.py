@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.teachers import TeacherOptions
-from lra.distillation import DistillationOptions
+from lra.objective import LossOptions
 from lra.options import Count, Fraction, NonNegative, Options, Positive
 from lra.strategies.extensions import replay_plugins
 from lra.strategies.lra import LRAOptions
@@ -35,6 +35,8 @@ class DataOptions(Options):
     """The labelled data a student is evaluated on, and a teacher may be trained on."""
 
     name: str = "digits"
+    size: Annotated[int, Field(ge=8)] | None = None
+    """Side that images are resized to; the data set's own if not given."""
     test: bool = True
     """False: there is no test set; all but test accuracy is still measured."""
 
@@ -46,7 +48,7 @@ class StudentOptions(Options):
     lr: Positive = 0.1
     momentum: Fraction = 0.9
     weight_decay: NonNegative = 5e-4
-    loss: DistillationOptions = DistillationOptions()
+    loss: LossOptions = LossOptions()
 
 
 class ScheduleOptions(Options):
@@ -176,12 +178,18 @@ def checked(tree: Tree) -> RunConfig:
         retained = replay
     else:
         known = [*REPLAYS, *replay_plugins()]
-        raise UsageError(f"unknown replay {name!r}; did you mean {nearest(str(name), known)!r}? Known: {', '.join(known)}")
-    whole = sections | tree | {
-        "synthesis": synthesis.model_dump(mode="json"),
-        "replay": {"name": name} | retained,
-        "plugin": tree.get("plugin", {}),
-    }
+        raise UsageError(
+            f"unknown replay {name!r}; did you mean {nearest(str(name), known)!r}? Known: {', '.join(known)}"
+        )
+    whole = (
+        sections
+        | tree
+        | {
+            "synthesis": synthesis.model_dump(mode="json"),
+            "replay": {"name": name} | retained,
+            "plugin": tree.get("plugin", {}),
+        }
+    )
     try:
         return RunConfig.model_validate(whole)
     except ValidationError as error:

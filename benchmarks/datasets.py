@@ -84,25 +84,28 @@ def _from_npz(path: Path) -> DataSet:
     return DataSet(f"npz:{path}", (channels, height, width), classes, load)
 
 
-def digits(side: int = 32) -> DataSet:
-    """Scikit-learn's 8x8 handwritten digits, enlarged; 1437 for training and 360 for testing, stratified."""
+def digits(side: int | None = None) -> DataSet:
+    """Scikit-learn's 8x8 digits, enlarged to 16x16 unless told otherwise: 1437 for training, 360 for testing."""
+    side = side or 16
     return DataSet("digits", (1, side, side), 10, _digits(side), "scikit-learn's digits, embedded")
 
 
-DATASETS: dict[str, Callable[[], DataSet]] = {"digits": digits}
+DATASETS: dict[str, Callable[[int | None], DataSet]] = {"digits": digits}
 """Name to data set; ``npz:FILE`` is understood beside these."""
 
 
-def data_set(name: str) -> DataSet:
-    """Find a data set by name.
+def data_set(name: str, side: int | None = None) -> DataSet:
+    """Find a data set by name, with images resized to ``side`` if given.
 
     Raises:
         UsageError: for an unknown name.
         MissingInput: for a file that is not there.
     """
     if name.startswith("npz:"):
+        if side is not None:
+            raise UsageError(f"data.size = {side}: images of npz files are used in their own size")
         return _from_npz(Path(name.removeprefix("npz:")))
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0)[0]
         raise UsageError(f"unknown data set {name!r}; did you mean {near!r}? Known: {', '.join(DATASETS)}, npz:FILE")
-    return DATASETS[name]()
+    return DATASETS[name](side)

@@ -15,6 +15,7 @@ from lra.benchmarks.errors import UsageError
 from lra.benchmarks.teachers import TrainedTeacher
 from lra.networks import build
 from lra.networks.normalized import Normalized
+from lra.objective import Objective
 from lra.problem import Problem
 from lra.strategies import extensions
 from lra.strategies.checkpoint import Stateful
@@ -90,7 +91,7 @@ def prepare(
     setup = Setup(
         problem,
         teacher,
-        config.student.loss.build(),
+        config.student.loss.distance(),
         schedule.batch_size,
         schedule.steps_per_experience,
         experiences,
@@ -110,14 +111,15 @@ def prepare(
         weight_decay=config.student.weight_decay,
     )
     plugins = [*_retention(config, setup), *source.plugins(), *_schedule(config, optimiser, experiences)]
-    measures = _measures(config, setup, stream)
+    objective = source.objective()
+    measures = _measures(config, setup, stream, objective)
     every = schedule.experiences_per_epoch * config.evaluation.every
     recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
     cadence = EvaluationCadence(_test_stream(test, device), every, experiences)
     strategy = DataFreeDistillation(
         model=student,
         optimizer=optimiser,
-        distillation=setup.distillation,
+        objective=objective,
         train_mb_size=schedule.batch_size,
         plugins=[*plugins, cadence],
         evaluator=QuietEvaluation(*measures, loggers=[*(loggers or []), recorder], collect_all=False),
@@ -183,7 +185,7 @@ def _schedule(config: RunConfig, optimiser: torch.optim.Optimizer, experiences: 
     return [ScheduleByEpoch(cosine, epoch)]
 
 
-def _measures(config: RunConfig, setup: Setup, stream: SynthesisStream) -> list[Measure]:
+def _measures(config: RunConfig, setup: Setup, stream: SynthesisStream, objective: Objective) -> list[Measure]:
     every = config.schedule.experiences_per_epoch * config.evaluation.every
     evaluations = -(-setup.experiences // every)
     size = config.evaluation.probe_size
@@ -191,8 +193,8 @@ def _measures(config: RunConfig, setup: Setup, stream: SynthesisStream) -> list[
     return [
         TestFidelity(setup.teacher),
         ProbeForgetting(stream.synthesizer, setup.teacher, between, size),
-        GradientAlignment(setup.distillation),
-        Plasticity(stream.synthesizer, setup.teacher, setup.distillation, every, size),
+        GradientAlignment(objective),
+        Plasticity(stream.synthesizer, setup.teacher, objective, every, size),
         TrainingLosses(),
     ]
 

@@ -36,7 +36,9 @@ class Progress:
     def note(self, record: dict[str, Any]) -> None:
         """An evaluation's record, shown beside the bar and kept in the log."""
         wanted = (("accuracy", "%"), ("agreement", "%"), ("forgetting", " points"))
-        self.last = "  ".join(f"{name} {record[name]:.2f}{unit}" for name, unit in wanted if record.get(name) is not None)
+        self.last = "  ".join(
+            f"{name} {record[name]:.2f}{unit}" for name, unit in wanted if record.get(name) is not None
+        )
         self.bar.set_postfix_str(self.last, refresh=False)
         log.debug("student step %d: %s", record["student_step"], self.last)
 

@@ -34,7 +34,9 @@ class RunFolder:
     def of(cls, config: RunConfig, teacher_name: str, teacher_sha256: str, out: Path) -> "RunFolder":
         """The folder that this configuration and teacher always get under ``out``."""
         meta = "+meta" if config.meta.enabled else ""
-        label = f"{config.method}+{config.replay['name']}{meta}-{teacher_name}-{config.student.network}-{config.data.name}"
+        label = (
+            f"{config.method}+{config.replay['name']}{meta}-{teacher_name}-{config.student.network}-{config.data.name}"
+        )
         safe = "".join(c if c.isalnum() or c in "+-_." else "-" for c in label)[-120:]
         return cls(out / safe / config.fingerprint(teacher_sha256) / f"seed-{config.seed}")
 

@@ -54,7 +54,7 @@ def run(config: RunConfig, out: Path, tensorboard: bool = False, quiet: bool = F
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    data = data_set(config.data.name)
+    data = data_set(config.data.name, config.data.size)
     test = data.load("test") if config.data.test else None
     teacher = obtain(config.teacher, data, test)
     folder = RunFolder.of(config, teacher.name, teacher.sha256, out)
@@ -97,7 +97,11 @@ class _Run:
         else:
             restore(saved, self.experiment.strategy, self.experiment.stream, self.experiment.parts)
             self.seconds = saved["seconds"]
-            log.info("resumed at experience %d of %d", self.experiment.stream.position, self.experiment.stream.length)
+            log.info(
+                "resumed at experience %d of %d",
+                self.experiment.stream.position,
+                self.experiment.stream.length,
+            )
         self.started = self.saved = time.monotonic()
 
     def complete(self) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +22,7 @@ from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.files import sha256, write_atomically
 from lra.networks import build
 from lra.networks.normalized import Normalized
+from lra.networks.weights import load_weights
 from lra.options import Count, NonNegative, Options, Positive
 from lra.preservation import in_mode
 
@@ -117,7 +118,11 @@ def train(options: TeacherOptions, data: DataSet, path: Path) -> None:
         torch.manual_seed(options.seed)
         network = Normalized(_build(options.network, data), mean, std)
         optimiser = torch.optim.SGD(
-            network.parameters(), lr=options.lr, momentum=0.9, weight_decay=options.weight_decay, nesterov=True
+            network.parameters(),
+            lr=options.lr,
+            momentum=0.9,
+            weight_decay=options.weight_decay,
+            nesterov=True,
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.epochs)
         network.train()
@@ -129,7 +134,13 @@ def train(options: TeacherOptions, data: DataSet, path: Path) -> None:
                 loss.backward()
                 optimiser.step()
             schedule.step()
-    notes = {"network": options.network, "classes": data.classes, "image": data.image, "mean": mean, "std": std}
+    notes = {
+        "network": options.network,
+        "classes": data.classes,
+        "image": data.image,
+        "mean": mean,
+        "std": std,
+    }
     save_teacher(path, network, notes | {"data": data.name, "recipe": options.model_dump()})
 
 
@@ -184,7 +195,7 @@ def _load(
 ) -> tuple[Normalized, str, tuple[float, ...], tuple[float, ...]]:
     if not path.is_file():
         raise MissingInput(f"teacher file {path} does not exist: train one with lra-bench teacher train")
-    tensors, notes = read_weights(path)
+    content, notes = read_weights(path)
     name = notes.get("network", options.network)
     image, classes = tuple(notes.get("image", data.image)), notes.get("classes", data.classes)
     if (image, classes) != (data.image, data.classes):
@@ -196,29 +207,28 @@ def _load(
     if mean is None or std is None:
         raise UsageError(f"teacher {path.name} does not say its normalisation: give teacher.mean and teacher.std")
     network = Normalized(_build(name, data), mean, std)
-    _fill(network.network, tensors, path, name)
+    _fill(network.network, content, path)
     return network, name, tuple(mean), tuple(std)
 
 
-def _fill(network: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path, name: str) -> None:
+def _fill(network: torch.nn.Module, content: Mapping[str, Any], path: Path) -> None:
     try:
-        network.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        first = " ".join(str(error).split("\n")[1].split()) if "\n" in str(error) else str(error)
-        raise UsageError(f"teacher {path.name} is no {name}: {first[:200]}; say teacher.network") from None
-    broken = next((key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())), None)
+        load_weights(network, content)
+    except ValueError as error:
+        raise UsageError(f"teacher {path.name}: {error}; say teacher.network") from None
+    weights = network.state_dict().items()
+    broken = next((name for name, tensor in weights if not bool(torch.isfinite(tensor).all())), None)
     if broken:
         raise UsageError(f"teacher {path.name} has NaN or infinite weights in {broken}: train or fetch it again")
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and notes of a weights file, without running anything in it.
+def read_weights(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """What a weights file holds, and our notes in it, without running anything.
 
-    Safetensors, or a pickled state dict read by torch's restricted loader; a ``state_dict`` inside, and a
-    ``module.`` before every name, are unwrapped.
+    Safetensors, or a pickled checkpoint read by torch's restricted loader.
 
     Raises:
-        UsageError: if the file is corrupt, would run code, or holds no state dict.
+        UsageError: if the file is corrupt or would run code.
     """
     try:
         if path.suffix == ".safetensors":
@@ -232,7 +242,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         line = str(error).split("\n")[0]
         raise UsageError(f"weights file {path} cannot be read ({line}): fetch or save it again") from None
-    return _state_dict(content, path), {}
+    if not isinstance(content, Mapping):
+        raise UsageError(f"weights file {path} holds no state dict: save network.state_dict()")
+    return content, {}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -241,13 +253,3 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     notes = json.loads(metadata["notes"]) if metadata.get("format") == FORMAT else {}
     return tensors, notes
-
-
-def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UsageError(f"weights file {path} holds no state dict of tensors: save network.state_dict()")
-    names: Sequence[str] = list(content)
-    prefix = "module." if names and all(name.startswith("module.") for name in names) else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in content.items()}

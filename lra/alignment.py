@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lra.distillation import DistillationLoss
+from lra.objective import Objective
 from lra.preservation import untouched
 from lra.problem import Batch
 
@@ -27,14 +27,14 @@ class Alignment(NamedTuple):
     retention: float
 
 
-def gradient_alignment(student: nn.Module, loss: DistillationLoss, new: Batch, replayed: Batch) -> Alignment:
+def gradient_alignment(student: nn.Module, objective: Objective, new: Batch, replayed: Batch) -> Alignment:
     """cos(∇L_acq(θ), ∇L_ret(θ)), in training mode, leaving the student untouched."""
     parameters = [p for p in student.parameters() if p.requires_grad]
     losses, gradients = [], []
     with untouched(student):
         student.train()
         for batch in (new, replayed):
-            value = loss(student(batch.images), batch.logits)
+            value = objective(student(batch.images), batch)
             losses.append(value.item())
             gradients.append(torch.autograd.grad(value, parameters, allow_unused=True))
     return Alignment(cosine(*gradients).item(), *losses)

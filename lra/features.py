@@ -96,9 +96,7 @@ def penultimate(model: nn.Module) -> nn.Module:
     pointwise = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
     candidates: Sequence[nn.Module] = linear or pointwise
     if not candidates:
-        raise ValueError(
-            f"{type(model).__name__} has no Linear layer or 1x1 convolution to take features from"
-        )
+        raise ValueError(f"{type(model).__name__} has no Linear layer or 1x1 convolution to take features from")
     return candidates[-1]
 
 
@@ -134,9 +132,7 @@ class BatchNormStatistics(Tap):
         """Watch `batchnorm_layers` of ``model``; raise ``ValueError`` if there are none."""
         modules = batchnorm_layers(model)
         if not modules:
-            raise ValueError(
-                "needs a teacher with BatchNorm; set the weight of its statistics to 0 for this one"
-            )
+            raise ValueError("needs a teacher with BatchNorm; set the weight of its statistics to 0 for this one")
         super().__init__(model, modules, "input")
         self._batchnorms = modules
 

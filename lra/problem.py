@@ -1,6 +1,6 @@
 """What a distillation problem looks like from outside: images, classes, device. No data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -26,4 +26,4 @@ class Problem:
     mean: tuple[float, ...]
     """Per channel, of the teacher's training data in [0, 1]: published with the teacher, not data."""
     std: tuple[float, ...]
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default=torch.device("cpu"))

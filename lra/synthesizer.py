@@ -13,6 +13,7 @@ from lra.teacher import Teacher
 from lra.terms import Term, TermValue, total
 from lra.view import View
 
+
 class Synthesizer(ABC):
     """Owns a source of samples and how it is updated; one `step` opens one experience.
 

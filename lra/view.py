@@ -89,4 +89,3 @@ class View:
             raise ValueError("this view has no student: an adversarial term needs one")
         with frozen(self._student), in_mode(self._student, self._student_mode == "train"):
             return self._student(self.images)
-

@@ -42,7 +42,9 @@ def load(spec: str) -> type[BasePlugin[Any]]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise ExtensionError(f"plugin {spec!r}: importing {module_name} failed ({error!r}); is it installed?") from error
+        raise ExtensionError(
+            f"plugin {spec!r}: importing {module_name} failed ({error!r}); is it installed?"
+        ) from error
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, BasePlugin)):
         raise ExtensionError(f"plugin {spec!r}: {module_name} has no Avalanche plugin class {class_name!r}")

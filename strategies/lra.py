@@ -85,9 +85,9 @@ class LRA(SupervisedPlugin, supports_distributed=False):
         with self._open.pop_all():
             acquisition = strategy.loss
             if joint is not None:
-                acquisition = strategy.distillation(look.student(strategy.acquired.images), strategy.acquired.logits)
+                acquisition = strategy.objective(look.student(strategy.acquired.images), strategy.acquired)
             look.advance(acquisition)
-            retention = strategy.distillation(look.ahead(strategy.replayed.images), strategy.replayed.logits)
+            retention = strategy.objective(look.ahead(strategy.replayed.images), strategy.replayed)
             gradients = look.gradient(retention, self.options.weight, acquisition=joint is None)
         value = self.options.weight * retention.detach() + (acquisition.detach() if joint is None else 0)
         parameters = [p for p in strategy.model.parameters() if p.requires_grad]

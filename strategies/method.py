@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from avalanche.core import SupervisedPlugin
 
-from lra.distillation import DistillationLoss
 from lra import options
+from lra.distances import Distance
+from lra.objective import Objective
 from lra.problem import Problem
 from lra.synthesizer import Synthesizer
 from lra.teacher import Teacher
@@ -20,7 +21,8 @@ class Setup:
 
     problem: Problem
     teacher: Teacher
-    distillation: DistillationLoss
+    distance: Distance
+    """Of student and teacher logits: for the student's loss, and for adversarial terms that are to match it."""
     batch_size: int
     """New images per student step."""
     steps: int
@@ -52,6 +54,10 @@ class Method(ABC):
     @abstractmethod
     def synthesizer(self) -> Synthesizer:
         """The sample source with its losses and optimiser."""
+
+    def objective(self) -> Objective:
+        """What the student minimises."""
+        return Objective(self.setup.distance)
 
     def plugins(self) -> list[SupervisedPlugin]:
         """Plugins that belong to the method, such as a curriculum; most have none."""

@@ -14,11 +14,11 @@ from avalanche.evaluation.metric_results import MetricValue
 from torch import Tensor, nn
 
 from lra.alignment import gradient_alignment
-from lra.distillation import DistillationLoss
 from lra.evolution import evolution
 from lra.features import Tap, penultimate
 from lra.fidelity import agreement, class_histogram, loyalty, loyalty_reference
 from lra.forgetting import AgreementMatrix
+from lra.objective import Objective
 from lra.preservation import in_mode, untouched
 from lra.problem import Batch
 from lra.state import State
@@ -197,9 +197,9 @@ class ProbeForgetting(Measure):
 class GradientAlignment(Measure):
     """cos(∇L_acq, ∇L_ret) and both losses, on the last step's new and replayed samples."""
 
-    def __init__(self, distillation: DistillationLoss):
+    def __init__(self, objective: Objective):
         super().__init__()
-        self._distillation = distillation
+        self._objective = objective
 
     def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:
         """The cosine in [-1, 1], ``None`` without replay."""
@@ -207,7 +207,7 @@ class GradientAlignment(Measure):
         if new is None or replayed is None:
             return {"alignment": None}
         with torch.enable_grad():
-            aligned = gradient_alignment(strategy.model, self._distillation, new, replayed)
+            aligned = gradient_alignment(strategy.model, self._objective, new, replayed)
         return {
             "alignment": aligned.cosine,
             "losses": {"acquisition": aligned.acquisition, "retention": aligned.retention},
@@ -223,18 +223,16 @@ class Plasticity(Measure):
     Args:
         synthesizer: draws the fresh samples, without a trace.
         teacher: labels them.
-        distillation: the loss.
+        objective: the loss.
         every: experiences between evaluations, as given to `EvaluationCadence`.
         size: images per measurement.
     """
 
-    def __init__(
-        self, synthesizer: Synthesizer, teacher: Teacher, distillation: DistillationLoss, every: int, size: int = 64
-    ):
+    def __init__(self, synthesizer: Synthesizer, teacher: Teacher, objective: Objective, every: int, size: int = 64):
         super().__init__()
         self._synthesizer = synthesizer
         self._teacher = teacher
-        self._distillation = distillation
+        self._objective = objective
         self._every = every
         self._size = size
         self._opened = 0
@@ -263,7 +261,7 @@ class Plasticity(Measure):
     def _loss(self, student: nn.Module, batch: Batch) -> float:
         with untouched(student):
             student.eval()
-            return self._distillation(student(batch.images), batch.logits).item()
+            return self._objective(student(batch.images), batch).item()
 
     @torch.no_grad()
     def _drift(self, batch: Batch) -> float | None:

@@ -15,7 +15,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.distillation import DistillationLoss
+from lra.objective import Objective
 from lra.problem import Batch
 from lra.strategies.stream import SynthesisExperience, SynthesisStream
 
@@ -26,7 +26,7 @@ class DataFreeDistillation(SupervisedTemplate):
     Args:
         model: the student, images in [0, 1] -> logits (n, K).
         optimizer: of the student.
-        distillation: loss of student logits against teacher logits.
+        objective: what the student minimises on a batch.
         train_mb_size: new images per student step.
         eval_mb_size: images per evaluation batch.
         plugins: Avalanche plugins, in order: replay before `LRA`, evaluation cadence last.
@@ -46,7 +46,7 @@ class DataFreeDistillation(SupervisedTemplate):
         *,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        distillation: DistillationLoss,
+        objective: Objective,
         train_mb_size: int,
         eval_mb_size: int = 512,
         plugins: Sequence[BasePlugin[Any]] | None = None,
@@ -58,7 +58,7 @@ class DataFreeDistillation(SupervisedTemplate):
         super().__init__(
             model=model,
             optimizer=optimizer,
-            criterion=distillation,
+            criterion=objective,
             train_mb_size=train_mb_size,
             eval_mb_size=eval_mb_size,
             plugins=plugins,
@@ -66,7 +66,7 @@ class DataFreeDistillation(SupervisedTemplate):
             device=device,
             **kwargs,
         )
-        self.distillation = distillation
+        self.objective = objective
         self.stock_data = stock_data
         self.acquired: Batch | None = None
         self.replayed: Batch | None = None
@@ -129,7 +129,7 @@ class DataFreeDistillation(SupervisedTemplate):
     def criterion(self) -> Tensor:
         """Distillation against teacher logits; cross-entropy against classes (evaluation)."""
         if self.mb_y.is_floating_point():
-            return self.distillation(self.mb_output, self.mb_y)
+            return self.objective(self.mb_output, Batch(self.mb_x, self.mb_y))
         return F.cross_entropy(self.mb_output, self.mb_y)
 
 

@@ -46,7 +46,7 @@ class SynthesisExperience(DatasetExperience):
     def dataset(self) -> "AvalancheDataset[Any]":
         """A finite draw, for Avalanche's own strategies and plugins: image, teacher's logits, task.
 
-        Its ``targets`` are the teacher's classes. Holds as many images as the student's steps take. Drawn once, at the first call.
+        Its ``targets`` are the teacher's classes. As many images as the student's steps take, drawn at the first call.
         """
         if "dataset" not in self._drawn:
             self._drawn["dataset"] = _as_dataset(self.draw(self.steps * self.origin_stream.batch_size))

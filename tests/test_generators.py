@@ -76,9 +76,7 @@ def test_generator_sizes_are_the_published_ones(generator, parameters):
 def test_a_standardised_batch_has_exactly_the_statistics_of_the_data():
     images = StandardisedGenerator(20, CIFAR, width=16, **COLOUR)(torch.randn(16, 20))
     torch.testing.assert_close(images.mean((0, 2, 3)), torch.tensor(COLOUR["mean"]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        images.std((0, 2, 3), correction=0), torch.tensor(COLOUR["std"]), atol=1e-3, rtol=0
-    )
+    torch.testing.assert_close(images.std((0, 2, 3), correction=0), torch.tensor(COLOUR["std"]), atol=1e-3, rtol=0)
 
 
 def test_sigmoid_images_lie_between_0_and_1():

@@ -15,9 +15,7 @@ def test_backward_adds_exactly_the_gradients() -> None:
     loss = carry(value, parameters, gradients)
     assert torch.equal(loss, value)
     loss.backward()
-    assert all(
-        torch.equal(p.grad, g) for p, g in zip(parameters, gradients, strict=True) if p.grad is not None
-    )
+    assert all(torch.equal(p.grad, g) for p, g in zip(parameters, gradients, strict=True) if p.grad is not None)
     assert layer.weight.grad is not None
 
 

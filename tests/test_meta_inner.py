@@ -69,10 +69,7 @@ def test_clipping_is_torchs() -> None:
     found = moved(InnerSGD(0.1, clip=0.01), net)
     for value, p in zip(found, clipped.parameters(), strict=True):
         assert torch.allclose(value, p, rtol=1e-4)
-    step = [
-        p - value
-        for value, p in zip(moved(InnerSGD(0.1, normalise=True), net), net.parameters(), strict=True)
-    ]
+    step = [p - value for value, p in zip(moved(InnerSGD(0.1, normalise=True), net), net.parameters(), strict=True)]
     assert float(nn.utils.get_total_norm(step)) == pytest.approx(0.1)
 
 

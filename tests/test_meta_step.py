@@ -54,9 +54,7 @@ def resnet() -> nn.Module:
 
 def wrn() -> nn.Module:
     first = nn.Sequential(nn.Conv2d(2, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
-    second = nn.Sequential(
-        nn.Dropout(0.3), nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
-    )
+    second = nn.Sequential(nn.Dropout(0.3), nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
     return nn.Sequential(first, second, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 5))
 
 
@@ -66,9 +64,7 @@ def spectral() -> nn.Module:
 
 
 def group() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(2, 8, 3, stride=2), nn.GroupNorm(2, 8), nn.GELU(), nn.Flatten(), nn.Linear(32, 5)
-    )
+    return nn.Sequential(nn.Conv2d(2, 8, 3, stride=2), nn.GroupNorm(2, 8), nn.GELU(), nn.Flatten(), nn.Linear(32, 5))
 
 
 def attention() -> nn.Module:
@@ -124,11 +120,7 @@ def step(student: nn.Module, loss: Callable[..., Tensor] = mse_loss, **options: 
 
 def far(left: Any, right: Any) -> float:
     """Largest relative distance between two lists of tensors."""
-    return max(
-        float((a - b).norm() / b.norm().clamp(min=1e-12))
-        for a, b in zip(left, right, strict=True)
-        if a.numel()
-    )
+    return max(float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in zip(left, right, strict=True) if a.numel())
 
 
 def test_quadratic_matches_the_closed_form() -> None:
@@ -160,9 +152,7 @@ def test_quadratic_matches_the_closed_form() -> None:
 def test_linear_model_matches_the_closed_form() -> None:
     model, alpha = nn.Linear(4, 1, bias=False), 0.05
     x, t, x_old, t_old = torch.randn(9, 4), torch.randn(9, 1), torch.randn(3, 4), torch.randn(3, 1)
-    result = lra_step(
-        model, lambda f: mse_loss(f(x), t), lambda f: mse_loss(f(x_old), t_old), inner=InnerSGD(alpha)
-    )
+    result = lra_step(model, lambda f: mse_loss(f(x), t), lambda f: mse_loss(f(x_old), t_old), inner=InnerSGD(alpha))
     w = model.weight.detach().T
     hessian = 2 * x.T @ x / 9
     g = hessian @ w - 2 * x.T @ t / 9
@@ -170,9 +160,7 @@ def test_linear_model_matches_the_closed_form() -> None:
     assert far(result.gradients, [(g + v - alpha * hessian @ v).T]) < 1e-12
 
 
-def plain(
-    student: nn.Module, loss: Callable[..., Tensor] = mse_loss, alpha: float = 0.1
-) -> tuple[Tensor, ...]:
+def plain(student: nn.Module, loss: Callable[..., Tensor] = mse_loss, alpha: float = 0.1) -> tuple[Tensor, ...]:
     """The step written out for SGD, with nothing of the toolkit in it."""
     names = [name for name, _ in student.named_parameters()]
     theta = list(student.parameters())
@@ -342,9 +330,7 @@ def test_old_style_spectral_norm_and_hooks_work_under_the_lean_engine() -> None:
         return student
 
     def old() -> nn.Module:
-        return nn.Sequential(
-            nn.utils.spectral_norm(nn.Conv2d(2, 4, 3)), nn.Tanh(), nn.Flatten(), nn.Linear(64, 5)
-        )
+        return nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(2, 4, 3)), nn.Tanh(), nn.Flatten(), nn.Linear(64, 5))
 
     for build in (hooked, old):
         assert far(step(made(build)).gradients, plain(made(build))) < TOLERANCE

@@ -41,9 +41,7 @@ def _row(i: int, step: int, rng: np.random.Generator) -> dict:
         "batch_norm": (9.0, 1.0),
         "adversarial": (-0.6, 1.0),
     }
-    raw = {
-        name: value * np.exp(-step / 500) * (1 + 0.08 * rng.normal()) for name, (value, _) in terms.items()
-    }
+    raw = {name: value * np.exp(-step / 500) * (1 + 0.08 * rng.normal()) for name, (value, _) in terms.items()}
     births = [b for b in BIRTHS if b <= step]
     return {
         "evaluation": i,
@@ -246,9 +244,7 @@ def test_half_finished_run_is_reported_from_its_metrics(run: Path) -> None:
 
 def test_without_a_test_set_agreement_is_drawn_and_said(run: Path) -> None:
     _change(run / "result.json", accuracy=None, teacher={"name": "mine", "accuracy": None})
-    rows = [
-        json.loads(line) | {"accuracy": None} for line in (run / "metrics.jsonl").read_text().splitlines()
-    ]
+    rows = [json.loads(line) | {"accuracy": None} for line in (run / "metrics.jsonl").read_text().splitlines()]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = _text(_page(run))
     assert "There is no test set" in text
@@ -296,9 +292,7 @@ def test_whatever_is_missing_or_odd_is_left_out(run: Path, rows: list[dict]) -> 
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("config.yaml", "forgetting.json"):
         (run / name).unlink()
-    _write(
-        run / "result.json", {"accuracy": 3, "cost": None, "forgetting": "no", "teacher": 7, "alignment": []}
-    )
+    _write(run / "result.json", {"accuracy": 3, "cost": None, "forgetting": "no", "teacher": 7, "alignment": []})
     page = _page(run)
     assert "</html>" in page
     _svgs(page)

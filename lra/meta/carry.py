@@ -38,7 +38,5 @@ def carry(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tenso
     for index, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
         if parameter.shape != gradient.shape:
             shapes = f"{tuple(gradient.shape)}, its parameter {tuple(parameter.shape)}"
-            raise ValueError(
-                f"carry: gradient {index} has shape {shapes}; give gradients in the parameters' order"
-            )
+            raise ValueError(f"carry: gradient {index} has shape {shapes}; give gradients in the parameters' order")
     return _Carry.apply(value, tuple(gradients), *parameters)

@@ -152,9 +152,7 @@ def _import_higher() -> Any:
     try:
         import higher
     except ImportError as error:
-        raise MetaStepError(
-            "engine 'higher' needs the package higher; pip install higher, or engine='lean'"
-        ) from error
+        raise MetaStepError("engine 'higher' needs the package higher; pip install higher, or engine='lean'") from error
     return higher
 
 

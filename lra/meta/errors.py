@@ -22,13 +22,11 @@ _CAUSES = (
     ),
     (
         "is not implemented",
-        "an operation of the student or the loss has no second derivative ({detail}); replace it, "
-        "or use order=1",
+        "an operation of the student or the loss has no second derivative ({detail}); replace it, or use order=1",
     ),
     (
         "once_differentiable",
-        "an operation of the student or the loss has no second derivative ({detail}); replace it, "
-        "or use order=1",
+        "an operation of the student or the loss has no second derivative ({detail}); replace it, or use order=1",
     ),
     (
         "does not require grad",
@@ -37,8 +35,7 @@ _CAUSES = (
     ),
     (
         "backward through the graph a second time",
-        "the graph of the loss is already freed; give the loss to advance() or gradient() once, "
-        "before any backward()",
+        "the graph of the loss is already freed; give the loss to advance() or gradient() once, before any backward()",
     ),
     (
         "different number of tensors was saved",

@@ -45,9 +45,7 @@ def _check_patchable(module: nn.Module, where: str) -> None:
             _refuse(where, f"hooked ({kind}), which engine 'higher' ignores", remedy)
         _refuse(where, "hooked, which engine 'higher' ignores", "remove the hook or use engine='lean'")
     for attribute, value in vars(module).items():
-        if (
-            isinstance(value, MethodType) and isinstance(value.__self__, nn.Module)
-        ) or attribute == "forward":
+        if (isinstance(value, MethodType) and isinstance(value.__self__, nn.Module)) or attribute == "forward":
             remedy = "make it a method of the class or use engine='lean'"
             _refuse(
                 where,

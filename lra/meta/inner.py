@@ -50,9 +50,7 @@ class InnerRule(ABC):
             if not isinstance(rate, Tensor) and not (math.isfinite(rate) and rate >= 0):
                 raise ValueError(f"{type(self).__name__}: lr is {rate}; give a finite number >= 0")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(
-                f"{type(self).__name__}: weight_decay is {self.weight_decay}; give a number >= 0"
-            )
+            raise ValueError(f"{type(self).__name__}: weight_decay is {self.weight_decay}; give a number >= 0")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"{type(self).__name__}: clip is {self.clip}; give a number > 0, or None")
         if self.clip is not None and self.normalise:
@@ -74,9 +72,7 @@ class InnerRule(ABC):
             found = [by_key.get(name, by_key.get(parameter)) for name, parameter in named.items()]
             missing = [name for name, rate in zip(named, found, strict=True) if rate is None]
             if missing:
-                raise ValueError(
-                    f"{type(self).__name__}: lr has no rate for parameter {missing[0]!r}; add it"
-                )
+                raise ValueError(f"{type(self).__name__}: lr has no rate for parameter {missing[0]!r}; add it")
             return [rate for rate in found if rate is not None]
         if isinstance(self.lr, Sequence):
             if len(self.lr) != len(named):
@@ -94,10 +90,7 @@ class InnerRule(ABC):
 
     def describe(self) -> str:
         """α in words, for messages: ``0.01``, or ``0.001..0.1`` when parameters differ."""
-        values = [
-            float(rate.detach().abs().max()) if isinstance(rate, Tensor) else rate
-            for rate in self._flat_rates()
-        ]
+        values = [float(rate.detach().abs().max()) if isinstance(rate, Tensor) else rate for rate in self._flat_rates()]
         low, high = min(values, default=0.0), max(values, default=0.0)
         return f"{high:g}" if low == high else f"{low:g}..{high:g}"
 
@@ -122,9 +115,7 @@ class InnerRule(ABC):
             if self.weight_decay:
                 gradient = gradient.add(parameter, alpha=self.weight_decay)
             step = self.direction(gradient)
-            moved.append(
-                parameter - rate * step if isinstance(rate, Tensor) else parameter.add(step, alpha=-rate)
-            )
+            moved.append(parameter - rate * step if isinstance(rate, Tensor) else parameter.add(step, alpha=-rate))
         return moved
 
     @abstractmethod

@@ -82,9 +82,7 @@ class InnerAdam(InnerRule):
         """Adam with this rule's settings but lr 0, one group a parameter."""
         # higher adds eps before the bias correction of the second moment, torch after it.
         eps = self.eps * (1 - self.betas[1]) ** 0.5
-        return torch.optim.Adam(
-            _groups(parameters), lr=0.0, betas=self.betas, eps=eps, weight_decay=self.weight_decay
-        )
+        return torch.optim.Adam(_groups(parameters), lr=0.0, betas=self.betas, eps=eps, weight_decay=self.weight_decay)
 
 
 def _groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
@@ -105,14 +103,8 @@ def inner_from(optimizer: torch.optim.Optimizer) -> InnerRule:
         raise ValueError(f"inner optimiser {kind.__name__} has no differentiable form here; use SGD or Adam")
     for option in ("maximize", "decoupled_weight_decay"):
         if any(group.get(option) for group in optimizer.param_groups):
-            raise ValueError(
-                f"inner optimiser {kind.__name__}: {option}=True has no differentiable form; set it False"
-            )
-    settings = (
-        ("weight_decay", "momentum", "nesterov")
-        if kind is torch.optim.SGD
-        else ("weight_decay", "betas", "eps")
-    )
+            raise ValueError(f"inner optimiser {kind.__name__}: {option}=True has no differentiable form; set it False")
+    settings = ("weight_decay", "momentum", "nesterov") if kind is torch.optim.SGD else ("weight_decay", "betas", "eps")
     common = {name: optimizer.param_groups[0][name] for name in settings}
     for group in optimizer.param_groups[1:]:
         for name in settings:

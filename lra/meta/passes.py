@@ -24,9 +24,7 @@ def clones(student: nn.Module) -> dict[str, Tensor]:
 @contextmanager
 def running_statistics(module: nn.Module, active: bool) -> Iterator[None]:
     """If ``active``, batch norm uses its running statistics, and leaves them alone, while this is open."""
-    layers = [
-        layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training and active
-    ]
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training and active]
     for layer in layers:
         layer.training = False
     try:

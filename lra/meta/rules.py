@@ -1,10 +1,131 @@
-"""Closed-form second derivatives, switched in for a forward pass."""
+"""Closed-form second derivatives, switched in for whatever runs inside :func:`closed_form`.
 
-from collections.abc import Iterator
+A torch-function mode sees every call of the public API, so that any module, and ``higher``'s copies, profit without
+being changed. A call the rules do not cover goes to PyTorch as it is, and keeps PyTorch's own exact derivatives.
+"""
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from lra.meta.batchnorm import BatchNorm
+from lra.meta.choices import InPlaceReLU, MaxPool, ReLU
+from lra.meta.convolution import Convolution, Geometry
+
+
+def _plain(*tensors: Tensor | None) -> bool:
+    """Whether the rules may handle these: ordinary dense floating tensors, one dtype, no autocast."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    first = present[0]
+    return (
+        all(type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == first.dtype for tensor in present)
+        and first.is_floating_point()
+        and first.layout is torch.strided
+        and first.device.type in ("cpu", "cuda")
+        and not torch.is_autocast_enabled(first.device.type)
+        and any(tensor.requires_grad for tensor in present)
+    )
+
+
+def _each(value: Any, axes: int) -> list[int]:
+    return [value] * axes if isinstance(value, int) else [int(item) for item in value]
+
+
+def _convolution(axes: int) -> Callable[..., Tensor | None]:
+    def rule(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor | None:
+        if isinstance(padding, str) or input.dim() != axes + 2 or not _plain(input, weight, bias):
+            return None
+        geometry = Geometry(_each(stride, axes), _each(padding, axes), _each(dilation, axes), groups)
+        return Convolution.apply(input, weight, bias, geometry)
+
+    return rule
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    covered = training and eps > 0 and input.dim() >= 2 and input.numel() > input.shape[1]
+    if not covered or not _plain(input, weight, bias):
+        return None
+    return BatchNorm.apply(input, weight, bias, running_mean, running_var, momentum, eps)
+
+
+def _relu(input: Tensor, inplace: bool = False) -> Tensor | None:
+    if not _plain(input) or (inplace and (input.is_leaf or input._is_view())):
+        return None
+    return InPlaceReLU.apply(input) if inplace else ReLU.apply(input)
+
+
+def _max_pool(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | None:
+    if return_indices or input.dim() != 4 or not _plain(input):
+        return None
+    size = _each(kernel_size, 2)
+    window = (size, _each(stride, 2) if stride else size, _each(padding, 2), _each(dilation, 2), ceil_mode)
+    return MaxPool.apply(input, window)
+
+
+_RULES: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
+    torch.conv1d: _convolution(1),
+    torch.conv2d: _convolution(2),
+    torch.conv3d: _convolution(3),
+    F.batch_norm: _batch_norm,
+    F.relu: _relu,
+    torch.relu: _relu,
+    torch.Tensor.relu: _relu,
+    F.max_pool2d: _max_pool,
+}
+
+
+class _ClosedForm(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        rule = _RULES.get(func)
+        if rule is not None:
+            found = rule(*args, **kwargs)
+            if found is not None:
+                return found
+        return func(*args, **kwargs)
 
 
 @contextmanager
 def closed_form(active: bool = True) -> Iterator[None]:
-    """To come."""
-    yield
+    """Give convolution and training-mode batch norm their closed-form second derivatives while open.
+
+    Values and all derivatives up to the second are PyTorch's, to rounding; a third raises.
+
+    Args:
+        active: False makes this a no-op.
+    """
+    if not active:
+        yield
+        return
+    with _ClosedForm():
+        yield

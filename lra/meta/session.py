@@ -81,9 +81,7 @@ class LookAhead:
         """
         engine = self._open()
         if engine.there is not None:
-            raise MetaStepError(
-                "advance() was already called in this look-ahead; open a new one for each step"
-            )
+            raise MetaStepError("advance() was already called in this look-ahead; open a new one for each step")
         if curvature is not None and (self.settings.engine, self.settings.order) != ("lean", 2):
             raise MetaStepError("curvature= needs engine='lean' and order=2; change these, or drop it")
         if not bool(torch.isfinite(acquisition.detach()).all()):
@@ -97,9 +95,7 @@ class LookAhead:
         if not self._detached:
             require_twice_differentiable(engine.there or [])
         if all(gradient is None for gradient in self._acquired):
-            raise MetaStepError(
-                "acquisition loss does not depend on the student; compute it from look.student(x)"
-            )
+            raise MetaStepError("acquisition loss does not depend on the student; compute it from look.student(x)")
 
     def ahead(self, *args: Any, **kwargs: Any) -> Any:
         """Forward at θ', in the student's own mode."""
@@ -108,9 +104,7 @@ class LookAhead:
             raise MetaStepError("ahead() before advance(); call look.advance(acquisition) first")
         return engine.ahead(*args, **kwargs)
 
-    def gradient(
-        self, retention: Tensor, weight: float = 1.0, acquisition: bool = True
-    ) -> tuple[Tensor, ...]:
+    def gradient(self, retention: Tensor, weight: float = 1.0, acquisition: bool = True) -> tuple[Tensor, ...]:
         """g + ``weight`` · ∇_θ retention, one tensor for each trainable parameter, in the student's order.
 
         Args:
@@ -147,9 +141,7 @@ class LookAhead:
     def _detached(self) -> bool:
         return self.settings.order == 1 or self._curvature is not None
 
-    def _through_step(
-        self, engine: Engine, ahead: Sequence[Tensor]
-    ) -> tuple[Sequence[Tensor], list[Tensor | None]]:
+    def _through_step(self, engine: Engine, ahead: Sequence[Tensor]) -> tuple[Sequence[Tensor], list[Tensor | None]]:
         """∇L_ret(θ') carried from the leaf θ' back to θ and α, H left out (order 1) or stood in for."""
         if self.settings.order == 1 and not self._alphas:
             return ahead, []
@@ -174,9 +166,7 @@ class LookAhead:
             with differentiable(self.settings):
                 return functional_call(self._module, buffers, args, kwargs)
 
-        gradients = torch.autograd.grad(
-            self._curvature(forward), engine.theta, create_graph=True, allow_unused=True
-        )
+        gradients = torch.autograd.grad(self._curvature(forward), engine.theta, create_graph=True, allow_unused=True)
         require_twice_differentiable(gradients)
         pairs = [
             (g, v)

@@ -29,9 +29,7 @@ def stage(
     block: Callable[[int, int, int], nn.Module], inputs: int, outputs: int, *, stride: int, blocks: int
 ) -> nn.Sequential:
     """Chain ``blocks`` blocks, called with their inputs, outputs and stride; only the first one strides."""
-    return nn.Sequential(
-        block(inputs, outputs, stride), *(block(outputs, outputs, 1) for _ in range(blocks - 1))
-    )
+    return nn.Sequential(block(inputs, outputs, stride), *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
 class BasicBlock(nn.Module):

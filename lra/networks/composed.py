@@ -104,8 +104,6 @@ class LabelGenerator(nn.Module):
         """
         chunks = self.norm(self.embedding[labels]).split(len(self.embedding))
         if len(chunks) > len(self.noisy):
-            raise ValueError(
-                f"at most {len(self.noisy) * len(self.embedding)} labels at once; got {len(labels)}"
-            )
+            raise ValueError(f"at most {len(self.noisy) * len(self.embedding)} labels at once; got {len(labels)}")
         latents = [layer(chunk) for layer, chunk in zip(self.noisy, chunks, strict=False)]
         return self.images(torch.cat(latents))

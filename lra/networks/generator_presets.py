@@ -28,9 +28,7 @@ def memory_generator(
     bn_eps: float = 0.8,
 ) -> StandardisedGenerator:
     """Build the memory generator of PRE-DFKD and LRA: `StandardisedGenerator` without spectral norm."""
-    return StandardisedGenerator(
-        latent, image, mean=mean, std=std, width=width, bn_eps=bn_eps, spectral_norm=False
-    )
+    return StandardisedGenerator(latent, image, mean=mean, std=std, width=width, bn_eps=bn_eps, spectral_norm=False)
 
 
 def gen_s(latent: int, image: Image, *, width: int = 128) -> UpsamplingGenerator:

@@ -18,9 +18,7 @@ class Normalized(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, network: nn.Module, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor
-    ) -> None:
+    def __init__(self, network: nn.Module, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
         """Wrap ``network``, which takes normalised images, with one mean and one std a channel.
 
         Raises:

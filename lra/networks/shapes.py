@@ -13,9 +13,7 @@ def require_side(image: Image, least: int, network: str) -> None:
     """Raise ``ValueError`` unless ``image`` has a channel and sides of at least ``least`` pixels."""
     channels, height, width = image
     if channels < 1 or min(height, width) < least:
-        raise ValueError(
-            f"{network} takes images of at least 1x{least}x{least} (channels, height, width), not {image}"
-        )
+        raise ValueError(f"{network} takes images of at least 1x{least}x{least} (channels, height, width), not {image}")
 
 
 def per_channel(values: Sequence[float] | Tensor, channels: int | None, name: str) -> Tensor:

@@ -58,9 +58,7 @@ def load_weights(network: nn.Module, loaded: Mapping[str, Any]) -> None:
         )
     for name, value in weights.items():
         if value.shape != expected[name].shape:
-            raise ValueError(
-                f"{name} is {tuple(value.shape)} in the weights, not {tuple(expected[name].shape)}"
-            )
+            raise ValueError(f"{name} is {tuple(value.shape)} in the weights, not {tuple(expected[name].shape)}")
     network.load_state_dict(weights, strict=False)
 
 

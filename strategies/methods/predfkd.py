@@ -55,7 +55,12 @@ class PreDFKD(Method):
     Options = PreDFKDOptions
     defaults = {
         "student": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "loss": {"kind": "l1"}},
-        "schedule": {"batch_size": 512, "steps_per_experience": 10, "experiences_per_epoch": 72, "epochs": 400},
+        "schedule": {
+            "batch_size": 512,
+            "steps_per_experience": 10,
+            "experiences_per_epoch": 72,
+            "epochs": 400,
+        },
     }
 
     def synthesizer(self) -> OnlineGenerator:

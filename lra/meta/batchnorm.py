@@ -1,0 +1,95 @@
+"""Batch norm in training mode whose second derivative is a few passes over the batch.
+
+Per channel, with n values, mean μ, r = 1/sqrt(var + eps), x̂ = r (x − μ) and y = γ x̂ + β, the first derivatives are
+
+    for x:  γ r (ȳ − G₁ − x̂ G₂)      for γ:  n G₂      for β:  n G₁      with G₁ = mean(ȳ), G₂ = mean(ȳ x̂).
+
+Given cotangents a, p, q of these three, and A₁ = mean(a), A₂ = mean(a x̂), K = mean(a ȳ) − A₁ G₁ − A₂ G₂, their own
+derivatives are
+
+    for ȳ:  γ r (a − A₁ − x̂ A₂) + p x̂ + q
+    for x:  r s (ȳ − G₁ − x̂ G₂) − γ r² (G₂ (a − A₁ − x̂ A₂) + K x̂)      with s = p − γ r A₂
+    for γ:  n r K
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_forward = torch.ops.aten.native_batch_norm.default
+_backward = torch.ops.aten.native_batch_norm_backward.default
+
+
+def _first(gradient: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, r: Tensor, needs: list[bool]) -> Any:
+    return _backward(gradient, x, w, None, None, mean, r, True, 0.0, needs)
+
+
+class BatchNorm(torch.autograd.Function):
+    """Batch norm by the batch's own statistics, as :func:`torch.nn.functional.batch_norm` with ``training``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        y, mean, r = _forward(x, w, bias, running_mean, running_var, True, momentum, eps)
+        ctx.save_for_backward(x, w, mean, r)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, w, mean, r = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[:3])
+        if torch.is_grad_enabled():
+            found = _BatchNormBackward.apply(outputs[0], x, w, mean, r)
+            found = tuple(g if need else None for g, need in zip(found, needs, strict=True))
+        else:
+            found = _first(outputs[0], x, w, mean, r, needs)
+        return *found, None, None, None, None
+
+
+class _BatchNormBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, r: Tensor) -> Any:
+        for_x, for_w, for_bias = _first(gradient, x, w, mean, r, [True, True, True])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gradient, x, w, mean, r, for_w, for_bias)
+        return for_x, for_w, for_bias
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, a: Tensor | None, p: Tensor | None, q: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradient, x, w, mean, r, for_w, for_bias = ctx.saved_tensors
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        n = x.numel() // x.shape[1]
+        g1, g2 = for_bias / n, for_w / n
+        scale = r if w is None else w * r
+        zero = torch.zeros_like(r)
+        p, q = zero if p is None else p, zero if q is None else q
+        if a is None:
+            out = _affine(x, mean, r, p, q)
+            for_x = _affine(x, mean, r, -r * p * g2, -r * p * g1).addcmul_(gradient, (r * p).view(shape))
+            return out, for_x, None, None, None
+        _, a2, a1 = _first(a, x, w, mean, r, [False, True, True])
+        a1, a2 = a1 / n, a2 / n
+        # Σ a (ȳ − G₁): the same kernel, with ȳ in the place of x.
+        _, k, _ = _first(a, gradient, w, g1, torch.ones_like(r), [False, True, False])
+        k = k / n - a2 * g2
+        s = r * (p - scale * a2)
+        u = scale * r * g2
+        out = _affine(x, mean, r, p - scale * a2, q - scale * a1).addcmul_(a, scale.view(shape))
+        for_x = _affine(x, mean, r, u * a2 - s * g2 - scale * r * k, u * a1 - s * g1)
+        for_x.addcmul_(gradient, s.view(shape)).addcmul_(a, u.neg().view(shape))
+        return out, for_x, None if w is None else n * r * k, None, None
+
+
+def _affine(x: Tensor, mean: Tensor, r: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+    """factor · x̂ + shift per channel, in one pass."""
+    return torch.batch_norm(x, factor, shift, mean, r.pow(-2), False, 0.0, 0.0, False)

@@ -1,0 +1,95 @@
+"""Convolution whose second derivative is made of ordinary convolutions.
+
+With y = x * w the first derivatives are X(ȳ, w) for x and W(ȳ, x) for w, each linear in both arguments. Given
+cotangents a of X(ȳ, w), p of W(ȳ, x) and q of the bias gradient, the derivatives of these are
+
+    for ȳ:  a * w + x * p + q        for x:  X(ȳ, p)        for w:  W(ȳ, a)
+
+PyTorch's own rule gets the last two from transposed convolutions with swapped axes, and forms the one for x even
+where nobody asks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_backward = torch.ops.aten.convolution_backward.default
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Stride, padding and dilation for each spatial axis, and the number of groups."""
+
+    stride: Sequence[int]
+    padding: Sequence[int]
+    dilation: Sequence[int]
+    groups: int
+
+    def forward(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        """x * w + bias."""
+        return torch.convolution(
+            x, w, bias, self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
+        )
+
+    def backward(self, gradient: Tensor, x: Tensor, w: Tensor, needs: tuple[bool, bool, bool]) -> Any:
+        """X(gradient, w), W(gradient, x) and the bias gradient; None where not needed."""
+        rest = (self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups)
+        return _backward(gradient, x, w, [w.shape[0]], *rest, list(needs))
+
+
+class Convolution(torch.autograd.Function):
+    """x * w + bias, as :func:`torch.convolution`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+        ctx.geometry = geometry
+        ctx.save_for_backward(x, w)
+        return geometry.forward(x, w, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, w = ctx.saved_tensors
+        needs = tuple(ctx.needs_input_grad[:3])
+        if torch.is_grad_enabled():
+            return *_ConvolutionBackward.apply(outputs[0], x, w, ctx.geometry, needs), None
+        return *ctx.geometry.backward(outputs[0], x, w, needs), None
+
+
+class _ConvolutionBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, w: Tensor, geometry: Geometry, needs: Any) -> Any:
+        ctx.geometry = geometry
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gradient, x, w)
+        return geometry.backward(gradient, x, w, needs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, a: Tensor | None, p: Tensor | None, q: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradient, x, w = ctx.saved_tensors
+        needs_gradient, needs_x, needs_w = ctx.needs_input_grad[:3]
+        out: Tensor | None = None
+        if needs_gradient:
+            out = _sum_of_convolutions(ctx.geometry, a, x, w, p, q)
+        needs = (needs_x and p is not None, needs_w and a is not None, False)
+        for_x: Tensor | None = None
+        for_w: Tensor | None = None
+        if any(needs):
+            # The arguments a mask leaves out only lend their shape.
+            for_x, for_w, _ = ctx.geometry.backward(gradient, x if a is None else a, w if p is None else p, needs)
+        return out, for_x, for_w, None, None
+
+
+def _sum_of_convolutions(
+    geometry: Geometry, a: Tensor | None, x: Tensor, w: Tensor, p: Tensor | None, q: Tensor | None
+) -> Tensor | None:
+    """a * w + x * p + q, of what is there."""
+    if p is not None:
+        out = geometry.forward(x, p, q)
+        return out if a is None else out.add_(geometry.forward(a, w, None))
+    if a is not None:
+        return geometry.forward(a, w, q)
+    return None if q is None else geometry.forward(x, torch.zeros_like(w), q)
