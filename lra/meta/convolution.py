@@ -34,10 +34,37 @@ class Geometry:
             x, w, bias, self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
         )
 
-    def backward(self, gradient: Tensor, x: Tensor, w: Tensor, needs: tuple[bool, bool, bool]) -> Any:
+    def backward(self, gradient: Tensor, x: Tensor, w: Tensor, needs: Sequence[bool]) -> Any:
         """X(gradient, w), W(gradient, x) and the bias gradient; None where not needed."""
+        for_x: Tensor | None = None
+        if needs[0] and self._turns(gradient, w):
+            for_x = self._turned(gradient, w)
+            needs = (False, *needs[1:])
+        if not any(needs):
+            return for_x, None, None
         rest = (self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups)
-        return _backward(gradient, x, w, [w.shape[0]], *rest, list(needs))
+        found = _backward(gradient, x, w, [w.shape[0]], *rest, list(needs))
+        return (found[0] if for_x is None else for_x), *found[1:]
+
+    def _turns(self, gradient: Tensor, w: Tensor) -> bool:
+        """Whether X(ȳ, w) is faster as the convolution of ȳ with w turned around: oneDNN, few channels."""
+        reach = [d * (k - 1) for d, k in zip(self.dilation, w.shape[2:], strict=True)]
+        return (
+            gradient.device.type == "cpu"
+            and gradient.dtype == torch.float32
+            and w.shape[1] < 16
+            and self.groups == 1
+            and all(s == 1 for s in self.stride)
+            and all(p <= r for p, r in zip(self.padding, reach, strict=True))
+            and gradient.is_contiguous()
+        )
+
+    def _turned(self, gradient: Tensor, w: Tensor) -> Tensor:
+        axes = range(2, w.dim())
+        padding = [d * (w.shape[i] - 1) - p for i, d, p in zip(axes, self.dilation, self.padding, strict=True)]
+        w = w.flip(*axes).transpose(0, 1).contiguous()
+        none = [0] * len(padding)
+        return torch.convolution(gradient, w, None, self.stride, padding, self.dilation, False, none, 1)
 
 
 class Convolution(torch.autograd.Function):

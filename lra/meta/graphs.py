@@ -25,8 +25,8 @@ def require_twice_differentiable(tensors: Sequence[Tensor | None]) -> None:
         node = pending.pop()
         if node.name().endswith("::Error"):
             raise MetaStepError(
-                "inner step: the student or the loss holds a function marked once_differentiable, without a "
-                "second derivative; replace it, or use order=1"
+                "inner step: the student or the loss holds a function with no second derivative "
+                "(once_differentiable); replace it, or use order=1"
             )
         for following, _ in node.next_functions:
             if following is not None and following not in seen:

@@ -36,6 +36,12 @@ def _each(value: Any, axes: int) -> list[int]:
     return [value] * axes if isinstance(value, int) else [int(item) for item in value]
 
 
+def _better_channels_last(x: Tensor, w: Tensor, groups: int) -> bool:
+    """Whether oneDNN is faster on channels-last images, all passes counted: many channels, or the first layer."""
+    fits = w.shape[0] % 16 == 0 and (w.shape[1] % 16 == 0 or not x.requires_grad)
+    return fits and groups == 1 and x.dim() == 4 and x.device.type == "cpu" and x.dtype == torch.float32
+
+
 def _convolution(axes: int) -> Callable[..., Tensor | None]:
     def rule(
         input: Tensor,
@@ -48,6 +54,8 @@ def _convolution(axes: int) -> Callable[..., Tensor | None]:
     ) -> Tensor | None:
         if isinstance(padding, str) or input.dim() != axes + 2 or not _plain(input, weight, bias):
             return None
+        if _better_channels_last(input, weight, groups):
+            input = input.contiguous(memory_format=torch.channels_last)
         geometry = Geometry(_each(stride, axes), _each(padding, axes), _each(dilation, axes), groups)
         return Convolution.apply(input, weight, bias, geometry)
 
@@ -92,6 +100,16 @@ def _max_pool(
     return MaxPool.apply(input, window)
 
 
+def _view(tensor: Tensor, *shape: Any, **kwargs: Any) -> Tensor:
+    try:
+        return tensor.view(*shape, **kwargs)
+    except RuntimeError:
+        # The student wrote this for contiguous images; it is the rules that made them channels-last.
+        if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+            return tensor.contiguous().view(*shape, **kwargs)
+        raise
+
+
 _RULES: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
     torch.conv1d: _convolution(1),
     torch.conv2d: _convolution(2),
@@ -107,6 +125,8 @@ _RULES: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
 class _ClosedForm(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.Tensor.view:
+            return _view(*args, **kwargs)
         rule = _RULES.get(func)
         if rule is not None:
             found = rule(*args, **kwargs)
