@@ -151,8 +151,7 @@ def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
         raise UsageError(f"unknown method {method!r}; did you mean {nearest(str(method), METHODS)!r}?")
     base = {"method": method, **_plain(METHODS[method].defaults)}
     scale = _scale(data, method, replay)
-    tree = merged(merged(merged(base, scale), named), given)
-    return checked(tree)
+    return checked(merged(merged(base, scale), chosen))
 
 
 def checked(tree: Tree) -> RunConfig:
@@ -252,11 +251,10 @@ def _preset(name: str) -> Tree:
 def _scale(data: str, method: str, replay: str) -> Tree:
     scale = dict(_book()["scales"].get(data, {}))
     own = scale.pop("methods", {}).get(method, {})
-    tree: Tree = {}
+    tree: Tree = {"replay": {"name": replay}}
     for part in (scale, own):
-        part = {key: value for key, value in part.items() if key != "source"}
-        part["replay"] = part.get("replay", {}).get(replay, {})
-        tree = merged(tree, part)
+        retained = part.get("replay", {}).get(replay, {})
+        tree = merged(tree, {k: v for k, v in part.items() if k not in ("source", "replay")} | {"replay": retained})
     return tree
 
 

@@ -1,0 +1,184 @@
+"""The ``lra-bench`` command. Nothing heavy is imported before a command needs it, so that --help is quick."""
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lra import __version__
+from lra.benchmarks.errors import LraError
+
+Command = Callable[..., Any]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="lra-bench")
+def cli() -> None:
+    """Data-free knowledge distillation as continual learning.
+
+    A generator makes samples, a teacher labels them, a student learns; every generator update opens a new
+    experience, and the student must retain what it learnt from earlier ones.
+    """
+
+
+def configured(command: Command) -> Command:
+    """Add the options that make up a configuration."""
+    options = [
+        click.option("--method", help="How samples are made (see: list methods). [default: predfkd]"),
+        click.option("--replay", help="What the student sees again (see: list replays). [default: none]"),
+        click.option("--meta/--no-meta", default=None, help="Take the LRA step. [default: off]"),
+        click.option("--dataset", help="Data to evaluate on (see: list datasets). [default: digits]"),
+        click.option("--teacher", help="A network to train on that data, or a weights file."),
+        click.option("--student", help="The student's network (see: list models)."),
+        click.option("--steps", type=int, help="Budget in student steps, in place of epochs."),
+        click.option("--seed", type=int, help="Seed of everything random. [default: 0]"),
+        click.option("--preset", help="A named cell (see: list presets)."),
+        click.option("--config", "config_file", type=click.Path(path_type=Path), help="A YAML configuration."),
+        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any option: student.lr=0.05."),
+        click.option("--plugin", "plugins", multiple=True, metavar="MODULE:CLASS", help="An Avalanche plugin to add."),
+        click.option("--device", help="Where to compute: cpu, cuda, cuda:1. [default: cpu]"),
+        click.option("--threads", type=int, help="Torch threads."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@configured
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Parent of runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its cost; write nothing.")
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard events into the run folder.")
+def run(out: Path, as_json: bool, dry_run: bool, tensorboard: bool, **given: Any) -> None:
+    """Distil a teacher into a student, and report.
+
+    A finished run is not repeated, and one that was stopped goes on where it was saved.
+    """
+    from lra.benchmarks.assemble import configuration
+
+    config = configuration(**given)
+    if dry_run:
+        from lra.benchmarks.summary import plan
+
+        click.echo(plan(config, as_json), nl=False)
+        return
+    from lra.benchmarks.runner import run as do
+
+    _show(do(config, out, tensorboard=tensorboard), as_json)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def resume(folder: Path, as_json: bool) -> None:
+    """Go on with a run that was stopped."""
+    from lra.benchmarks.assemble import stored_configuration
+    from lra.benchmarks.runner import run as do
+
+    _show(do(stored_configuration(folder), folder.parents[2]), as_json)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write report.html of a run again, finished or not, and print its path."""
+    from lra.benchmarks.report import write_report
+
+    click.echo(write_report(folder))
+
+
+@cli.command(name="list")
+@click.argument("what", type=click.Choice(["methods", "replays", "presets", "datasets", "models", "plugins"]))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def list_(what: str, as_json: bool) -> None:
+    """List what there is to choose from."""
+    from lra.benchmarks.summary import catalogue
+
+    entries = catalogue(what)
+    if as_json:
+        click.echo(json.dumps(entries, indent=2))
+    else:
+        width = max(map(len, entries), default=0)
+        click.echo("\n".join(f"{name:{width}}  {text}".rstrip() for name, text in entries.items()))
+
+
+@cli.group()
+def teacher() -> None:
+    """Train, check and list teachers."""
+
+
+@teacher.command()
+@configured
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def train(as_json: bool, **given: Any) -> None:
+    """Train the configured teacher, or find it in the cache, and say how good it is."""
+    _teacher(as_json, given)
+
+
+@teacher.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@configured
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def check(file: Path, as_json: bool, **given: Any) -> None:
+    """Load a weights file safely and measure it on the test set."""
+    _teacher(as_json, given | {"teacher": str(file)}, must_exist=True)
+
+
+@teacher.command(name="list")
+def list_teachers() -> None:
+    """List the trained teachers that are kept."""
+    from lra.benchmarks.teachers import cache_folder
+
+    for file in sorted(cache_folder().glob("*.safetensors")):
+        click.echo(file)
+
+
+def _teacher(as_json: bool, given: dict[str, Any], must_exist: bool = False) -> None:
+    from lra.benchmarks.assemble import configuration, require_file
+    from lra.benchmarks.datasets import data_set
+    from lra.benchmarks.teachers import obtain
+
+    if must_exist:
+        require_file(Path(given["teacher"]))
+    config = configuration(**given)
+    data = data_set(config.data.name, config.data.size)
+    found = obtain(config.teacher, data, data.load("test"))
+    record = found.record() | {"file": str(found.path)}
+    click.echo(json.dumps(record) if as_json else "\n".join(f"{key:9} {value}" for key, value in record.items()))
+
+
+def _show(folder: Any, as_json: bool) -> None:
+    from lra.benchmarks.summary import table
+
+    result = folder.result
+    if as_json:
+        click.echo(json.dumps(result | {"run_dir": str(folder.path)}))
+    else:
+        click.echo(table(result, folder.path))
+
+
+def main() -> None:
+    """Run the command; every foreseen trouble is one line on stderr and an exit code."""
+    # Avalanche's dependencies warn at import about optional solvers.
+    warnings.filterwarnings("ignore", module="qpsolvers")
+    try:
+        code = cli.main(standalone_mode=False) or 0
+    except click.ClickException as error:
+        code = _complain(" ".join(error.format_message().split()), 2)
+    except click.Abort:
+        code = _complain("stopped", 130)
+    except KeyboardInterrupt:
+        code = _complain("stopped at once; what was saved can be resumed", 130)
+    except LraError as error:
+        code = _complain(str(error), error.code)
+    sys.exit(code)
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"lra-bench: {message}", err=True)
+    return code
