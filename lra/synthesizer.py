@@ -107,6 +107,8 @@ class OnlineGenerator(Synthesizer):
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
+        for term in self.terms:
+            term.settle()
         self.generator_steps += self.steps
         self.images_generated += self.steps * self.batch_size
         return values
@@ -131,10 +133,11 @@ class OnlineGenerator(Synthesizer):
         return torch.randn(n, self.latent).to(next(self.generator.parameters()).device)
 
     def state_dict(self) -> State:
-        """Generator with buffers, optimiser, counters."""
+        """Generator with buffers, optimiser, what terms remember, counters."""
         return {
             "generator": self.generator.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "terms": [term.state_dict() for term in self.terms],
             **self.counters(),
         }
 
@@ -142,4 +145,6 @@ class OnlineGenerator(Synthesizer):
         """Take up a state of `state_dict`."""
         self.generator.load_state_dict(state["generator"])
         self.optimiser.load_state_dict(state["optimiser"])
+        for term, saved in zip(self.terms, state["terms"], strict=True):
+            term.load_state_dict(saved)
         self.load_counters(state)

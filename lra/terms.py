@@ -1,4 +1,4 @@
-"""The losses a synthesis step minimises, one class each.
+"""The losses a synthesis step minimises, one class each: the contract, and the terms that most methods share.
 
 A term turns a `View` into a scalar. A positive weight always asks for the thing the term is named after.
 """
@@ -6,13 +6,14 @@ A term turns a `View` into a scalar. A positive weight always asks for the thing
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from lra.distances import Distance, js, js_reference
-from lra.view import View
+from lra.state import State
+from lra.view import Quantity, View
 
 
 class TermValue(NamedTuple):
@@ -30,8 +31,8 @@ class Term(ABC):
     """
 
     name: ClassVar[str]
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """What the teacher's pass must collect: any of "features", "batchnorm"."""
+    needs: ClassVar[frozenset[Quantity]] = frozenset()
+    """What the networks' passes must collect for it."""
 
     def __init__(self, weight: float):
         self.weight = weight
@@ -39,6 +40,16 @@ class Term(ABC):
     @abstractmethod
     def __call__(self, view: View) -> Tensor:
         """The raw scalar, to be minimised."""
+
+    def settle(self) -> None:
+        """Take note that the synthesis of an experience is over; the few terms with a memory do something here."""
+
+    def state_dict(self) -> State:
+        """What the term remembers between experiences; most remember nothing."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
 
 
 def total(terms: Sequence[Term], view: View) -> tuple[Tensor, dict[str, TermValue]]:
@@ -63,15 +74,48 @@ class OneHot(Term):
         return F.cross_entropy(view.teacher_logits, view.targets)
 
 
+class SoftLabelKL(Term):
+    """τ²·KL(label ‖ teacher at τ) for labels that are probabilities (n, K) (ZSKD; Nayak et al., ICML 2019).
+
+    Args:
+        weight: factor in the sum.
+        temperature: τ, of the teacher's prediction.
+    """
+
+    name = "soft_label"
+
+    def __init__(self, weight: float, temperature: float = 1.0):
+        super().__init__(weight)
+        self.temperature = temperature
+
+    def __call__(self, view: View) -> Tensor:
+        """≥ 0, in nats; raises ``ValueError`` unless the view's labels are (n, K)."""
+        labels = view.labels
+        if labels is None or labels.shape != view.teacher_logits.shape:
+            raise ValueError("soft labels need a source that asks for probabilities (n, K)")
+        log_q = F.log_softmax(view.teacher_logits / self.temperature, dim=1)
+        return self.temperature**2 * F.kl_div(log_q, labels, reduction="batchmean")
+
+
 class Balance(Term):
-    """Minus the entropy of the mean prediction: balanced classes (DAFL, "information entropy", eq. 5)."""
+    """Minus the entropy of the mean prediction at τ: balanced classes (DAFL, "information entropy", eq. 5).
+
+    Args:
+        weight: factor in the sum.
+        temperature: τ, 1 but in CuDFKD and AdaDFKD.
+    """
 
     name = "balance"
 
+    def __init__(self, weight: float, temperature: float = 1.0):
+        super().__init__(weight)
+        self.temperature = temperature
+
     def __call__(self, view: View) -> Tensor:
         """In [-ln K, 0], in nats; finite even where a class's mean probability underflows."""
-        log_p = F.log_softmax(view.teacher_logits, dim=1).logsumexp(dim=0) - math.log(len(view.images))
-        return (log_p.exp() * log_p.clamp_min(-1e4)).sum()
+        log_p = F.log_softmax(view.teacher_logits / self.temperature, dim=1)
+        log_mean = log_p.logsumexp(dim=0) - math.log(len(view.images))
+        return (log_mean.exp() * log_mean.clamp_min(-1e4)).sum()
 
 
 class Activation(Term):
@@ -83,6 +127,47 @@ class Activation(Term):
     def __call__(self, view: View) -> Tensor:
         """≤ 0."""
         return -view.teacher_features.abs().mean()
+
+
+class Adversarial(Term):
+    """Minus the distance of student and teacher: the source looks for what the student gets wrong.
+
+    Source: ZSKT (Micaelli and Storkey, NeurIPS 2019) and DFAD; masked in CMI, Fast, RGAL and NAYER.
+
+    Args:
+        weight: factor in the sum.
+        distance: of logits, per sample; the student's own objective, or another, but always said.
+        mask: ``"agree"`` counts only samples on which student and teacher name the same class, so that images
+            the student has lost are not pushed further. As it improves, more samples count.
+        over: with a mask, divide by ``"all"`` samples, as released, or by those ``"masked"`` in.
+        detach_teacher: take the teacher's answer as given, so that the gradient flows through the student alone.
+    """
+
+    name = "adversarial"
+
+    def __init__(
+        self,
+        weight: float,
+        distance: Distance,
+        mask: Literal["none", "agree"] = "none",
+        over: Literal["all", "masked"] = "all",
+        detach_teacher: bool = False,
+    ):
+        super().__init__(weight)
+        self.distance = distance
+        self.mask = mask
+        self.over = over
+        self.detach_teacher = detach_teacher
+
+    def __call__(self, view: View) -> Tensor:
+        """≤ 0 for distances ≥ 0; 0 where the mask leaves nothing."""
+        teacher = view.teacher_logits.detach() if self.detach_teacher else view.teacher_logits
+        distances = self.distance(view.student_logits, teacher)
+        if self.mask == "none":
+            return -distances.mean()
+        agree = (view.student_logits.argmax(dim=1) == view.predicted).to(distances.dtype)
+        count = agree.sum().clamp_min(1) if self.over == "masked" else len(agree)
+        return -(distances * agree).sum() / count
 
 
 class Disagreement(Term):

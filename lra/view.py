@@ -2,26 +2,44 @@
 
 from contextlib import ExitStack
 from functools import cached_property
+from typing import Literal
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from lra.features import BatchNormStatistics, Tap, penultimate
+from lra.features import BatchNormStatistics, LayerStatistics, Tap, penultimate, pooled, stages
 from lra.preservation import frozen, in_mode
 from lra.teacher import Teacher
+
+Quantity = Literal["features", "maps", "batchnorm", "student_features", "student_maps"]
+"""What a view collects beside logits, if it is told beforehand."""
+
+_STAGES: "WeakKeyDictionary[nn.Module, list[nn.Module]]" = WeakKeyDictionary()
+
+
+def stages_of(network: nn.Module, images: Tensor) -> list[nn.Module]:
+    """`lra.features.stages` for images of this shape, looked for once per network."""
+    if network not in _STAGES:
+        channels, height, width = images.shape[1:]
+        _STAGES[network] = stages(network, (channels, height, width))
+    return _STAGES[network]
 
 
 class View:
     """Images beside what teacher and student make of them, each computed at most once and only when asked.
 
     Gradients flow to ``images`` through teacher and student; neither network's weights get any, and hooks
-    exist only while a network runs.
+    exist only while a network runs. Features, maps and statistics have to be announced with `watching` before
+    the first look at a network; `lra.terms.total` does so for its terms.
 
     Args:
-        images: (n, C, H, W) in [0, 1], usually with a graph back to a generator.
+        images: (n, C, H, W) in [0, 1], usually with a graph back to a generator; augmented ones, if the
+            networks are to see those.
         teacher: the frozen oracle.
         student: the learner; ``None`` where a loss must not need it.
-        labels: (n,) classes the images were asked to be, if the source conditions on any.
+        labels: (n,) classes the images were asked to be, or (n, K) probabilities, if the source conditions on any.
         student_mode: whether the student answers with running ("eval") or batch ("train") statistics.
+        plain: the images before augmentation, which priors on images look at; ``images`` if not given.
     """
 
     def __init__(
@@ -31,42 +49,78 @@ class View:
         student: nn.Module | None = None,
         labels: Tensor | None = None,
         student_mode: str = "eval",
+        plain: Tensor | None = None,
     ):
         self.images = images
+        self.plain = images if plain is None else plain
         self.teacher = teacher
         self.labels = labels
         self._student = student
         self._student_mode = student_mode
         self._wanted: set[str] = set()
 
-    def watching(self, quantities: set[str]) -> "View":
-        """Say beforehand which of ``features`` and ``batchnorm`` the teacher's pass has to collect."""
+    def watching(self, quantities: set[Quantity]) -> "View":
+        """Say beforehand which quantities the networks' passes have to collect."""
         self._wanted |= quantities
         return self
 
     @cached_property
-    def _teacher_pass(self) -> dict[str, object]:
+    def _teacher_pass(self) -> tuple[Tensor, dict[str, Tap]]:
+        network = self.teacher.network
+        taps: dict[str, Tap] = {}
+        if "features" in self._wanted:
+            taps["features"] = Tap(network, [penultimate(network)])
+        if "maps" in self._wanted:
+            taps["maps"] = Tap(network, stages_of(network, self.images), "output")
+        if "batchnorm" in self._wanted:
+            taps["batchnorm"] = BatchNormStatistics(network)
         with ExitStack() as stack:
-            taps: dict[str, object] = {}
-            if "features" in self._wanted:
-                taps["features"] = stack.enter_context(Tap(self.teacher, [penultimate(self.teacher)]))
-            if "batchnorm" in self._wanted:
-                taps["batchnorm"] = stack.enter_context(BatchNormStatistics(self.teacher))
-            return {"logits": self.teacher(self.images)} | taps
+            for tap in taps.values():
+                stack.enter_context(tap)
+            return self.teacher(self.images), taps
+
+    @cached_property
+    def _student_pass(self) -> tuple[Tensor, dict[str, Tap]]:
+        if self._student is None:
+            raise ValueError("this view has no student: an adversarial term needs one")
+        taps: dict[str, Tap] = {}
+        if "student_features" in self._wanted:
+            taps["student_features"] = Tap(self._student, [penultimate(self._student)])
+        if "student_maps" in self._wanted:
+            taps["student_maps"] = Tap(self._student, stages_of(self._student, self.images), "output")
+        with ExitStack() as stack:
+            for tap in taps.values():
+                stack.enter_context(tap)
+            stack.enter_context(frozen(self._student))
+            stack.enter_context(in_mode(self._student, self._student_mode == "train"))
+            return self._student(self.images), taps
 
     @property
     def teacher_logits(self) -> Tensor:
         """(n, K)."""
-        logits = self._teacher_pass["logits"]
-        assert isinstance(logits, Tensor)
-        return logits
+        return self._teacher_pass[0]
 
     @property
     def teacher_features(self) -> Tensor:
-        """(n, d): the input of the teacher's last linear layer."""
-        tap = self._teacher_pass["features"]
-        assert isinstance(tap, Tap)
-        return tap.values[0]
+        """(n, d): the input of the teacher's last linear layer. Needs "features"."""
+        return pooled(self._teacher_pass[1]["features"].values[0])
+
+    @property
+    def teacher_maps(self) -> list[Tensor]:
+        """(n, c, h, w) of each stage, see `lra.features.stages`. Needs "maps"."""
+        return self._teacher_pass[1]["maps"].values
+
+    @cached_property
+    def statistics(self) -> list[LayerStatistics]:
+        """Batch and running statistics of each BatchNorm layer of the teacher. Needs "batchnorm"."""
+        tap = self._teacher_pass[1]["batchnorm"]
+        assert isinstance(tap, BatchNormStatistics)
+        return tap.layers
+
+    @property
+    def batchnorm_inputs(self) -> list[Tensor]:
+        """(n, c, h, w) that each BatchNorm layer of the teacher took in. Needs "batchnorm"."""
+        return self._teacher_pass[1]["batchnorm"].values
 
     @cached_property
     def predicted(self) -> Tensor:
@@ -75,17 +129,24 @@ class View:
 
     @cached_property
     def targets(self) -> Tensor:
-        """(n,): the labels asked for, or what the teacher sees where none were."""
+        """(n,) or (n, K): the labels asked for, or what the teacher sees where none were."""
         return self.predicted if self.labels is None else self.labels
 
-    @cached_property
+    @property
     def student_logits(self) -> Tensor:
         """(n, K).
 
         Raises:
             ValueError: if the view has no student.
         """
-        if self._student is None:
-            raise ValueError("this view has no student: an adversarial term needs one")
-        with frozen(self._student), in_mode(self._student, self._student_mode == "train"):
-            return self._student(self.images)
+        return self._student_pass[0]
+
+    @property
+    def student_features(self) -> Tensor:
+        """(n, d'): the input of the student's last linear layer. Needs "student_features"."""
+        return pooled(self._student_pass[1]["student_features"].values[0])
+
+    @property
+    def student_maps(self) -> list[Tensor]:
+        """(n, c, h, w) of each stage of the student. Needs "student_maps"."""
+        return self._student_pass[1]["student_maps"].values

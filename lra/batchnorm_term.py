@@ -1,0 +1,91 @@
+"""Synthetic data should look to the teacher's BatchNorm layers like the data they were trained on."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lra.features import LayerStatistics
+from lra.state import State
+from lra.terms import Term
+from lra.view import View
+
+Gap = Literal["l2", "mse", "kl"]
+
+
+class BNStat(Term):
+    """R_bn = Σ_l ‖v_l - V_l‖₂ + ‖m_l - M_l‖₂ over the teacher's BatchNorm layers (DeepInversion, CVPR 2020).
+
+    m, v are mean and biased variance of a layer's input in the batch, M, V its running ones. With momentum
+    (Fast, AAAI 2022; NAYER) the batch's share is 1 - μ and the rest is a running mean m̄, v̄ of earlier
+    experiences, ‖V - (1-μ)v - μv̄‖₂ + ‖M - (1-μ)m - μm̄‖₂, so its gradient is scaled by about 1 - μ. The first
+    experience uses the plain form and its last batch becomes m̄, v̄.
+
+    Args:
+        weight: factor in the sum.
+        momentum: μ in [0, 1); 0 for none (Fast and NAYER: 0.9).
+        gap: ``"l2"``, norms not squared, as released everywhere; ``"mse"``, mean squares; ``"kl"``, mean
+            KL(N(m, v) ‖ N(M, V)) of the channels (DFQ's paper).
+        reduce: ``"sum"`` over layers as released, or their ``"mean"``.
+    """
+
+    name = "batchnorm"
+    needs = frozenset({"batchnorm"})
+
+    def __init__(self, weight: float, momentum: float = 0.0, gap: Gap = "l2", reduce: Literal["sum", "mean"] = "sum"):
+        super().__init__(weight)
+        self.momentum = momentum
+        self.gap = gap
+        self.reduce = reduce
+        self.remembered: list[tuple[Tensor, Tensor]] | None = None
+        """(m̄, v̄) of each layer."""
+        self._last: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, view: View) -> Tensor:
+        """≥ 0."""
+        layers = view.statistics
+        if self.momentum:
+            self._last = [(layer.mean.detach(), layer.variance.detach()) for layer in layers]
+            layers = self._blended(layers)
+        gaps = torch.stack([self._gap(layer) for layer in layers])
+        return gaps.sum() if self.reduce == "sum" else gaps.mean()
+
+    def _blended(self, layers: list[LayerStatistics]) -> list[LayerStatistics]:
+        if self.remembered is None:
+            return layers
+        m = self.momentum
+        return [
+            layer._replace(mean=(1 - m) * layer.mean + m * mean, variance=(1 - m) * layer.variance + m * variance)
+            for layer, (mean, variance) in zip(layers, self.remembered, strict=True)
+        ]
+
+    def _gap(self, layer: LayerStatistics) -> Tensor:
+        mean, variance = layer.running_mean - layer.mean, layer.running_variance - layer.variance
+        if self.gap == "l2":
+            return variance.norm() + mean.norm()
+        if self.gap == "mse":
+            return variance.square().mean() + mean.square().mean()
+        ratio = (layer.variance + 1e-8) / (layer.running_variance + 1e-8)
+        return 0.5 * (ratio - 1 - ratio.log() + mean.square() / (layer.running_variance + 1e-8)).mean()
+
+    def settle(self) -> None:
+        """m̄ <- μm̄ + (1-μ)m and likewise v̄, with the last batch of the experience."""
+        if not self.momentum or not self._last:
+            return
+        if self.remembered is None:
+            self.remembered = self._last
+        else:
+            self.remembered = [
+                (old[0].lerp(new[0], 1 - self.momentum), old[1].lerp(new[1], 1 - self.momentum))
+                for old, new in zip(self.remembered, self._last, strict=True)
+            ]
+        self._last = []
+
+    def state_dict(self) -> State:
+        """m̄ and v̄ of each layer, if any yet."""
+        return {"remembered": None if self.remembered is None else [list(pair) for pair in self.remembered]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        saved = state["remembered"]
+        self.remembered = None if saved is None else [(mean, variance) for mean, variance in saved]
