@@ -115,6 +115,22 @@ class Ring(Buffer):
         self.pushes = state["pushes"]
 
 
+def reservoir_places(seen: int, n: int, capacity: int) -> tuple[Tensor, Tensor]:
+    """Where algorithm R (Vitter 1985) puts ``n`` newcomers after ``seen`` others: distinct places, and who takes each.
+
+    Returns:
+        places (m,) below ``capacity``, and the newcomers (m,) that go there, m ≤ n.
+    """
+    order = torch.arange(seen, seen + n)
+    where = torch.where(order < capacity, order, (torch.rand(n) * (order + 1)).long())
+    kept = (where < capacity).nonzero().flatten()
+    # Of two newcomers sent to one place the later stays, as if they had come one by one.
+    places, inverse = where[kept].unique(return_inverse=True)
+    last = torch.zeros(len(places), dtype=torch.long)
+    last.scatter_reduce_(0, inverse, torch.arange(len(kept)), "amax", include_self=False)
+    return places, kept[last]
+
+
 class Reservoir(Buffer):
     """A uniform sample of everything ever offered (Vitter 1985, algorithm R, a batch at a time)."""
 
@@ -124,23 +140,10 @@ class Reservoir(Buffer):
 
     def add(self, batch: Batch) -> None:
         """Every image seen so far stays with equal probability capacity / seen."""
-        n = len(batch.images)
-        order = torch.arange(self.seen, self.seen + n)
-        where = torch.where(order < self.capacity, order, (torch.rand(n) * (order + 1)).long())
-        kept = where < self.capacity
-        # Of two images sent to one place the later stays, as if they had come one by one.
-        places, last = self._last_writers(where[kept])
-        chosen = kept.nonzero().flatten()[last]
+        places, chosen = reservoir_places(self.seen, len(batch.images), self.capacity)
         self.write(places, Batch(batch.images[chosen], batch.logits[chosen]))
-        self.seen += n
+        self.seen += len(batch.images)
         self.filled = min(self.capacity, self.seen)
-
-    @staticmethod
-    def _last_writers(where: Tensor) -> tuple[Tensor, Tensor]:
-        places, inverse = where.unique(return_inverse=True)
-        last = torch.zeros(len(places), dtype=torch.long)
-        last.scatter_reduce_(0, inverse, torch.arange(len(where)), "amax", include_self=False)
-        return places, last
 
     def sample(self, n: int) -> Batch:
         """``n`` images, uniformly with replacement."""
