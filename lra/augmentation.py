@@ -1,0 +1,104 @@
+"""Random changes of images that leave their class: differentiable, one draw per image, in any float or byte tensor.
+
+Random numbers come from torch's CPU generator, so that every device sees the same ones. Images are in [0, 1], where
+the border that a shift brings in is black, as it is when a stored picture is padded and cropped.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from lra.options import Options
+
+Augmentation = Callable[[Tensor], Tensor]
+"""Images (n, C, H, W) -> as many images of the same size."""
+
+
+def shifted(images: Tensor, reach: int) -> Tensor:
+    """Each image padded with black by ``reach`` and cropped at random to its size: moved by up to ``reach`` pixels."""
+    if not reach:
+        return images
+    n, _, height, width = images.shape
+    corner = torch.randint(2 * reach + 1, (2, n, 1)).to(images.device)
+    rows = (corner[0] + torch.arange(height, device=images.device))[:, :, None]
+    columns = (corner[1] + torch.arange(width, device=images.device))[:, None, :]
+    padded = F.pad(images, (reach, reach, reach, reach)).permute(0, 2, 3, 1)
+    which = torch.arange(n, device=images.device)[:, None, None]
+    return padded[which, rows, columns].permute(0, 3, 1, 2).contiguous()
+
+
+def flipped(images: Tensor) -> Tensor:
+    """Each image mirrored left to right with probability one half."""
+    chosen = (torch.rand(len(images), 1, 1, 1) < 0.5).to(images.device)
+    return torch.where(chosen, images.flip(3), images)
+
+
+def zoomed(images: Tensor, smallest: float = 0.25) -> Tensor:
+    """A random part of each image, enlarged to its size: ``smallest`` to all of the area, sides 3:4 to 4:3.
+
+    The "random resized crop" of CMI's local views, bilinear.
+    """
+    n = len(images)
+    area = smallest + (1 - smallest) * torch.rand(n)
+    ratio = torch.exp((torch.rand(n) * 2 - 1) * torch.log(torch.tensor(4 / 3)))
+    sides = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp_max(1)
+    offset = (torch.rand(n, 2) * 2 - 1) * (1 - sides)
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = sides[:, 0], sides[:, 1], offset
+    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def rolled(images: Tensor, reach: int) -> Tensor:
+    """All images moved by one and the same random offset of up to ``reach`` pixels, coming in again opposite."""
+    offsets = torch.randint(-reach, reach + 1, (2,)).tolist()
+    return images.roll(offsets, dims=(2, 3))
+
+
+def flipped_together(images: Tensor) -> Tensor:
+    """All images mirrored left to right, or none."""
+    return images.flip(3) if torch.rand(()) < 0.5 else images
+
+
+class AugmentationOptions(Options):
+    """How stored and synthetic images are shaken before a network sees them."""
+
+    shift: Annotated[int, Field(ge=0)] | None = None
+    """Largest shift in pixels; an eighth of the side if not given (4 at 32 pixels, as published)."""
+    flip: bool = True
+    """Mirror half of the images; not for digits and letters."""
+
+    def reach(self, side: int) -> int:
+        """The largest shift for images of this side."""
+        return side // 8 if self.shift is None else self.shift
+
+    def crop_and_flip(self) -> Augmentation:
+        """Shift and flip, each image on its own: the training augmentation of every pool method."""
+
+        def augment(images: Tensor) -> Tensor:
+            moved = shifted(images, self.reach(images.shape[-1]))
+            return flipped(moved) if self.flip else moved
+
+        return augment
+
+    def jitter(self) -> Augmentation:
+        """Roll and flip the batch as one: DeepInversion's jitter."""
+
+        def augment(images: Tensor) -> Tensor:
+            moved = rolled(images, self.reach(images.shape[-1]))
+            return flipped_together(moved) if self.flip else moved
+
+        return augment
+
+    def local_view(self) -> Augmentation:
+        """Enlarge a part and flip: CMI's local views."""
+        return lambda images: flipped(zoomed(images)) if self.flip else zoomed(images)
+
+
+def views(images: Tensor, augment: Augmentation, count: int) -> Tensor:
+    """``count`` independent augmentations of every image, one set after another: (count·n, C, H, W)."""
+    return torch.cat([augment(images) for _ in range(count)])

@@ -1,0 +1,172 @@
+"""Losses on how samples relate to one another rather than on each by itself: triplets, channels, cross views.
+
+Pure functions and small modules of feature tensors, for synthesis and for the student alike. Degenerate batches
+(one class, no two of a class) give a zero that can be differentiated, never NaN.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lra.features import pooled
+
+
+class Triplets(NamedTuple):
+    """Which samples to compare: each (t,) indices into the batch."""
+
+    anchors: Tensor
+    positives: Tensor
+    negatives: Tensor
+    fallback: Tensor
+    """Share of the anchors, in [0, 1], without a negative in the window, so that theirs were drawn uniformly."""
+
+
+@dataclass(frozen=True)
+class TripletSampler:
+    """Every ordered pair of a class as anchor and positive, and one distance-weighted negative for each.
+
+    On unit vectors, negatives are drawn with the inverse of the density of their distance on the sphere (Wu et al.,
+    ICCV 2017), so that all distances come about equally often, within a window of distances. RGAL's *focal* sampler
+    has the window (0.5, 1.0), its default one takes all up to 1.4 and treats the nearer than 0.5 as at 0.5.
+
+    Attributes:
+        low, high: the window; an anchor with no negative inside draws from all of its negatives.
+        floor: distances are taken to be at least this.
+    """
+
+    low: float = 0.0
+    high: float = 1.4
+    floor: float = 0.5
+
+    @torch.no_grad()
+    def __call__(self, vectors: Tensor, labels: Tensor) -> Triplets:
+        """Sample for vectors (n, d), which need not be of unit length, and labels (n,)."""
+        same = labels[:, None] == labels
+        usable = ((same.sum(dim=1) > 1) & (~same).any(dim=1)).nonzero().flatten()
+        pairs = same.clone().fill_diagonal_(False)[usable]
+        rows, positives = pairs.nonzero(as_tuple=True)
+        if not len(rows):
+            none = labels.new_empty(0, dtype=torch.long)
+            return Triplets(none, none, none, vectors.new_zeros(()))
+        weights, empty = self._weights(vectors, ~same)
+        drawn = torch.multinomial(weights[usable].cpu(), int(pairs.sum(dim=1).max()), replacement=True)
+        # The r-th positive of an anchor takes the anchor's r-th draw.
+        rank = pairs.cumsum(dim=1)[rows, positives] - 1
+        negatives = drawn.to(labels.device)[rows, rank]
+        return Triplets(usable[rows], positives, negatives, empty[usable].to(vectors.dtype).mean())
+
+    def _weights(self, vectors: Tensor, different: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (n, n) of negatives, and which anchors (n,) had none in the window."""
+        unit = F.normalize(vectors, dim=1)
+        # At a distance of exactly 2 the density's logarithm is infinite.
+        distance = (2 - 2 * unit @ unit.T).clamp_min(0).sqrt().clamp(max(self.floor, 1e-6), 2 - 1e-3)
+        n = vectors.shape[1]
+        log_weights = (2 - n) * distance.log() - (n - 3) / 2 * torch.log1p(-(distance**2) / 4)
+        inside = different & (distance > self.low) & (distance < self.high)
+        empty = ~inside.any(dim=1)
+        allowed = torch.where(empty[:, None], different, inside)
+        log_weights = torch.where(empty[:, None], torch.zeros_like(log_weights), log_weights)
+        # Rows of samples without any negative are never drawn from.
+        return log_weights.masked_fill(~allowed, -torch.inf).softmax(dim=1).nan_to_num(0.0), empty
+
+
+FOCAL = TripletSampler(low=0.5, high=1.0, floor=0.0)
+"""RGAL's focal sampler ("balanced sampling" in its release)."""
+
+
+def triplet_loss(maps: Sequence[Tensor], triplets: Triplets, margin: float = 0.2, swap: bool = False) -> Tensor:
+    """Mean over triplets, summed over layers, of [‖e_i - e_p‖ - ‖e_i - e_n‖ + margin]₊ (RGAL, IJCV 2024).
+
+    Args:
+        maps: for each layer features (n, d) or maps (n, d, h, w), which are averaged over pixels; then scaled to
+            unit length.
+        triplets: whom to compare.
+        margin: of the hinge.
+        swap: exchange positive and negative: push one class apart and different classes together, which is what
+            synthesis is to do against the student (the release forgets to).
+
+    Returns:
+        ≥ 0; zero, with a graph, where there are no triplets.
+    """
+    loss = torch.stack([layer.sum() * 0 for layer in maps]).sum()
+    if not len(triplets.anchors):
+        return loss
+    near, far = (triplets.negatives, triplets.positives) if swap else (triplets.positives, triplets.negatives)
+    for layer in maps:
+        e = F.normalize(pooled(layer), dim=1)
+        loss = loss + F.triplet_margin_loss(e[triplets.anchors], e[near], e[far], margin)
+    return loss
+
+
+class ChannelDistillation(nn.Module):
+    """Student maps made to have the teacher's channel averages, through a learnt 1x1 convolution per stage (RGAL).
+
+    Args:
+        student_channels, teacher_channels: of each stage.
+    """
+
+    def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int]):
+        super().__init__()
+        pairs = zip(student_channels, teacher_channels, strict=True)
+        self.adapters = nn.ModuleList(nn.Conv2d(s, t, 1) for s, t in pairs)
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Sum over stages of the mean squared difference of pixel averages; maps (n, c, h, w) of any sizes."""
+        losses = [F.mse_loss(pooled(a), pooled(t)) for a, t in zip(self.adapted(student), teacher, strict=True)]
+        return torch.stack(losses).sum()
+
+    def adapted(self, student: Sequence[Tensor]) -> list[Tensor]:
+        """The student's maps with the teacher's numbers of channels."""
+        return [adapter(s) for adapter, s in zip(self.adapters, student, strict=True)]
+
+
+def gram_masked(adapted: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Squared difference of maps, most where the teacher's channel correlates least with the others (RGAL, off there).
+
+    A channel's weight is 1 - (a - min a)/(max a - min a) + 0.001 with a the row sums of each sample's Gram matrix and
+    extremes over the batch.
+
+    Args:
+        adapted: for each stage the student's maps (n, c, h, w) with the teacher's channels.
+        teacher: the teacher's, of the same sizes.
+
+    Returns:
+        Mean over entries, summed over stages, ≥ 0.
+
+    Raises:
+        ValueError: if a stage's maps differ in size.
+    """
+    losses = []
+    for s, t in zip(adapted, teacher, strict=True):
+        if s.shape != t.shape:
+            raise ValueError(
+                f"gram needs maps of equal sizes; the student's {tuple(s.shape)}, the teacher's {tuple(t.shape)}"
+            )
+        flat = t.flatten(2)
+        correlation = torch.einsum("bcp,bp->bc", flat, flat.sum(dim=1))
+        spread = (correlation.max() - correlation.min()).clamp_min(1e-12)
+        weight = 1 - (correlation - correlation.min()) / spread + 1e-3
+        losses.append(((s - t) ** 2 * weight[:, :, None, None]).mean())
+    return torch.stack(losses).sum()
+
+
+def cross_view_nce(local: Tensor, whole: Tensor, current: int, temperature: float) -> Tensor:
+    """Each image's local view is to be most like its own global view (CMI, IJCAI 2021, eq. 7).
+
+    Args:
+        local: (n, d) unit vectors of local views, the ``current`` batch first, banked ones after it.
+        whole: (n, d) unit vectors of the same images' global views; no gradient flows into them.
+        current: images of the current batch, 1 ≤ current ≤ n.
+        temperature: τ.
+
+    Returns:
+        Mean of -log softmax over all global views for the current images, plus the mean for banked ones if any.
+    """
+    scores = local @ whole.detach().T / temperature
+    losses = F.cross_entropy(scores, torch.arange(len(scores), device=scores.device), reduction="none")
+    fresh, banked = losses[:current].mean(), losses[current:]
+    return fresh + banked.mean() if len(banked) else fresh
