@@ -22,7 +22,7 @@ from lra.strategies.checkpoint import Stateful
 from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience
 from lra.strategies.lra import LRA, LRAOptions
 from lra.strategies.method import Method, Setup
-from lra.strategies.methods import METHODS
+from lra.strategies.methods import METHODS, fitted
 from lra.strategies.metrics import (
     GradientAlignment,
     Measure,
@@ -36,7 +36,7 @@ from lra.strategies.retention import REPLAYS
 from lra.strategies.schedule import ScheduleByEpoch
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
-from lra.teacher import Teacher
+from lra.teacher import Teacher, UnfitTeacher
 
 
 @dataclass
@@ -98,20 +98,21 @@ def prepare(
         schedule.experiences_per_epoch,
     )
     student = _student(config, problem)
-    method = METHODS[config.method]
-    source: Method = method(setup, method.Options.model_validate(config.synthesis))
-    synthesizer = source.synthesizer()
+    source = _method(config, setup)
+    try:
+        objective, synthesizer, clocks = source.objective(student), source.synthesizer(), source.plugins()
+    except ValueError as error:
+        raise UsageError(f"method {config.method!r}: {error}") from None
     stream = SynthesisStream(
         synthesizer, teacher, experiences, schedule.steps_per_experience, schedule.batch_size, last
     )
     optimiser = torch.optim.SGD(
-        student.parameters(),
+        [*student.parameters(), *objective.parameters()],
         lr=config.student.lr,
         momentum=config.student.momentum,
         weight_decay=config.student.weight_decay,
     )
-    plugins = [*_retention(config, setup), *source.plugins(), *_schedule(config, optimiser, experiences)]
-    objective = source.objective()
+    plugins = [*_retention(config, setup), *clocks, *_schedule(config, optimiser, experiences)]
     measures = _measures(config, setup, stream, objective)
     every = schedule.experiences_per_epoch * config.evaluation.every
     recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
@@ -125,7 +126,9 @@ def prepare(
         evaluator=QuietEvaluation(*measures, loggers=[*(loggers or []), recorder], collect_all=False),
         device=device,
     )
-    stateful = [part for part in [*plugins, cadence, *measures, recorder] if hasattr(part, "load_state_dict")]
+    stateful = [
+        part for part in [*plugins, objective, cadence, *measures, recorder] if hasattr(part, "load_state_dict")
+    ]
     return Experiment(
         config,
         strategy,
@@ -142,6 +145,14 @@ def _student(config: RunConfig, problem: Problem) -> nn.Module:
     except ValueError as error:
         raise UsageError(f"student.network: {error}") from None
     return Normalized(network, problem.mean, problem.std).to(problem.device)
+
+
+def _method(config: RunConfig, setup: Setup) -> Method:
+    options = METHODS[config.method].Options.model_validate(config.synthesis)
+    try:
+        return fitted(config.method, setup, options)
+    except UnfitTeacher as error:
+        raise UsageError(str(error)) from None
 
 
 def _retention(config: RunConfig, setup: Setup) -> list[BasePlugin[Any]]:

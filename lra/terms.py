@@ -41,14 +41,14 @@ class Term(ABC):
     def __call__(self, view: View) -> Tensor:
         """The raw scalar, to be minimised."""
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027
         """Take note that the synthesis of an experience is over; the few terms with a memory do something here."""
 
     def state_dict(self) -> State:
         """What the term remembers between experiences; most remember nothing."""
         return {}
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: State) -> None:  # noqa: B027
         """Take up a state of `state_dict`."""
 
 

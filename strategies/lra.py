@@ -20,6 +20,7 @@ from avalanche.core import SupervisedPlugin
 from pydantic import Field
 
 from lra.meta import InnerSGD, LookAhead, carry, lookahead
+from lra.objective import gradients_beside
 from lra.options import NonNegative, Options, Positive
 from lra.strategies.replay import Replay
 from lra.strategies.strategy import DataFreeDistillation
@@ -86,12 +87,17 @@ class LRA(SupervisedPlugin, supports_distributed=False):
             acquisition = strategy.loss
             if joint is not None:
                 acquisition = strategy.objective(look.student(strategy.acquired.images), strategy.acquired)
+            extra = list(strategy.objective.parameters())
+            beside = gradients_beside(acquisition, extra)
             look.advance(acquisition)
             retention = strategy.objective(look.ahead(strategy.replayed.images), strategy.replayed)
+            kept = gradients_beside(retention, extra)
             gradients = look.gradient(retention, self.options.weight, acquisition=joint is None)
         value = self.options.weight * retention.detach() + (acquisition.detach() if joint is None else 0)
         parameters = [p for p in strategy.model.parameters() if p.requires_grad]
-        meta = carry(value, parameters, gradients)
+        new = 1.0 if joint is None else 0.0
+        own = [new * a + self.options.weight * r for a, r in zip(beside, kept, strict=True)]
+        meta = carry(value, [*parameters, *extra], [*gradients, *own])
         strategy.loss = meta if joint is None else joint + meta
 
     def _lookahead(self, strategy: DataFreeDistillation) -> LookAhead:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from avalanche.core import SupervisedPlugin
+from torch import nn
 
 from lra import options
 from lra.distances import Distance
@@ -35,6 +36,9 @@ class Setup:
 class Method(ABC):
     """How samples are made, under a paper's name.
 
+    An experiment asks for `objective`, `synthesizer` and `plugins`, once each and in this order, so that a later
+    part may refer to an earlier one (a projection shared by both sides, a clock that moves a term's weight).
+
     Class attributes:
         name: as typed after ``--method``.
         paper: where it is published.
@@ -55,9 +59,19 @@ class Method(ABC):
     def synthesizer(self) -> Synthesizer:
         """The sample source with its losses and optimiser."""
 
-    def objective(self) -> Objective:
-        """What the student minimises."""
+    def objective(self, student: nn.Module) -> Objective:
+        """What ``student`` minimises.
+
+        What the objective learns itself (`Objective.parameters`) joins the student's optimiser: it gets the
+        gradient of the acquisition and retention losses at the weights these were taken at, and is no part of
+        the look-ahead.
+        """
         return Objective(self.setup.distance)
+
+    @property
+    def needs_batchnorm(self) -> bool:
+        """Whether these options ask for the teacher's BatchNorm statistics: a positive weight ``bn``."""
+        return getattr(self.options, "bn", 0) > 0
 
     def plugins(self) -> list[SupervisedPlugin]:
         """Plugins that belong to the method, such as a curriculum; most have none."""

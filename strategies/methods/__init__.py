@@ -1,7 +1,28 @@
 """The methods, one short file each: how samples are made. What the student keeps of them is another axis."""
 
-from lra.strategies.method import Method
+from typing import Any
+
+from lra.features import batchnorm_layers
+from lra.strategies.method import Method, Setup
 from lra.strategies.methods.predfkd import PreDFKD
+from lra.teacher import UnfitTeacher
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (PreDFKD,)}
 """Name to method, in the order they are listed."""
+
+
+def fitted(name: str, setup: Setup, options: Any) -> Method:
+    """The method ``name``, if its options can work with the teacher.
+
+    Raises:
+        UnfitTeacher: if they ask for BatchNorm statistics and the teacher has none, in one line that names the
+            methods that ask for none.
+    """
+    method = METHODS[name](setup, options)
+    if method.needs_batchnorm and not batchnorm_layers(setup.teacher):
+        others = [m.name for m in METHODS.values() if not m(setup, m.Options()).needs_batchnorm]
+        raise UnfitTeacher(
+            f"method {name!r} compares BatchNorm statistics and the teacher has no BatchNorm: choose a teacher with "
+            f"it (teacher.network), set synthesis.bn=0, or a method without: {', '.join(others)}"
+        )
+    return method
