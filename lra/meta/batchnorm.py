@@ -39,12 +39,14 @@ class BatchNorm(torch.autograd.Function):
         momentum: float,
         eps: float,
     ) -> Tensor:
+        """Normalise, scale and shift; moves the running statistics, if any."""
         y, mean, r = _forward(x, w, bias, running_mean, running_var, True, momentum, eps)
         ctx.save_for_backward(x, w, mean, r)
         return y
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Derive x, w and bias, by a function with derivatives of its own where a graph is asked for."""
         x, w, mean, r = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:3])
         if torch.is_grad_enabled():

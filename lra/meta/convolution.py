@@ -37,34 +37,38 @@ class Geometry:
     def backward(self, gradient: Tensor, x: Tensor, w: Tensor, needs: Sequence[bool]) -> Any:
         """X(gradient, w), W(gradient, x) and the bias gradient; None where not needed."""
         for_x: Tensor | None = None
-        if needs[0] and self._turns(gradient, w):
-            for_x = self._turned(gradient, w)
+        if self._narrow(gradient, w):
+            for_x = self._turned(gradient, w) if needs[0] else None
             needs = (False, *needs[1:])
+            if w.shape[0] % 16 == 0:
+                gradient, x = (t.contiguous(memory_format=torch.channels_last) for t in (gradient, x))
         if not any(needs):
             return for_x, None, None
         rest = (self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups)
         found = _backward(gradient, x, w, [w.shape[0]], *rest, list(needs))
         return (found[0] if for_x is None else for_x), *found[1:]
 
-    def _turns(self, gradient: Tensor, w: Tensor) -> bool:
-        """Whether X(ȳ, w) is faster as the convolution of ȳ with w turned around: oneDNN, few channels."""
+    def _narrow(self, gradient: Tensor, w: Tensor) -> bool:
+        """Whether oneDNN's kernel for X is at its worst, so that a convolution with w turned around is faster."""
         reach = [d * (k - 1) for d, k in zip(self.dilation, w.shape[2:], strict=True)]
         return (
             gradient.device.type == "cpu"
             and gradient.dtype == torch.float32
+            and gradient.dim() == 4
+            and gradient.is_contiguous()
             and w.shape[1] < 16
             and self.groups == 1
             and all(s == 1 for s in self.stride)
             and all(p <= r for p, r in zip(self.padding, reach, strict=True))
-            and gradient.is_contiguous()
         )
 
     def _turned(self, gradient: Tensor, w: Tensor) -> Tensor:
-        axes = range(2, w.dim())
-        padding = [d * (w.shape[i] - 1) - p for i, d, p in zip(axes, self.dilation, self.padding, strict=True)]
-        w = w.flip(*axes).transpose(0, 1).contiguous()
-        none = [0] * len(padding)
-        return torch.convolution(gradient, w, None, self.stride, padding, self.dilation, False, none, 1)
+        reach = [d * (k - 1) for d, k in zip(self.dilation, w.shape[2:], strict=True)]
+        padding = [r - p for r, p in zip(reach, self.padding, strict=True)]
+        turned = w.flip(2, 3).transpose(0, 1).contiguous()
+        return torch.convolution(
+            gradient, turned, None, self.stride, padding, self.dilation, False, [0, 0], self.groups
+        )
 
 
 class Convolution(torch.autograd.Function):
@@ -72,12 +76,14 @@ class Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+        """Compute x * w + bias."""
         ctx.geometry = geometry
         ctx.save_for_backward(x, w)
         return geometry.forward(x, w, bias)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Derive x, w and bias, by a function with derivatives of its own where a graph is asked for."""
         x, w = ctx.saved_tensors
         needs = tuple(ctx.needs_input_grad[:3])
         if torch.is_grad_enabled():

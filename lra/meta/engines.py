@@ -61,7 +61,7 @@ class LeanEngine(Engine):
 
     def student(self, *args: Any, **kwargs: Any) -> Any:
         """The student as it is; under buffer policy ``none`` on cloned buffers."""
-        with differentiable(self.settings):
+        with differentiable(self.settings, self.settings.order):
             if not self._buffers:
                 return self.module(*args, **kwargs)
             return functional_call(self.module, self._buffers, args, kwargs)
@@ -82,7 +82,8 @@ class LeanEngine(Engine):
             own = self.settings.batchnorm == "both"
             self._ahead_buffers = {} if own else self._buffers or clones(self.module)
         state = {**dict(zip(self.names, self.there, strict=True)), **self._ahead_buffers}
-        with running_statistics(self.module, self.settings.ahead_statistics == "running"):
+        running = self.settings.ahead_statistics == "running"
+        with differentiable(self.settings, 1), running_statistics(self.module, running):
             return functional_call(self.module, state, args, kwargs)
 
 
@@ -106,7 +107,7 @@ class HigherEngine(Engine):
 
     def student(self, *args: Any, **kwargs: Any) -> Any:
         """The patched module at θ."""
-        with differentiable(self.settings):
+        with differentiable(self.settings, self.settings.order):
             output = self._patched(*args, params=self._start, **kwargs)
         self._keep_buffers(self.settings.batchnorm != "none")
         return output
@@ -136,7 +137,8 @@ class HigherEngine(Engine):
 
     def ahead(self, *args: Any, **kwargs: Any) -> Any:
         """The patched module at θ'."""
-        with running_statistics(self._patched, self.settings.ahead_statistics == "running"):
+        running = self.settings.ahead_statistics == "running"
+        with differentiable(self.settings, 1), running_statistics(self._patched, running):
             output = self._patched(*args, params=self._moved, **kwargs)
         self._keep_buffers(self.settings.batchnorm == "both")
         return output

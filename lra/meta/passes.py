@@ -35,11 +35,12 @@ def running_statistics(module: nn.Module, active: bool) -> Iterator[None]:
 
 
 @contextmanager
-def differentiable(settings: Settings) -> Iterator[None]:
-    """Under order 2, forward passes made while this is open can be differentiated twice."""
+def differentiable(settings: Settings, times: int) -> Iterator[None]:
+    """Forward passes made while this is open can be differentiated ``times`` times, fast."""
     with ExitStack() as stack:
-        if settings.order == 2:
+        if times == 2:
             # The other attention kernels have no second derivative.
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            stack.enter_context(closed_form(settings.rules))
+        if settings.rules:
+            stack.enter_context(closed_form(times))
         yield

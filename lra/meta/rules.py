@@ -78,6 +78,10 @@ def _batch_norm(
     return BatchNorm.apply(input, weight, bias, running_mean, running_var, momentum, eps)
 
 
+def _image(args: Any, kwargs: Any) -> Tensor:
+    return args[0] if args else kwargs["input"]
+
+
 def _relu(input: Tensor, inplace: bool = False) -> Tensor | None:
     if not _plain(input) or (inplace and (input.is_leaf or input._is_view())):
         return None
@@ -123,12 +127,16 @@ _RULES: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
 
 
 class _ClosedForm(TorchFunctionMode):
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self._times = times
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.Tensor.view:
             return _view(*args, **kwargs)
         rule = _RULES.get(func)
-        if rule is not None:
+        if rule is not None and (self._times == 2 or _image(args, kwargs).device.type == "cpu"):
             found = rule(*args, **kwargs)
             if found is not None:
                 return found
@@ -136,16 +144,14 @@ class _ClosedForm(TorchFunctionMode):
 
 
 @contextmanager
-def closed_form(active: bool = True) -> Iterator[None]:
-    """Give convolution and training-mode batch norm their closed-form second derivatives while open.
+def closed_form(times: int = 2) -> Iterator[None]:
+    """Run convolution, training-mode batch norm, ReLU and max-pooling by closed-form rules while open.
 
-    Values and all derivatives up to the second are PyTorch's, to rounding; a third raises.
+    Values and derivatives up to the second are PyTorch's, to rounding; a third raises. On a CPU the first derivative
+    is faster too (channels-last images inside, better kernels for few channels); elsewhere only the second gains.
 
     Args:
-        active: False makes this a no-op.
+        times: how often what runs is going to be differentiated, 1 or 2.
     """
-    if not active:
-        yield
-        return
-    with _ClosedForm():
+    with _ClosedForm(times):
         yield

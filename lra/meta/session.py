@@ -163,7 +163,7 @@ class LookAhead:
         buffers = clones(self._module)
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            with differentiable(self.settings):
+            with differentiable(self.settings, 2):
                 return functional_call(self._module, buffers, args, kwargs)
 
         gradients = torch.autograd.grad(self._curvature(forward), engine.theta, create_graph=True, allow_unused=True)
