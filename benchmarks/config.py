@@ -160,7 +160,7 @@ def checked(tree: Tree) -> RunConfig:
     Raises:
         UsageError: as `resolve`.
     """
-    sections = {"data": {}, "teacher": {}, "student": {}, "meta": {}, "schedule": {}, "evaluation": {}}
+    sections: Tree = {"data": {}, "teacher": {}, "student": {}, "meta": {}, "schedule": {}, "evaluation": {}}
     method = METHODS[tree["method"]]
     replay = dict(tree.get("replay", {}))
     name = replay.pop("name", "none")

@@ -46,7 +46,8 @@ def restore(
     """
     strategy.model.load_state_dict(state["student"])
     strategy.optimizer.load_state_dict(state["optimizer"])
-    vars(strategy.clock).update(state["clock"])
+    for name, value in state["clock"].items():
+        setattr(strategy.clock, name, value)
     stream.synthesizer.load_state_dict(state["synthesizer"])
     stream.position = state["position"]
     stream.teacher.queries = state["queries"]

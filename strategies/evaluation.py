@@ -62,7 +62,7 @@ def _overridden(listener: type, callback: str) -> bool:
     return not any(getattr(listener, callback) is getattr(base, callback, None) for base in empty)
 
 
-class EvaluationCadence(SupervisedPlugin, supports_distributed=False):
+class EvaluationCadence(SupervisedPlugin):
     """Evaluates the student every so many experiences and at the end; the last of a user's plugins.
 
     Avalanche's ``eval_every`` cannot be thinned below one evaluation per experience.

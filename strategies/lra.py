@@ -51,7 +51,7 @@ class LRAOptions(Options):
     """Divide the inner gradient by its norm."""
 
 
-class LRA(SupervisedPlugin, supports_distributed=False):
+class LRA(SupervisedPlugin):
     """Replaces a student step's gradient by that of the objective above; comes after the replay plugin.
 
     ``strategy.loss`` becomes a scalar that carries exactly that gradient, so that other plugins may still add

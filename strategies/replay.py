@@ -17,7 +17,7 @@ from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation
 
 
-class Replay(SupervisedPlugin, ABC, supports_distributed=False):
+class Replay(SupervisedPlugin, ABC):
     """Brings replayed samples to every student step.
 
     Args:

@@ -85,10 +85,9 @@ class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
         problem = setup.problem
         width, latent = sized_for(problem.image)
         width, latent = self.width or width, self.latent or latent
-        sizes = {"mean": problem.mean, "std": problem.std, "width": width}
         memory = MemoryGenerator(
-            memory_generator(latent, problem.image, **sizes).to(problem.device),
-            Encoder(latent, problem.image, **sizes).to(problem.device),
+            memory_generator(latent, problem.image, mean=problem.mean, std=problem.std, width=width).to(problem.device),
+            Encoder(latent, problem.image, mean=problem.mean, std=problem.std, width=width).to(problem.device),
             setup.teacher,
             latent,
             self,

@@ -7,7 +7,7 @@ from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation
 
 
-class ScheduleByEpoch(SupervisedPlugin, supports_distributed=False):
+class ScheduleByEpoch(SupervisedPlugin):
     """Steps a torch scheduler once every so many experiences; Avalanche's own resets the rate at each one.
 
     Args:

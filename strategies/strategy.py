@@ -41,6 +41,8 @@ class DataFreeDistillation(SupervisedTemplate):
         forward_model: what the forward pass goes through; a plugin may lend a functional copy of the student.
     """
 
+    dataloader: Iterable[Any]
+
     def __init__(
         self,
         *,
@@ -109,7 +111,7 @@ class DataFreeDistillation(SupervisedTemplate):
         if tensors is None:
             super().make_eval_dataloader(**kwargs)
         else:
-            self.dataloader = _Slices(*tensors, size=self.eval_mb_size)
+            self.dataloader = _Slices(tensors[0], tensors[1], self.eval_mb_size)
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
         """Leave model and optimiser alone on synthesis experiences, which bring no new classes."""

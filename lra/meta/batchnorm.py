@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lra.meta.graphs import require_last_derivative
+
 _forward = torch.ops.aten.native_batch_norm.default
 _backward = torch.ops.aten.native_batch_norm_backward.default
 
@@ -66,8 +68,8 @@ class _BatchNormBackward(torch.autograd.Function):
         return for_x, for_w, for_bias
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, a: Tensor | None, p: Tensor | None, q: Tensor | None) -> tuple[Tensor | None, ...]:
+        require_last_derivative()
         gradient, x, w, mean, r, for_w, for_bias = ctx.saved_tensors
         shape = [1, -1] + [1] * (x.dim() - 2)
         n = x.numel() // x.shape[1]

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lra.meta.graphs import require_last_derivative
+
 _backward = torch.ops.aten.convolution_backward.default
 
 
@@ -100,8 +102,8 @@ class _ConvolutionBackward(torch.autograd.Function):
         return geometry.backward(gradient, x, w, needs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, a: Tensor | None, p: Tensor | None, q: Tensor | None) -> tuple[Tensor | None, ...]:
+        require_last_derivative()
         gradient, x, w = ctx.saved_tensors
         needs_gradient, needs_x, needs_w = ctx.needs_input_grad[:3]
         out: Tensor | None = None

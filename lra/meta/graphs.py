@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from lra.meta.errors import MetaStepError
@@ -32,3 +33,14 @@ def require_twice_differentiable(tensors: Sequence[Tensor | None]) -> None:
             if following is not None and following not in seen:
                 seen.add(following)
                 pending.append(following)
+
+
+def require_last_derivative() -> None:
+    """Refuse to be differentiated once more; for the second derivatives of the closed-form rules.
+
+    Raises:
+        MetaStepError: a graph of the second derivative is being built.
+    """
+    # once_differentiable would let torch.autograd.grad drop terms: see require_twice_differentiable.
+    if torch.is_grad_enabled():
+        raise MetaStepError("closed-form rules have no third derivative; run the student without closed_form()")

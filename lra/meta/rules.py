@@ -19,15 +19,15 @@ from lra.meta.convolution import Convolution, Geometry
 
 
 def _plain(*tensors: Tensor | None) -> bool:
-    """Whether the rules may handle these: ordinary dense floating tensors, one dtype, no autocast."""
+    """Whether the rules may handle these: ordinary dense tensors of one dtype, some part of a graph."""
     present = [tensor for tensor in tensors if tensor is not None]
     first = present[0]
     return (
         all(type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == first.dtype for tensor in present)
-        and first.is_floating_point()
+        and first.dtype in (torch.float32, torch.float64)
         and first.layout is torch.strided
         and first.device.type in ("cpu", "cuda")
-        and not torch.is_autocast_enabled(first.device.type)
+        and torch.is_grad_enabled()
         and any(tensor.requires_grad for tensor in present)
     )
 
@@ -52,6 +52,8 @@ def _convolution(axes: int) -> Callable[..., Tensor | None]:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor | None:
+        if torch.is_autocast_enabled(input.device.type):
+            return None
         if isinstance(padding, str) or input.dim() != axes + 2 or not _plain(input, weight, bias):
             return None
         if _better_channels_last(input, weight, groups):
