@@ -17,14 +17,17 @@ from lra.meta.batchnorm import BatchNorm
 from lra.meta.choices import InPlaceReLU, MaxPool, ReLU
 from lra.meta.convolution import Convolution, Geometry
 
+_FULL = (torch.float32, torch.float64)
+_ANY = (*_FULL, torch.float16, torch.bfloat16)
 
-def _plain(*tensors: Tensor | None) -> bool:
+
+def _plain(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = _FULL) -> bool:
     """Whether the rules may handle these: ordinary dense tensors of one dtype, some part of a graph."""
     present = [tensor for tensor in tensors if tensor is not None]
     first = present[0]
     return (
         all(type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == first.dtype for tensor in present)
-        and first.dtype in (torch.float32, torch.float64)
+        and first.dtype in dtypes
         and first.layout is torch.strided
         and first.device.type in ("cpu", "cuda")
         and torch.is_grad_enabled()
@@ -52,9 +55,12 @@ def _convolution(axes: int) -> Callable[..., Tensor | None]:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor | None:
-        if torch.is_autocast_enabled(input.device.type):
+        if isinstance(padding, str) or input.dim() != axes + 2:
             return None
-        if isinstance(padding, str) or input.dim() != axes + 2 or not _plain(input, weight, bias):
+        if torch.is_autocast_enabled(input.device.type):
+            dtype = torch.get_autocast_dtype(input.device.type)
+            input, weight, bias = input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        if not _plain(input, weight, bias, dtypes=_ANY):
             return None
         if _better_channels_last(input, weight, groups):
             input = input.contiguous(memory_format=torch.channels_last)
