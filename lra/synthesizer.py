@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,28 @@ from lra.terms import Term, TermValue, total
 from lra.view import View
 
 
+class FiniteBatch(NamedTuple):
+    """The images of an experience that has only so many."""
+
+    images: Tensor
+    """(n, C, H, W) uint8."""
+    labels: Tensor
+    """(n,) int64: the classes they were asked to be."""
+
+
 class Synthesizer(ABC):
     """Owns a source of samples and how it is updated; one `step` opens one experience.
+
+    Args:
+        terms: what an update minimises.
 
     Attributes:
         generator_steps: updates of the source's parameters so far.
         images_generated: images made so far, for synthesis and for the student.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, terms: Sequence[Term] = ()) -> None:
+        self.terms = list(terms)
         self.generator_steps = 0
         self.images_generated = 0
 
@@ -37,6 +50,22 @@ class Synthesizer(ABC):
     @abstractmethod
     def peek(self, n: int) -> Tensor:
         """Like `draw`, but leaves no trace: not in random states, nor buffers, nor counters."""
+
+    def batch(self) -> FiniteBatch | None:
+        """All there is of the open experience, if it is a finite batch; ``None`` from a source without end."""
+        return None
+
+    def shown(self, images: Tensor) -> Tensor:
+        """Float images in [0, 1] as the student is to see stored ones (n, C, H, W) uint8; augmented, maybe.
+
+        A source that shows each image ``views`` times returns (views·n, C, H, W).
+        """
+        return images.float() / 255
+
+    @property
+    def views(self) -> int:
+        """How often `shown` shows each image."""
+        return 1
 
     @abstractmethod
     def state_dict(self) -> State:
@@ -69,6 +98,7 @@ class OnlineGenerator(Synthesizer):
         steps: generator steps per experience.
         student_mode: how the student answers during synthesis; "train" uses batch statistics and lets its
             running ones absorb the batch, as PRE-DFKD's release does.
+        clip: largest norm of the generator's gradient, if any.
         sampling_mode: the generator's mode when it draws for the student: "train" normalises by the batch (and
             moves the running statistics), "eval" by running statistics.
     """
@@ -84,17 +114,18 @@ class OnlineGenerator(Synthesizer):
         steps: int = 1,
         student_mode: Literal["eval", "train"] = "eval",
         sampling_mode: Literal["eval", "train"] = "eval",
+        clip: float | None = None,
     ):
-        super().__init__()
+        super().__init__(terms)
         self.generator = generator
         self.optimiser = optimiser
-        self.terms = list(terms)
         self.teacher = teacher
         self.latent = latent
         self.batch_size = batch_size
         self.steps = steps
         self.student_mode = student_mode
         self.sampling_mode = sampling_mode
+        self.clip = clip
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
         """``steps`` optimiser steps, each on fresh latents."""
@@ -106,7 +137,11 @@ class OnlineGenerator(Synthesizer):
             loss, values = total(self.terms, view)
             self.optimiser.zero_grad()
             loss.backward()
+            if self.clip is not None:
+                nn.utils.clip_grad_norm_(self.generator.parameters(), self.clip)
             self.optimiser.step()
+            for term in self.terms:
+                term.learn()
         for term in self.terms:
             term.settle()
         self.generator_steps += self.steps
@@ -148,3 +183,25 @@ class OnlineGenerator(Synthesizer):
         for term, saved in zip(self.terms, state["terms"], strict=True):
             term.load_state_dict(saved)
         self.load_counters(state)
+
+
+class SharedLatents(OnlineGenerator):
+    """An online generator whose latents are drawn once per experience: for its own steps and for the student's.
+
+    The student sees the images of those very latents, made by the generator as it is after its steps (ZSKT as
+    released). Draws beyond the batch size are fresh.
+    """
+
+    _shared: Tensor | None = None
+
+    def step(self, student: nn.Module) -> dict[str, TermValue]:
+        """As `OnlineGenerator.step`, on new latents for the experience."""
+        self._shared = super().latents(self.batch_size)
+        return super().step(student)
+
+    def latents(self, n: int) -> Tensor:
+        """(n, z): the experience's."""
+        if self._shared is None:
+            return super().latents(n)
+        more = [super().latents(n - self.batch_size)] if n > self.batch_size else []
+        return torch.cat([self._shared[:n], *more])

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,15 +32,23 @@ class Term(ABC):
     """
 
     name: ClassVar[str]
-    needs: ClassVar[frozenset[Quantity]] = frozenset()
+    needs: frozenset[Quantity] = frozenset()
     """What the networks' passes must collect for it."""
 
     def __init__(self, weight: float):
         self.weight = weight
+        self.notes: dict[str, Tensor] = {}
+        """Scalars worth recording beside the last value, detached, by name."""
 
     @abstractmethod
     def __call__(self, view: View) -> Tensor:
         """The raw scalar, to be minimised."""
+
+    def learn(self) -> None:  # noqa: B027
+        """Update what the term learns itself: the gradient of the whole loss has just been computed."""
+
+    def keep(self) -> None:  # noqa: B027
+        """Take note that the images of the last value are those to be kept, as it stands."""
 
     def settle(self) -> None:  # noqa: B027
         """Take note that the synthesis of an experience is over; the few terms with a memory do something here."""
@@ -53,7 +62,7 @@ class Term(ABC):
 
 
 def total(terms: Sequence[Term], view: View) -> tuple[Tensor, dict[str, TermValue]]:
-    """The weighted sum of all terms with a weight, and each one's raw and weighted value by name."""
+    """The weighted sum of all terms with a weight, and each one's raw and weighted value and notes by name."""
     active = [term for term in terms if term.weight != 0]
     view.watching({quantity for term in active for quantity in term.needs})
     loss, values = view.images.new_zeros(()), {}
@@ -61,6 +70,7 @@ def total(terms: Sequence[Term], view: View) -> tuple[Tensor, dict[str, TermValu
         raw = term(view)
         loss = loss + term.weight * raw
         values[term.name] = TermValue(raw.detach(), term.weight * raw.detach())
+        values |= {f"{term.name}_{name}": TermValue(note, torch.zeros_like(note)) for name, note in term.notes.items()}
     return loss, values
 
 
