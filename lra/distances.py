@@ -35,15 +35,38 @@ def js(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     return 0.5 * ((log_p.exp() * (log_p - log_m)).sum(dim=1) + (log_q.exp() * (log_q - log_m)).sum(dim=1))
 
 
-def js_reference(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
-    """The "JS divergence" of the published PRE-DFKD and LRA code, as it is, per sample (n,).
+def js_reversed(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """The "JS divergence" of CMI, Fast, RGAL and the DFKD benchmark, as it is, per sample (n,).
 
-    KL runs from the mixture to the parts, every probability is clamped to [0.01, 0.99] after mixing, and
-    classes are averaged rather than summed: at K = 100 most entries give no gradient.
+    KL runs from the mixture to the parts and every probability is clamped to [0.01, 0.99] after mixing: it is not
+    bounded by ln 2, and has no gradient where it is clamped.
     """
     p, q = F.softmax(teacher / temperature, dim=1), F.softmax(student / temperature, dim=1)
     mixture = ((p + q) / 2).clamp(0.01, 0.99)
     p, q = p.clamp(0.01, 0.99), q.clamp(0.01, 0.99)
     to_teacher = mixture * (mixture.log() - p.log())
     to_student = mixture * (mixture.log() - q.log())
-    return 0.5 * (to_teacher + to_student).mean(dim=1)
+    return 0.5 * (to_teacher + to_student).sum(dim=1)
+
+
+def js_reference(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """The "JS divergence" of the published PRE-DFKD and LRA code, as it is, per sample (n,).
+
+    `js_reversed`, with classes averaged rather than summed: at K = 100 most entries give no gradient.
+    """
+    return js_reversed(student, teacher, temperature) / student.shape[1]
+
+
+def recovered(logits: Tensor) -> Tensor:
+    """Logits (n, K) as a black box gives them away: log-probabilities, centred per sample (DFME, CVPR 2021)."""
+    log_p = F.log_softmax(logits, dim=1)
+    return log_p - log_p.mean(dim=1, keepdim=True)
+
+
+def from_recovered(distance: Distance) -> Distance:
+    """``distance`` to a teacher of whom probabilities are known, but no logits."""
+
+    def measured(student: Tensor, teacher: Tensor) -> Tensor:
+        return distance(student, recovered(teacher))
+
+    return measured

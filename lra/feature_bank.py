@@ -25,6 +25,17 @@ class FeatureBank:
         """Rows held."""
         return min(self.pushed, self.capacity)
 
+    @property
+    def rows(self) -> Tensor:
+        """All rows held (m, d), in place: row p is the latest stored at a count of p modulo the capacity.
+
+        Raises:
+            IndexError: if nothing has been stored yet.
+        """
+        if self._rows is None:
+            raise IndexError("the feature bank is empty: add features before reading it")
+        return self._rows[: len(self)]
+
     @torch.no_grad()
     def add(self, rows: Tensor) -> None:
         """Store ``rows`` (n, d), the oldest making room.

@@ -147,10 +147,9 @@ class Adversarial(Term):
     Args:
         weight: factor in the sum.
         distance: of logits, per sample; the student's own objective, or another, but always said.
-        mask: ``"agree"`` counts only samples on which student and teacher name the same class, so that images
-            the student has lost are not pushed further. As it improves, more samples count.
+        mask: ``"agree"`` counts only samples on which student and teacher name the same class: more as it improves.
         over: with a mask, divide by ``"all"`` samples, as released, or by those ``"masked"`` in.
-        detach_teacher: take the teacher's answer as given, so that the gradient flows through the student alone.
+        detach_teacher: let the gradient flow through the student alone.
     """
 
     name = "adversarial"
@@ -187,7 +186,7 @@ class Disagreement(Term):
 
     Args:
         weight: factor in the sum.
-        reference: use the released code's divergence (`lra.distances.js_reference`) instead of the true one.
+        reference: use the released `lra.distances.js_reference` instead of the true divergence.
         temperature: τ, 3 in every release.
     """
 

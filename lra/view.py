@@ -64,6 +64,10 @@ class View:
         self._wanted |= quantities
         return self
 
+    def elsewhere(self, images: Tensor) -> "View":
+        """The same networks, in the same modes, on other images."""
+        return View(images, self.teacher, self._student, student_mode=self._student_mode)
+
     @cached_property
     def _teacher_pass(self) -> tuple[Tensor, dict[str, Tap]]:
         network = self.teacher.network

@@ -1,0 +1,90 @@
+"""Clocks: what a method changes as time goes by, each a small plugin that a checkpoint carries."""
+
+from collections.abc import Callable
+
+from avalanche.core import SupervisedPlugin
+from torch import nn
+
+from lra.state import State
+from lra.strategies.strategy import DataFreeDistillation
+
+
+class Clock(SupervisedPlugin, supports_distributed=False):
+    """Tells ``assign`` a count: 0 at once, and each next one as it is reached.
+
+    Args:
+        assign: puts the value that belongs to a count in its place.
+    """
+
+    def __init__(self, assign: Callable[[int], None]):
+        super().__init__()
+        self.assign = assign
+        self.count = 0
+        assign(0)
+
+    def tick(self) -> None:
+        """One more."""
+        self.count += 1
+        self.assign(self.count)
+
+    def state_dict(self) -> State:
+        """The count."""
+        return {"count": self.count}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`, and assign what belongs to it."""
+        self.count = state["count"]
+        self.assign(self.count)
+
+
+class StepClock(Clock):
+    """Counts student steps."""
+
+    def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Another step is over."""
+        self.tick()
+
+
+class EpochClock(Clock):
+    """Counts completed epochs.
+
+    Args:
+        assign: see `Clock`.
+        experiences: experiences per epoch.
+    """
+
+    def __init__(self, assign: Callable[[int], None], experiences: int):
+        super().__init__(assign)
+        self.experiences = experiences
+        self.completed = 0
+
+    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Another experience is over, and with some an epoch."""
+        self.completed += 1
+        if self.completed % self.experiences == 0:
+            self.tick()
+
+    def state_dict(self) -> State:
+        """The count and the place in the epoch."""
+        return super().state_dict() | {"completed": self.completed}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        super().load_state_dict(state)
+        self.completed = state["completed"]
+
+
+class ClipGradient(SupervisedPlugin, supports_distributed=False):
+    """Bounds the norm of the student's gradient before each of its updates.
+
+    Args:
+        norm: the bound.
+    """
+
+    def __init__(self, norm: float):
+        super().__init__()
+        self.norm = norm
+
+    def before_update(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Scale the gradient down, if it is longer."""
+        nn.utils.clip_grad_norm_(strategy.model.parameters(), self.norm)
