@@ -34,6 +34,8 @@ class Term(ABC):
     name: ClassVar[str]
     needs: frozenset[Quantity] = frozenset()
     """What the networks' passes must collect for it."""
+    competitive: ClassVar[bool] = False
+    """Whether it plays against the student; such a term sits out a warm-up, before the student has learnt anything."""
 
     def __init__(self, weight: float):
         self.weight = weight
@@ -153,6 +155,7 @@ class Adversarial(Term):
     """
 
     name = "adversarial"
+    competitive = True
 
     def __init__(
         self,
@@ -191,6 +194,7 @@ class Disagreement(Term):
     """
 
     name = "disagreement"
+    competitive = True
 
     def __init__(self, weight: float, reference: bool = False, temperature: float = 3.0):
         super().__init__(weight)

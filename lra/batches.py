@@ -1,0 +1,178 @@
+"""Synthesis of one finite batch per experience: optimised against the teacher, kept as bytes, shown augmented."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lra.augmentation import Augmentation, AugmentationOptions, views
+from lra.labels import LabelPlan
+from lra.options import Count
+from lra.pool import Rounding, to_bytes
+from lra.preservation import untouched
+from lra.sources import Source
+from lra.state import State
+from lra.synthesizer import FiniteBatch, Synthesizer
+from lra.teacher import Teacher
+from lra.terms import Term, TermValue, total
+from lra.view import View
+
+
+class BatchOptions(AugmentationOptions):
+    """How batches are made and shown, for every method that optimises them."""
+
+    images: Count = 256
+    """Images made at a time."""
+    steps: Count = 200
+    """Gradient steps on each batch."""
+    rounds: Count = 1
+    """Batches per experience."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Batches before the student's first step, all of which the first experience brings; without the student."""
+    keep: Literal["best", "last"] = "best"
+    """The iterate of the lowest loss, or the last one (what aliasing made of "best" in ADI's and ZSKD's releases)."""
+    rounding: Rounding = "nearest"
+    """To bytes; ``down`` as released."""
+
+
+class Diverged(ValueError):
+    """An optimised batch whose loss was never finite."""
+
+
+class BatchSynthesizer(Synthesizer):
+    """Optimises one batch (or a few) per experience; the experience consists of it, freshly augmented at each draw.
+
+    For each batch: labels y; a source begins; for every step x = source, loss of the augmented x, source updated;
+    the best x is kept as bytes. The student is in evaluation mode and unchanged.
+
+    Args:
+        source: pixels, or a generator with latents.
+        terms: what each step minimises.
+        teacher: the oracle.
+        labels: the classes to ask for.
+        options: sizes, schedule, what to keep.
+        augment: between the source and the networks in synthesis.
+        views: augmented views of each image that the student gets.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        terms: Sequence[Term],
+        teacher: Teacher,
+        labels: LabelPlan,
+        options: BatchOptions,
+        augment: Augmentation | None = None,
+        views: int = 1,
+    ):
+        super().__init__(terms)
+        self.source = source
+        self.teacher = teacher
+        self.labels = labels
+        self.options = options
+        self.augment = augment or options.crop_and_flip()
+        self._show = options.crop_and_flip()
+        self._views = views
+        self._open: FiniteBatch | None = None
+
+    def step(self, student: nn.Module) -> dict[str, TermValue]:
+        """Make the batches of the next experience; the first also brings those of the warm-up.
+
+        Raises:
+            Diverged: if no iterate's loss was finite.
+        """
+        made: list[FiniteBatch] = []
+        values: dict[str, TermValue] = {}
+        for _ in range(self.options.warmup if self._open is None else 0):
+            made.append(self._make(None)[0])
+        for _ in range(self.options.rounds):
+            batch, values = self._make(student)
+            made.append(batch)
+        self._open = FiniteBatch(torch.cat([b.images for b in made]), torch.cat([b.labels for b in made]))
+        return values
+
+    def _make(self, student: nn.Module | None) -> tuple[FiniteBatch, dict[str, TermValue]]:
+        o, device = self.options, next(self.teacher.parameters()).device
+        labels = self.labels(o.images).to(device)
+        # Without a student there is nobody to compete with.
+        terms = [t for t in self.terms if student is not None or not t.competitive]
+        self.source.begin(labels)
+        kept, best, values = None, torch.inf, {}
+        for _ in range(o.steps):
+            images = self.source.images()
+            view = View(self.augment(images), self.teacher, student, labels, plain=images)
+            loss, values = total(terms, view)
+            if (reached := loss.item()) < best:
+                kept, best = images.detach().clone(), reached
+                if o.keep == "best":
+                    self._tell(terms, "keep")
+            self.source.update(loss)
+            self._tell(terms, "learn")
+        if kept is None:
+            raise Diverged("synthesis diverged, its loss was never finite: lower synthesis.lr")
+        if o.keep == "last":
+            self._tell(terms, "keep")
+            with torch.no_grad():
+                kept = self.source.images().detach().clone()
+        self.source.end()
+        self._tell(terms, "settle")
+        self.generator_steps += o.steps
+        self.images_generated += o.steps * o.images
+        hard = labels if labels.dim() == 1 else labels.argmax(dim=1)
+        return FiniteBatch(to_bytes(kept, o.rounding), hard), values
+
+    @staticmethod
+    def _tell(terms: Sequence[Term], what: Literal["keep", "learn", "settle"]) -> None:
+        for term in terms:
+            getattr(term, what)()
+
+    def batch(self) -> FiniteBatch | None:
+        """The open experience's images."""
+        return self._open
+
+    @property
+    def views(self) -> int:
+        """Augmented views of each image."""
+        return self._views
+
+    def shown(self, images: Tensor) -> Tensor:
+        """Augmented views of stored images, one set of views after another."""
+        return views(super().shown(images), self._show, self._views)
+
+    def draw(self, n: int) -> Tensor:
+        """``n`` augmented images of the open experience: without repetition as far as it has that many.
+
+        With two views the second half shows the images of the first half again.
+
+        Raises:
+            ValueError: before the first `step`.
+        """
+        if self._open is None:
+            raise ValueError("no experience is open: step() first")
+        held, need = len(self._open.images), -(-n // self._views)
+        where = torch.cat([torch.randperm(held) for _ in range(-(-need // held))])[:need]
+        return self.shown(self._open.images[where.to(self._open.images.device)])[:n]
+
+    def peek(self, n: int) -> Tensor:
+        """As `draw`, with the random states put back."""
+        with untouched():
+            return self.draw(n)
+
+    def state_dict(self) -> State:
+        """Source, terms, the open experience, counters."""
+        return {
+            "source": self.source.state_dict(),
+            "terms": [term.state_dict() for term in self.terms],
+            "open": None if self._open is None else list(self._open),
+            **self.counters(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.source.load_state_dict(state["source"])
+        for term, saved in zip(self.terms, state["terms"], strict=True):
+            term.load_state_dict(saved)
+        self._open = None if state["open"] is None else FiniteBatch(*state["open"])
+        self.load_counters(state)

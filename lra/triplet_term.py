@@ -1,0 +1,64 @@
+"""RGAL's triplet term for synthesis; it can be added to any method (`TripletOptions`)."""
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from lra.options import NonNegative, Options, Positive
+from lra.relations import TripletSampler, triplet_loss
+from lra.terms import Term
+from lra.view import View
+
+
+class Triplet(Term):
+    """To the student, push images of one class apart and pull different classes together (RGAL, IJCV 2024).
+
+    Whom to compare is decided by the teacher: its classes are the labels, its logits the distances. The release never
+    swaps, so that synthesis does the student's work instead of opposing it: ``swap=False``.
+
+    Args:
+        weight: factor in the sum.
+        sampler: of negatives; records how often its window was empty as ``triplet_fallback``.
+        margin: of the hinge.
+        swap: oppose the student.
+        start: the first of the student's stages to compare, from 0; the last stage where there are fewer.
+    """
+
+    name = "triplet"
+    needs = frozenset({"student_maps"})
+    competitive = True
+
+    def __init__(self, weight: float, sampler: TripletSampler, margin: float = 0.2, swap: bool = True, start: int = 2):
+        super().__init__(weight)
+        self.sampler = sampler
+        self.margin = margin
+        self.swap = swap
+        self.start = start
+
+    def __call__(self, view: View) -> Tensor:
+        """≥ 0; 0 for batches without two images of one class, or of one class only."""
+        triplets = self.sampler(view.teacher_logits.detach(), view.predicted)
+        self.notes = {"fallback": triplets.fallback}
+        maps = view.student_maps
+        return triplet_loss(maps[self.start :] or maps[-1:], triplets, self.margin, self.swap)
+
+
+class TripletOptions(Options):
+    """The triplet term in any method's synthesis; off by default."""
+
+    triplet: NonNegative = 0.0
+    """Weight (RGAL: 0.1)."""
+    triplet_swap: bool = True
+    """Oppose the student; ``false`` is the released form, which helps it."""
+    triplet_margin: Positive = 0.2
+    triplet_low: NonNegative = 0.5
+    """The window of distances, on the unit sphere, that negatives are drawn from: RGAL's focal one is (0.5, 1.0)."""
+    triplet_high: Positive = 1.0
+    triplet_start: Annotated[int, Field(ge=0)] = 2
+    """The first of the student's stages to compare, from 0."""
+
+    def triplet_term(self) -> Triplet:
+        """The term these options describe."""
+        sampler = TripletSampler(self.triplet_low, self.triplet_high, floor=0.0)
+        return Triplet(self.triplet, sampler, self.triplet_margin, self.triplet_swap, self.triplet_start)
