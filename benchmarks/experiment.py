@@ -98,9 +98,9 @@ def prepare(
         schedule.experiences_per_epoch,
     )
     student = _student(config, problem)
-    source = _method(config, setup)
+    method = _method(config, setup)
     try:
-        objective, synthesizer, clocks = source.objective(student), source.synthesizer(), source.plugins()
+        objective, synthesizer, clocks = method.objective(student), method.source(), method.plugins()
     except ValueError as error:
         raise UsageError(f"method {config.method!r}: {error}") from None
     stream = SynthesisStream(
@@ -165,7 +165,7 @@ def _retention(config: RunConfig, setup: Setup) -> list[BasePlugin[Any]]:
         else:
             replay = extensions.build(name, options, setup)
         guests = _guests(config, setup)
-    except extensions.ExtensionError as error:
+    except ValueError as error:
         raise UsageError(str(error)) from None
     plugins = [replay] if replay is not None else []
     if config.meta.enabled and isinstance(replay, Replay):

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 from avalanche.core import SupervisedPlugin
 from torch import nn
 
-from lra import options
 from lra.distances import Distance
 from lra.objective import Objective
 from lra.problem import Problem
 from lra.synthesizer import Synthesizer
 from lra.teacher import Teacher
+from lra.triplet_term import TripletOptions
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,14 @@ class Setup:
     experiences_per_epoch: int
 
 
+class SynthesisOptions(TripletOptions):
+    """The base of every method's options: terms that can be added to any synthesis."""
+
+
 class Method(ABC):
     """How samples are made, under a paper's name.
 
-    An experiment asks for `objective`, `synthesizer` and `plugins`, once each and in this order, so that a later
+    An experiment asks for `objective`, `source` and `plugins`, once each and in this order, so that a later
     part may refer to an earlier one (a projection shared by both sides, a clock that moves a term's weight).
 
     Class attributes:
@@ -48,7 +52,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    Options: ClassVar[type[options.Options]]
+    Options: ClassVar[type[SynthesisOptions]]
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, setup: Setup, options: Any):
@@ -58,6 +62,12 @@ class Method(ABC):
     @abstractmethod
     def synthesizer(self) -> Synthesizer:
         """The sample source with its losses and optimiser."""
+
+    def source(self) -> Synthesizer:
+        """The `synthesizer`, with the terms that every method can have."""
+        synthesizer = self.synthesizer()
+        synthesizer.terms.append(self.options.triplet_term())
+        return synthesizer
 
     def objective(self, student: nn.Module) -> Objective:
         """What ``student`` minimises.

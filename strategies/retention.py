@@ -1,14 +1,16 @@
 """The retention axis: replay by name, its options, and how to build it from a `Setup`."""
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lra.buffers import Reservoir, Ring
 from lra.memory_generator import MemoryGenerator, MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
 from lra.networks.generator_presets import memory_generator, sized_for
 from lra.options import Count, Fraction, Options
+from lra.pool import PoolOptions
 from lra.strategies.method import Setup
+from lra.strategies.pool_replay import PoolReplay
 from lra.strategies.replay import BufferReplay, GenerativeReplay, Replay
 
 
@@ -68,6 +70,24 @@ class ReservoirReplay(ReplayOptions):
         return BufferReplay(Reservoir(self.capacity), self.size(setup))
 
 
+class PoolOfImages(ReplayOptions, PoolOptions):
+    """The image pool of the methods that optimise batches, for any method."""
+
+    summary = "every image made so far, in bytes (what ADI, CMI, Fast, RGAL, NAYER do)"
+
+    share: Literal["uniform", "beside"] | Fraction = "uniform"
+    """Old images in a step, in the place of new ones: their share of all images, or a fraction; or beside them."""
+    least: Count = 1
+    """New images per step at least."""
+
+    def build(self, setup: Setup) -> Replay:
+        """An empty pool."""
+        if self.least > setup.batch_size:
+            raise ValueError(f"replay.least = {self.least} and a step has {setup.batch_size} images: lower it")
+        size = self.size(setup) if self.share == "beside" else 0
+        return PoolReplay(self.pool(), setup.teacher, setup.batch_size, self.share, size, self.least)
+
+
 class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
     """PRE-DFKD's memory generator (Binici et al., AAAI 2022)."""
 
@@ -99,6 +119,7 @@ REPLAYS: dict[str, type[ReplayOptions]] = {
     "none": NoReplay,
     "memory": MemoryBank,
     "reservoir": ReservoirReplay,
+    "pool": PoolOfImages,
     "generative": GenerativeMemory,
 }
 """Name, as typed after ``--replay``, to options."""

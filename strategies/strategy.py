@@ -38,6 +38,7 @@ class DataFreeDistillation(SupervisedTemplate):
     Attributes:
         acquired: the new samples of the current step.
         replayed: what a replay plugin brought to it, or ``None``.
+        displaced: new images of each step that a replay plugin takes the place of, fewer than ``train_mb_size``.
         forward_model: what the forward pass goes through; a plugin may lend a functional copy of the student.
     """
 
@@ -72,6 +73,7 @@ class DataFreeDistillation(SupervisedTemplate):
         self.stock_data = stock_data
         self.acquired: Batch | None = None
         self.replayed: Batch | None = None
+        self.displaced = 0
         self.forward_model: Callable[[Tensor], Tensor] | None = None
         # The first train() would otherwise wipe the optimiser's state and put every parameter in it.
         self.optimized_param_id = dict(model.named_parameters())
@@ -98,7 +100,8 @@ class DataFreeDistillation(SupervisedTemplate):
         if self.synthesis is None or self.stock_data:
             super().make_train_dataloader(**kwargs)
         else:
-            self.dataloader = _Draws(self.synthesis, self.train_mb_size)
+            # Replay plugins settle what they displace after this and before the first draw.
+            self.dataloader = _Draws(self.synthesis, lambda: self.train_mb_size - self.displaced)
 
     def eval_dataset_adaptation(self, **kwargs: Any) -> None:
         """Leave a test experience held in tensors as it is."""
@@ -138,17 +141,18 @@ class DataFreeDistillation(SupervisedTemplate):
 class _Draws(Iterable[list[Tensor]]):
     """Minibatches (images, teacher logits, task 0) of a synthesis experience, drawn as the loop asks."""
 
-    def __init__(self, experience: SynthesisExperience, batch_size: int):
+    def __init__(self, experience: SynthesisExperience, size: Callable[[], int]):
         self.experience = experience
-        self.batch_size = batch_size
+        self.size = size
 
     def __len__(self) -> int:
         return self.experience.steps
 
     def __iter__(self) -> Any:
-        tasks = torch.zeros(self.batch_size, dtype=torch.long)
+        n = self.size()
+        tasks = torch.zeros(n, dtype=torch.long)
         for _ in range(self.experience.steps):
-            yield [*self.experience.draw(self.batch_size), tasks]
+            yield [*self.experience.draw(n), tasks]
 
 
 class _Slices(Iterable[list[Tensor]]):

@@ -22,16 +22,15 @@ from typing import Literal
 
 import torch
 
-from lra import options
 from lra.networks.generator_presets import sized_for
 from lra.networks.generators import StandardisedGenerator
 from lra.options import Count, NonNegative, Positive
-from lra.strategies.method import Method
+from lra.strategies.method import Method, SynthesisOptions
 from lra.synthesizer import OnlineGenerator
 from lra.terms import Activation, Balance, Disagreement, OneHot
 
 
-class PreDFKDOptions(options.Options):
+class PreDFKDOptions(SynthesisOptions):
     """Published for CIFAR; latent and width follow the image size unless set."""
 
     lr: Positive = 0.02
