@@ -47,7 +47,7 @@ class Objective:
 
     def __init__(self, distance: Distance, terms: Sequence[StudentTerm] = ()):
         self.distance = distance
-        self.terms = nn.ModuleList(term for term in terms if term.weight != 0)
+        self.terms = nn.ModuleList(terms)
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """Scalar loss of the student's logits (n, K) of ``batch``."""
@@ -57,7 +57,8 @@ class Objective:
         """Loss (n,) of each sample; a term of the whole batch counts in each."""
         loss = self.distance(logits, batch.logits)
         for term in self.terms:
-            loss = loss + term.weight * term(logits, batch)
+            if term.weight != 0:
+                loss = loss + term.weight * term(logits, batch)
         return loss
 
     def parameters(self) -> Iterator[nn.Parameter]:

@@ -4,10 +4,27 @@ from typing import Any
 
 from lra.features import batchnorm_layers
 from lra.strategies.method import Method, Setup
+from lra.strategies.methods.adadfkd import AdaDFKD
+from lra.strategies.methods.cudfkd import CuDFKD
+from lra.strategies.methods.dafl import DAFL
+from lra.strategies.methods.dfme import DFME
+from lra.strategies.methods.dfq import DFQ
 from lra.strategies.methods.predfkd import PreDFKD
+from lra.strategies.methods.zskt import ZSKT
 from lra.teacher import UnfitTeacher
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (PreDFKD,)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        PreDFKD,
+        DAFL,
+        ZSKT,
+        DFQ,
+        CuDFKD,
+        AdaDFKD,
+        DFME,
+    )
+}
 """Name to method, in the order they are listed."""
 
 

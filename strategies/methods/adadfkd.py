@@ -1,0 +1,85 @@
+"""AdaDFKD: CuDFKD's curriculum, and relations between teacher and student features that get harder too.
+
+Li et al., "AdaDFKD: Exploring Adaptive Inter-Sample Relationship in Data-Free Knowledge Distillation", Neural
+Networks 2024; with the settings of the authors' benchmark.
+
+For every experience, with teacher T, student S, generator G, at student step t and epoch e:
+
+    z ~ N(0, I),  x = G(z),  q = φ(f_T(x)),  k = φ(f_S(x))
+    G <- Adam on  CuDFKD's loss + ring·L_ring(q, k; queue, h(e));  the queue takes k
+    10 times:  x = G(z) for fresh z,  ℓ_i = D(S(x_i), T(x_i)) + nce·InfoNCE(q, k)_i,
+               S <- SGD on mean v_i·ℓ_i,   v_i = (1 + e^-λ)/(1 + e^(ℓ_i - λ)),   λ = λ0 + rate·t
+
+L_ring (see `lra.ring.RingNCE`) tells q_i·k_i from past student features whose similarity to q_i ranks in a window of
+the queue that moves from the least to the most similar as h(e) grows. Three clocks: λ by the step, h and the
+adversarial weight by the epoch (the latter constant in the papers' cells).
+
+Where features differ in size, f_S goes through one linear layer, trained with the student; the release draws a new,
+untrained one at every call. It also needs the queue to be a multiple of the batch, and weighs a batch by one number
+(``granularity: batch``). Its unused arguments (mode, mu, neg, warmup) are left out.
+"""
+
+from avalanche.core import SupervisedPlugin
+from torch import nn
+
+from lra.curriculum import SelfPaced, ring_hardness
+from lra.options import Count, Fraction, NonNegative, Positive
+from lra.ring import RingNCE
+from lra.strategies.clocks import EpochClock
+from lra.strategies.curriculum import CurriculumMethod, CurriculumOptions, started_small
+from lra.student_terms import InfoNCE
+from lra.synthesizer import OnlineGenerator
+from lra.witness import Witness, feature_size
+
+
+class AdaDFKDOptions(CurriculumOptions):
+    """As for CIFAR-10, ResNet-34 to ResNet-18."""
+
+    adversarial: NonNegative = 1.0
+    age: NonNegative = 2.2
+    ring: NonNegative = 0.1
+    negatives: Count = 4096
+    """Student features in the queue, at least a batch."""
+    ring_length: Fraction = 0.9
+    """The window's share of the queue."""
+    nce: NonNegative = 0.1
+    nce_temperature: Positive = 0.07
+
+
+class AdaDFKD(CurriculumMethod):
+    """CuDFKD's curriculum with contrastive relations of features, whose negatives get harder."""
+
+    name = "adadfkd"
+    paper = "Li et al., Neural Networks 2024"
+    Options = AdaDFKDOptions
+    defaults = {
+        "student": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "loss": {"kind": "kl", "temperature": 20.0}},
+        "schedule": {"batch_size": 768, "steps_per_experience": 10, "experiences_per_epoch": 40, "epochs": 300},
+    }
+
+    def objective(self, student: nn.Module) -> SelfPaced:
+        """D and InfoNCE, self-paced."""
+        o, problem, teacher = self.options, self.setup.problem, self.setup.teacher
+        sizes = feature_size(student), feature_size(teacher.network)
+        same = sizes[0] == sizes[1]
+        self.project = nn.Identity() if same else nn.Linear(*sizes).to(problem.device)
+        witness = Witness(student, teacher, problem.image)
+        return self.curriculum(InfoNCE(o.nce, witness, self.project, o.nce_temperature))
+
+    def synthesizer(self) -> OnlineGenerator:
+        """G, its terms, and the ring."""
+        o, size = self.options, feature_size(self.setup.teacher.network)
+        if o.negatives < self.setup.batch_size:
+            raise ValueError(f"synthesis.negatives = {o.negatives}: give at least a batch, {self.setup.batch_size}")
+        device = self.setup.problem.device
+        self.ring = RingNCE(o.ring, o.negatives, size, self.project, o.ring_length, o.nce_temperature, device)
+        return self.online([*self.common_terms(), self.ring], started_small)
+
+    def plugins(self) -> list[SupervisedPlugin]:
+        """CuDFKD's two clocks, and that of the ring."""
+        o = self.options
+
+        def tighten(completed: int) -> None:
+            self.ring.hardness = ring_hardness(completed, self.epochs, o.ring_length, o.begin, o.end)
+
+        return [*super().plugins(), EpochClock(tighten, self.setup.experiences_per_epoch)]

@@ -1,0 +1,77 @@
+"""DFME: distillation from a black box, whose answers can be had but not its gradients.
+
+Truong et al., "Data-Free Model Extraction", CVPR 2021, https://arxiv.org/abs/2011.14779; with the settings of
+AdaDFKD's benchmark.
+
+For every experience, with black-box teacher T, student S, generator G:
+
+    5 times:  z ~ N(0, I),  x = G(z),  G <- Adam along the estimated gradient of -adversarial·D(S(x), T(x)),
+              mean_j d·(ℓ(x + εu_j) - ℓ(x))/ε·u_j for ``directions`` random unit u_j
+    5 times:  x = G(z) for fresh z,  S <- SGD on D(S(x), T(x))
+
+D is ``student.loss``, L1 as the paper finds best. Of a black box only probabilities are known: D is taken to the
+logits recovered from them, log-probabilities minus their mean (``logits: recovered``). The benchmark lets the
+student see the true ones (``logits: true``), sends the points through another tanh (``squash``), and under KL does
+not divide by the batch (``reduction: sum``). Its lost points of the last chunk have no option: a batch is split
+exactly. Left out: the paper's step decay of both rates.
+"""
+
+from typing import Literal
+
+from torch import nn
+
+from lra.distances import from_recovered
+from lra.networks.generator_presets import gen_s
+from lra.objective import Objective
+from lra.options import Count, Fraction, Positive
+from lra.strategies.online import OnlineMethod, OnlineOptions
+from lra.synthesizer import OnlineGenerator
+from lra.zeroth_order import ZerothOrder
+
+
+class DFMEOptions(OnlineOptions):
+    """As in AdaDFKD's benchmark."""
+
+    lr: Positive = 1e-4
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    steps: Count = 5
+    adversarial: Positive = 1.0
+    directions: Count = 1
+    epsilon: Positive = 1e-3
+    logits: Literal["recovered", "true"] = "recovered"
+    reduction: Literal["mean", "sum"] = "mean"
+    squash: bool = False
+    chunk: Count = 4992
+    """Images that the networks are asked about at once."""
+
+
+class DFME(OnlineMethod):
+    """An online generator that wants disputed samples of a teacher it cannot look into."""
+
+    name = "dfme"
+    paper = "Truong et al., CVPR 2021"
+    Options = DFMEOptions
+    latent = 256
+    defaults = {
+        "student": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "loss": {"kind": "l1"}},
+        "schedule": {"batch_size": 256, "steps_per_experience": 5, "experiences_per_epoch": 80, "epochs": 210},
+    }
+
+    def objective(self, student: nn.Module) -> Objective:
+        """D to the logits that a black box gives away, or to the true ones."""
+        distance = self.setup.distance
+        return Objective(distance if self.options.logits == "true" else from_recovered(distance))
+
+    def synthesizer(self) -> OnlineGenerator:
+        """G and its one term, which sees recovered logits always."""
+        o = self.options
+        term = ZerothOrder(
+            o.adversarial,
+            from_recovered(self.setup.distance),
+            directions=o.directions,
+            step=o.epsilon,
+            reduction=o.reduction,
+            squash=o.squash,
+            chunk=o.chunk,
+        )
+        return self.online([term], gen_s)

@@ -1,0 +1,101 @@
+"""ZSKT: generator and student play against each other, and nothing else.
+
+Micaelli and Storkey, "Zero-shot Knowledge Transfer via Adversarial Belief Matching", NeurIPS 2019,
+https://arxiv.org/abs/1905.09768.
+
+As CMI's benchmark runs it (``form: benchmark``), for every experience, with teacher T, student S, generator G:
+
+    z ~ N(0, I),  x = G(z),  G <- Adam on -adversarial·D(S(x), T(x))          (gradient through S and T)
+    5 times:  x = G(z) for fresh z,  S <- SGD on D(S(x), T(x))
+
+As its authors do (``form: original``, with ``attention`` 250, ``clip`` 5 and 10 student steps per experience; see
+the presets zskt-original/...): one z for G's step and for the student's, images standardised by a last BatchNorm in
+place of a sigmoid, G and S always in train mode, G's rate on a cosine, gradients of both clipped, D averaged over
+classes, and for the student in addition
+
+    attention·Σ_l mean((a(S_l) - a(T_l))²),   a(A) = φ(vec(mean_c A²)),   l over stages of common resolution.
+
+Left out: Adam for the student (2e-3 there); every run here uses SGD. The teacher is asked at each student step, ten
+times for the same images. Fast-Datafree's copy of this baseline attacks the teacher instead of the student.
+"""
+
+from functools import partial
+from typing import Literal
+
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from lra.networks.generator_presets import gen_zskt
+from lra.objective import Objective
+from lra.options import NonNegative, Positive
+from lra.shared_latents import SharedLatents
+from lra.strategies.clocks import ClipGradient
+from lra.strategies.online import OnlineMethod, OnlineOptions
+from lra.strategies.schedule import ScheduleByEpoch
+from lra.student_terms import AttentionTransfer
+from lra.synthesizer import OnlineGenerator
+from lra.terms import Adversarial
+from lra.witness import Witness
+
+
+class ZSKTOptions(OnlineOptions):
+    """As in CMI's benchmark."""
+
+    form: Literal["benchmark", "original"] = "benchmark"
+    adversarial: Positive = 1.0
+    attention: NonNegative = 0.0
+    """β of attention transfer (original: 250)."""
+    clip: Positive | None = None
+    """Largest gradient norm of generator and student (original: 5)."""
+
+
+class ZSKT(OnlineMethod):
+    """An online generator that wants disputed samples only."""
+
+    name = "zskt"
+    paper = "Micaelli and Storkey, NeurIPS 2019"
+    Options = ZSKTOptions
+    latent = 256
+    defaults = {
+        "student": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "loss": {"kind": "kl"}},
+        "schedule": {"batch_size": 256, "steps_per_experience": 5, "experiences_per_epoch": 80, "epochs": 200},
+    }
+
+    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """D (n,) of logits (n, K), in either form."""
+        classes = self.setup.problem.classes if self.options.form == "original" else 1
+        return self.setup.distance(student, teacher) / classes
+
+    def objective(self, student: nn.Module) -> Objective:
+        """D, and attention transfer if it has a weight."""
+        if not self.options.attention:
+            return Objective(self.distance)
+        witness = Witness(student, self.setup.teacher, self.setup.problem.image, maps=True)
+        return Objective(self.distance, [AttentionTransfer(self.options.attention, witness)])
+
+    def synthesizer(self) -> OnlineGenerator:
+        """G and its one term."""
+        terms, clip, problem = (
+            [Adversarial(self.options.adversarial, self.distance)],
+            self.options.clip,
+            self.setup.problem,
+        )
+        if self.options.form == "benchmark":
+            self.source = self.online(terms, clip=clip)
+        else:
+            make = partial(gen_zskt, mean=problem.mean, std=problem.std)
+            self.source = self.online(
+                terms, make, SharedLatents, clip=clip, student_mode="train", sampling_mode="train"
+            )
+        return self.source
+
+    def plugins(self) -> list[SupervisedPlugin]:
+        """Clipping, and the original's cosine for G."""
+        plugins: list[SupervisedPlugin] = []
+        if self.options.clip is not None:
+            plugins.append(ClipGradient(self.options.clip))
+        if self.options.form == "original":
+            cosine = CosineAnnealingLR(self.source.optimiser, T_max=self.setup.experiences)
+            plugins.append(ScheduleByEpoch(cosine, 1))
+        return plugins
