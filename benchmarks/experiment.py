@@ -100,7 +100,7 @@ def prepare(
     student = _student(config, problem)
     method = _method(config, setup)
     try:
-        objective, synthesizer, clocks = method.objective(student), method.source(), method.plugins()
+        objective, synthesizer, clocks = method.objective(student), method.sample_source(), method.plugins()
     except ValueError as error:
         raise UsageError(f"method {config.method!r}: {error}") from None
     stream = SynthesisStream(

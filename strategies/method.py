@@ -40,7 +40,7 @@ class SynthesisOptions(TripletOptions):
 class Method(ABC):
     """How samples are made, under a paper's name.
 
-    An experiment asks for `objective`, `source` and `plugins`, once each and in this order, so that a later
+    An experiment asks for `objective`, `sample_source` and `plugins`, once each and in this order, so that a later
     part may refer to an earlier one (a projection shared by both sides, a clock that moves a term's weight).
 
     Class attributes:
@@ -63,7 +63,7 @@ class Method(ABC):
     def synthesizer(self) -> Synthesizer:
         """The sample source with its losses and optimiser."""
 
-    def source(self) -> Synthesizer:
+    def sample_source(self) -> Synthesizer:
         """The `synthesizer`, with the terms that every method can have."""
         synthesizer = self.synthesizer()
         synthesizer.terms.append(self.options.triplet_term())
