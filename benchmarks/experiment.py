@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from avalanche.benchmarks.scenarios.generic_scenario import CLStream
-from avalanche.core import BasePlugin
 from torch import nn
 
 from lra.benchmarks.config import RunConfig
@@ -19,7 +17,7 @@ from lra.objective import Objective
 from lra.problem import Problem
 from lra.strategies import extensions
 from lra.strategies.checkpoint import Stateful
-from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience
+from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream
 from lra.strategies.lra import LRA, LRAOptions
 from lra.strategies.method import Method, Setup
 from lra.strategies.methods import METHODS, fitted
@@ -155,7 +153,7 @@ def _method(config: RunConfig, setup: Setup) -> Method:
         raise UsageError(str(error)) from None
 
 
-def _retention(config: RunConfig, setup: Setup) -> list[BasePlugin[Any]]:
+def _retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
     """The replay plugin, the LRA step on it, and the user's plugins, in the order they act."""
     options = dict(config.replay)
     name = options.pop("name")
@@ -175,7 +173,7 @@ def _retention(config: RunConfig, setup: Setup) -> list[BasePlugin[Any]]:
     return [*plugins, *guests]
 
 
-def _guests(config: RunConfig, setup: Setup) -> list[BasePlugin[Any]]:
+def _guests(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
     options = dict(config.plugin)
     specs = options.pop("use", [])
     accepted = {spec: extensions.accepted(extensions.load(spec)) for spec in specs}
@@ -212,5 +210,5 @@ def _measures(config: RunConfig, setup: Setup, stream: SynthesisStream, objectiv
 
 def _test_stream(test: Labelled | None, device: torch.device) -> Any:
     if test is None:
-        return CLStream("test", exps_iter=[], set_stream_info=False)
+        return no_test_stream()
     return TestExperience(test.images.to(device), test.classes.to(device)).origin_stream

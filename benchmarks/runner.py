@@ -33,6 +33,7 @@ from lra.evolution import evolution
 from lra.meta import MetaStepError
 from lra.state import seed_everything
 from lra.strategies.checkpoint import capture, restore
+from lra.strategies.evaluation import tensorboard as tensor_board
 
 CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints: what a kill can cost."""
@@ -85,7 +86,7 @@ class _Run:
         seed_everything(config.seed)
         saved = folder.restore()
         self.metrics = MetricsFile(folder.path / "metrics.jsonl", saved["records"] if saved else 0)
-        loggers = [_tensorboard(folder.path)] if tensorboard else []
+        loggers = [tensor_board(folder.path / "tensorboard")] if tensorboard else []
         self.experiment: Experiment = prepare(config, data, teacher, test, self._keep, loggers)
         self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
         self.progress = Progress(self.experiment.stream.length, quiet)
@@ -245,12 +246,6 @@ def _log_file(path: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
-
-
-def _tensorboard(path: Path) -> Any:
-    from avalanche.logging import TensorboardLogger
-
-    return TensorboardLogger(tb_log_dir=path / "tensorboard")
 
 
 def environment() -> dict[str, Any]:

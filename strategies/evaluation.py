@@ -1,6 +1,7 @@
 """When to evaluate, and an evaluator that costs nothing in between."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from avalanche.benchmarks.scenarios.generic_scenario import CLExperience, CLStream
@@ -24,6 +25,18 @@ class TestExperience(CLExperience):
         super().__init__(current_experience=0, origin_stream=None)
         self.tensors = (images, classes)
         self.origin_stream = CLStream("test", exps_iter=[self], set_stream_info=False)
+
+
+def no_test_stream() -> "CLStream[TestExperience]":
+    """A test stream of nothing, on which metrics of probes still speak."""
+    return CLStream("test", exps_iter=[], set_stream_info=False)
+
+
+def tensorboard(folder: Path) -> BaseLogger:
+    """Avalanche's TensorBoard logger, writing into ``folder`` from now on."""
+    from avalanche.logging import TensorboardLogger
+
+    return TensorboardLogger(tb_log_dir=folder)
 
 
 class QuietEvaluation(EvaluationPlugin):

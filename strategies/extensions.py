@@ -15,6 +15,9 @@ from avalanche.core import BasePlugin
 
 from lra.strategies.method import Setup
 
+Plugin = BasePlugin[Any]
+"""Any plugin of Avalanche's, or ours."""
+
 GROUP = "lra.plugins"
 
 
@@ -28,7 +31,7 @@ def replay_plugins() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
-def load(spec: str) -> type[BasePlugin[Any]]:
+def load(spec: str) -> type[Plugin]:
     """The plugin class that ``package.module:Class``, or an installed name, stands for.
 
     Raises:
@@ -51,7 +54,7 @@ def load(spec: str) -> type[BasePlugin[Any]]:
     return found
 
 
-def build(spec: str, options: Mapping[str, Any], setup: Setup) -> BasePlugin[Any]:
+def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
     """The plugin of ``spec`` with ``options``.
 
     Raises:
@@ -66,7 +69,7 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> BasePlugin[Any
         raise ExtensionError(f"plugin {spec!r} refused its options ({error}); it takes: {known}") from error
 
 
-def accepted(plugin: type[BasePlugin[Any]]) -> list[str]:
+def accepted(plugin: type[Plugin]) -> list[str]:
     """Names of the options a plugin class takes."""
     maker = getattr(plugin, "build", None) or plugin.__init__
     return [name for name in inspect.signature(maker).parameters if name not in ("self", "setup", "args", "kwargs")]
