@@ -1,0 +1,156 @@
+"""What every test can count on: one thread, a cache of its own, no network; and small things to build runs from."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+IMAGE = (1, 8, 8)
+CLASSES = 10
+
+
+@pytest.fixture(scope="session", autouse=True)
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep tests to one thread, off the network and away from the user's cache; gives the cache in its place."""
+    torch.set_num_threads(1)
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        # Unix sockets stay: multiprocessing talks over them.
+        if not isinstance(address, (str, bytes)):
+            raise AssertionError(f"a test connects to {address}")
+        connect(self, address)
+
+    connect = socket.socket.connect
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LRA_CACHE", str(cache))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(socket.socket, "connect", refuse)
+        yield cache
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Build everything in float64."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def student() -> nn.Module:
+    """A small convolutional student with BatchNorm, smooth so that second derivatives are."""
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(256, CLASSES)
+    )
+
+
+@pytest.fixture
+def teacher() -> Any:
+    """A random teacher of 8x8 images."""
+    from lra.teacher import Teacher
+
+    torch.manual_seed(2)
+    return Teacher(nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, CLASSES)))
+
+
+@pytest.fixture
+def make_stream(teacher: Any) -> Callable[..., Any]:
+    """Build a stream of a small adversarial generator; always the same one."""
+    from lra.strategies.stream import SynthesisStream
+    from lra.synthesizer import OnlineGenerator
+    from lra.terms import Disagreement, OneHot
+
+    def make(length: int = 3, steps: int = 2, batch_size: int = 16, last_steps: int | None = None) -> SynthesisStream:
+        torch.manual_seed(3)
+        generator = nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64), nn.Sigmoid(), nn.Unflatten(1, IMAGE))
+        source = OnlineGenerator(
+            generator,
+            torch.optim.Adam(generator.parameters(), lr=0.01),
+            [OneHot(1.0), Disagreement(1.0)],
+            teacher,
+            latent=8,
+            batch_size=batch_size,
+            sampling_mode="train",
+        )
+        return SynthesisStream(source, teacher, length, steps, batch_size, last_steps)
+
+    return make
+
+
+@pytest.fixture
+def make_strategy() -> Callable[..., Any]:
+    """Build a strategy around a student, silent unless given an evaluator."""
+    from lra.distances import l1
+    from lra.objective import Objective
+    from lra.strategies.evaluation import QuietEvaluation
+    from lra.strategies.strategy import DataFreeDistillation
+
+    def make(
+        model: nn.Module, plugins: Sequence[Any] = (), evaluator: Any = None, batch_size: int = 16, **kwargs: Any
+    ) -> DataFreeDistillation:
+        return DataFreeDistillation(
+            model=model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3),
+            objective=Objective(l1),
+            train_mb_size=batch_size,
+            plugins=list(plugins),
+            evaluator=evaluator or QuietEvaluation(),
+            **kwargs,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Options of a run of seconds: ten experiences of two steps, an evaluation every second one."""
+    settings = {
+        "data.size": 8,
+        "teacher.epochs": 3,
+        "schedule.batch_size": 16,
+        "schedule.steps_per_experience": 2,
+        "schedule.experiences_per_epoch": 2,
+        "evaluation.probe_size": 16,
+        "evaluation.samples": 4,
+    }
+    return [
+        *("--teacher", "mlp", "--student", "mlp", "--steps", "20"),
+        *(part for name, value in settings.items() for part in ("--set", f"{name}={value}")),
+    ]
+
+
+class Outcome(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def lra_bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Call ``lra-bench`` in this process."""
+    from lra.benchmarks import cli
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["lra-bench", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return Outcome(int(left.value.code or 0), *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def command() -> str:
+    """The installed ``lra-bench``."""
+    return os.path.join(os.path.dirname(sys.executable), "lra-bench")
