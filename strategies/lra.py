@@ -8,6 +8,9 @@ and replayed samples x_r:
     L_ret(θ') = D(S(x_r; θ'), T(x_r))                 and keep the old where learning the new would lead:
     minimise    L_acq(θ) + w·L_ret(θ - α ∇L_acq(θ))
 
+Both losses count whole in the paper (``mixture="sum"``); by default each counts by its share of the images, which is
+plain replay's joint loss when α goes to 0.
+
 The released code never applied the second term: it differentiated through detached copies of the student
 (``higher``'s default), so its step equals plain replay to the last bit. That is ``objective="reference_detached"``
 here. What it meant to do, L_ret(θ') beside the loss of the joint batch, is ``objective="reference"``.
@@ -35,6 +38,10 @@ class LRAOptions(Options):
     """α as a multiple of the student's current learning rate, in place of ``alpha``."""
     weight: NonNegative = 1.0
     """w, of the retention loss."""
+    mixture: Literal["proportional", "sum"] = "proportional"
+    """How the two losses add up: each by its share of the images, as in plain replay's joint batch, or both whole,
+    as the paper writes it (with an eighth of the images, replay then pulls as hard as all new samples together,
+    and the student's effective rate doubles)."""
     objective: Literal["paper", "reference", "reference_detached"] = "paper"
     order: Literal[1, 2] = 2
     """1 leaves the curvature out: θ' is taken as given."""
@@ -92,13 +99,20 @@ class LRA(SupervisedPlugin):
             look.advance(acquisition)
             retention = strategy.objective(look.ahead(strategy.replayed.images), strategy.replayed)
             kept = gradients_beside(retention, extra)
-            gradients = look.gradient(retention, self.options.weight, acquisition=joint is None)
-        value = self.options.weight * retention.detach() + (acquisition.detach() if joint is None else 0)
+            weight, share = self._weights(len(strategy.acquired.images), len(strategy.replayed.images))
+            gradients = look.gradient(retention, weight, acquisition=joint is None)
+        value = weight * retention.detach() + (acquisition.detach() if joint is None else 0)
         parameters = [p for p in strategy.model.parameters() if p.requires_grad]
         new = 1.0 if joint is None else 0.0
-        own = [new * a + self.options.weight * r for a, r in zip(beside, kept, strict=True)]
+        own = [new * a + weight * r for a, r in zip(beside, kept, strict=True)]
         meta = carry(value, [*parameters, *extra], [*gradients, *own])
-        strategy.loss = meta if joint is None else joint + meta
+        strategy.loss = share * meta if joint is None else joint + meta
+
+    def _weights(self, new: int, replayed: int) -> tuple[float, float]:
+        """Weight of retention beside acquisition, and the factor of both."""
+        if self.options.mixture == "sum" or self.options.objective == "reference":
+            return self.options.weight, 1.0
+        return self.options.weight * replayed / new, new / (new + replayed)
 
     def _lookahead(self, strategy: DataFreeDistillation) -> LookAhead:
         o = self.options
