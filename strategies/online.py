@@ -6,15 +6,15 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from lra import options
+
 from lra.networks.generator_presets import gen_l, sized_for
 from lra.options import Count, Fraction, Positive
-from lra.strategies.method import Method
+from lra.strategies.method import Method, SynthesisOptions
 from lra.synthesizer import OnlineGenerator
 from lra.terms import Term
 
 
-class OnlineOptions(options.Options):
+class OnlineOptions(SynthesisOptions):
     """Of the generator and its Adam."""
 
     lr: Positive = 1e-3
