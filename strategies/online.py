@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-
 from lra.networks.generator_presets import gen_l, sized_for
 from lra.options import Count, Fraction, Positive
 from lra.strategies.method import Method, SynthesisOptions
