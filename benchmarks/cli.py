@@ -92,6 +92,21 @@ def report(folder: Path) -> None:
     click.echo(write_report(folder))
 
 
+@cli.command()
+@click.argument("grid", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Parent of runs.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, one thread each.")
+def sweep(grid: Path, out: Path, workers: int) -> None:
+    """Do every run of a YAML grid that is not finished yet."""
+    from lra.benchmarks import sweep as engine
+    from lra.benchmarks.assemble import read_config
+
+    tree = read_config(grid)
+    failures = engine.report(engine.sweep(tree, out, workers), len(engine.expand(tree)))
+    if failures:
+        raise LraError(f"{failures} runs failed; the lines above say why")
+
+
 @cli.command(name="list")
 @click.argument("what", type=click.Choice(["methods", "replays", "presets", "datasets", "models", "plugins"]))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
