@@ -3,11 +3,14 @@
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lra.features import Tap
 from lra.objective import StudentTerm
+from lra.preservation import in_mode
 from lra.problem import Batch
 from lra.relations import ChannelDistillation, TripletSampler, gram_masked, triplet_loss
+from lra.view import stages_of
 from lra.witness import Witness
 
 Compared = Literal["global", "features", "logits"]
@@ -20,7 +23,7 @@ class StudentTriplet(StudentTerm):
 
     Args:
         weight: factor in the sum.
-        witness: of the student's features.
+        witness: of the student's features; logits need none.
         sampler: of negatives.
         compared: ``"global"`` penultimate features, ``"features"`` stage maps, or ``"logits"``.
         margin: of the hinge.
@@ -33,7 +36,7 @@ class StudentTriplet(StudentTerm):
     def __init__(
         self,
         weight: float,
-        witness: Witness,
+        witness: Witness | None,
         sampler: TripletSampler,
         compared: Compared = "global",
         margin: float = 0.2,
@@ -51,7 +54,7 @@ class StudentTriplet(StudentTerm):
         return triplet_loss(self._maps(logits, batch), triplets, self.margin)
 
     def _maps(self, logits: Tensor, batch: Batch) -> list[Tensor]:
-        if self.compared == "logits":
+        if self.compared == "logits" or self.witness is None:
             return [logits]
         if self.compared == "global":
             return [self.witness.student_features(batch)]
@@ -60,34 +63,46 @@ class StudentTriplet(StudentTerm):
 
 
 class Channels(StudentTerm):
-    """Channel averages of every stage as the teacher's, through learnt adapters; and, if asked, the masked Gram term.
+    """Channel averages of every stage as the teacher's, through learnt adapters.
 
     Student and teacher are compared stage by stage from the last one backwards, as many as both have.
 
     Args:
-        weight: of the channel averages.
+        weight: factor in the sum.
         witness: of stage maps.
-        distillation: the adapters, for the stages compared.
-        gram: weight of `lra.relations.gram_masked`, relative to ``weight``; 0 as released.
+        adapters: for the stages compared.
     """
 
-    def __init__(self, weight: float, witness: Witness, distillation: ChannelDistillation, gram: float = 0.0):
+    def __init__(self, weight: float, witness: Witness, adapters: ChannelDistillation):
         super().__init__(weight)
-        self.witness, self.distillation, self.gram = witness, distillation, gram
+        self.witness, self.adapters = witness, adapters
 
     def forward(self, logits: Tensor, batch: Batch) -> Tensor:
         """() ≥ 0."""
-        count = len(self.distillation.adapters)
-        student, teacher = self.witness.student_maps(batch)[-count:], self.witness.teacher_maps(batch)[-count:]
-        loss = self.distillation(student, teacher)
-        if self.gram:
-            loss = loss + self.gram * gram_masked(self.distillation.adapted(student), teacher)
-        return loss
+        return self.adapters(*self._maps(batch))
+
+    def _maps(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        count = len(self.adapters.adapters)
+        return self.witness.student_maps(batch)[-count:], self.witness.teacher_maps(batch)[-count:]
 
 
-def channels_between(student_maps: list[Tensor], teacher_maps: list[Tensor]) -> ChannelDistillation:
-    """Adapters for the last stages that both networks have, given a sample of their maps."""
-    count = min(len(student_maps), len(teacher_maps))
-    return ChannelDistillation(
-        [each.shape[1] for each in student_maps[-count:]], [each.shape[1] for each in teacher_maps[-count:]]
-    )
+class Gram(Channels):
+    """Maps of every stage as the teacher's, most where its channels correlate least; see `gram_masked`."""
+
+    def forward(self, logits: Tensor, batch: Batch) -> Tensor:
+        """() ≥ 0; raises ``ValueError`` where maps of a stage differ in size."""
+        student, teacher = self._maps(batch)
+        return gram_masked(self.adapters.adapted(student), teacher)
+
+
+@torch.no_grad()
+def adapters_between(student: nn.Module, teacher: nn.Module, image: tuple[int, int, int]) -> ChannelDistillation:
+    """Fresh adapters for the last stages that both networks have, found with one black image (C, H, W)."""
+    blank = next(teacher.parameters()).new_zeros(1, *image)
+    channels = []
+    for network in (student, teacher):
+        with Tap(network, stages_of(network, blank), "output") as tap, in_mode(network, training=False):
+            network(blank)
+        channels.append([each.shape[1] for each in tap.values])
+    count = min(map(len, channels))
+    return ChannelDistillation(*(each[-count:] for each in channels)).to(blank.device)

@@ -5,11 +5,18 @@ from typing import Any
 from lra.features import batchnorm_layers
 from lra.strategies.method import Method, Setup
 from lra.strategies.methods.adadfkd import AdaDFKD
+from lra.strategies.methods.adi import ADI
+from lra.strategies.methods.cmi import CMI
 from lra.strategies.methods.cudfkd import CuDFKD
 from lra.strategies.methods.dafl import DAFL
 from lra.strategies.methods.dfme import DFME
 from lra.strategies.methods.dfq import DFQ
+from lra.strategies.methods.fast import Fast
+from lra.strategies.methods.nayer import NAYER
 from lra.strategies.methods.predfkd import PreDFKD
+from lra.strategies.methods.rgal import RGAL
+from lra.strategies.methods.softtarget import SoftTarget
+from lra.strategies.methods.zskd import ZSKD
 from lra.strategies.methods.zskt import ZSKT
 from lra.teacher import UnfitTeacher
 
@@ -23,6 +30,13 @@ METHODS: dict[str, type[Method]] = {
         CuDFKD,
         AdaDFKD,
         DFME,
+        ADI,
+        CMI,
+        Fast,
+        RGAL,
+        NAYER,
+        ZSKD,
+        SoftTarget,
     )
 }
 """Name to method, in the order they are listed."""

@@ -1,0 +1,71 @@
+"""ADI: DeepInversion, pixels optimised until the teacher takes them for its own data.
+
+Yin et al., "Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion", CVPR 2020,
+https://arxiv.org/abs/1912.08795; settings of CMI's benchmark (Fang et al., IJCAI 2021).
+
+For every experience, with teacher T, student S, a = one roll and flip of the whole batch:
+
+    x ~ noise,  y uniform
+    1000 times:  x <- Adam, cut to [0, 1], on  bn·R_bn(T; a(x)) + one_hot·CE(T(a(x)), y)
+                                               - adversarial·JS_3(S(a(x)), T(a(x))) + tv·TV(x) + l2·‖x‖
+    x enters the pool;  400 times:  S <- SGD on D(S, T) of images from the pool (``--replay pool``)
+
+``adversarial: 0`` is plain DeepInversion, 1 adds the paper's competition. The paper works on ImageNet with
+resolutions in turn and its weights per layer; that is left out.
+
+Releases differ in two ways: their "JS divergence" is clamped and runs the wrong way (``divergence: reference``), and
+what they return as the best images is the last iterate (``keep: last``). The weight of TV counts in [0, 1] here.
+"""
+
+from typing import Literal
+
+from torch import Tensor
+
+from lra.batches import BatchSynthesizer
+from lra.batchnorm_term import BNStat
+from lra.distances import js, js_reference
+from lra.image_terms import L2, TotalVariation
+from lra.options import Count, NonNegative, Positive
+from lra.sources import Pixels
+from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
+from lra.terms import Adversarial, OneHot
+
+
+class ADIOptions(OptimisedOptions):
+    """As in CMI's benchmark."""
+
+    steps: Count = 1000
+    lr: Positive = 0.1
+    bn: NonNegative = 10.0
+    one_hot: NonNegative = 1.0
+    adversarial: NonNegative = 1.0
+    tv: NonNegative = 1e-3
+    l2: NonNegative = 0.0
+    divergence: Literal["exact", "reference"] = "exact"
+
+
+class ADI(OptimisedMethod):
+    """Pixels that look like the training data to the teacher's BatchNorm layers."""
+
+    name = "adi"
+    paper = "Yin et al., CVPR 2020"
+    Options = ADIOptions
+    defaults = published()
+
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """JS (n,) of logits (n, K) at τ = 3, or the releases' form of it, a sum over classes."""
+        if self.options.divergence == "exact":
+            return js(student, teacher, 3.0)
+        return js_reference(student, teacher, 3.0) * student.shape[1]
+
+    def synthesizer(self) -> BatchSynthesizer:
+        """Pixels and their five terms."""
+        o = self.options
+        terms = [
+            BNStat(o.bn),
+            OneHot(o.one_hot),
+            Adversarial(o.adversarial, self.divergence),
+            TotalVariation(o.tv),
+            L2(o.l2),
+        ]
+        return self.batches(Pixels(self.setup.problem, o.lr), terms, augment=o.jitter())

@@ -1,0 +1,69 @@
+"""CMI: batches that differ from one another and from all earlier ones.
+
+Fang et al., "Contrastive Model Inversion for Data-Free Knowledge Distillation", IJCAI 2021,
+https://arxiv.org/abs/2105.08584.
+
+For every experience, with teacher T, student S, a generator G drawn anew, global views g (shift, flip) and local
+views l (enlarged parts), h(.) the pixel averages of what T's layers take in:
+
+    z ~ N(0, I),  y uniform
+    200 times, x = G(z):  G, z <- Adam on  bn·R_bn(T; g) + one_hot·CE(T(g), y)
+                                           + adversarial·(-KL_1(S(g) ‖ T(g)), where S and T agree)
+                                           + cross_view·NCE(head h(l), head h(g), bank)
+                          head <- Adam on the same
+    the best x enters the pool, its [h(l) | h(g)] the bank;  400 times:  S <- SGD on D of images from the pool
+
+The paper also starts from a pool of 50 000 images made beforehand, without the student; that is left out. For large
+ResNets it describes images by the inputs of four stages, here ``layers: stages`` (the outputs of all). The released
+bank fails at the moment it is exactly full; ours does not. ``rounding: down`` truncates as released.
+"""
+
+from lra.batches import BatchSynthesizer
+from lra.batchnorm_term import BNStat
+from lra.cross_view_term import CrossView, Layers, projection_head
+from lra.feature_bank import FeatureBank
+from lra.options import Count, NonNegative, Positive
+from lra.sources import LatentSource
+from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
+from lra.terms import OneHot
+
+
+class CMIOptions(GeneratorOptions):
+    """As in the paper's scripts for CIFAR-10, from scratch."""
+
+    steps: Count = 200
+    lr: Positive = 1e-3
+    bn: NonNegative = 1.0
+    one_hot: NonNegative = 1.0
+    adversarial: NonNegative = 0.5
+    cross_view: NonNegative = 0.8
+    temperature: Positive = 0.1
+    bank: Count = 40960
+    negatives: Count = 4096
+    layers: Layers = "batchnorm"
+
+
+class CMI(OptimisedMethod):
+    """A generator drawn anew for each batch, and a bank of what was made before."""
+
+    name = "cmi"
+    paper = "Fang et al., IJCAI 2021"
+    Options = CMIOptions
+    defaults = published(batch_size=128)
+
+    @property
+    def needs_batchnorm(self) -> bool:
+        """For R_bn, or to describe images."""
+        return super().needs_batchnorm or (self.options.cross_view > 0 and self.options.layers == "batchnorm")
+
+    def synthesizer(self) -> BatchSynthesizer:
+        """G, z and their four terms."""
+        o = self.options
+        if o.images > o.bank:
+            raise ValueError(f"a batch of {o.images} images does not fit a bank of {o.bank}: raise synthesis.bank")
+        terms = [BNStat(o.bn), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]
+        if o.cross_view:
+            head = projection_head(self.setup.teacher, self.setup.problem.image, o.layers)
+            bank, local = FeatureBank(o.bank), o.local_view()
+            terms.append(CrossView(o.cross_view, head, bank, local, o.lr, o.temperature, o.negatives, o.layers))
+        return self.batches(LatentSource(self.generator(), o.lr), terms)

@@ -1,0 +1,83 @@
+"""RGAL: synthesis and student disagree about which samples belong together.
+
+Liang and Fu, "Data-free knowledge distillation with relation-guided adversarial learning", IJCV 2024.
+
+For every experience, with teacher T, student S, a generator G drawn anew, a = shift and flip:
+
+    z ~ N(0, I),  y uniform
+    400 times, x = G(z):  G, z <- Adam on  bn·R_bn(T; a(x)) + one_hot·CE(T(a(x)), y)
+                                           + adversarial·(-KL_1(S ‖ T), where S and T agree)
+                                           + triplet·L_tri(maps of S; swapped: one class apart, others near)
+    the best x enters the pool
+    400 times, two views of each image from the pool:
+          S, A <- SGD on D(S, T) + student_triplet·L_tri(f_S; not swapped)
+                         + channels·Σ_l MSE(GAP(A_l S_l), GAP(T_l)) + gram·(masked difference of maps)
+
+Negatives are drawn by distance: by T's logits in a narrow "focal" window in synthesis, by S's in a wide one for the
+student. On confident logits the focal window is mostly empty and negatives are drawn uniformly instead; how often is
+recorded as ``triplet_fallback``.
+
+The release never swaps (``triplet_swap: false``). Left out: FMix on the student's batches, and switching off the
+student's extra terms after a fraction of the epochs. Gram needs maps of equal sizes in both networks.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import nn
+
+from lra.batches import BatchSynthesizer
+from lra.batchnorm_term import BNStat
+from lra.objective import Objective, StudentTerm
+from lra.options import Count, NonNegative, Positive
+from lra.relations import TripletSampler
+from lra.sources import LatentSource
+from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
+from lra.student_relations import Channels, Compared, Gram, StudentTriplet, adapters_between
+from lra.terms import OneHot
+from lra.witness import Witness
+
+
+class RGALOptions(GeneratorOptions):
+    """As in the release's README, for WRN-40-2 and WRN-16-1 on CIFAR-10."""
+
+    steps: Count = 400
+    lr: Positive = 1e-3
+    bn: NonNegative = 1.0
+    one_hot: NonNegative = 1.0
+    adversarial: NonNegative = 1.0
+    triplet: NonNegative = 0.1
+    views: Annotated[int, Field(ge=1, le=2)] = 2
+    """Views of each image in a student step; the batch size counts views."""
+    student_triplet: NonNegative = 0.1
+    compared: Compared = "global"
+    channels: NonNegative = 0.1
+    gram: NonNegative = 0.0
+
+
+class RGAL(OptimisedMethod):
+    """CMI's generator with triplets in place of the contrast, and triplets for the student."""
+
+    name = "rgal"
+    paper = "Liang and Fu, IJCV 2024"
+    Options = RGALOptions
+    defaults = published()
+
+    def synthesizer(self) -> BatchSynthesizer:
+        """G, z and three terms; the triplet term joins them as it can in every method."""
+        o = self.options
+        terms = [BNStat(o.bn), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]
+        return self.batches(LatentSource(self.generator(), o.lr), terms, views=o.views)
+
+    def objective(self, student: nn.Module) -> Objective:
+        """D, triplets, channels."""
+        o, image, teacher = self.options, self.setup.problem.image, self.setup.teacher
+        stages = o.channels > 0 or o.gram > 0
+        inside = stages or (o.student_triplet > 0 and o.compared != "logits")
+        witness = Witness(student, teacher, image, maps=stages or o.compared == "features") if inside else None
+        triplet = StudentTriplet(o.student_triplet, witness, TripletSampler(), o.compared, o.triplet_margin)
+        terms: list[StudentTerm] = [triplet]
+        if stages and witness is not None:
+            adapters = adapters_between(student, teacher.network, image)
+            terms += [Channels(o.channels, witness, adapters), Gram(o.gram, witness, adapters)]
+        return Objective(self.setup.distance, terms)

@@ -1,0 +1,51 @@
+"""ZSKD: soft labels from what the teacher's last layer says about similar classes, and pixels to match them.
+
+Nayak et al., "Zero-Shot Knowledge Distillation in Deep Networks", ICML 2019, https://arxiv.org/abs/1905.08114.
+
+For every experience, ten batches, with teacher T, C the cosine similarities of its last layer's rows, each in [0, 1]:
+
+    c ~ uniform classes,  y ~ Dirichlet(C_c / scale),  x ~ noise
+    150 times:  x <- Adam, cut to [0, 1], on  τ²·KL(y ‖ softmax(T(a(x)) / τ)),   a = one roll and flip of the batch
+    x enters the pool;  400 times:  S <- SGD on D(S, T) of images from the pool (``--replay pool``)
+
+The paper makes all images beforehand, half of them at scale 1, half at 0.1; here they come in experiences, at one
+scale. The release takes the classes one batch after another, each going on from the last one's pixels
+(``restart: false``; whole batches of one class are left out, since pixels of different images do not interact), returns
+the last iterate as the best (``keep: last``), and stores images that were never brought back from normalised space.
+Nothing in it looks at the student.
+"""
+
+from lra import labels
+from lra.batches import BatchSynthesizer
+from lra.options import Count, Positive
+from lra.sources import Pixels
+from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
+from lra.terms import SoftLabelKL
+
+
+class ZSKDOptions(OptimisedOptions):
+    """As in the benchmark of AdaDFKD, whose 1500 steps are shared by ten classes."""
+
+    steps: Count = 150
+    rounds: Count = 10
+    lr: Positive = 3.0
+    soft_label: Positive = 1.0
+    temperature: Positive = 20.0
+    scale: Positive = 0.1
+    restart: bool = True
+
+
+class ZSKD(OptimisedMethod):
+    """Pixels that the teacher gives the probabilities it ought to give."""
+
+    name = "zskd"
+    paper = "Nayak et al., ICML 2019"
+    Options = ZSKDOptions
+    defaults = published()
+
+    def synthesizer(self) -> BatchSynthesizer:
+        """Pixels and their one term."""
+        o = self.options
+        plan = labels.dirichlet(labels.class_similarity(self.setup.teacher), o.scale)
+        source = Pixels(self.setup.problem, o.lr, betas=(0.9, 0.999), restart=o.restart)
+        return self.batches(source, [SoftLabelKL(o.soft_label, o.temperature)], plan, o.jitter())
