@@ -25,6 +25,7 @@ import torch
 from lra.networks.generator_presets import sized_for
 from lra.networks.generators import StandardisedGenerator
 from lra.options import Count, NonNegative, Positive
+from lra.phase_term import ClassPhases
 from lra.strategies.method import Method, SynthesisOptions
 from lra.synthesizer import OnlineGenerator
 from lra.terms import Activation, Balance, Disagreement, OneHot
@@ -44,6 +45,11 @@ class PreDFKDOptions(SynthesisOptions):
     disagreement: NonNegative = 1.0
     js: Literal["exact", "reference"] = "exact"
     student_mode: Literal["eval", "train"] = "eval"
+    phase: NonNegative = 0.0
+    """Weight of `ClassPhases`, which is no part of PRE-DFKD: it makes the stream forgettable, for studies."""
+    phase_classes: Count = 2
+    phase_length: Count = 5
+    """Experiences per phase."""
 
 
 class PreDFKD(Method):
@@ -82,6 +88,7 @@ class PreDFKD(Method):
                 Balance(o.balance),
                 Activation(o.activation),
                 Disagreement(o.disagreement, reference=o.js == "reference"),
+                ClassPhases(o.phase, problem.classes, o.phase_classes, o.phase_length),
             ],
             self.setup.teacher,
             latent=o.latent or latent,
