@@ -39,7 +39,7 @@ class Geometry:
     def backward(self, gradient: Tensor, x: Tensor, w: Tensor, needs: Sequence[bool]) -> Any:
         """X(gradient, w), W(gradient, x) and the bias gradient; None where not needed."""
         for_x: Tensor | None = None
-        if self._narrow(gradient, w):
+        if self._narrow(gradient, x, w):
             for_x = self._turned(gradient, w) if needs[0] else None
             needs = (False, *needs[1:])
             if w.shape[0] % 16 == 0:
@@ -50,7 +50,7 @@ class Geometry:
         found = _backward(gradient, x, w, [w.shape[0]], *rest, list(needs))
         return (found[0] if for_x is None else for_x), *found[1:]
 
-    def _narrow(self, gradient: Tensor, w: Tensor) -> bool:
+    def _narrow(self, gradient: Tensor, x: Tensor, w: Tensor) -> bool:
         """Whether oneDNN's kernel for X is at its worst, so that a convolution with w turned around is faster."""
         reach = [d * (k - 1) for d, k in zip(self.dilation, w.shape[2:], strict=True)]
         return (
@@ -59,6 +59,8 @@ class Geometry:
             and gradient.dim() == 4
             and gradient.is_contiguous()
             and w.shape[1] < 16
+            # The turned one also multiplies the padding.
+            and x[0, 0].numel() <= 3 * gradient[0, 0].numel()
             and self.groups == 1
             and all(s == 1 for s in self.stride)
             and all(p <= r for p, r in zip(self.padding, reach, strict=True))

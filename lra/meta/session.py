@@ -84,7 +84,7 @@ class LookAhead:
             raise MetaStepError("advance() was already called in this look-ahead; open a new one for each step")
         if curvature is not None and (self.settings.engine, self.settings.order) != ("lean", 2):
             raise MetaStepError("curvature= needs engine='lean' and order=2; change these, or drop it")
-        if not bool(torch.isfinite(acquisition.detach()).all()):
+        if self.settings.check and not bool(torch.isfinite(acquisition.detach()).all()):
             raise MetaStepError(
                 f"acquisition loss is {float(acquisition.detach()):g} at θ; the student has diverged: "
                 "lower its learning rate"
@@ -179,7 +179,7 @@ class LookAhead:
         return filled(torch.autograd.grad(outputs, engine.theta, cotangents, allow_unused=True), engine.theta)
 
     def _require_sane(self, value: Tensor, name: str) -> None:
-        if bool(torch.isfinite(value.detach()).all()):
+        if not self.settings.check or bool(torch.isfinite(value.detach()).all()):
             return
         present = [gradient for gradient in self._acquired if gradient is not None]
         raise MetaStepError(

@@ -25,6 +25,7 @@ class Settings:
     batchnorm: BatchNormPolicy = "acquisition"
     ahead_statistics: AheadStatistics = "batch"
     rules: bool = True
+    check: bool = True
 
     def __post_init__(self) -> None:
         choices = (

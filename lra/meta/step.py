@@ -18,6 +18,7 @@ def lookahead(
     batchnorm: BatchNormPolicy = "acquisition",
     ahead_statistics: AheadStatistics = "batch",
     rules: bool = True,
+    check: bool = True,
 ) -> LookAhead:
     """Open one meta step on ``student``; nothing of the student changes but its buffers, by the policy.
 
@@ -32,6 +33,7 @@ def lookahead(
             statistics.
         rules: closed-form second derivatives of convolution and batch norm in place of PyTorch's generic
             ones: the same values in less time.
+        check: refuse losses and gradients that are not finite; on a GPU this waits for it, three times a step.
 
     Returns:
         A context manager::
@@ -46,7 +48,7 @@ def lookahead(
         MetaStepError: a student this engine cannot differentiate, with the reason.
         ValueError: a setting that is not one of its values.
     """
-    settings = Settings(inner, engine, order, batchnorm, ahead_statistics, rules)
+    settings = Settings(inner, engine, order, batchnorm, ahead_statistics, rules, check)
     return LookAhead(student, settings)
 
 
@@ -80,6 +82,7 @@ def lra_step(
     batchnorm: BatchNormPolicy = "acquisition",
     ahead_statistics: AheadStatistics = "batch",
     rules: bool = True,
+    check: bool = True,
     curvature: Curvature | None = None,
 ) -> MetaStep:
     """One meta step in one call; the student's parameters and their ``.grad`` are left alone.
@@ -98,7 +101,7 @@ def lra_step(
         MetaStepError: the step cannot be taken, with the reason.
         ValueError: a setting that is not one of its values.
     """
-    with lookahead(student, inner, engine, order, batchnorm, ahead_statistics, rules) as look:
+    with lookahead(student, inner, engine, order, batchnorm, ahead_statistics, rules, check) as look:
         acquired = acquisition(look.student)
         look.advance(acquired, curvature)
         retained = retention(look.ahead)
