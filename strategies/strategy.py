@@ -6,6 +6,7 @@ say) go through it as usual.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,7 +62,8 @@ class DataFreeDistillation(SupervisedTemplate):
         super().__init__(
             model=model,
             optimizer=optimizer,
-            criterion=objective,
+            # Avalanche's regularisers call this one, on bare logits; our own loop asks `criterion` below.
+            criterion=partial(_on_logits, objective),
             train_mb_size=train_mb_size,
             eval_mb_size=eval_mb_size,
             plugins=plugins,
@@ -120,6 +122,9 @@ class DataFreeDistillation(SupervisedTemplate):
         """Leave model and optimiser alone on synthesis experiences, which bring no new classes."""
         if self.synthesis is None:
             super().check_model_and_optimizer(**kwargs)
+        elif not self.model.training:
+            # A plugin's doing: Avalanche's EWC, say, leaves the model in evaluation mode.
+            self.model.train()
 
     def _unpack_minibatch(self) -> None:
         super()._unpack_minibatch()
@@ -136,6 +141,13 @@ class DataFreeDistillation(SupervisedTemplate):
         if self.mb_y.is_floating_point():
             return self.objective(self.mb_output, Batch(self.mb_x, self.mb_y))
         return F.cross_entropy(self.mb_output, self.mb_y)
+
+
+def _on_logits(objective: Objective, logits: Tensor, answers: Tensor) -> Tensor:
+    """The objective's distance of logits (n, K), or the cross-entropy with classes (n,), without its terms."""
+    if answers.is_floating_point():
+        return objective.distance(logits, answers).mean()
+    return F.cross_entropy(logits, answers)
 
 
 class _Draws(Iterable[list[Tensor]]):

@@ -23,19 +23,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, copy)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-q",
-        "-w",
-        copy / "out",
-        copy,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run([*pip, "-w", copy / "out", copy], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (file,) = (copy / "out").glob("*.whl")
     return zipfile.ZipFile(file).namelist()
