@@ -73,7 +73,8 @@ class RingNCE(Term):
     def loss(self, queries: Tensor, keys: Tensor) -> Tensor:
         """The loss of unit vectors q and k (n, d) against the queue as it is."""
         positives = (queries * keys).sum(dim=1, keepdim=True)
-        ring = self.ring(queries @ self.queue.rows.T)
+        # A copy, because the queue moves on in place before the gradient is taken.
+        ring = self.ring(queries @ self.queue.rows.clone().T)
         logits = torch.cat([positives, ring], dim=1) / self.temperature
         return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
 
