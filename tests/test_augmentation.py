@@ -1,0 +1,95 @@
+"""Augmentation: what moves, what stays, and that gradients come through."""
+
+import pytest
+import torch
+
+from lra.augmentation import AugmentationOptions, flipped, rolled, shifted, views, zoomed
+
+torch.set_num_threads(1)
+
+SHAPES = [(6, 1, 8, 8), (5, 3, 9, 13)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shifted_images_are_the_image_moved_with_black(shape):
+    images = torch.rand(shape) + 0.1
+    moved = shifted(images, 2)
+    assert moved.shape == images.shape
+    for before, after in zip(images, moved, strict=True):
+        found = False
+        for dy in range(-2, 3):
+            for dx in range(-2, 3):
+                expected = torch.zeros_like(before)
+                h, w = before.shape[1:]
+                ys, xs = slice(max(0, dy), h + min(0, dy)), slice(max(0, dx), w + min(0, dx))
+                sy, sx = slice(max(0, -dy), h + min(0, -dy)), slice(max(0, -dx), w + min(0, -dx))
+                expected[:, ys, xs] = before[:, sy, sx]
+                found |= torch.equal(expected, after)
+        assert found
+
+
+def test_shifts_take_every_offset_and_bytes():
+    images = torch.zeros(400, 1, 5, 5, dtype=torch.uint8)
+    images[:, 0, 2, 2] = 7
+    moved = shifted(images, 1)
+    assert moved.dtype == torch.uint8
+    places = moved.flatten(1).argmax(dim=1).unique()
+    assert len(places) == 9
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_augmentations_are_differentiable_and_keep_the_shape(shape):
+    options = AugmentationOptions(shift=2)
+    for augment in (options.crop_and_flip(), options.jitter(), options.local_view()):
+        images = torch.rand(shape, requires_grad=True)
+        out = augment(images)
+        assert out.shape == images.shape
+        out.sum().backward()
+        assert images.grad.abs().sum() > 0
+
+
+def test_flips_mirror_about_half():
+    torch.manual_seed(0)
+    images = torch.arange(4.0).expand(1000, 1, 1, 4)
+    turned = flipped(images)[:, 0, 0, 0]
+    assert set(turned.tolist()) == {0.0, 3.0}
+    assert 400 < (turned == 3).sum() < 600
+
+
+def test_without_flip_and_shift_nothing_changes():
+    images = torch.rand(4, 1, 6, 6)
+    options = AugmentationOptions(shift=0, flip=False)
+    assert torch.equal(options.crop_and_flip()(images), images)
+    assert torch.equal(options.jitter()(images), images)
+
+
+def test_roll_moves_the_batch_as_one():
+    image = torch.rand(1, 1, 7, 7)
+    moved = rolled(image.expand(5, 1, 7, 7), 3)
+    assert all(torch.equal(moved[0], each) for each in moved)
+    assert torch.equal(moved[0].flatten().sort().values, image[0].flatten().sort().values)
+
+
+def test_zoom_of_everything_is_the_image():
+    torch.manual_seed(0)
+    flat = torch.full((3, 2, 6, 5), 0.4)
+    assert torch.allclose(zoomed(flat), flat)
+    images = torch.rand(200, 1, 8, 8)
+    assert zoomed(images).min() >= images.min()
+    assert zoomed(images).max() <= images.max() + 1e-6
+
+
+def test_two_views_differ():
+    images = torch.rand(8, 1, 16, 16)
+    pair = views(images, AugmentationOptions().crop_and_flip(), 2)
+    assert pair.shape == (16, 1, 16, 16)
+    assert not torch.equal(pair[:8], pair[8:])
+
+
+def test_a_seed_decides():
+    images = torch.rand(4, 3, 8, 8)
+    augment = AugmentationOptions(shift=2).local_view()
+    torch.manual_seed(5)
+    first = augment(images)
+    torch.manual_seed(5)
+    assert torch.equal(first, augment(images))
