@@ -42,7 +42,8 @@ def _each(value: Any, axes: int) -> list[int]:
 def _better_channels_last(x: Tensor, w: Tensor, groups: int) -> bool:
     """Whether oneDNN is faster on channels-last images, all passes counted: many channels, or the first layer."""
     fits = w.shape[0] % 16 == 0 and (w.shape[1] % 16 == 0 or not x.requires_grad)
-    return fits and groups == 1 and x.dim() == 4 and x.device.type == "cpu" and x.dtype == torch.float32
+    single = x.dim() == 4 and x.device.type == "cpu" and x.dtype == torch.float32
+    return fits and groups == 1 and single and torch.backends.mkldnn.is_available()
 
 
 def _convolution(axes: int) -> Callable[..., Tensor | None]:

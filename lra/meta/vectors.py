@@ -9,7 +9,7 @@ from torch.nn.utils import get_total_norm
 
 def cosine(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     """Cosine of two vectors, a scalar tensor in [-1, 1]; 0 when one of them is zero."""
-    dot = torch.stack([(a * b).sum() for a, b in zip(left, right, strict=True)]).sum()
+    dot = torch.stack([a.reshape(-1).dot(b.reshape(-1)) for a, b in zip(left, right, strict=True)]).sum()
     lengths = get_total_norm(left) * get_total_norm(right)
     return torch.where(lengths > 0, dot / lengths, torch.zeros_like(dot)).clamp(-1, 1)
 
