@@ -70,6 +70,7 @@ def make_stream(teacher: Any) -> Callable[..., Any]:
 
     def make(length: int = 3, steps: int = 2, batch_size: int = 16, last_steps: int | None = None) -> SynthesisStream:
         torch.manual_seed(3)
+        teacher.queries = 0
         generator = nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64), nn.Sigmoid(), nn.Unflatten(1, IMAGE))
         source = OnlineGenerator(
             generator,

@@ -1,0 +1,274 @@
+"""What a run measures of itself: closed forms, and no trace in the run."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lra.alignment import cosine, gradient_alignment
+from lra.buffers import Ring
+from lra.distances import l1
+from lra.evolution import evolution
+from lra.fidelity import agreement, class_histogram, loyalty, loyalty_reference
+from lra.forgetting import AgreementMatrix, forgetting
+from lra.objective import Objective
+from lra.preservation import frozen, in_mode, untouched
+from lra.problem import Batch
+from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream
+from lra.strategies.metrics import GradientAlignment, Plasticity, ProbeForgetting, TestFidelity, TrainingLosses
+from lra.strategies.replay import BufferReplay
+from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.stream import SynthesisStream
+
+MakeStream = Callable[..., SynthesisStream]
+MakeStrategy = Callable[..., DataFreeDistillation]
+NAN = float("nan")
+
+
+def test_evolution_of_a_curve_by_hand() -> None:
+    found = evolution([10.0, 50.0, 90.0, 70.0, 80.0])
+    assert (found.final, found.max, found.mean) == (80.0, 90.0, 60.0)
+    assert found.variance == pytest.approx((2500 + 100 + 900 + 100 + 400) / 5)
+    assert found.tail_mean == pytest.approx(80.0), "the last three of five"
+    assert found.tail_variance == pytest.approx(200 / 3)
+
+
+def test_evolution_needs_an_evaluation() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        evolution([])
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=50))
+def test_evolution_is_bounded_by_its_curve(curve: list[float]) -> None:
+    found = evolution(curve)
+    slack = 1e-9
+    assert min(curve) - slack <= found.mean <= found.max + slack
+    assert 0 <= found.variance <= 2500 + slack
+    assert found.final == curve[-1]
+
+
+def test_forgetting_by_hand() -> None:
+    """Best earlier minus now, not first minus now: the second probe rose before it fell."""
+    matrix = np.array([[80.0, NAN, NAN], [70.0, 60.0, NAN], [75.0, 90.0, 50.0], [60.0, 85.0, 55.0]])
+    found = forgetting(matrix)
+    assert found is not None
+    lost = [80 - 60, 90 - 85, 50 - 55]
+    assert found.average == pytest.approx(sum(lost) / 3)
+    assert found.maximum == 20
+    assert found.bwt == pytest.approx(((60 - 80) + (85 - 60) + (55 - 50)) / 3)
+
+
+def test_a_probe_just_born_says_nothing_of_forgetting() -> None:
+    assert forgetting(np.array([[80.0]])) is None
+    found = forgetting(np.array([[80.0, NAN], [70.0, 10.0]]))
+    assert found is not None
+    assert (found.average, found.bwt) == (10.0, -10.0)
+
+
+@given(st.integers(2, 6), st.integers(1, 5), st.integers(0, 1000))
+def test_forgetting_bounds_backward_transfer(checkpoints: int, probes: int, seed: int) -> None:
+    """The best is at least the first, so forgetting is at least minus BWT; both within 100 points."""
+    rows = np.random.default_rng(seed).uniform(0, 100, (checkpoints, probes))
+    found = forgetting(rows)
+    assert found is not None
+    assert -100 <= -found.bwt <= found.average + 1e-9 <= 100 + 1e-9
+    assert found.maximum >= found.average - 1e-9
+
+
+def test_an_agreement_matrix_has_no_value_before_a_birth() -> None:
+    matrix = AgreementMatrix()
+    matrix.add(10, [10], [50.0])
+    matrix.add(20, [10, 20], [40.0, 60.0])
+    assert np.isnan(matrix.array()[0, 1])
+    assert matrix.array()[1].tolist() == [40.0, 60.0]
+    with pytest.raises(ValueError, match="do not continue"):
+        matrix.add(30, [20], [1.0])
+    with pytest.raises(ValueError, match="do not continue"):
+        matrix.add(30, [10, 20], [1.0])
+
+
+def test_fidelity_of_equals_and_opposites() -> None:
+    same = torch.randn(6, 4)
+    assert agreement(same, same) == 1.0
+    assert loyalty(same, same) == pytest.approx(1.0)
+    assert loyalty_reference(same, same) == pytest.approx(1.0, abs=1e-3)
+    one, other = torch.tensor([[200.0, 0.0]]), torch.tensor([[0.0, 200.0]])
+    assert agreement(one, other) == 0.0
+    assert loyalty(one, other) == pytest.approx(0.0, abs=1e-6)
+    assert loyalty_reference(one, other) == pytest.approx(1 - np.log(2) ** 0.25)
+    assert class_histogram(torch.eye(3)[[0, 2, 2]]).tolist() == [1, 0, 2]
+
+
+def test_loyalty_by_hand() -> None:
+    p, q = np.array([0.5, 0.5]), np.array([0.9, 0.1])
+    m = (p + q) / 2
+    bits = 0.5 * (p * np.log2(p / m)).sum() + 0.5 * (q * np.log2(q / m)).sum()
+    logits = [torch.tensor(np.log(x))[None] for x in (p, q)]
+    assert loyalty(*logits) == pytest.approx(1 - bits**0.5)
+
+
+def test_alignment_by_hand(student: nn.Module, double: None) -> None:
+    student.double()
+    torch.manual_seed(0)
+    batches = [Batch(torch.rand(8, 1, 8, 8), torch.randn(8, 10)) for _ in range(2)]
+    before = copy.deepcopy(student.state_dict())
+    found = gradient_alignment(student.eval(), Objective(l1), *batches)
+    assert not student.training
+    assert all(torch.equal(value, student.state_dict()[name]) for name, value in before.items())
+    assert all(p.grad is None for p in student.parameters())
+
+    student.train()
+    gradients, losses = [], []
+    for batch in batches:
+        losses.append((student(batch.images) - batch.logits).abs().mean())
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(losses[-1], list(student.parameters()))]))
+    assert found.cosine == pytest.approx(torch.cosine_similarity(*gradients, dim=0).item())
+    assert found.acquisition == pytest.approx(losses[0].item())
+    assert found.retention == pytest.approx(losses[1].item())
+
+
+def test_cosines_of_equal_opposite_and_vanished_gradients() -> None:
+    g = [torch.randn(3), torch.randn(2, 2)]
+    assert cosine(g, g).item() == pytest.approx(1.0)
+    assert cosine(g, [-x for x in g]).item() == pytest.approx(-1.0)
+    assert cosine(g, [torch.zeros_like(x) for x in g]).item() == 0.0
+    # A parameter that one loss does not touch counts in the other's norm only.
+    assert cosine([torch.ones(1), torch.ones(1)], [torch.ones(1), None]).item() == pytest.approx(0.5**0.5)
+
+
+def test_looking_leaves_nothing_behind(student: nn.Module) -> None:
+    student.train()
+    student[1].eval()
+    before, state = copy.deepcopy(student.state_dict()), torch.get_rng_state()
+    with untouched(student):
+        student.train()
+        student(torch.rand(4, 1, 8, 8))
+        torch.rand(3)
+    assert [student.training, student[0].training, student[1].training] == [True, True, False]
+    assert all(torch.equal(value, student.state_dict()[name]) for name, value in before.items())
+    assert torch.equal(torch.get_rng_state(), state)
+    student[0].weight.requires_grad_(False)
+    with frozen(student):
+        assert not any(p.requires_grad for p in student.parameters())
+    assert [p.requires_grad for p in student.parameters()] == [False, True, True, True, True]
+    with in_mode(student, training=False):
+        assert not any(m.training for m in student.modules())
+    assert not student[1].training
+    assert student[0].training
+
+
+Run = Callable[..., tuple[dict[str, Tensor], list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def measured_run(make_stream: MakeStream, make_strategy: MakeStrategy, student: nn.Module) -> Run:
+    """Train with all measures, or none; gives the student and the records."""
+
+    def run(measuring: bool, test: bool = True, probe_every: int = 1) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        model, stream = copy.deepcopy(student), make_stream(length=6)
+        records: list[dict[str, Any]] = []
+        torch.manual_seed(1)
+        images, classes = torch.rand(30, 1, 8, 8), torch.arange(30) % 10
+        torch.manual_seed(0)
+        plugins: list[Any] = [BufferReplay(Ring(2, 4), 4)]
+        strategy = make_strategy(model, plugins)
+        if measuring:
+            objective = strategy.objective
+            measures = [
+                TestFidelity(stream.teacher),
+                ProbeForgetting(stream.synthesizer, stream.teacher, probe_every, 8),
+                GradientAlignment(objective),
+                Plasticity(stream.synthesizer, stream.teacher, objective, 2, 8),
+                TrainingLosses(),
+            ]
+            recorder = Recorder(measures, 2, records.append)
+            tests = TestExperience(images, classes).origin_stream if test else no_test_stream()
+            strategy = make_strategy(
+                model,
+                [*plugins, EvaluationCadence(tests, 2, 6)],
+                QuietEvaluation(*measures, loggers=[recorder], collect_all=False),
+            )
+        strategy.train(stream)
+        counts = {
+            "queries": torch.tensor(stream.teacher.queries),
+            "images": torch.tensor(stream.synthesizer.images_generated),
+            "random": torch.get_rng_state(),
+        }
+        source = {f"source.{name}": value for name, value in stream.synthesizer.generator.state_dict().items()}
+        return {**model.state_dict(), **source, **counts}, records
+
+    return run
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_measuring_leaves_no_trace(measured_run: Run, test: bool) -> None:
+    """Weights, generator, random states and counted costs are bit for bit those of a run that measures nothing."""
+    without, _ = measured_run(False)
+    measured, records = measured_run(True, test)
+    assert len(records) == 3
+    for name, value in without.items():
+        assert torch.equal(value, measured[name]), name
+
+
+def test_records_say_what_was_measured(measured_run: Run) -> None:
+    _, records = measured_run(True)
+    assert [r["student_step"] for r in records] == [4, 8, 12]
+    assert [r["experience"] for r in records] == [2, 4, 6]
+    assert [r["epoch"] for r in records] == [1, 2, 3]
+    assert [r["probes"]["birth"] for r in records] == [[4], [4, 8], [4, 8, 12]]
+    matrix = AgreementMatrix()
+    for record in records:
+        matrix.add(record["student_step"], record["probes"]["birth"], record["probes"]["agreement"])
+        summary = matrix.summary()
+        assert record["forgetting"] == (None if summary is None else summary.average)
+        assert -1 <= record["alignment"] <= 1
+        assert 0 <= record["accuracy"] <= 100
+        assert sum(record["classes"]) == 4 * 16
+        assert set(record["losses"]) == {
+            "acquisition",
+            "retention",
+            "acquisition_before",
+            "acquisition_after",
+            "objective",
+        }
+        assert set(record["synthesis"]) == {"one_hot", "disagreement"}
+    curve = evolution([r["accuracy"] for r in records])
+    assert records[-1]["accuracy_mean"] == curve.mean
+    assert records[-1]["accuracy_variance"] == curve.variance
+
+
+def test_without_a_test_set_all_but_accuracy_is_measured(measured_run: Run) -> None:
+    _, records = measured_run(True, test=False)
+    assert {records[-1][key] for key in ("accuracy", "agreement", "loyalty")} == {None}
+    assert records[-1]["forgetting"] is not None
+    assert records[-1]["alignment"] is not None
+
+
+def test_probes_are_thinned_and_never_replaced(measured_run: Run) -> None:
+    _, records = measured_run(True, probe_every=2)
+    assert [r["probes"]["birth"] for r in records] == [[4], [4], [4, 12]]
+
+
+def test_probes_are_frozen_and_agree_with_the_teacher_by_hand(
+    make_stream: MakeStream, make_strategy: MakeStrategy, student: nn.Module
+) -> None:
+    stream = make_stream(length=2)
+    probes = ProbeForgetting(stream.synthesizer, stream.teacher, size=8)
+    strategy = make_strategy(student)
+    strategy.train(stream)
+    first = probes.measure(strategy)
+    (probe,) = probes._probes
+    student.eval()
+    answers = student(probe.images).argmax(dim=1) == stream.teacher.network(probe.images).argmax(dim=1)
+    assert first["probes"]["agreement"] == [pytest.approx(100 * answers.double().mean().item())]
+    kept = probe.images.clone()
+    strategy.train(make_stream(length=1))
+    probes.measure(strategy)
+    assert torch.equal(probes._probes[0].images, kept)
+    assert not torch.equal(probes._probes[1].images, kept)
