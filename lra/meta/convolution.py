@@ -39,41 +39,31 @@ class Geometry:
     def backward(self, gradient: Tensor, x: Tensor, w: Tensor, needs: Sequence[bool]) -> Any:
         """X(gradient, w), W(gradient, x) and the bias gradient; None where not needed."""
         for_x: Tensor | None = None
-        if self._narrow(gradient, w):
-            if needs[0]:
-                turn = self._turns(gradient, x, w)
-                for_x = self._turned(gradient, w) if turn else self._native(gradient, x, w, (True, False, False))[0]
+        if needs[0] and self._turns(gradient, x, w):
+            for_x = self._turned(gradient, w)
             needs = (False, *needs[1:])
-            if w.shape[0] % 16 == 0:
-                gradient, x = (t.contiguous(memory_format=torch.channels_last) for t in (gradient, x))
         if not any(needs):
             return for_x, None, None
-        found = self._native(gradient, x, w, needs)
+        rest = (self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups)
+        found = _backward(gradient, x, w, [w.shape[0]], *rest, list(needs))
         return (found[0] if for_x is None else for_x), *found[1:]
 
-    def _native(self, gradient: Tensor, x: Tensor, w: Tensor, needs: Sequence[bool]) -> Any:
-        rest = (self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups)
-        return _backward(gradient, x, w, [w.shape[0]], *rest, list(needs))
-
-    def _narrow(self, gradient: Tensor, w: Tensor) -> bool:
-        """Whether the channels are too few for oneDNN's fast kernels of X and W."""
+    def _turns(self, gradient: Tensor, x: Tensor, w: Tensor) -> bool:
+        """Whether X(ȳ, w) is faster as the convolution of ȳ with w turned around: oneDNN, few channels."""
+        reach = [d * (k - 1) for d, k in zip(self.dilation, w.shape[2:], strict=True)]
         return (
             torch.backends.mkldnn.is_available()
             and gradient.device.type == "cpu"
             and gradient.dtype == torch.float32
             and gradient.dim() == 4
             and gradient.is_contiguous()
-            and w.shape[1] < 16
+            and max(w.shape[:2]) < 16
+            # The turned one also multiplies the padding.
+            and x[0, 0].numel() <= 3 * gradient[0, 0].numel()
             and self.groups == 1
+            and all(s == 1 for s in self.stride)
+            and all(p <= r for p, r in zip(self.padding, reach, strict=True))
         )
-
-    def _turns(self, gradient: Tensor, x: Tensor, w: Tensor) -> bool:
-        """Whether X(ȳ, w) is faster as the convolution of ȳ with w turned around."""
-        reach = [d * (k - 1) for d, k in zip(self.dilation, w.shape[2:], strict=True)]
-        # The turned one also multiplies the padding.
-        worthwhile = w.shape[0] < 16 and x[0, 0].numel() <= 3 * gradient[0, 0].numel()
-        fits = all(p <= r for p, r in zip(self.padding, reach, strict=True))
-        return worthwhile and fits and all(s == 1 for s in self.stride)
 
     def _turned(self, gradient: Tensor, w: Tensor) -> Tensor:
         reach = [d * (k - 1) for d, k in zip(self.dilation, w.shape[2:], strict=True)]
