@@ -24,11 +24,10 @@ from lra.strategies.methods import METHODS, fitted
 from lra.strategies.metrics import (
     GradientAlignment,
     Measure,
-    Plasticity,
-    ProbeForgetting,
     TestFidelity,
     TrainingLosses,
 )
+from lra.strategies.probing import Plasticity, ProbeForgetting
 from lra.strategies.replay import Replay
 from lra.strategies.retention import REPLAYS
 from lra.strategies.schedule import ScheduleByEpoch
@@ -114,7 +113,7 @@ def prepare(
     measures = _measures(config, setup, stream, objective)
     every = schedule.experiences_per_epoch * config.evaluation.every
     recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
-    cadence = EvaluationCadence(_test_stream(test, device), every, experiences)
+    cadence = EvaluationCadence(_test_stream(test, device), every, experiences, measures)
     strategy = DataFreeDistillation(
         model=student,
         optimizer=optimiser,
@@ -203,7 +202,7 @@ def _measures(config: RunConfig, setup: Setup, stream: SynthesisStream, objectiv
         TestFidelity(setup.teacher),
         ProbeForgetting(stream.synthesizer, setup.teacher, between, size),
         GradientAlignment(objective),
-        Plasticity(stream.synthesizer, setup.teacher, objective, every, size),
+        Plasticity(stream.synthesizer, setup.teacher, objective, size),
         TrainingLosses(),
     ]
 

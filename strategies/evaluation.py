@@ -57,7 +57,10 @@ class QuietEvaluation(EvaluationPlugin):
 
     def __getattribute__(self, item: str) -> Any:
         """Deny the callbacks nobody listens to, so that Avalanche passes them by."""
-        if item.startswith(("before_", "after_")) and item not in super().__getattribute__("_heard"):
+        if not item.startswith(("before_", "after_")):
+            # Avalanche's own override only matters for callbacks, and this is asked dozens of times a step.
+            return object.__getattribute__(self, item)
+        if item not in object.__getattribute__(self, "_heard"):
             raise AttributeError(item)
         return super().__getattribute__(item)
 
@@ -84,20 +87,31 @@ class EvaluationCadence(SupervisedPlugin):
         stream: the test stream; empty where there is no test set, and metrics of probes still speak.
         every: experiences between evaluations.
         length: experiences in all.
+        announce: measures told before the experience that an evaluation will follow.
     """
 
-    def __init__(self, stream: Any, every: int, length: int):
+    def __init__(self, stream: Any, every: int, length: int, announce: Sequence[Measure] = ()):
         super().__init__()
+        self.announce = announce
         self.stream = stream
         self.every = every
         self.length = length
         self.completed = 0
 
+    def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Announce the evaluation that will follow, if one will."""
+        if self._due(self.completed + 1):
+            for measure in self.announce:
+                measure.anticipate(strategy)
+
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Evaluate, if it is time."""
         self.completed += 1
-        if self.completed % self.every == 0 or self.completed == self.length:
+        if self._due(self.completed):
             strategy.eval(self.stream)
+
+    def _due(self, completed: int) -> bool:
+        return completed % self.every == 0 or completed == self.length
 
     def state_dict(self) -> State:
         """Experiences seen."""

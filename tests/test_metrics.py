@@ -21,7 +21,8 @@ from lra.objective import Objective
 from lra.preservation import frozen, in_mode, untouched
 from lra.problem import Batch
 from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream
-from lra.strategies.metrics import GradientAlignment, Plasticity, ProbeForgetting, TestFidelity, TrainingLosses
+from lra.strategies.metrics import GradientAlignment, TestFidelity, TrainingLosses
+from lra.strategies.probing import Plasticity, ProbeForgetting
 from lra.strategies.replay import BufferReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
@@ -184,14 +185,14 @@ def measured_run(make_stream: MakeStream, make_strategy: MakeStrategy, student: 
                 TestFidelity(stream.teacher),
                 ProbeForgetting(stream.synthesizer, stream.teacher, probe_every, 8),
                 GradientAlignment(objective),
-                Plasticity(stream.synthesizer, stream.teacher, objective, 2, 8),
+                Plasticity(stream.synthesizer, stream.teacher, objective, 8),
                 TrainingLosses(),
             ]
             recorder = Recorder(measures, 2, records.append)
             tests = TestExperience(images, classes).origin_stream if test else no_test_stream()
             strategy = make_strategy(
                 model,
-                [*plugins, EvaluationCadence(tests, 2, 6)],
+                [*plugins, EvaluationCadence(tests, 2, 6, measures)],
                 QuietEvaluation(*measures, loggers=[recorder], collect_all=False),
             )
         strategy.train(stream)
@@ -229,7 +230,7 @@ def test_records_say_what_was_measured(measured_run: Run) -> None:
         assert record["forgetting"] == (None if summary is None else summary.average)
         assert -1 <= record["alignment"] <= 1
         assert 0 <= record["accuracy"] <= 100
-        assert sum(record["classes"]) == 4 * 16
+        assert sum(record["classes"]) == 2 * 16  # of two experiences, the last step's
         assert set(record["losses"]) == {
             "acquisition",
             "retention",
