@@ -60,6 +60,19 @@ def test_higher_refuses_bound_methods() -> None:
     step(Bound())
 
 
+def test_higher_refuses_sliced_sequentials() -> None:
+    class Sliced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = small()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body[2:](self.body[:2](x))
+
+    refused(Sliced(), "slicing.*lean", engine="higher")
+    step(Sliced())
+
+
 def test_compiled_students_are_refused() -> None:
     refused(torch.compile(small()), "compiled")  # type: ignore[arg-type]
     student = small()

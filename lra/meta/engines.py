@@ -108,7 +108,7 @@ class HigherEngine(Engine):
     def student(self, *args: Any, **kwargs: Any) -> Any:
         """The patched module at θ."""
         with differentiable(self.settings, self.settings.order):
-            output = self._patched(*args, params=self._start, **kwargs)
+            output = self._forward(self._start, args, kwargs)
         self._keep_buffers(self.settings.batchnorm != "none")
         return output
 
@@ -139,9 +139,20 @@ class HigherEngine(Engine):
         """The patched module at θ'."""
         running = self.settings.ahead_statistics == "running"
         with differentiable(self.settings, 1), running_statistics(self._patched, running):
-            output = self._patched(*args, params=self._moved, **kwargs)
+            output = self._forward(self._moved, args, kwargs)
         self._keep_buffers(self.settings.batchnorm == "both")
         return output
+
+    def _forward(self, parameters: list[Tensor], args: Any, kwargs: Any) -> Any:
+        try:
+            return self._patched(*args, params=parameters, **kwargs)
+        except TypeError as error:
+            if "MonkeyPatched" not in str(error):
+                raise
+            raise MetaStepError(
+                "student builds a module in its forward (by slicing a Sequential, say), which engine 'higher' "
+                "cannot follow; use engine='lean'"
+            ) from error
 
     def _keep_buffers(self, keep: bool) -> None:
         if keep:
