@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from lra import __version__
+from lra.benchmarks.cli_many import compare, sweep
 from lra.benchmarks.errors import LraError
 
 Command = Callable[..., Any]
@@ -23,6 +24,10 @@ def cli() -> None:
     A generator makes samples, a teacher labels them, a student learns; every generator update opens a new
     experience, and the student must retain what it learnt from earlier ones.
     """
+
+
+for other in (compare, sweep):
+    cli.add_command(other)
 
 
 def configured(command: Command) -> Command:
@@ -90,21 +95,6 @@ def report(folder: Path) -> None:
     from lra.benchmarks.report import write_report
 
     click.echo(write_report(folder))
-
-
-@cli.command()
-@click.argument("grid", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Parent of runs.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, one thread each.")
-def sweep(grid: Path, out: Path, workers: int) -> None:
-    """Do every run of a YAML grid that is not finished yet."""
-    from lra.benchmarks import sweep as engine
-    from lra.benchmarks.assemble import read_config
-
-    tree = read_config(grid)
-    failures = engine.report(engine.sweep(tree, out, workers), len(engine.expand(tree)))
-    if failures:
-        raise LraError(f"{failures} runs failed; the lines above say why")
 
 
 @cli.command(name="list")

@@ -1,5 +1,7 @@
 """What goes wrong on a user's side: one line naming the thing, the value and the remedy, and an exit code."""
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -25,3 +27,8 @@ class Resumable(LraError):
     """The run stopped, and can be resumed."""
 
     code = 75
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """The known name most like ``wrong``."""
+    return difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.0)[0]

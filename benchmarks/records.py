@@ -13,13 +13,21 @@ from typing import Any
 
 import yaml
 
+from lra.benchmarks.errors import MissingInput, UsageError
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IMAGE_LIMIT = 4_000_000  # bytes of one sample picture
 Record = dict[str, Any]
 
 
-class ReportError(ValueError):
+class ReportError(UsageError, ValueError):
     """A run folder that cannot be reported on: one line naming the file and the remedy."""
+
+
+class NoRun(ReportError, MissingInput):
+    """A folder that holds no run."""
+
+    code = MissingInput.code
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read a run folder, which has at least one of ``result.json`` and ``metrics.jsonl``."""
     if not any((folder / name).is_file() for name in ("result.json", "metrics.jsonl")):
-        raise ReportError(f"{folder}: no result.json and no metrics.jsonl there; give the folder of a run")
+        raise NoRun(f"{folder}: no result.json and no metrics.jsonl there; give the folder of a run")
     return Run(
         folder=folder,
         result=_record(folder / "result.json"),

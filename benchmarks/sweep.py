@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from lra.benchmarks.assemble import configuration
-from lra.benchmarks.config import RunConfig, nearest
-from lra.benchmarks.errors import LraError, UsageError
+from lra.benchmarks.config import RunConfig
+from lra.benchmarks.errors import LraError, UsageError, nearest
 
 KEYS = ("method", "replay", "meta", "dataset", "teacher", "student", "steps", "seed", "preset", "device", "set")
 """What a grid may name: the flags of ``lra-bench run``, and ``set``."""

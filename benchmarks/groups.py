@@ -1,0 +1,187 @@
+"""Runs found in folders, and put together by configuration: what is left to differ in a group is the seed."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.records import Record, Run, flatten, pick, read_run
+
+UNHEEDED = ("seed", "device", "threads")
+"""What may differ between the seeds of one configuration."""
+
+SHORT = {
+    "method": "method",
+    "replay": "replay.name",
+    "meta": "meta.enabled",
+    "dataset": "data.name",
+    "teacher": "teacher.network",
+    "student": "student.network",
+}
+"""The settings that name a run, by the flag that sets them."""
+
+RANKS = ("none", "memory", "reservoir", "pool", "generative")
+"""Replays in the order they are shown."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration and teacher.
+
+    Attributes:
+        settings: the configuration as dotted keys, without the seed.
+        runs: by seed.
+        label: what sets it apart from the groups it was found with.
+    """
+
+    settings: Record
+    runs: dict[int, Run]
+    label: str = ""
+
+    @property
+    def teacher(self) -> str:
+        """Hash of the teacher's file."""
+        return str(pick(next(iter(self.runs.values())).result, "teacher", "sha256"))
+
+    def values(self, measure: Callable[[Run], float | None]) -> dict[int, float]:
+        """A measure of each run that has it, by seed."""
+        found = {seed: measure(run) for seed, run in sorted(self.runs.items())}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+
+def run_folders(places: Iterable[Path]) -> list[Path]:
+    """Every run folder in ``places``, which are run folders, sweeps, or folders of such; each once, in name order.
+
+    Raises:
+        MissingInput: for a place that does not exist, or without runs.
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        if not place.is_dir():
+            raise MissingInput(f"folder {place} does not exist: give run folders, or folders that hold some")
+        inside = list(_inside(place))
+        if not inside:
+            raise MissingInput(f"no runs in {place}: make some with lra-bench run or sweep --out {place}")
+        found |= {folder.resolve(): None for folder in inside}
+    return list(found)
+
+
+def _inside(place: Path) -> Iterator[Path]:
+    sweep = place / "sweep.json"
+    if sweep.is_file():
+        listed = (place / name for name in swept(sweep)["folders"])
+        yield from (folder for folder in listed if (folder / "config.yaml").is_file())
+    else:
+        yield from sorted({file.parent for name in ("config.yaml", "result.json") for file in place.rglob(name)})
+
+
+def swept(file: Path) -> Record:
+    """The record a sweep left of itself.
+
+    Raises:
+        UsageError: if it is damaged.
+    """
+    try:
+        record = json.loads(file.read_text())
+        folders = record["folders"]
+        if not all(isinstance(name, str) for name in folders):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, OSError):
+        raise UsageError(f"{file} is damaged: run the sweep again to write it again") from None
+    return dict(record)
+
+
+def finished(folders: Iterable[Path]) -> tuple[list[Run], int]:
+    """The finished runs among ``folders``, and how many are not.
+
+    Raises:
+        MissingInput: if none is finished.
+        UsageError: for a folder with a damaged file.
+    """
+    folders = list(folders)
+    runs = [read_run(folder) for folder in folders if (folder / "result.json").is_file()]
+    if not runs:
+        raise MissingInput(f"none of {len(folders)} runs is finished: go on with lra-bench resume {folders[0]}")
+    return runs, len(folders) - len(runs)
+
+
+def grouped(runs: Iterable[Run]) -> list[Group]:
+    """Runs by configuration, labelled, in a readable order; of a seed done twice the later run counts."""
+    groups: dict[str, Group] = {}
+    for run in sorted(runs, key=lambda run: (run.folder / "result.json").stat().st_mtime):
+        found = settings(run)
+        key = json.dumps([found, pick(run.result, "teacher", "sha256")], sort_keys=True, default=str)
+        groups.setdefault(key, Group(found, {})).runs[seed_of(run)] = run
+    ordered = sorted(groups.values(), key=_order)
+    return [Group(g.settings, g.runs, label) for g, label in zip(ordered, labels(ordered), strict=True)]
+
+
+def seed_of(run: Run) -> int:
+    """The seed of a run.
+
+    Raises:
+        UsageError: if its result has none.
+    """
+    seed = run.result.get("seed")
+    if not isinstance(seed, int):
+        raise UsageError(f"{run.folder / 'result.json'} has no seed: delete it to run again")
+    return seed
+
+
+def settings(run: Run) -> Record:
+    """A run's configuration as dotted keys, without what a group leaves open."""
+    result = run.result
+    named = {
+        "method": result.get("method"),
+        "replay": {"name": result.get("replay")},
+        "meta": {"enabled": result.get("meta")},
+        "data": {"name": result.get("dataset")},
+        "student": {"network": pick(result, "student", "name")},
+        "teacher": {"network": pick(result, "teacher", "name")},
+    }
+    tree = run.config or named
+    return dict(flatten({k: v for k, v in tree.items() if k not in UNHEEDED}))
+
+
+def labels(groups: Sequence[Group]) -> list[str]:
+    """A label for each group that shows only what sets it apart from the others."""
+    if len(groups) == 1:
+        return [_name(groups[0].settings, ("method", "replay", "meta"))]
+    shown = [key for key, path in SHORT.items() if len({_text(g.settings.get(path)) for g in groups}) > 1]
+    names = [_name(group.settings, shown) for group in groups]
+    return [", ".join(filter(None, [name, *_rest(i, names, groups)])) for i, name in enumerate(names)]
+
+
+def _name(found: Record, shown: Sequence[str]) -> str:
+    parts = [_text(found.get(SHORT[key])) for key in shown if key not in ("meta", "dataset", "teacher", "student")]
+    if "meta" in shown:
+        meta = found.get(SHORT["meta"])
+        parts += ["meta"] if meta else [] if parts else ["no meta"]
+    pair = [f"{key} {_text(found.get(SHORT[key]))}" for key in ("teacher", "student", "dataset") if key in shown]
+    return ", ".join(filter(None, [" + ".join(parts), *pair]))
+
+
+def _rest(index: int, names: Sequence[str], groups: Sequence[Group]) -> Iterator[str]:
+    """The other settings in which a group differs from those of its name; its teacher's hash as the last resort."""
+    twins = [group for group, name in zip(groups, names, strict=True) if name == names[index]]
+    own = groups[index].settings
+    keys = dict.fromkeys(key for group in twins for key in group.settings)
+    apart = [key for key in keys if key not in SHORT.values() and len({_text(t.settings.get(key)) for t in twins}) > 1]
+    yield from (f"{key}={_text(own.get(key))}" for key in apart)
+    if len(twins) > 1 and len({json.dumps(t.settings, sort_keys=True, default=str) for t in twins}) < len(twins):
+        yield f"teacher {groups[index].teacher[:8]}"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _order(group: Group) -> tuple[Any, ...]:
+    replay, found = str(group.settings.get("replay.name")), group.settings
+    rank = RANKS.index(replay) if replay in RANKS else len(RANKS)
+    rest = json.dumps(found, sort_keys=True, default=str)
+    return str(found.get("method")), rank, replay, bool(found.get("meta.enabled")), rest

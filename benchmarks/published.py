@@ -1,0 +1,61 @@
+"""Numbers that papers report, to stand beside ours: ``published.yaml``, a list of entries
+
+    {method, teacher, student, dataset, value, source}
+
+``method`` is one of ours (``predfkd``), with its retention (``predfkd+memory+meta``), or a preset (``lra-mb``);
+``metric``, if there, names a column of a comparison, and is ``accuracy`` or ``max`` otherwise.
+"""
+
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+from lra.benchmarks.groups import Group
+from lra.benchmarks.records import Record, number, pick
+
+
+def published(group: Group, column: str) -> tuple[float, str] | None:
+    """The published value of a column for a configuration, and where it stands."""
+    names, result = _names(group.settings), next(iter(group.runs.values())).result
+    pair = {
+        "teacher": pick(result, "teacher", "name"),
+        "student": pick(result, "student", "name"),
+        "dataset": result.get("dataset"),
+    }
+    for entry in _entries():
+        same = all(_plain(entry.get(key)) == _plain(name) for key, name in pair.items())
+        measures = (entry["metric"],) if "metric" in entry else ("accuracy", "max")
+        value = number(entry.get("value"))
+        if same and value is not None and _plain(entry.get("method")) in names and column in measures:
+            return value, str(entry.get("source", ""))
+    return None
+
+
+def _names(found: Record) -> set[str]:
+    method, replay, meta = found.get("method"), found.get("replay.name"), bool(found.get("meta.enabled"))
+    names = {_plain(f"{method}+{replay}" + ("+meta" if meta else ""))}
+    if replay == "none" and not meta:
+        names.add(_plain(method))
+    for name, preset in _book("presets.yaml").get("presets", {}).items():
+        kept = preset.get("replay", "none")
+        kept = kept.get("name") if isinstance(kept, dict) else kept
+        if (preset.get("method"), kept, bool(preset.get("meta"))) == (method, replay, meta):
+            names.add(_plain(name.split("/")[0]))
+    return names
+
+
+def _entries() -> list[Record]:
+    found = _book("published.yaml")
+    listed = found if isinstance(found, list) else found.get("entries", [])
+    return [entry for entry in listed if isinstance(entry, dict)]
+
+
+@cache
+def _book(name: str) -> Record:
+    file = files("lra.benchmarks") / name
+    return (yaml.safe_load(file.read_text()) if file.is_file() else None) or {}
+
+
+def _plain(name: object) -> str:
+    return "".join(c for c in str(name).lower() if c.isalnum() or c == "+")
