@@ -71,12 +71,17 @@ def ramp(epoch: int, epochs: int, start: float, slope: float, begin: float, end:
 
     ``start`` up to and with epoch b; start + (epoch - b)·slope until c; start + (c - b)·slope from there on.
     """
-    first, last = int(begin * epochs), int(end * epochs)
+    first, last = _share(begin, epochs), _share(end, epochs)
     return start + (min(max(epoch, first), max(first, last)) - first) * slope
 
 
 def ring_hardness(epoch: int, epochs: int, length: float, begin: float, end: float) -> float:
     """AdaDFKD's h in [0, 1 - length]: 0 up to epoch ⌊begin·E⌋, then rising evenly for ⌊(end - begin)·E⌋ epochs."""
     highest = 1 - length
-    rise = max(1, int(epochs * (end - begin)))
-    return min(max(highest * (epoch - int(begin * epochs)) / rise, 0.0), highest)
+    rise = max(1, _share(end - begin, epochs))
+    return min(max(highest * (epoch - _share(begin, epochs)) / rise, 0.0), highest)
+
+
+def _share(part: float, epochs: int) -> int:
+    """⌊part·E⌋, where 0.5·100 is 50 even if computed as 49.999…"""
+    return int(part * epochs + 1e-9)
