@@ -1,11 +1,10 @@
 """From what was typed to a configuration."""
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from lra.benchmarks.config import RunConfig, Tree, checked, merged, parse_assignment, resolve
+from lra.benchmarks.config import RunConfig, Tree, merged, parse_assignment, resolve
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.networks import NETWORKS
 
@@ -75,7 +74,7 @@ def stored_configuration(folder: Path) -> RunConfig:
     Raises:
         MissingInput: if the folder is none of a run.
     """
-    return checked(read_config(folder.absolute() / "config.yaml"))
+    return resolve([read_config(folder.absolute() / "config.yaml")])
 
 
 def require_file(file: Path) -> None:

@@ -4,7 +4,6 @@ Defaults < scale of the data set < preset < config file < ``--set`` < flags. The
 anything happens, and is itself a config file.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -13,10 +12,12 @@ from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
-from lra.benchmarks.errors import UsageError
+from lra.benchmarks.datasets import DATASETS
+from lra.benchmarks.errors import UsageError, nearest
 from lra.benchmarks.teachers import TeacherOptions
+from lra.networks import NETWORKS
 from lra.objective import LossOptions
 from lra.options import Count, Fraction, NonNegative, Options, Positive
 from lra.strategies.extensions import replay_plugins
@@ -89,6 +90,15 @@ class MetaOptions(LRAOptions):
     enabled: bool = False
 
 
+class PluginOptions(Options):
+    """Avalanche plugins from outside, and the options they take beside ``use``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    use: list[str] = []
+    """As ``package.module:Class``, or names of installed ones."""
+
+
 class RunConfig(Options):
     """A whole run; ``synthesis`` and ``replay`` hold the options of the method and replay that are named."""
 
@@ -105,7 +115,7 @@ class RunConfig(Options):
     meta: MetaOptions
     schedule: ScheduleOptions
     evaluation: EvaluationOptions
-    plugin: Tree
+    plugin: PluginOptions
 
     def tree(self) -> Tree:
         """As plain data, to be stored and run again."""
@@ -129,11 +139,6 @@ def presets() -> dict[str, Tree]:
     return dict(_book()["presets"])
 
 
-def nearest(wrong: str, known: Iterable[str]) -> str:
-    """The known name most like ``wrong``."""
-    return difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.0)[0]
-
-
 def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
     """Lay ``layers`` (config file, ``--set``, flags; later ones win) over the defaults and check the result.
 
@@ -145,10 +150,9 @@ def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
         given = merged(given, _expanded(layer))
     named = {} if preset is None else _expanded(_preset(preset))
     chosen = merged(named, given)
-    method, data = chosen.get("method", "predfkd"), chosen.get("data", {}).get("name", "digits")
-    replay = chosen.get("replay", {}).get("name", "none")
-    if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}; did you mean {nearest(str(method), METHODS)!r}?")
+    method = _name("method", chosen.get("method", "predfkd"), METHODS)
+    data = str(chosen.get("data", {}).get("name", "digits"))
+    replay = _name("replay", chosen.get("replay", {}).get("name", "none"), [*REPLAYS, *replay_plugins()])
     base = {"method": method, **_plain(METHODS[method].defaults)}
     scale = _scale(data, method, replay)
     return checked(merged(merged(base, scale), chosen))
@@ -160,10 +164,10 @@ def checked(tree: Tree) -> RunConfig:
     Raises:
         UsageError: as `resolve`.
     """
-    sections: Tree = {"data": {}, "teacher": {}, "student": {}, "meta": {}, "schedule": {}, "evaluation": {}}
+    sections: Tree = {name: {} for name in ("data", "teacher", "student", "meta", "schedule", "evaluation", "plugin")}
     method = METHODS[tree["method"]]
-    replay = dict(tree.get("replay", {}))
-    name = replay.pop("name", "none")
+    replay = dict(tree["replay"])
+    name = replay.pop("name")
     try:
         synthesis = method.Options.model_validate(tree.get("synthesis", {}))
     except ValidationError as error:
@@ -173,26 +177,33 @@ def checked(tree: Tree) -> RunConfig:
             retained = REPLAYS[name].model_validate(replay).model_dump(mode="json")
         except ValidationError as error:
             raise UsageError(explain(error, "replay", REPLAYS[name])) from None
-    elif name in replay_plugins():
-        retained = replay
     else:
-        known = [*REPLAYS, *replay_plugins()]
-        raise UsageError(
-            f"unknown replay {name!r}; did you mean {nearest(str(name), known)!r}? Known: {', '.join(known)}"
-        )
+        # An installed plugin's options are its own affair, until it is built.
+        retained = replay
     whole = (
         sections
         | tree
         | {
             "synthesis": synthesis.model_dump(mode="json"),
             "replay": {"name": name} | retained,
-            "plugin": tree.get("plugin", {}),
         }
     )
     try:
-        return RunConfig.model_validate(whole)
+        config = RunConfig.model_validate(whole)
     except ValidationError as error:
         raise UsageError(explain(error, "", RunConfig)) from None
+    for key, network in (("student", config.student.network), ("teacher", config.teacher.network)):
+        _name(f"{key}.network", network.lower().replace("_", "-"), NETWORKS)
+    if not config.data.name.startswith("npz:"):
+        _name("data", config.data.name, DATASETS)
+    return config
+
+
+def _name(key: str, name: object, known: Iterable[str]) -> str:
+    """``name``, if it is among the ``known`` ones."""
+    if not isinstance(name, str) or name not in known:
+        raise UsageError(f"unknown {key} {name!r}; did you mean {nearest(str(name), known)!r}?")
+    return name
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
@@ -201,7 +212,8 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     for key, value in above.items():
         old = result.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            other = key == "replay" and value.get("name", old.get("name")) != old.get("name")
+            # Options given without a name are for whichever replay is named above them.
+            other = key == "replay" and "name" in old and value.get("name", old["name"]) != old["name"]
             result[key] = dict(value) if other else merged(old, value)
         else:
             result[key] = value
@@ -215,6 +227,8 @@ def explain(error: ValidationError, section: str, options: type[Options]) -> str
     if first["type"] == "extra_forbidden":
         known = _fields(options, first["loc"][:-1])
         return f"unknown option {path!r}; did you mean {nearest(str(first['loc'][-1]), known)!r}?"
+    if first["type"] == "value_error":
+        return f"{path}: {first['ctx']['error']}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
 
@@ -230,6 +244,8 @@ def _expanded(layer: Mapping[str, Any]) -> Tree:
     short = {"replay": "name", "meta": "enabled", "data": "name", "student": "network", "teacher": "network"}
     tree: Tree = {}
     for key, value in layer.items():
+        if not isinstance(key, str):
+            raise UsageError(f"unknown option {key!r}: options have names")
         if key in short and not isinstance(value, Mapping):
             tree[key] = {short[key]: value}
         elif key in RunConfig.model_fields:

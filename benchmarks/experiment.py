@@ -65,7 +65,7 @@ def prepare(
     trained: TrainedTeacher,
     test: Labelled | None,
     keep: Callable[[dict[str, Any]], None],
-    loggers: list[Any] | None = None,
+    loggers: Callable[[], list[Any]] = list,
 ) -> Experiment:
     """Build a run. Everything random comes from torch's global generator: seed it first.
 
@@ -75,7 +75,7 @@ def prepare(
         trained: the teacher.
         test: labelled images for evaluation, or ``None``.
         keep: called with the record of each evaluation.
-        loggers: further Avalanche loggers.
+        loggers: makes further Avalanche loggers, once all parts are known to fit together.
 
     Raises:
         UsageError: if parts do not fit together.
@@ -120,7 +120,7 @@ def prepare(
         objective=objective,
         train_mb_size=schedule.batch_size,
         plugins=[*plugins, cadence],
-        evaluator=QuietEvaluation(*measures, loggers=[*(loggers or []), recorder], collect_all=False),
+        evaluator=QuietEvaluation(*measures, loggers=[*loggers(), recorder], collect_all=False),
         device=device,
     )
     stateful = [
@@ -173,8 +173,8 @@ def _retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
 
 
 def _guests(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
-    options = dict(config.plugin)
-    specs = options.pop("use", [])
+    options = config.plugin.model_dump()
+    specs = options.pop("use")
     accepted = {spec: extensions.accepted(extensions.load(spec)) for spec in specs}
     for name in options:
         if not any(name in names for names in accepted.values()):

@@ -17,10 +17,10 @@ here. What it meant to do, L_ret(θ') beside the loss of the joint batch, is ``o
 """
 
 from contextlib import ExitStack
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from avalanche.core import SupervisedPlugin
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lra.meta import InnerSGD, LookAhead, carry, lookahead
 from lra.objective import gradients_beside
@@ -56,6 +56,12 @@ class LRAOptions(Options):
     """Largest norm of the inner gradient."""
     normalise: bool = False
     """Divide the inner gradient by its norm."""
+
+    @model_validator(mode="after")
+    def _clip_or_normalise(self) -> Self:
+        if self.clip is not None and self.normalise:
+            raise ValueError("clip and normalise exclude each other; drop one")
+        return self
 
 
 class LRA(SupervisedPlugin):
