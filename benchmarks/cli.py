@@ -15,6 +15,9 @@ from lra.benchmarks.errors import LraError
 
 Command = Callable[..., Any]
 
+NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What newer versions of click raise to show the help of a group called without a command."""
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="lra-bench")
@@ -82,10 +85,9 @@ def run(out: Path, as_json: bool, dry_run: bool, tensorboard: bool, **given: Any
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def resume(folder: Path, as_json: bool) -> None:
     """Go on with a run that was stopped."""
-    from lra.benchmarks.assemble import stored_configuration
-    from lra.benchmarks.runner import run as do
+    from lra.benchmarks.runner import resume as do
 
-    _show(do(stored_configuration(folder), folder.parents[2]), as_json)
+    _show(do(folder), as_json)
 
 
 @cli.command()
@@ -173,17 +175,22 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="qpsolvers")
     try:
         code = cli.main(standalone_mode=False) or 0
+    except NO_ARGUMENTS as error:
+        click.echo(error.format_message())
+        code = 2
     except click.ClickException as error:
-        code = _complain(" ".join(error.format_message().split()), 2)
+        code = _complain(error.format_message(), 2)
     except click.Abort:
         code = _complain("stopped", 130)
     except KeyboardInterrupt:
         code = _complain("stopped at once; what was saved can be resumed", 130)
     except LraError as error:
         code = _complain(str(error), error.code)
+    except OSError as error:
+        code = _complain(f"{error}: make room, or see to the permissions", 1)
     sys.exit(code)
 
 
 def _complain(message: str, code: int) -> int:
-    click.echo(f"lra-bench: {message}", err=True)
+    click.echo(f"lra-bench: {' '.join(message.split())}", err=True)
     return code

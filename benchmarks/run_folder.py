@@ -55,6 +55,12 @@ class RunFolder:
         except ValueError:
             raise UsageError(f"{file} is damaged: delete it to run again") from None
 
+    def refuse_unwritable(self) -> None:
+        """Raise `UsageError` where this folder could not be made, before anything is spent on the run."""
+        there = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UsageError(f"cannot write to {there}: choose another folder with --out")
+
     @property
     def checkpoint(self) -> Path:
         """Where the run's state is saved."""
@@ -117,6 +123,8 @@ class MetricsFile:
 
     def __init__(self, path: Path, keep: int):
         lines = path.read_text().splitlines(keepends=True)[:keep] if path.is_file() else []
+        if len(lines) < keep:
+            raise UsageError(f"{path} has lost records: delete {path.parent} to run again")
         write_text(path, "".join(lines))
         self.records: list[dict[str, Any]] = [json.loads(line) for line in lines]
         self.path = path

@@ -1,6 +1,7 @@
 """One run, from configuration to result, into its folder."""
 
 import logging
+import math
 import os
 import platform
 import resource
@@ -19,9 +20,10 @@ import torch
 from safetensors.torch import save
 
 from lra import __version__
+from lra.benchmarks.assemble import stored_configuration
 from lra.benchmarks.config import RunConfig
 from lra.benchmarks.datasets import DataSet, Labelled, data_set
-from lra.benchmarks.errors import LraError, Resumable
+from lra.benchmarks.errors import LraError, Resumable, UsageError
 from lra.benchmarks.experiment import Experiment, prepare
 from lra.benchmarks.files import write_atomically
 from lra.benchmarks.progress import Progress
@@ -41,30 +43,56 @@ CHECKPOINT_SECONDS = 60.0
 log = logging.getLogger("lra")
 
 
-def run(config: RunConfig, out: Path, tensorboard: bool = False, quiet: bool = False) -> RunFolder:
-    """Do a run, or finish it, or return it if it is finished.
+def resume(path: Path) -> RunFolder:
+    """Go on with the run of an existing folder.
+
+    Raises:
+        LraError: as `run`, and if the folder is none of a run or its teacher is not there any more.
+    """
+    path = path.resolve()
+    return run(stored_configuration(path), (path / "../../..").resolve(), at=path)
+
+
+def run(
+    config: RunConfig, out: Path, tensorboard: bool = False, quiet: bool = False, at: Path | None = None
+) -> RunFolder:
+    """Do a run, or finish it, or return it if it is finished. What cannot be done is refused before a file is written.
 
     Args:
         config: a resolved configuration.
         out: parent of run folders.
         tensorboard: write TensorBoard events into the folder, through Avalanche's logger.
         quiet: no progress on stderr.
+        at: the folder it must be, if it exists already.
 
     Raises:
         LraError: with an exit code, for everything that a user can mend.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    RunFolder(out).refuse_unwritable()
+    _refuse_device(config.device)
     data = data_set(config.data.name, config.data.size)
     test = data.load("test") if config.data.test else None
     teacher = obtain(config.teacher, data, test)
     folder = RunFolder.of(config, teacher.name, teacher.sha256, out)
+    if at is not None and folder.path != at:
+        raise UsageError(f"{at} is of another teacher or was moved: its place would be {folder.path} now")
     if folder.result is not None:
         log.info("finished before: %s", folder.path)
         return folder
+    work = _Run(config, folder, data, teacher, test, tensorboard, quiet)
     with folder.locked(), _log_file(folder.path / "log.txt"):
-        _Run(config, folder, data, teacher, test, tensorboard, quiet).complete()
+        work.open()
+        work.complete()
     return folder
+
+
+def _refuse_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device = {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
 class _Run:
@@ -83,20 +111,32 @@ class _Run:
         self.config = config
         self.folder = folder
         self.teacher = teacher
+        self.seconds = 0.0
         seed_everything(config.seed)
-        saved = folder.restore()
-        self.metrics = MetricsFile(folder.path / "metrics.jsonl", saved["records"] if saved else 0)
-        loggers = [tensor_board(folder.path / "tensorboard")] if tensorboard else []
+
+        def loggers() -> list[Any]:
+            return [tensor_board(folder.path / "tensorboard")] if tensorboard else []
+
         self.experiment: Experiment = prepare(config, data, teacher, test, self._keep, loggers)
         self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
         self.progress = Progress(self.experiment.stream.length, quiet)
-        self.seconds = 0.0
+
+    def open(self) -> None:
+        """Start the folder, or take up what is saved there."""
+        saved = self.folder.restore()
+        self.metrics = MetricsFile(self.folder.path / "metrics.jsonl", saved["records"] if saved else 0)
         if saved is None:
-            folder.write_config(config.tree())
-            folder.write_json("teacher.json", teacher.record())
-            folder.write_json("env.json", environment())
+            self.folder.write_config(self.config.tree())
+            self.folder.write_json("teacher.json", self.teacher.record())
+            self.folder.write_json("env.json", environment())
         else:
-            restore(saved, self.experiment.strategy, self.experiment.stream, self.experiment.parts)
+            try:
+                restore(saved, self.experiment.strategy, self.experiment.stream, self.experiment.parts)
+            except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+                raise UsageError(
+                    f"checkpoint {self.folder.checkpoint} does not fit ({str(error).splitlines()[0]}): delete it to "
+                    "start the run again"
+                ) from None
             self.seconds = saved["seconds"]
             log.info(
                 "resumed at experience %d of %d",
@@ -128,6 +168,8 @@ class _Run:
         self._close()
 
     def _keep(self, record: dict[str, Any]) -> None:
+        if not math.isfinite(record["losses"]["objective"]):
+            raise LraError(f"the student has diverged by student step {record['student_step']}: lower student.lr")
         self.metrics.append(record)
         self.samples.take(record["evaluation"], record["student_step"])
         self.progress.note(record)
