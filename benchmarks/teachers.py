@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import torch
 from platformdirs import user_cache_path
-from pydantic import Field
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -44,6 +44,16 @@ class TeacherOptions(Options):
     augment: Annotated[float, Field(ge=0, le=1)] = 0.12
     """Random affine augmentation: shift as a fraction of half the side; turns and zooms in proportion."""
     seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Notes(BaseModel):
+    """What our weights files say of themselves; other files say nothing."""
+
+    network: str | None = None
+    image: tuple[int, int, int] | None = None
+    classes: int | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -196,17 +206,22 @@ def _load(
     if not path.is_file():
         raise MissingInput(f"teacher file {path} does not exist: train one with lra-bench teacher train")
     content, notes = read_weights(path)
-    name = notes.get("network", options.network)
-    image, classes = tuple(notes.get("image", data.image)), notes.get("classes", data.classes)
+    name = notes.network or options.network
+    image, classes = notes.image or data.image, notes.classes or data.classes
     if (image, classes) != (data.image, data.classes):
         raise UsageError(
             f"teacher {path.name} takes images {image} of {classes} classes and {data.name} has "
             f"{data.image} of {data.classes}: choose a teacher of this data"
         )
-    mean, std = options.mean or notes.get("mean"), options.std or notes.get("std")
+    mean, std = options.mean or notes.mean, options.std or notes.std
     if mean is None or std is None:
         raise UsageError(f"teacher {path.name} does not say its normalisation: give teacher.mean and teacher.std")
-    network = Normalized(_build(name, data), mean, std)
+    try:
+        network = Normalized(_build(name, data), mean, std)
+    except ValueError as error:
+        raise UsageError(f"teacher {path.name}, its normalisation (teacher.mean, teacher.std): {error}") from None
+    if len(mean) != data.image[0]:
+        raise UsageError(f"teacher {path.name}: teacher.mean has {len(mean)} channels and the images {data.image[0]}")
     _fill(network.network, content, path)
     return network, name, tuple(mean), tuple(std)
 
@@ -222,7 +237,7 @@ def _fill(network: torch.nn.Module, content: Mapping[str, Any], path: Path) -> N
         raise UsageError(f"teacher {path.name} has NaN or infinite weights in {broken}: train or fetch it again")
 
 
-def read_weights(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+def read_weights(path: Path) -> tuple[Mapping[str, Any], Notes]:
     """What a weights file holds, and our notes in it, without running anything.
 
     Safetensors, or a pickled checkpoint read by torch's restricted loader.
@@ -244,12 +259,12 @@ def read_weights(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
         raise UsageError(f"weights file {path} cannot be read ({line}): fetch or save it again") from None
     if not isinstance(content, Mapping):
         raise UsageError(f"weights file {path} holds no state dict: save network.state_dict()")
-    return content, {}
+    return content, Notes()
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Notes]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    notes = json.loads(metadata["notes"]) if metadata.get("format") == FORMAT else {}
-    return tensors, notes
+    ours = metadata.get("format") == FORMAT
+    return tensors, Notes.model_validate_json(metadata.get("notes", "")) if ours else Notes()
