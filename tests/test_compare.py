@@ -1,0 +1,252 @@
+"""Runs side by side: made-up run folders in, tables and figures out."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from PIL import Image
+
+from lra.benchmarks import published
+from lra.benchmarks.compare import compare
+
+Bench = Callable[..., Any]
+FINALS = {"none": [94, 95, 96], "memory": [95, 97, 96], "memory+meta": [96, 98, 99]}
+
+
+def write_run(parent: Path, seed: int, final: float, replay: str = "none", meta: bool = False, **changed: Any) -> Path:
+    """A run folder as ``lra-bench run`` leaves it, as far as a comparison reads it."""
+    lr = changed.get("lr", 0.1)
+    folder = parent / f"predfkd+{replay}{'+meta' if meta else ''}" / f"lr{lr}" / f"seed-{seed}"
+    folder.mkdir(parents=True)
+    curve = [(step, final * (1 - 2 ** (-step / 60))) for step in (60, 120, 180)] + [(240, float(final))]
+    values = [value for _, value in curve]
+    mean = sum(values) / 4
+    accuracy = {"final": final, "max": final, "mean": mean, "tail_mean": sum(values[2:]) / 2, "curve": curve}
+    accuracy |= {"variance": sum((v - mean) ** 2 for v in values) / 4, "tail_variance": 1.0}
+    result = {
+        "status": "finished",
+        "method": "predfkd",
+        "replay": replay,
+        "meta": meta,
+        "seed": seed,
+        "dataset": changed.get("dataset", "digits"),
+        "teacher": {"name": "lenet5", "sha256": changed.get("teacher", "0f" * 32), "accuracy": 99.2},
+        "student": {"name": "mlp", "parameters": 5},
+        "accuracy": accuracy if changed.get("tested", True) else None,
+        "agreement": 96.0,
+        "loyalty": 0.9,
+        "forgetting": {"average": 1.5 - seed / 10, "bwt": 2.0},
+        "alignment": {"mean": 0.3 if replay != "none" else None},
+        "cost": {"student_steps": 240, "seconds": 7.5, "teacher_queries": 6400},
+    }
+    tree = {
+        "method": "predfkd",
+        "seed": seed,
+        "device": "cpu",
+        "threads": 1,
+        "data": {"name": result["dataset"], "size": None},
+        "teacher": {"network": "lenet5"},
+        "student": {"network": "mlp", "lr": lr},
+        "replay": {"name": replay} | ({"slots": 10} if replay == "memory" else {}),
+        "meta": {"enabled": meta, "alpha": 0.01},
+    }
+    rows = [{"student_step": s, "accuracy": a, "forgetting": 3 - s / 100, "probes": {}} for s, a in curve]
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for name, finals in FINALS.items():
+        replay, _, meta = name.partition("+")
+        for seed, final in enumerate(finals):
+            write_run(tmp_path / "runs", seed, final, replay, bool(meta))
+    return tmp_path / "runs"
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_row(runs: Path) -> None:
+    rows = compare([runs]).rows
+    assert [(row.group.label, row.seeds) for row in rows] == [("none", 3), ("memory", 3), ("memory + meta", 3)]
+    assert [row.estimates["accuracy"].mean for row in rows] == [95, 96, pytest.approx(293 / 3)]
+
+
+def test_the_meta_step_is_compared_with_its_absence_by_seed(runs: Path) -> None:
+    *others, meta = compare([runs]).rows
+    assert [row.against for row in others] == [None, None]
+    assert meta.against == "memory"
+    assert meta.differences["accuracy"].estimate.mean == pytest.approx(5 / 3)
+    assert meta.differences["accuracy"].p == 2 / 8
+
+
+@pytest.mark.parametrize("against", ["none", "replay=none", "replay.name=none"])
+def test_a_baseline_by_label_or_setting(runs: Path, against: str) -> None:
+    none, *rows = compare([runs], against=against).rows
+    assert none.against is None
+    assert [row.against for row in rows] == ["none", "none"]
+    assert rows[0].differences["accuracy"].estimate.mean == 1
+
+
+def test_a_baseline_by_setting_is_the_one_that_differs_least(tmp_path: Path) -> None:
+    for lr in (0.1, 0.3):
+        for meta in (False, True):
+            write_run(tmp_path, 0, 90, "memory", meta, lr=lr)
+    found = {row.group.label: row.against for row in compare([tmp_path], against="student.lr=0.1").rows}
+    assert {label: against for label, against in found.items() if against} == {
+        "no meta, student.lr=0.3": "no meta, student.lr=0.1",
+        "meta, student.lr=0.3": "meta, student.lr=0.1",
+    }
+
+
+def test_labels_show_what_differs_and_no_more(tmp_path: Path) -> None:
+    write_run(tmp_path, 0, 90, "memory", lr=0.1)
+    assert [row.group.label for row in compare([tmp_path]).rows] == ["predfkd + memory"]
+    write_run(tmp_path, 0, 90, "memory", lr=0.3)
+    assert [row.group.label for row in compare([tmp_path]).rows] == ["student.lr=0.1", "student.lr=0.3"]
+    write_run(tmp_path, 0, 90, "none", lr=0.3)
+    assert [row.group.label for row in compare([tmp_path]).rows] == [
+        "none",
+        "memory, student.lr=0.1",
+        "memory, student.lr=0.3",
+    ]
+
+
+def test_a_run_found_twice_counts_once(runs: Path) -> None:
+    assert [row.seeds for row in compare([runs, next(runs.iterdir()), runs / "."]).rows] == [3, 3, 3]
+
+
+def test_by_step_weighs_uneven_evaluations(runs: Path) -> None:
+    (row, *_) = compare([runs], "mean,step_mean,variance,step_variance").rows
+    assert row.estimates["step_mean"].mean == pytest.approx(row.estimates["mean"].mean)
+    assert row.estimates["step_variance"].mean == pytest.approx(row.estimates["variance"].mean)
+
+
+def test_table_on_the_command_line(runs: Path, lra_bench: Bench) -> None:
+    done = lra_bench("compare", runs)
+    assert done.code == 0
+    head, none, *_ = done.out.splitlines()
+    assert head.split()[:4] == ["seeds", "accuracy,", "final", "(%)"]
+    assert none.startswith("none")
+    assert "95.00 [92.52, 97.48]" in none
+    assert "* 3 of 9 runs have no alignment: it needs a replay" in done.out
+    assert max(map(len, done.out.splitlines())) <= 120
+
+
+def test_markdown_latex_csv_json(runs: Path, lra_bench: Bench) -> None:
+    columns = ("--columns", "accuracy,forgetting")
+    table = lra_bench("compare", runs, *columns, "--format", "md").out.splitlines()
+    assert {line.count("|") for line in table[:5]} == {table[0].count("|")}
+    latex = lra_bench("compare", runs, *columns, "--format", "latex").out
+    assert r"accuracy, final (\%)" in latex
+    rows = list(csv.DictReader(io.StringIO(lra_bench("compare", runs, *columns, "--format", "csv").out)))
+    assert [float(row["mean"]) for row in rows if row["column"] == "accuracy"][:2] == [95, 96]
+    found = json.loads(lra_bench("compare", runs, *columns, "--format", "json").out)
+    assert found["rows"][4]["p"] == 0.25
+    assert found["rows"][4]["seeds"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_figure(runs: Path, tmp_path: Path, lra_bench: Bench, suffix: str) -> None:
+    file = tmp_path / f"figure.{suffix}"
+    assert lra_bench("compare", runs, "--figure", file).code == 0
+    if suffix == "png":
+        with Image.open(file) as image:
+            assert image.size[0] > 1500
+    else:
+        svg = ElementTree.parse(file).getroot()
+        assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+        text = " ".join(svg.itertext())
+        assert all(word in text for word in ("memory + meta 97.7", "teacher 99.2", "forgetting of probes", "prefers-"))
+
+
+def test_runs_without_a_test_set_compare_by_what_they_have(tmp_path: Path, lra_bench: Bench) -> None:
+    write_run(tmp_path, 0, 90, tested=False)
+    done = lra_bench("compare", tmp_path)
+    assert done.code == 0
+    assert "no run has accuracy: it needs a test set" in done.out
+    asked = lra_bench("compare", tmp_path, "--columns", "accuracy")
+    assert (asked.code, asked.err) == (2, "lra-bench: none of 1 runs has a value for 'accuracy': it needs a test set\n")
+
+
+@pytest.mark.parametrize("changed", [{"teacher": "ab" * 32}, {"dataset": "fashion"}])
+def test_different_teachers_or_data_are_refused(
+    runs: Path, tmp_path: Path, lra_bench: Bench, changed: dict[str, str]
+) -> None:
+    other = write_run(tmp_path / "other", 0, 90, "memory", **changed)
+    done = lra_bench("compare", runs, other)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "--allow-different" in done.err
+    assert lra_bench("compare", runs, other, "--allow-different").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--columns", "acuracy"), "did you mean 'accuracy'"),
+        (("--columns", ","), "empty"),
+        (("--against", "memry"), "there are: 'none', 'memory', 'memory + meta'"),
+        (("--against", "replay=pool"), "replay.name is memory, none"),
+        (("--against", "replai=pool"), "in no configuration"),
+        (("--figure", "figure.gif"), ".svg or .png"),
+    ],
+)
+def test_wrong_options_are_one_line(runs: Path, lra_bench: Bench, arguments: tuple[str, str], words: str) -> None:
+    done = lra_bench("compare", runs, *arguments)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert words in done.err
+
+
+def test_no_runs_are_missing_input(tmp_path: Path, lra_bench: Bench) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for place in (empty, tmp_path / "nowhere"):
+        done = lra_bench("compare", place)
+        assert (done.code, done.err.count("\n")) == (3, 1)
+
+
+def test_unfinished_runs_are_left_out(runs: Path, lra_bench: Bench) -> None:
+    (next(runs.rglob("seed-0")) / "result.json").unlink()
+    assert "1 unfinished runs are left out" in lra_bench("compare", runs).out
+    for file in runs.rglob("result.json"):
+        file.unlink()
+    done = lra_bench("compare", runs)
+    assert (done.code, done.err.count("\n")) == (3, 1)
+
+
+def test_a_damaged_result_is_named(runs: Path, lra_bench: Bench) -> None:
+    file = next(runs.rglob("result.json"))
+    file.write_text("{")
+    done = lra_bench("compare", runs)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert str(file) in done.err
+
+
+def test_a_sweep_compares_the_runs_it_lists(runs: Path) -> None:
+    listed = [str(folder.relative_to(runs)) for folder in sorted(runs.rglob("seed-1"))]
+    (runs / "sweep.json").write_text(json.dumps({"folders": [*listed, "never/started"]}))
+    assert [row.seeds for row in compare([runs]).rows] == [1, 1, 1]
+
+
+def test_published_numbers_stand_beside_ours(runs: Path, monkeypatch: pytest.MonkeyPatch, lra_bench: Bench) -> None:
+    entry = {"method": "lra-mb", "teacher": "LeNet5", "student": "MLP", "dataset": "digits", "source": "a paper"}
+    books = {"published.yaml": [entry | {"value": 97.25}], "presets.yaml": published._book("presets.yaml")}
+    monkeypatch.setattr(published, "_book", books.__getitem__)
+    done = lra_bench("compare", runs, "--columns", "accuracy", "--format", "md")
+    head, _, none, _, meta, *_ = done.out.splitlines()
+    assert head.startswith("|  | seeds | paper | accuracy")
+    assert head.endswith("| hours |")
+    assert meta.startswith("| memory + meta | 3 | 97.25 | 97.67")
+    assert none.startswith("| none | 3 |  |")
+
+
+def test_runs_of_the_old_layout_without_config_still_compare(runs: Path) -> None:
+    shutil.copytree(runs, runs.parent / "bare", ignore=shutil.ignore_patterns("config.yaml"))
+    assert len(compare([runs.parent / "bare"]).rows) == 3
