@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
-from lra.benchmarks.datasets import DATASETS
 from lra.benchmarks.errors import UsageError, nearest
 from lra.benchmarks.teachers import TeacherOptions
 from lra.networks import NETWORKS
@@ -194,8 +193,6 @@ def checked(tree: Tree) -> RunConfig:
         raise UsageError(explain(error, "", RunConfig)) from None
     for key, network in (("student", config.student.network), ("teacher", config.teacher.network)):
         _name(f"{key}.network", network.lower().replace("_", "-"), NETWORKS)
-    if not config.data.name.startswith("npz:"):
-        _name("data", config.data.name, DATASETS)
     return config
 
 

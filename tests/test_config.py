@@ -1,0 +1,167 @@
+"""Configurations: layers in their order, presets, and one line for everything that is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lra.benchmarks.assemble import configuration, read_config
+from lra.benchmarks.config import merged, parse_assignment, presets, resolve
+from lra.benchmarks.errors import LraError, MissingInput, UsageError
+from lra.strategies.methods import METHODS
+from lra.strategies.retention import REPLAYS
+
+
+def test_layers_are_laid_in_order(tmp_path: Path) -> None:
+    """Defaults < scale of the data < preset < config file < --set < flag, key by key."""
+    assert configuration().replay == {"name": "none", "fraction": 0.125}
+    assert configuration().schedule.batch_size == 64, "the scale of digits, over PRE-DFKD's 512"
+    assert configuration(preset="mb-dfkd/digits").replay["slots"] == 10
+
+    file = tmp_path / "run.yaml"
+    file.write_text("seed: 3\nstudent: {lr: 0.2, momentum: 0.5}\nreplay: {slots: 4}\n")
+    layered = configuration(preset="mb-dfkd/digits", config_file=file)
+    assert (layered.replay["name"], layered.replay["slots"]) == ("memory", 4)
+    assert (layered.seed, layered.student.lr, layered.student.momentum) == (3, 0.2, 0.5)
+
+    layered = configuration(config_file=file, replay="memory", assignments=("student.lr=0.3", "seed=4"))
+    assert (layered.seed, layered.student.lr, layered.student.momentum) == (4, 0.3, 0.5)
+    assert configuration(config_file=file, replay="memory", assignments=("seed=4",), seed=5).seed == 5
+
+
+def test_options_of_a_replay_are_for_the_one_named_in_any_layer() -> None:
+    assert configuration(replay="memory", assignments=("replay.slots=3",)).replay["slots"] == 3
+    assert configuration(replay="reservoir", assignments=("replay.capacity=9",)).replay["capacity"] == 9
+    # Another replay than the preset's starts from its own defaults.
+    assert configuration(preset="mb-dfkd/digits", replay="none").replay == {"name": "none", "fraction": 0.125}
+
+
+def test_short_forms_stand_for_sections() -> None:
+    short = resolve([{"replay": "memory", "meta": True, "data": "digits", "student": "mlp", "teacher": "mlp"}])
+    assert short.replay["name"] == "memory"
+    assert short.meta.enabled
+    assert (short.student.network, short.teacher.network) == ("mlp", "mlp")
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_resolves(name: str) -> None:
+    config = configuration(preset=name)
+    assert config.method == presets()[name]["method"]
+    assert presets()[name]["source"]
+
+
+@pytest.mark.parametrize("replay", REPLAYS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resolved_configuration_is_a_configuration(method: str, replay: str) -> None:
+    """Stored and run again as it is, it is the same one with the same hash."""
+    config = configuration(method=method, replay=replay, meta=True, seed=7, assignments=("plugin.use=[a:B]",))
+    again = resolve([yaml.safe_load(yaml.safe_dump(config.tree()))])
+    assert again == config
+    assert again.fingerprint("0" * 64) == config.fingerprint("0" * 64)
+
+
+def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
+    config = configuration(seed=1, threads=1)
+    same = configuration(seed=2, threads=2, device="cuda")
+    assert config.fingerprint("a") == same.fingerprint("a")
+    others = [configuration(steps=10), configuration(meta=True), configuration(replay="memory")]
+    prints = {config.fingerprint("a"), config.fingerprint("b"), *(other.fingerprint("a") for other in others)}
+    assert len(prints) == 5
+    assert all(len(text) == 8 for text in prints)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"method": "predfdk"}, "unknown method 'predfdk'; did you mean 'predfkd'?"),
+        ({"replay": "memroy"}, "unknown replay 'memroy'; did you mean 'memory'?"),
+        ({"student": "lenet"}, "unknown student.network 'lenet'; did you mean 'lenet5'?"),
+        ({"teacher": "lenet"}, "unknown teacher.network 'lenet'; did you mean 'lenet5'?"),
+        ({"preset": "mb-dfkd/digit"}, "unknown preset 'mb-dfkd/digit'; did you mean 'mb-dfkd/digits'?"),
+        ({"assignments": ("student.lrr=1",)}, "unknown option 'student.lrr'; did you mean 'lr'?"),
+        ({"assignments": ("studnet.lr=1",)}, "unknown option 'studnet'; did you mean 'student'?"),
+        ({"assignments": ("student.loss.knd=l1",)}, "unknown option 'student.loss.knd'; did you mean 'kind'?"),
+        ({"assignments": ("replay.slots=3",)}, "unknown option 'replay.slots'"),
+        ({"assignments": ("synthesis.one_hott=3",)}, "unknown option 'synthesis.one_hott'; did you mean 'one_hot'?"),
+        ({"assignments": ("student.lr=fast",)}, "student.lr = 'fast': input should be a valid number"),
+        ({"assignments": ("student.lr=nan",)}, "student.lr = 'nan': input should be a finite number"),
+        ({"assignments": ("student.lr=.nan",)}, "student.lr = nan: input should be a finite number"),
+        ({"assignments": ("meta.alpha=0",)}, "meta.alpha = 0: input should be greater than 0"),
+        ({"assignments": ("meta.alpha=-0.1",)}, "meta.alpha = -0.1: input should be greater than 0"),
+        ({"assignments": ("meta.clip=1", "meta.normalise=true")}, "meta: clip and normalise exclude each other"),
+        ({"assignments": ("schedule.batch_size=0",)}, "schedule.batch_size = 0: input should be greater"),
+        ({"assignments": ("schedule.batch_size=2.5",)}, "schedule.batch_size = 2.5: input should be a valid integer"),
+        ({"assignments": ("student=3",)}, "student.network = 3"),
+        ({"assignments": ("schedule=3",)}, "schedule = 3: a section of options is expected"),
+        ({"assignments": ("method=[1]",)}, "unknown method [1]"),
+        ({"assignments": ("replay.name=[1]",)}, "unknown replay [1]"),
+        ({"assignments": ("data.name=[1]",)}, "data.name = [1]"),
+        ({"assignments": ("plugin.use=3",)}, "plugin.use = 3"),
+        ({"assignments": ("student.lr",)}, "write it as section.key=value"),
+        ({"assignments": ("student.lr=[",)}, "the value is no YAML"),
+        ({"replay": "memory", "assignments": ("replay.fraction=2",)}, "replay.fraction = 2"),
+        ({"seed": -1}, "seed = -1"),
+        ({"seed": 2**32}, "seed = 4294967296"),
+        ({"steps": 0}, "schedule.steps = 0"),
+        ({"threads": 0}, "threads = 0"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        configuration(**options)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"a: [1,\n", b"- 1\n- 2\n", b"3", b"", b"\xff\xfe\x00", b"1: 2", b"a: !!python/x 1"]
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        configuration(config_file=file)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for place in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(MissingInput) as error:
+            read_config(place)
+        assert error.value.code == 3
+    with pytest.raises(MissingInput):
+        configuration(teacher=str(tmp_path / "none.safetensors"))
+
+
+def test_merging_leaves_both_sides_alone() -> None:
+    below, above = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}}
+    assert merged(below, above) == {"a": {"b": 5, "c": 2}, "d": 3}
+    assert below == {"a": {"b": 1, "c": 2}, "d": 3}
+    assert above == {"a": {"b": 5}}
+
+
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        ("seed=3", {"seed": 3}),
+        ("student.lr=1e-3", {"student": {"lr": "1e-3"}}),
+        ("student.loss.kind=kl", {"student": {"loss": {"kind": "kl"}}}),
+        ("teacher.mean=[0.1, 0.2]", {"teacher": {"mean": [0.1, 0.2]}}),
+        ("data.test=false", {"data": {"test": False}}),
+        ("a.b=x=y", {"a": {"b": "x=y"}}),
+    ],
+)
+def test_assignments_are_read_as_yaml(text: str, tree: dict[str, Any]) -> None:
+    assert parse_assignment(text) == tree
+
+
+def test_numbers_in_scientific_notation_are_numbers() -> None:
+    assert configuration(assignments=("student.lr=1e-3",)).student.lr == 1e-3
+
+
+def test_errors_have_the_exit_codes_of_the_design() -> None:
+    from lra.benchmarks.errors import Resumable
+
+    assert [kind.code for kind in (LraError, UsageError, MissingInput, Resumable)] == [1, 2, 3, 75]
