@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.features import penultimate
@@ -61,32 +61,36 @@ def class_similarity(teacher: Teacher) -> Tensor:
     return (cosine - low) / (high - low).clamp_min(1e-12)
 
 
-def gaussian(teacher: Teacher, temperature: float) -> LabelPlan:
-    """Soft labels of features drawn from N(0, R), R the cosines of the last convolution's filters ("soft target").
+def gaussian(teacher: Teacher, temperature: float, spread: float = 1.0) -> LabelPlan:
+    """Soft labels of features u ~ N(0, spread²·R), R the cosines of the filters that make the features ("soft target").
 
-    Source: Wang, "Data-free knowledge distillation with soft targeted transfer set synthesis", AAAI 2021.
+    Source: Wang, "Data-free knowledge distillation with soft targeted transfer set synthesis", AAAI 2021, where the
+    filters are those of the last convolution, averaged over their pixels. Where another linear layer makes the
+    features, its rows are taken.
 
     Args:
-        teacher: a network whose last layer takes the pooled output of its last convolution.
+        teacher: a network whose last layer takes what another layer's outputs, one by one, become.
         temperature: τ of the labels, softmax(W u / τ).
+        spread: of the features; at 1, as published, labels are all but uniform where the teacher's own features are
+            much larger.
 
     Raises:
-        ValueError: if the last convolution's filters are not as many as the last layer's inputs.
+        ValueError: if no layer has as many outputs as the last one has inputs.
     """
-    network = teacher.network
-    last = penultimate(network)
-    filters = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m is not last]
-    if not isinstance(last, torch.nn.Linear) or not filters or filters[-1].out_channels != last.in_features:
+    layer = penultimate(teacher.network)
+    layers = [m for m in teacher.network.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m is not layer]
+    size = layer.in_features if isinstance(layer, nn.Linear) else 0
+    makers = [m.weight.detach() for m in layers if m.weight.shape[0] == size]
+    if not isinstance(layer, nn.Linear) or not makers:
         raise ValueError(
-            "soft targets need a teacher whose last linear layer takes the averages of its last convolution"
+            "soft targets need a teacher whose last linear layer takes as many inputs as a layer has outputs"
         )
-    rows = F.normalize(filters[-1].weight.detach().mean(dim=(2, 3)), dim=1)
+    rows = F.normalize(makers[-1].flatten(2).mean(dim=2) if makers[-1].dim() > 2 else makers[-1], dim=1)
     # The Gram matrix may be singular: a little of the identity makes it positive definite.
     root = torch.linalg.cholesky((rows @ rows.T).double().cpu() + 1e-4 * torch.eye(len(rows), dtype=torch.float64))
-    layer = last
 
     def plan(n: int) -> Tensor:
-        features = (torch.randn(n, len(root)) @ root.float().T).to(layer.weight)
+        features = spread * (torch.randn(n, len(root)) @ root.float().T).to(layer.weight)
         return F.softmax(layer(features).detach() / temperature, dim=1).cpu()
 
     return plan

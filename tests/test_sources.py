@@ -314,7 +314,7 @@ def test_soft_labels_are_probabilities_that_a_source_can_match(classes):
     assert made.batch().labels.shape == (8,)
 
 
-def test_soft_targets_need_the_last_convolution_before_the_last_layer():
+def test_soft_targets_need_a_layer_that_makes_the_features():
     flat = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(3 * 36, 4))
-    with pytest.raises(ValueError, match="last convolution"):
+    with pytest.raises(ValueError, match="as many inputs"):
         labels.gaussian(Teacher(flat), 20.0)

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2104.04868.
 
 For every experience, with teacher T, whose last layer is W, and R the cosines of its last convolution's filters:
 
-    u ~ N(0, R),  y = softmax(W u / τ),  x ~ noise
+    u ~ N(0, spread²·R),  y = softmax(W u / τ),  x ~ noise
     1000 times:  x <- Adam, cut to [0, 1], on  τ²·KL(y ‖ softmax(T(a(x)) / τ)) - activation·mean |f_T(a(x))|
     x enters the pool;  400 times:  S <- SGD on D(S, T) of images from the pool (``--replay pool``)
 
@@ -29,6 +29,8 @@ class SoftTargetOptions(OptimisedOptions):
     soft_label: Positive = 1.0
     activation: NonNegative = 1.0
     temperature: Positive = 20.0
+    spread: Positive = 1.0
+    """Of the features; 1 as published, more where the teacher's own are larger."""
 
 
 class SoftTarget(OptimisedMethod):
@@ -43,5 +45,5 @@ class SoftTarget(OptimisedMethod):
         """Pixels and their two terms."""
         o = self.options
         terms = [SoftLabelKL(o.soft_label, o.temperature), Activation(o.activation)]
-        plan = labels.gaussian(self.setup.teacher, o.temperature)
+        plan = labels.gaussian(self.setup.teacher, o.temperature, o.spread)
         return self.batches(Pixels(self.setup.problem, o.lr), terms, plan, o.jitter())
