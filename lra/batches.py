@@ -99,7 +99,8 @@ class BatchSynthesizer(Synthesizer):
         # Without a student there is nobody to compete with.
         terms = [t for t in self.terms if student is not None or not t.competitive]
         self.source.begin(labels)
-        kept, best, values = None, torch.inf, {}
+        kept, best = None, torch.inf
+        values: dict[str, TermValue] = {}
         for _ in range(o.steps):
             images = self.source.images()
             view = View(self.augment(images), self.teacher, student, labels, plain=images)

@@ -55,7 +55,7 @@ def class_similarity(teacher: Teacher) -> Tensor:
 
     With two classes the off-diagonal entries are 0, so that labels are all but hard.
     """
-    weight = F.normalize(penultimate(teacher.network).weight.detach().flatten(1), dim=1)  # type: ignore[operator, union-attr]
+    weight = F.normalize(penultimate(teacher.network).weight.detach().flatten(1), dim=1)  # type: ignore[operator]
     cosine = weight @ weight.T
     low, high = cosine.min(dim=1, keepdim=True).values, cosine.max(dim=1, keepdim=True).values
     return (cosine - low) / (high - low).clamp_min(1e-12)

@@ -5,6 +5,7 @@ A source makes one batch at a time: `Source.begin`, then `Source.images` and `So
 """
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +139,8 @@ class LatentSource(Source):
         generator.train()
         device = next(generator.parameters()).device
         self._latents = torch.randn(len(labels), self.generator.latent).to(device).requires_grad_(True)
-        groups = [{"params": list(generator.parameters())}, {"params": [self._latents], "lr": self.latent_lr}]
+        latents = {"params": [self._latents], "lr": self.latent_lr}
+        groups: list[dict[str, Any]] = [{"params": list(generator.parameters())}, latents]
         self._optimiser = torch.optim.Adam(groups, lr=self.lr, betas=BETAS)
 
     def prepared(self) -> nn.Module:
