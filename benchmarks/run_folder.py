@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,7 +110,8 @@ class RunFolder:
             return None
         try:
             state = torch.load(self.checkpoint, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError):
+        # The loader of a damaged file may raise anything: IndexError, struct.error, AssertionError, ...
+        except Exception:
             raise UsageError(f"checkpoint {self.checkpoint} is damaged: delete it to start the run again") from None
         if not isinstance(state, dict) or state.get("schema") != SCHEMA:
             raise UsageError(f"checkpoint {self.checkpoint} is of another version: delete it to start the run again")

@@ -24,7 +24,7 @@ def unwrapped(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         if isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
-    weights = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+    weights = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not weights:
         raise ValueError(f"no weights in the checkpoint; it holds {', '.join(map(str, loaded)) or 'nothing'}")
     for prefix in PREFIXES:

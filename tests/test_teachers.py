@@ -1,0 +1,277 @@
+"""Teachers: trained once and kept by content; files from outside are refused unless whole, harmless and fitting."""
+
+import os
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from lra.benchmarks import teachers
+from lra.benchmarks.datasets import DataSet, Labelled, data_set
+from lra.benchmarks.errors import LraError, MissingInput, UsageError
+from lra.benchmarks.teachers import TeacherOptions, cached_path, obtain, read_weights, save_teacher
+from lra.networks import build
+from lra.networks.normalized import Normalized
+
+DIGITS = data_set("digits", 8)
+TEST = DIGITS.load("test")
+RECIPE = TeacherOptions(network="mlp", epochs=3, lr=0.1)
+
+
+@pytest.fixture(scope="module")
+def trained(alone: Path) -> teachers.TrainedTeacher:
+    return obtain(RECIPE, DIGITS, TEST)
+
+
+@pytest.fixture
+def weights(trained: teachers.TrainedTeacher) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trained.network.network.state_dict().items()}
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused() -> Refused:
+    """Use a file as the teacher; gives the line that refuses it."""
+
+    def use(path: Path, data: DataSet = DIGITS, kind: type[LraError] = UsageError, **options: Any) -> str:
+        given = {"network": "mlp", "mean": [0.3], "std": [0.4]} | options
+        with pytest.raises(kind) as error:
+            obtain(TeacherOptions(file=str(path), **given), data, data.load("test"))
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    return use
+
+
+def test_a_teacher_is_trained_once(trained: teachers.TrainedTeacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trained.accuracy is not None
+    assert trained.accuracy > 80
+    assert trained.path == cached_path(RECIPE, DIGITS)
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(teachers, "train", never)
+    again = obtain(RECIPE, DIGITS, TEST)
+    assert (again.sha256, again.accuracy) == (trained.sha256, trained.accuracy)
+
+
+def test_training_is_reproducible_and_leaves_random_states_alone(
+    trained: teachers.TrainedTeacher, tmp_path: Path
+) -> None:
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    teachers.train(RECIPE, DIGITS, tmp_path / "again.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert teachers.sha256(tmp_path / "again.safetensors") == trained.sha256
+
+
+@pytest.mark.parametrize("change", [{"epochs": 4}, {"seed": 1}, {"lr": 0.2}, {"network": "lenet5"}, {"augment": 0.0}])
+def test_another_recipe_is_another_file(change: dict[str, Any]) -> None:
+    assert cached_path(RECIPE.model_copy(update=change), DIGITS) != cached_path(RECIPE, DIGITS)
+    assert cached_path(RECIPE, data_set("digits", 16)) != cached_path(RECIPE, DIGITS)
+
+
+def test_a_teacher_file_says_all_by_itself(trained: teachers.TrainedTeacher, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(trained.path.read_bytes())
+    found = obtain(TeacherOptions(file=str(copy)), DIGITS, TEST)
+    assert (found.name, found.mean, found.std) == (trained.name, trained.mean, trained.std)
+    assert found.accuracy == trained.accuracy
+    assert found.sha256 == trained.sha256
+    assert found.record()["sha256"] == trained.sha256
+
+
+@pytest.mark.parametrize(
+    "dress",
+    [
+        lambda state: state,
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": {f"module.{name}": value for name, value in state.items()}},
+    ],
+    ids=["plain", "parallel", "compiled", "checkpoint", "both"],
+)
+def test_state_dicts_as_they_are_found(
+    trained: teachers.TrainedTeacher, weights: dict[str, torch.Tensor], tmp_path: Path, dress: Callable[[Any], Any]
+) -> None:
+    file = tmp_path / "teacher.pt"
+    torch.save(dress(weights), file)
+    options = TeacherOptions(file=str(file), network="mlp", mean=list(trained.mean), std=list(trained.std))
+    assert obtain(options, DIGITS, TEST).accuracy == trained.accuracy
+
+
+def test_a_missing_file_is_a_missing_input(refused: Refused, tmp_path: Path) -> None:
+    assert "lra-bench teacher train" in refused(tmp_path / "none.pt", kind=MissingInput)
+
+
+def test_no_better_than_chance_is_refused(refused: Refused, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save({name: torch.randn_like(value) for name, value in weights.items()}, tmp_path / "t.pt")
+    assert "chance is 10.0 %" in refused(tmp_path / "t.pt", kind=LraError)
+
+
+def test_without_a_test_set_chance_cannot_be_told(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save({name: torch.zeros_like(value) for name, value in weights.items()}, tmp_path / "t.pt")
+    options = TeacherOptions(file=str(tmp_path / "t.pt"), network="mlp", mean=[0.3], std=[0.4])
+    assert obtain(options, DIGITS, None).accuracy is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(
+    refused: Refused, weights: dict[str, torch.Tensor], tmp_path: Path, value: float
+) -> None:
+    name = next(iter(weights))
+    weights[name].view(-1)[0] = value
+    torch.save(weights, tmp_path / "t.pt")
+    assert name in refused(tmp_path / "t.pt")
+
+
+class Gadget:
+    """What a hostile pickle does when it is loaded."""
+
+    def __init__(self, witness: Path):
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.witness),)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl", ".safetensors", ""])
+@pytest.mark.parametrize("write", [torch.save, lambda thing, file: file.write_bytes(pickle.dumps(thing))])
+def test_a_pickle_that_would_run_code_is_refused_and_does_not(
+    refused: Refused, tmp_path: Path, write: Callable[..., Any], suffix: str
+) -> None:
+    file, witness = tmp_path / f"teacher{suffix}", tmp_path / "owned"
+    write({"weight": Gadget(witness)}, file)
+    line = refused(file)
+    assert not witness.exists()
+    assert "refused" in line or "cannot be read" in line
+    # The gadget is live: plain unpickling makes the folder.
+    pickle.loads(pickle.dumps(Gadget(witness)))
+    assert witness.exists()
+
+
+def test_content_that_is_no_state_dict_is_refused(refused: Refused, tmp_path: Path) -> None:
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    assert "no state dict" in refused(tmp_path / "tensor.pt")
+    torch.save({"epoch": 3}, tmp_path / "empty.pt")
+    assert "no weights" in refused(tmp_path / "empty.pt")
+    torch.save({0: torch.zeros(3), "b": torch.zeros(2)}, tmp_path / "numbers.pt")
+    refused(tmp_path / "numbers.pt")
+
+
+def test_a_network_of_another_shape_is_refused(refused: Refused, tmp_path: Path) -> None:
+    torch.save(build("mlp", 7, (1, 8, 8)).state_dict(), tmp_path / "classes.pt")
+    assert "say teacher.network" in refused(tmp_path / "classes.pt")
+    torch.save(build("lenet5", 10, (1, 8, 8)).state_dict(), tmp_path / "other.pt")
+    assert "not of this" in refused(tmp_path / "other.pt")
+
+
+def noted(path: Path, image: tuple[int, int, int], classes: int, **more: Any) -> Path:
+    network = Normalized(build("mlp", classes, image), [0.5] * image[0], [0.5] * image[0])
+    notes = {"network": "mlp", "image": image, "classes": classes, "mean": [0.5] * image[0], "std": [0.5] * image[0]}
+    save_teacher(path, network, notes | more)
+    return path
+
+
+@pytest.mark.parametrize(("image", "classes"), [((3, 8, 8), 10), ((1, 16, 16), 10), ((1, 8, 8), 7)])
+def test_a_teacher_of_other_data_is_refused(
+    refused: Refused, tmp_path: Path, image: tuple[int, int, int], classes: int
+) -> None:
+    line = refused(noted(tmp_path / "t.safetensors", image, classes), network="resnet34")
+    assert f"takes images {image} of {classes} classes" in line
+
+
+@pytest.mark.parametrize(
+    "notes",
+    ["", "{", "3", "null", '"a"', '{"image": 3}', '{"image": [1, 8]}', '{"mean": ["a"]}', '{"network": 3}'],
+)
+def test_notes_that_make_no_sense_are_refused(
+    refused: Refused, weights: dict[str, torch.Tensor], tmp_path: Path, notes: str
+) -> None:
+    save_file(weights, tmp_path / "t.safetensors", {teachers.FORMAT: notes})
+    assert "cannot be read" in refused(tmp_path / "t.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mean": None}, "give teacher.mean and teacher.std"),
+        ({"mean": [0.1, 0.2, 0.3]}, "teacher.mean"),
+        ({"mean": [0.1, 0.2], "std": [0.1, 0.2]}, "teacher.mean has 2 channels and the images 1"),
+        ({"std": [0.0]}, "std must be positive"),
+        ({"std": [-1.0]}, "std must be positive"),
+    ],
+)
+def test_a_normalisation_that_does_not_fit_is_refused(
+    refused: Refused, weights: dict[str, torch.Tensor], tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    torch.save(weights, tmp_path / "t.pt")
+    assert said in refused(tmp_path / "t.pt", **options)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole")
+    noted(folder / "t.safetensors", (1, 8, 8), 10)
+    torch.save(build("mlp", 10, (1, 8, 8)).state_dict(), folder / "t.pt")
+    with (folder / "t.pkl").open("wb") as file:
+        pickle.dump({"weight": [1.0, 2.0]}, file)
+    return {file.suffix: file.read_bytes() for file in folder.iterdir()}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(st.data())
+def test_a_damaged_file_is_read_or_refused(whole: dict[str, bytes], tmp_path: Path, data: st.DataObject) -> None:
+    """Cut short, or with bytes changed: never anything but a result or our own error."""
+    suffix = data.draw(st.sampled_from(sorted(whole)))
+    content = bytearray(whole[suffix])
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, min(len(content) - 1, 600)))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(0, len(content)))]
+    file = tmp_path / f"t{suffix}"
+    file.write_bytes(content)
+    with suppress(UsageError):
+        read_weights(file)
+
+
+def test_an_unknown_network_is_named(refused: Refused, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save(weights, tmp_path / "t.pt")
+    assert "did you mean 'mlp'" in refused(tmp_path / "t.pt", network="mpl")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = noted(tmp_path / "t.safetensors", (1, 8, 8), 10)
+    before = file.read_bytes()
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UsageError, match="No space left on device; the file before it is kept"):
+        noted(file, (1, 8, 8), 7)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+def test_labelled_data_is_what_it_says() -> None:
+    train, test = DIGITS.load("train"), DIGITS.load("test")
+    assert isinstance(train, Labelled)
+    assert (len(train.images), len(test.images)) == (1437, 360)
+    assert train.images.shape[1:] == DIGITS.image
+    assert 0 <= float(train.images.min()) <= float(train.images.max()) <= 1
+    assert torch.bincount(test.classes).min() >= 34, "stratified"
+    assert torch.equal(DIGITS.load("train").images, train.images), "always the same split"
+    # No image is in both.
+    assert not {image.numpy().tobytes() for image in test.images} & {i.numpy().tobytes() for i in train.images}
