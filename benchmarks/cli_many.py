@@ -4,22 +4,44 @@ from pathlib import Path
 
 import click
 
-from lra.benchmarks.errors import LraError
-
 
 @click.command()
 @click.argument("grid", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Parent of runs.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, one thread each.")
-def sweep(grid: Path, out: Path, workers: int) -> None:
-    """Do every run of a YAML grid that is not finished yet."""
-    from lra.benchmarks import sweep as engine
-    from lra.benchmarks.assemble import read_config
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep. [default: runs/NAME OF GRID]")
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time. [default: one a processor; one on a GPU]")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Torch threads of each run.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to run.")
+@click.option("--address", help="Ray cluster to use, such as auto. [default: start one on this machine]")
+@click.option(
+    "--gpus", type=click.FloatRange(0), default=0.0, help="GPUs of each run under ray; 0.25 puts four on one."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the sweep's record as one JSON object.")
+@click.option("--dry-run", is_flag=True, help="Print the runs and what they would take; write nothing.")
+def sweep(
+    grid: Path,
+    out: Path | None,
+    workers: int | None,
+    threads: int,
+    engine: str,
+    address: str | None,
+    gpus: float,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Do every run of a YAML grid that is not finished yet.
 
-    tree = read_config(grid)
-    failures = engine.report(engine.sweep(tree, out, workers), len(engine.expand(tree)))
-    if failures:
-        raise LraError(f"{failures} runs failed; the lines above say why")
+    In the grid, lists are axes and scalars are fixed: method: [predfkd, dfq], seed: [0, 1, 2], steps: 400,
+    set: {student.lr: [0.03, 0.1]}.
+    """
+    from lra.benchmarks.assemble import read_config
+    from lra.benchmarks.sweep_command import estimate, perform
+
+    tree, place = read_config(grid), out or Path("runs") / grid.stem
+    if dry_run:
+        for line in estimate(tree, place, workers, threads):
+            click.echo(line)
+    else:
+        click.echo(perform(tree, place, engine, workers, threads, address, gpus, as_json))
 
 
 @click.command()

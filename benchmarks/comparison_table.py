@@ -55,7 +55,10 @@ def _primary(comparison: Comparison, name: str) -> Iterator[tuple[str, Callable[
 
 
 def _cell(column: Column, name: str) -> Callable[[Row], str]:
-    return lambda row: _of(row.estimates.get(name), lambda e: interval(e, column.digits))
+    def text(found: Estimate) -> str:
+        return _number(found.mean, column.digits) if column.cost else interval(found, column.digits)
+
+    return lambda row: _of(row.estimates.get(name), text)
 
 
 def _hours(row: Row) -> str:

@@ -1,6 +1,7 @@
 """Writing files so that a reader, or a crash, finds the old one or the new one and nothing between."""
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -38,6 +39,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` atomically, in UTF-8."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write ``content`` as JSON, atomically; what JSON has no form for becomes text."""
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def sha256(path: Path) -> str:

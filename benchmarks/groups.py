@@ -71,7 +71,7 @@ def run_folders(places: Iterable[Path]) -> list[Path]:
 def _inside(place: Path) -> Iterator[Path]:
     sweep = place / "sweep.json"
     if sweep.is_file():
-        listed = (place / name for name in swept(sweep)["folders"])
+        listed = (place / run["folder"] for run in swept(sweep)["runs"])
         yield from (folder for folder in listed if (folder / "config.yaml").is_file())
     else:
         yield from sorted({file.parent for name in ("config.yaml", "result.json") for file in place.rglob(name)})
@@ -85,8 +85,7 @@ def swept(file: Path) -> Record:
     """
     try:
         record = json.loads(file.read_text())
-        folders = record["folders"]
-        if not all(isinstance(name, str) for name in folders):
+        if not all(isinstance(run["folder"], str) for run in record["runs"]):
             raise ValueError
     except (ValueError, KeyError, TypeError, OSError):
         raise UsageError(f"{file} is damaged: run the sweep again to write it again") from None

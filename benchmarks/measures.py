@@ -18,12 +18,14 @@ class Column:
         value: reads it from a run; ``None`` where the run has none.
         digits: after the point.
         better: +1 where more is better, -1 where less is, 0 where neither is.
+        cost: what a run was given, or took: shown without an interval.
     """
 
     title: str
     value: Callable[[Run], float | None]
     digits: int = 2
     better: int = 0
+    cost: bool = False
 
 
 def _at(*keys: str) -> Callable[[Run], float | None]:
@@ -63,11 +65,11 @@ COLUMNS = {
     "agreement": Column("agreement (%)", _at("agreement"), better=1),
     "loyalty": Column("loyalty", _at("loyalty"), 3, better=1),
     "alignment": Column("alignment", _at("alignment", "mean"), 3),
-    "student_steps": Column("student steps", _at("cost", "student_steps"), 0),
-    "images": Column("images generated", _at("cost", "images_generated"), 0),
-    "teacher_queries": Column("teacher queries", _at("cost", "teacher_queries"), 0, better=-1),
-    "seconds": Column("seconds", _at("cost", "seconds"), 1, better=-1),
-    "memory": Column("peak memory (MB)", _at("cost", "peak_memory_mb"), 0, better=-1),
+    "student_steps": Column("student steps", _at("cost", "student_steps"), 0, cost=True),
+    "images": Column("images generated", _at("cost", "images_generated"), 0, cost=True),
+    "teacher_queries": Column("teacher queries", _at("cost", "teacher_queries"), 0, better=-1, cost=True),
+    "seconds": Column("seconds", _at("cost", "seconds"), 1, better=-1, cost=True),
+    "memory": Column("peak memory (MB)", _at("cost", "peak_memory_mb"), 0, better=-1, cost=True),
 }
 
 SHOWN = (

@@ -1,101 +1,203 @@
-"""Many runs from a grid: lists are axes, scalars are fixed, and the unit is a run folder.
+"""Many runs from a grid. The unit is a run folder: finished ones are skipped, half-done ones go on.
 
-    method: [predfkd, dfq]
-    replay: [none, memory]
-    meta: [false, true]
-    seed: [0, 1, 2]
-    steps: 400
-    set: {student.lr: [0.03, 0.1]}
-
-Finished runs are skipped and half-done ones go on, because `lra.benchmarks.runner.run` does so.
+``sweep.json`` in the sweep's folder says which runs belong to it and what became of each.
 """
 
-import itertools
-import multiprocessing
-import sys
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Literal, Protocol
 
-from lra.benchmarks.assemble import configuration
 from lra.benchmarks.config import RunConfig
-from lra.benchmarks.errors import LraError, UsageError, nearest
+from lra.benchmarks.datasets import data_set
+from lra.benchmarks.engines import Engine, Job
+from lra.benchmarks.errors import LraError, Resumable, UsageError
+from lra.benchmarks.files import write_json
+from lra.benchmarks.grid import Planned, plan
+from lra.benchmarks.run_folder import RunFolder
+from lra.benchmarks.teachers import TrainedTeacher, obtain
 
-KEYS = ("method", "replay", "meta", "dataset", "teacher", "student", "steps", "seed", "preset", "device", "set")
-"""What a grid may name: the flags of ``lra-bench run``, and ``set``."""
+Status = Literal["waiting", "finished before", "done", "failed", "stopped"]
+RECORD = "sweep.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one run of a sweep."""
+class Entry:
+    """A run of a sweep.
+
+    Attributes:
+        label: where it stands on the grid's axes.
+        config: resolved.
+        folder: its run folder, ``None`` without a teacher.
+        status: what became of it.
+        reason: of a failure.
+    """
 
     label: str
-    folder: Path | None
-    error: str | None
+    config: RunConfig
+    folder: RunFolder | None
+    status: Status
+    reason: str = ""
 
 
-def expand(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All combinations of a grid's axes, in order, the last axis fastest.
+class View(Protocol):
+    """Shows how a sweep is getting on."""
+
+    def show(self, entries: Sequence[Entry], running: Sequence[int]) -> None:
+        """The state of all runs, and the indices of those in progress."""
+        ...
+
+    def ended(self, entry: Entry) -> None:
+        """A run ended."""
+        ...
+
+
+class Stopped(Resumable):
+    """A signal stopped the sweep; every run in it is saved."""
+
+    def __init__(self, number: int):
+        super().__init__("stopped; the same command goes on from here")
+        self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
+
+
+def sweep(grid: Mapping[str, Any], out: Path, engine: Engine, view: View, threads: int = 1) -> list[Entry]:
+    """Do the runs of a grid that are not finished yet; one that fails does not stop the others.
+
+    Args:
+        grid: see `lra.benchmarks.grid`.
+        out: folder of the sweep, parent of its run folders.
+        engine: where to run.
+        view: told of the progress.
+        threads: of each run.
 
     Raises:
-        UsageError: for an unknown key.
+        UsageError: if the grid holds anything invalid; nothing is written then.
+        LraError: if another sweep works in ``out``.
+        Stopped: after Ctrl-C or SIGTERM, when all runs are saved.
     """
-    for key in grid:
-        if key not in KEYS:
-            raise UsageError(f"grid: unknown key {key!r}; did you mean {nearest(str(key), KEYS)!r}?")
-    settings = {f"set:{key}": value for key, value in (grid.get("set") or {}).items()}
-    flat = {key: value for key, value in grid.items() if key != "set"} | settings
-    axes = [
-        [(key, choice) for choice in (value if isinstance(value, list) else [value])] for key, value in flat.items()
+    planned = plan(grid)
+    with _alone(out):
+        entries = located(planned, out)
+        try:
+            _do(entries, grid, out, engine, view, threads)
+        finally:
+            engine.close()
+            _write(entries, grid, out)
+    return entries
+
+
+def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[Entry]:
+    """The folder of each run, for which every distinct teacher is loaded, or trained, once.
+
+    Args:
+        planned: the runs.
+        out: parent of run folders.
+        train: False leaves runs whose teacher is not there yet without a folder.
+    """
+    teachers: dict[str, TrainedTeacher | LraError | None] = {}
+    entries = []
+    for run in planned:
+        key = f"{run.config.teacher.model_dump_json()} {run.config.data.model_dump_json()}"
+        if key not in teachers:
+            teachers[key] = _teacher(run.config, train)
+        teacher = teachers[key]
+        if isinstance(teacher, TrainedTeacher):
+            folder = RunFolder.of(run.config, teacher.name, teacher.sha256, out)
+            finished = folder.result is not None
+            entries.append(Entry(run.label, run.config, folder, "finished before" if finished else "waiting"))
+        else:
+            status: Status = "failed" if teacher else "waiting"
+            entries.append(Entry(run.label, run.config, None, status, str(teacher or "")))
+    return entries
+
+
+def _teacher(config: RunConfig, train: bool) -> TrainedTeacher | LraError | None:
+    from lra.benchmarks.teachers import cached_path
+
+    try:
+        data = data_set(config.data.name, config.data.size)
+        if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
+            return None
+        return obtain(config.teacher, data, data.load("test") if config.data.test else None)
+    except LraError as error:
+        return error
+
+
+def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine, view: View, threads: int) -> None:
+    waiting = [(i, e, e.folder) for i, e in enumerate(entries) if e.status == "waiting"]
+    jobs = [
+        Job(entry.config.tree(), str(out.absolute()), str(folder.path.absolute()), threads)
+        for _, entry, folder in waiting
+        if folder is not None
     ]
-    return [dict(choice) for choice in itertools.product(*axes)]
+    _write(entries, grid, out)
+    for entry in entries:
+        if entry.status != "waiting":
+            view.ended(entry)
+    with _signals(engine.stop) as caught:
+        for outcome in engine.outcomes(jobs):
+            if outcome is not None:
+                index = waiting[outcome.index][0]
+                entries[index] = replace(entries[index], status=outcome.status, reason=outcome.reason)
+                view.ended(entries[index])
+                _write(entries, grid, out)
+            view.show(entries, [waiting[i][0] for i in engine.running()])
+        view.show(entries, [])
+    if caught:
+        raise Stopped(caught[0])
 
 
-def resolve(cell: Mapping[str, Any]) -> RunConfig:
-    """The configuration of one combination.
-
-    Raises:
-        UsageError: as for ``lra-bench run``.
-    """
-    flags = {key: value for key, value in cell.items() if not key.startswith("set:")}
-    assignments = tuple(f"{key[4:]}={value}" for key, value in cell.items() if key.startswith("set:"))
-    return configuration(**flags, assignments=assignments)
-
-
-def sweep(grid: Mapping[str, Any], out: Path, workers: int, threads: int = 1) -> Iterator[Outcome]:
-    """Run a grid on local processes, yielding outcomes as they come; one failure does not stop the others.
-
-    Raises:
-        UsageError: if a combination is no valid configuration; nothing has run then.
-    """
-    cells = expand(grid)
-    configs = [resolve(cell).model_copy(update={"threads": threads}) for cell in cells]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        jobs = {pool.submit(_one, config, out): cell for config, cell in zip(configs, cells, strict=True)}
-        for job in as_completed(jobs):
-            label = " ".join(f"{key.removeprefix('set:')}={value}" for key, value in jobs[job].items())
-            try:
-                yield Outcome(label, job.result(), None)
-            except LraError as error:
-                yield Outcome(label, None, str(error))
-            except Exception as error:
-                yield Outcome(label, None, repr(error))
+def _write(entries: Sequence[Entry], grid: Mapping[str, Any], out: Path) -> None:
+    runs = [
+        {
+            "label": entry.label,
+            "folder": str(entry.folder.path.relative_to(out)) if entry.folder else "",
+            "status": entry.status,
+            "reason": entry.reason,
+        }
+        for entry in entries
+    ]
+    write_json(out / RECORD, {"schema": 1, "grid": dict(grid), "runs": runs})
 
 
-def _one(config: RunConfig, out: Path) -> Path:
-    from lra.benchmarks.runner import run
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """Call ``stop`` at the first SIGINT or SIGTERM; the second raises at once."""
+    caught: list[int] = []
 
-    return run(config, out, quiet=True).path
+    def catch(number: int, frame: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+        stop()
+
+    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def report(outcomes: Iterator[Outcome], total: int) -> int:
-    """Print a line per outcome on stderr; returns the number of failures."""
-    failures = []
-    for done, outcome in enumerate(outcomes, start=1):
-        print(f"{done}/{total} {outcome.label}: {outcome.error or outcome.folder}", file=sys.stderr, flush=True)
-        if outcome.error:
-            failures.append(outcome)
-    return len(failures)
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the sweep's folder against other sweeps."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = os.open(out / ".sweep.lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise UsageError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise LraError(f"another sweep works in {out}: wait for it, stop it, or choose another with --out") from None
+    try:
+        yield
+    finally:
+        os.close(lock)

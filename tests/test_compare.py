@@ -230,8 +230,8 @@ def test_a_damaged_result_is_named(runs: Path, lra_bench: Bench) -> None:
 
 
 def test_a_sweep_compares_the_runs_it_lists(runs: Path) -> None:
-    listed = [str(folder.relative_to(runs)) for folder in sorted(runs.rglob("seed-1"))]
-    (runs / "sweep.json").write_text(json.dumps({"folders": [*listed, "never/started"]}))
+    listed = [{"folder": str(folder.relative_to(runs))} for folder in sorted(runs.rglob("seed-1"))]
+    (runs / "sweep.json").write_text(json.dumps({"runs": [*listed, {"folder": "never/started"}]}))
     assert [row.seeds for row in compare([runs]).rows] == [1, 1, 1]
 
 

@@ -1,0 +1,70 @@
+"""``lra-bench sweep``: from a grid to runs, with the engine that was asked for."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lra.benchmarks.engines import Engine
+from lra.benchmarks.errors import LraError, UsageError
+from lra.benchmarks.grid import Planned, plan
+from lra.benchmarks.local_engine import LocalEngine
+from lra.benchmarks.sweep import RECORD, Entry, located, sweep
+from lra.benchmarks.sweep_progress import SweepProgress
+
+
+def perform(
+    grid: Mapping[str, Any],
+    out: Path,
+    engine: str,
+    workers: int | None,
+    threads: int,
+    address: str | None,
+    gpus: float,
+    as_json: bool,
+) -> str:
+    """Do a sweep; returns what is to be printed.
+
+    Raises:
+        LraError: as `lra.benchmarks.sweep.sweep`, and if runs failed.
+    """
+    planned = plan(grid)
+    number = workers or processors(planned, threads)
+    entries = sweep(grid, out, _engine(engine, number, threads, address, gpus), SweepProgress(len(planned)), threads)
+    failed = [entry for entry in entries if entry.status == "failed"]
+    if failed:
+        lines = "".join(f"\n  {entry.label}: {entry.reason}" for entry in failed)
+        raise LraError(f"{len(failed)} of {len(entries)} runs failed; the same command tries them again:{lines}")
+    return (out / RECORD).read_text().rstrip() if as_json else _ending(entries, out)
+
+
+def _ending(entries: Sequence[Entry], out: Path) -> str:
+    counts = Counter(entry.status for entry in entries)
+    what = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return f"runs        {len(entries)}: {what}\nfolder      {out}\ncompare     lra-bench compare {out}"
+
+
+def estimate(grid: Mapping[str, Any], out: Path, workers: int | None, threads: int) -> Iterator[str]:
+    """Lines about the runs of a grid and what they would take; nothing is written."""
+    from lra.benchmarks.sweep_estimate import dry_run
+
+    planned = plan(grid)
+    return dry_run(located(planned, out, train=False), workers or processors(planned, threads), threads)
+
+
+def processors(planned: Sequence[Planned], threads: int) -> int:
+    """How many runs this machine takes at a time."""
+    if any(run.config.device != "cpu" for run in planned):
+        return 1
+    return max(1, len(os.sched_getaffinity(0)) // threads)
+
+
+def _engine(name: str, workers: int, threads: int, address: str | None, gpus: float) -> Engine:
+    if name == "local":
+        if address is not None or gpus:
+            raise UsageError("--address and --gpus are for --engine ray")
+        return LocalEngine(workers)
+    from lra.benchmarks.ray_engine import RayEngine
+
+    return RayEngine(workers, threads, address, gpus)
