@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save
 
 from lra import __version__
+from lra.batches import Diverged
 from lra.benchmarks.assemble import stored_configuration
 from lra.benchmarks.config import RunConfig
 from lra.benchmarks.datasets import DataSet, Labelled, data_set
@@ -161,7 +162,7 @@ class _Run:
             try:
                 if stream.position < stream.length:
                     self.experiment.strategy.train(stream)
-            except MetaStepError as error:
+            except (MetaStepError, Diverged) as error:
                 raise LraError(f"{error} (student step {self.experiment.strategy.clock.train_iterations})") from None
             finally:
                 self.progress.close()
