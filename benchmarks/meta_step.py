@@ -2,9 +2,11 @@
 
     python -m lra.benchmarks.meta_step --threads 1 --out benchmarks/results/meta-step.md
 
-Each round takes one step of every kind in turn; a ratio is the median over rounds of a step's time over that of the
-plain joint replay step of the same round. FLOPs count convolutions and matrix products. Memory is the most that is
-allocated at once during a step, beyond what was before it. Needs torch alone (and higher for the rows that name it).
+Each round takes one step of every kind in turn. "time" is the median over rounds of a step's time over that of the
+plain joint replay step in the same round, "fastest" the ratio of the fastest of each. One CPU thread is timed by the
+processor's clock (a shared machine's wall clock also counts the neighbours), all else by the wall's. FLOPs count
+convolutions and matrix products. Peak memory is the most that a step holds beyond what was allocated before it. The
+exact gradient is that of PyTorch's own derivatives in float64; a plain step's differs, as it has no look-ahead.
 """
 
 import argparse
@@ -58,10 +60,12 @@ def rows(p: Problem, options: argparse.Namespace) -> Iterator[tuple[str, Step]]:
         yield "lean, exact, rules, CUDA graph", variants.graphed(variants.meta(p, check=False))
 
 
-def clock(device: str) -> float:
-    """Seconds, when all work on the device is done."""
-    if device == "cuda":
+def clock(options: argparse.Namespace) -> float:
+    """Seconds: of the processor for one CPU thread, else of the wall when all work on the device is done."""
+    if options.device == "cuda":
         torch.cuda.synchronize()
+    elif options.threads == 1:
+        return time.process_time()
     return time.perf_counter()
 
 
@@ -97,12 +101,6 @@ def peak_memory(step: Step, device: str) -> int:
     return peak
 
 
-def cosine_and_error(found: Any, exact: Any) -> tuple[float, float]:
-    """Cosine and relative distance of two gradients, each taken as one vector."""
-    a, b = (torch.cat([g.detach().double().flatten() for g in side]) for side in (found, exact))
-    return float(a @ b / (a.norm() * b.norm())), float((a - b).norm() / b.norm())
-
-
 def measure(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One record for each row."""
     p = variants.problem(network, options.batch, options.device)
@@ -111,7 +109,7 @@ def measure(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     records = []
     for name, step in steps.items():
         step()
-        similarity, error = cosine_and_error(step(), exact)
+        similarity, error = variants.cosine_and_error(step(), exact)
         with FlopCounterMode(display=False) as counter:
             step()
         memory = peak_memory(step, options.device)
@@ -120,9 +118,9 @@ def measure(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(options.rounds):
         for name, step in steps.items():
-            start = clock(options.device)
+            start = clock(options)
             step()
-            times[name].append(clock(options.device) - start)
+            times[name].append(clock(options) - start)
     base = records[0]
     for record in records:
         taken = times[record["row"]]
@@ -136,13 +134,10 @@ def measure(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def machine(options: argparse.Namespace) -> str:
     """What the numbers were measured on."""
-    if options.device == "cuda":
-        name = torch.cuda.get_device_name()
-    else:
-        name = platform.processor() or platform.machine()
-        with suppress(OSError):
-            lines = Path("/proc/cpuinfo").read_text().splitlines()
-            name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    name = torch.cuda.get_device_name() if options.device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name += ", " + next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     threads = f"{options.threads} of {os.cpu_count()} CPU threads"
     return f"{name}, {threads}, load {load} at the end; torch {torch.__version__}, Python {platform.python_version()}"
@@ -151,11 +146,10 @@ def machine(options: argparse.Namespace) -> str:
 def table(records: list[dict[str, Any]]) -> str:
     """The records of one network in markdown."""
     head = records[0]
+    batches = f"{head['batch']} new and {max(1, head['batch'] // 8)} old samples"
+    cost = f"{head['seconds'] * 1e3:.1f} ms, {head['flops'] / 1e9:.2f} GFLOP, {head['memory'] / 2**20:.0f} MiB"
     lines = [
-        f"## {head['network']}, {head['batch']} new and {max(1, head['batch'] // 8)} old samples, "
-        f"plain step {head['seconds'] * 1e3:.1f} ms, {head['flops'] / 1e9:.2f} GFLOP, "
-        f"{head['memory'] / 2**20:.0f} MiB",
-        "",
+        f"## {head['network']}, {batches}, plain step {cost}\n",
         "| step | time | fastest | FLOPs | peak memory | cosine to exact | distance to exact |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]

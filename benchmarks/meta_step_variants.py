@@ -71,6 +71,12 @@ class Problem:
         return l1_loss(logits[:count], self.t) + l1_loss(logits[count:], self.t_old)
 
 
+def cosine_and_error(found: Sequence[Tensor], exact: Sequence[Tensor]) -> tuple[float, float]:
+    """Cosine and relative distance of two gradients, each taken as one vector."""
+    a, b = (torch.cat([g.detach().double().flatten() for g in side]) for side in (found, exact))
+    return float(a @ b / (a.norm() * b.norm())), float((a - b).norm() / b.norm())
+
+
 def problem(network: str, batch: int | None, device: str) -> Problem:
     """A fresh student and random batches, the same for every call."""
     image, default = SETTINGS[network]
@@ -156,7 +162,8 @@ def compiled_exact(p: Problem) -> Step:
     names = [name for name, _ in p.student.named_parameters()]
 
     def trace(values: list[Tensor], buffers: dict[str, Tensor], *batches: Tensor) -> list[Tensor]:
-        traced = Problem(p.student, *batches, cast=p.cast)
+        x, t, x_old, t_old = batches
+        traced = Problem(p.student, x, t, x_old, t_old, p.cast)
         theta = [value.detach().requires_grad_() for value in values]
 
         def forward(at: Sequence[Tensor]) -> Callable[..., Tensor]:
