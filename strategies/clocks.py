@@ -9,7 +9,7 @@ from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation
 
 
-class Clock(SupervisedPlugin, supports_distributed=False):
+class Clock(SupervisedPlugin):
     """Tells ``assign`` a count: 0 at once, and each next one as it is reached.
 
     Args:
@@ -74,7 +74,7 @@ class EpochClock(Clock):
         self.completed = state["completed"]
 
 
-class ClipGradient(SupervisedPlugin, supports_distributed=False):
+class ClipGradient(SupervisedPlugin):
     """Bounds the norm of the student's gradient before each of its updates.
 
     Args:

@@ -14,9 +14,10 @@ from lra.lasting_sources import MetaSource, NoisyLayerSource
 from lra.networks.composed import LabelGenerator
 from lra.networks.generator_presets import gen_s
 from lra.problem import Problem
+from lra.soft_label_term import SoftLabelKL
 from lra.sources import LatentSource, Pixels
 from lra.teacher import Teacher
-from lra.terms import Adversarial, OneHot, SoftLabelKL, Term
+from lra.terms import Adversarial, OneHot, Term
 from lra.triplet_term import TripletOptions
 
 torch.set_num_threads(1)

@@ -12,9 +12,10 @@ from lra.batchnorm_term import BNStat
 from lra.distances import from_recovered, js, js_reversed, kl, l1, recovered
 from lra.image_terms import L2, TotalVariation
 from lra.shared_latents import SharedLatents
+from lra.soft_label_term import SoftLabelKL
 from lra.synthesizer import OnlineGenerator
 from lra.teacher import Teacher
-from lra.terms import Activation, Adversarial, Balance, OneHot, SoftLabelKL, Term, total
+from lra.terms import Activation, Adversarial, Balance, OneHot, Term, total
 from lra.view import View
 from lra.zeroth_order import ZerothOrder
 

@@ -16,9 +16,10 @@ are shuffled noise, and takes the divergence the other way; neither is offered h
 from lra import labels
 from lra.batches import BatchSynthesizer
 from lra.options import Count, NonNegative, Positive
+from lra.soft_label_term import SoftLabelKL
 from lra.sources import Pixels
 from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
-from lra.terms import Activation, SoftLabelKL
+from lra.terms import Activation
 
 
 class SoftTargetOptions(OptimisedOptions):

@@ -18,9 +18,9 @@ Nothing in it looks at the student.
 from lra import labels
 from lra.batches import BatchSynthesizer
 from lra.options import Count, Positive
+from lra.soft_label_term import SoftLabelKL
 from lra.sources import Pixels
 from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
-from lra.terms import SoftLabelKL
 
 
 class ZSKDOptions(OptimisedOptions):
