@@ -2,7 +2,9 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, redirect_stdout
 from typing import Any
 
 from lra.benchmarks.engines import Job, Outcome, work
@@ -31,6 +33,9 @@ class RayEngine:
 
     def __init__(self, workers: int, threads: int, address: str | None = None, gpus: float = 0.0):
         self.ray = _ray()
+        # Ray prints what happens to its workers on stdout, which is for results.
+        self.redirected = ExitStack()
+        self.redirected.enter_context(redirect_stdout(sys.stderr))
         self.tasks: dict[Any, int] = {}
         self.stopping = False
         _connect(self.ray, address, workers * threads)
@@ -61,6 +66,7 @@ class RayEngine:
     def close(self) -> None:
         """Leave the cluster, or end the one started here."""
         self.ray.shutdown()
+        self.redirected.close()
 
     def _outcome(self, reference: Any, index: int) -> Outcome:
         errors = self.ray.exceptions

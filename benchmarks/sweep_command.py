@@ -1,6 +1,7 @@
 """``lra-bench sweep``: from a grid to runs, with the engine that was asked for."""
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,9 +34,10 @@ def perform(
     number = workers or processors(planned, threads)
     entries = sweep(grid, out, _engine(engine, number, threads, address, gpus), SweepProgress(len(planned)), threads)
     failed = [entry for entry in entries if entry.status == "failed"]
+    for entry in failed:
+        print(f"failed: {entry.label}: {entry.reason}", file=sys.stderr)
     if failed:
-        lines = "".join(f"\n  {entry.label}: {entry.reason}" for entry in failed)
-        raise LraError(f"{len(failed)} of {len(entries)} runs failed; the same command tries them again:{lines}")
+        raise LraError(f"{len(failed)} of {len(entries)} runs failed, as listed; the same command tries them again")
     return (out / RECORD).read_text().rstrip() if as_json else _ending(entries, out)
 
 

@@ -1,0 +1,340 @@
+"""Grids and sweeps: plans, failures and signals with an engine in this process, lost workers with real ones."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lra.benchmarks.compare import compare
+from lra.benchmarks.engines import Engine, Job, Outcome, work
+from lra.benchmarks.errors import LraError
+from lra.benchmarks.grid import expand, plan
+from lra.benchmarks.local_engine import LocalEngine
+from lra.benchmarks.sweep import Entry, Stopped, sweep
+from lra.benchmarks.sweep_progress import SweepProgress, last_record
+
+GRID: dict[str, Any] = {
+    "teacher": "mlp",
+    "student": "mlp",
+    "steps": 20,
+    "replay": ["none", "memory"],
+    "seed": [0, 1],
+    "set": {
+        "data.size": 8,
+        "teacher.epochs": 3,
+        "schedule.batch_size": 16,
+        "schedule.steps_per_experience": 2,
+        "schedule.experiences_per_epoch": 2,
+        "evaluation.probe_size": 16,
+        "evaluation.samples": 0,
+    },
+}
+
+
+class Inline:
+    """Does jobs in this process."""
+
+    def __init__(self, do: Callable[[Job], tuple[Any, str]] = work):
+        self.do = do
+        self.jobs: list[Job] = []
+        self.stopping = self.closed = False
+
+    def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome | None]:
+        for index, job in enumerate(jobs):
+            if not self.stopping:
+                self.jobs.append(job)
+                yield None
+                yield Outcome(index, *self.do(job))
+
+    def running(self) -> list[int]:
+        return []
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Watched:
+    """A view that remembers, and can act when it is shown something."""
+
+    act: Callable[[], None] = lambda: None
+    entries: list[Entry] = field(default_factory=list)
+
+    def show(self, entries: Sequence[Entry], running: Sequence[int]) -> None:
+        self.act()
+
+    def ended(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep of `GRID`."""
+    out = tmp_path_factory.mktemp("sweep")
+    entries = sweep(GRID, out, Inline(), Watched())
+    assert [entry.status for entry in entries] == ["done"] * 4, [entry.reason for entry in entries]
+    return out
+
+
+def test_lists_are_axes_and_the_last_is_fastest() -> None:
+    cells = expand({"method": "predfkd", "seed": [0, 1], "set": {"student.lr": [0.1, 0.3]}})
+    assert [(cell["seed"], cell["set:student.lr"]) for cell in cells] == [(0, 0.1), (0, 0.3), (1, 0.1), (1, 0.3)]
+
+
+def test_labels_name_the_axes_only() -> None:
+    labels = [run.label for run in plan(GRID | {"meta": [False, True]})]
+    assert labels[0] == "replay=none seed=0 meta=false"
+    assert len(labels) == 6  # the meta step without a replay is left out
+
+
+def test_a_combination_given_twice_is_one_run() -> None:
+    assert len(plan({"seed": [0, 0, 1]})) == 2
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        ({"sead": [0]}, "unknown key 'sead'; did you mean 'seed'?"),
+        ({"seed": []}, "seed is an empty list"),
+        ({"seed": [[0]]}, "a list of plain values"),
+        ({"set": 5}, "set = 5"),
+        ({"set": {"student.lrr": 0.1}}, "student.lrr"),
+        ({"replay": ["none", "memry"]}, "grid: replay=memry: "),
+        ({"steps": "many"}, "schedule.steps"),
+        ({"meta": True}, "needs a replay"),
+    ],
+)
+def test_wrong_grids_are_one_line(grid: dict[str, Any], words: str, tmp_path: Path, lra_bench: Any) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(grid))
+    done = lra_bench("sweep", file, "--out", tmp_path / "out")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert words in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_grid_is_missing_input(tmp_path: Path, lra_bench: Any) -> None:
+    assert lra_bench("sweep", tmp_path / "none.yaml").code == 3
+
+
+def test_a_sweep_says_what_it_holds_and_compares(done: Path) -> None:
+    record = json.loads((done / "sweep.json").read_text())
+    assert record["grid"] == GRID
+    assert [run["status"] for run in record["runs"]] == ["done"] * 4
+    assert all((done / run["folder"] / "result.json").is_file() for run in record["runs"])
+    assert [(row.group.label, row.seeds) for row in compare([done]).rows] == [("none", 2), ("memory", 2)]
+
+
+def test_finished_runs_are_not_repeated(done: Path) -> None:
+    engine = Inline()
+    entries = sweep(GRID | {"seed": [1, 0]}, done, engine, Watched())
+    assert {entry.status for entry in entries} == {"finished before"}
+    assert engine.jobs == []
+
+
+def test_a_failed_run_does_not_stop_the_others(tmp_path: Path, done: Path) -> None:
+    def do(job: Job) -> tuple[str, str]:
+        return ("failed", "it broke") if job.tree["seed"] == 0 else ("done", "")
+
+    view = Watched()
+    entries = sweep(GRID, tmp_path, Inline(do), view)
+    assert [(entry.status, entry.reason) for entry in entries] == [("failed", "it broke"), ("done", "")] * 2
+    assert len(view.entries) == 4
+    assert json.loads((tmp_path / "sweep.json").read_text())["runs"][0]["reason"] == "it broke"
+
+
+def test_failures_are_listed_at_the_end(tmp_path: Path, lra_bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "lra.benchmarks.sweep_command.LocalEngine", lambda workers: Inline(lambda job: ("failed", "no"))
+    )
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(GRID))
+    done = lra_bench("sweep", file, "--out", tmp_path / "out")
+    assert done.code == 1
+    *_, first, _, _, _, last = done.err.splitlines()
+    assert first == "failed: replay=none seed=0: no"
+    assert last == "lra-bench: 4 of 4 runs failed, as listed; the same command tries them again"
+
+
+def test_a_teacher_that_is_not_there_fails_its_runs_only(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"nothing")
+    entries = sweep(GRID | {"seed": 0, "teacher": ["mlp", str(broken)]}, tmp_path / "out", Inline(), Watched())
+    assert sorted(entry.status for entry in entries) == ["done", "done", "failed", "failed"]
+    assert all("broken.safetensors" in entry.reason for entry in entries if entry.status == "failed")
+
+
+def test_an_unforeseen_error_is_one_line_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError("over\nnothing")
+
+    monkeypatch.setattr("lra.benchmarks.runner.run", run)
+    status, reason = work(Job(plan(GRID)[0].config.tree(), str(tmp_path), str(tmp_path / "run"), 1))
+    assert status == "failed"
+    assert reason == f"ZeroDivisionError: over nothing (see {tmp_path / 'run' / 'error.txt'})"
+    assert "Traceback" in (tmp_path / "run" / "error.txt").read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_stops_and_leaves_all_resumable(tmp_path: Path, done: Path, number: int, code: int) -> None:
+    engine = Inline(lambda job: ("stopped", ""))
+    with pytest.raises(Stopped) as stopped:
+        sweep(GRID, tmp_path, engine, Watched(act=_once(lambda: os.kill(os.getpid(), number))))
+    assert stopped.value.code == code
+    assert engine.closed
+    assert {run["status"] for run in json.loads((tmp_path / "sweep.json").read_text())["runs"]} == {
+        "stopped",
+        "waiting",
+    }
+
+
+def _once(act: Callable[[], None]) -> Callable[[], None]:
+    left = [act]
+    return lambda: left.pop()() if left else None
+
+
+def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path, done: Path) -> None:
+    with (tmp_path / ".sweep.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(LraError, match="another sweep works in"):
+            sweep(GRID, tmp_path, Inline(), Watched())
+
+
+def test_dry_run_times_and_writes_nothing(done: Path, tmp_path: Path, lra_bench: Any) -> None:
+    file, out = tmp_path / "grid.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(GRID))
+    fresh = lra_bench("sweep", file, "--out", out, "--dry-run", "--workers", 2)
+    assert fresh.code == 0
+    assert "from 4 timed experiences" in fresh.out
+    assert "4 runs, 4 to do: " in fresh.out
+    assert not out.exists()
+    again = lra_bench("sweep", file, "--out", done, "--dry-run")
+    assert again.out.count("finished ") >= 4
+    assert "4 runs, 0 to do" in again.out
+
+
+def test_lines_for_a_log(done: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sweep(GRID, done, Inline(), SweepProgress(4))
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith("1/4  replay=none seed=0  finished before: accuracy ")
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_table_on_a_terminal(done: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    entries = sweep(GRID, done, Inline(), Watched())
+    view = SweepProgress(4)
+    view.live = True
+    view.show(entries, [0, 3])
+    view.ended(entries[0])
+    shown = capfd.readouterr().err
+    assert "[####################] 20/20  replay=none seed=0  accuracy " in shown
+    assert "0 of 4 ended, 2 running" in shown
+    assert "\x1b[3A\x1b[J1/4  " in shown
+
+
+def test_the_last_record_of_a_file_in_writing(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    assert last_record(file) == {}
+    file.write_text('{"student_step": 1}\n{"student_step": 2}\n{"stud')
+    assert last_record(file) == {"student_step": 2}
+
+
+def _rerun(grid: dict[str, Any], out: Path, engine: Engine, kill: Callable[[], None]) -> list[Entry]:
+    """Sweep, and call ``kill`` once as soon as a run has begun to write metrics."""
+    act = _once(kill)
+
+    def look() -> None:
+        if any(file.stat().st_size for file in out.rglob("metrics.jsonl")):
+            act()
+
+    return sweep(grid, out, engine, Watched(act=look))
+
+
+def test_a_killed_process_loses_nothing(tmp_path: Path, done: Path) -> None:
+    engine = LocalEngine(1)
+    grid = GRID | {"steps": 200, "replay": "memory", "seed": 0}
+    pids: list[int] = []
+
+    def kill() -> None:
+        pids.append(engine.pool[0].process.pid or 0)
+        os.kill(pids[0], signal.SIGKILL)
+
+    (entry,) = _rerun(grid, tmp_path, engine, kill)
+    assert pids
+    assert (entry.status, entry.reason) == ("done", "")
+    assert engine.pool == []
+
+
+RAY = """
+import os, signal, sys
+from pathlib import Path
+import yaml
+from lra.benchmarks.ray_engine import RayEngine
+sys.path.insert(0, sys.argv[3])
+from test_sweep import _rerun
+
+def worker():
+    for process in Path("/proc").iterdir():
+        try:
+            words = (process / "cmdline").read_bytes()
+            ours = os.environ["MARK"].encode() in (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if ours and words.startswith(b"ray::work"):
+            return int(process.name)
+
+def kill():
+    pids.append(worker())
+    os.kill(pids[0], signal.SIGKILL)
+
+pids = []
+entries = _rerun(yaml.safe_load(sys.argv[1]), Path(sys.argv[2]), RayEngine(1, 1), kill)
+print(len(pids), [(entry.status, entry.reason) for entry in entries])
+"""
+
+
+def test_a_lost_ray_worker_loses_nothing(tmp_path: Path, done: Path) -> None:
+    pytest.importorskip("ray")
+    grid = yaml.safe_dump(GRID | {"steps": 200, "replay": "memory", "seed": 0})
+    arguments = [sys.executable, "-c", RAY, grid, str(tmp_path), str(Path(__file__).parent)]
+    found = subprocess.run(
+        arguments, capture_output=True, text=True, env=os.environ | {"MARK": str(tmp_path)}, timeout=300
+    )
+    assert found.stdout == "1 [('done', '')]\n", found.stderr
+
+
+@pytest.mark.parametrize(("address", "code"), [("127.0.0.1:9", 1), ("nowhere", 2)])
+def test_a_ray_address_that_does_not_answer(
+    tmp_path: Path, lra_bench: Any, monkeypatch: pytest.MonkeyPatch, address: str, code: int
+) -> None:
+    pytest.importorskip("ray")
+
+    def refuse(place: tuple[str, int], timeout: float) -> None:
+        assert place == ("127.0.0.1", 9)
+        assert timeout < 10
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(GRID))
+    found = lra_bench("sweep", file, "--out", tmp_path / "out", "--engine", "ray", "--address", address)
+    assert (found.code, found.out, found.err.count("\n")) == (code, "", 1)
+    assert f"--address {address}" in found.err.replace("'", "")
+
+
+def test_an_address_is_for_ray(tmp_path: Path, lra_bench: Any) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(GRID))
+    assert lra_bench("sweep", file, "--address", "auto").code == 2
