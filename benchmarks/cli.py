@@ -174,7 +174,7 @@ def main() -> None:
     # Avalanche's dependencies warn at import about optional solvers.
     warnings.filterwarnings("ignore", module="qpsolvers")
     try:
-        code = cli.main(standalone_mode=False) or 0
+        code = cli.main(prog_name="lra-bench", standalone_mode=False) or 0
     except NO_ARGUMENTS as error:
         click.echo(error.format_message())
         code = 2

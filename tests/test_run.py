@@ -1,0 +1,460 @@
+"""lra-bench run, end to end: files, numbers, the same bytes for the same seed, stopping and going on."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lra.benchmarks import datasets, runner, teachers
+from lra.benchmarks.datasets import DataSet, Labelled
+from lra.benchmarks.run_folder import MetricsFile, RunFolder
+from lra.evolution import evolution
+from lra.forgetting import forgetting
+from lra.strategies.retention import REPLAYS
+
+FILES = {
+    *("config.yaml", "env.json", "teacher.json", "metrics.jsonl", "result.json", "forgetting.json"),
+    *("student.safetensors", "report.html", "log.txt", "samples"),
+}
+SMALL = {"generative": ("--set", "replay.width=8", "--set", "replay.latent=10"), "memory": ("--set", "replay.period=1")}
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def run(lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path) -> Run:
+    """Do a tiny run with more options; gives its folder."""
+
+    def do(*options: object, code: int = 0, out: str = "runs") -> Path:
+        done = lra_bench("run", "--json", "--out", tmp_path / out, *tiny, *options)
+        assert done.code == code, done.err
+        return Path(json.loads(done.out)["run_dir"])
+
+    return do
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Asked for by tests that look at the report: drawing it is most of a tiny run's time."""
+
+
+@pytest.fixture(autouse=True)
+def plain_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures out of the report, unless `drawn`."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(runner, "write_report", lambda folder: (folder / "report.html").write_text("a report"))
+
+
+def lines(folder: Path) -> bytes:
+    return (folder / "metrics.jsonl").read_bytes()
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def same_students(first: Path, second: Path) -> bool:
+    weights = [load_file(folder / "student.safetensors") for folder in (first, second)]
+    return all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+@pytest.mark.parametrize("meta", ["--no-meta", "--meta"])
+@pytest.mark.parametrize("replay", REPLAYS)
+def test_every_retention_makes_a_whole_run_folder(run: Run, replay: str, meta: str) -> None:
+    folder = run("--replay", replay, meta, *SMALL.get(replay, ()))
+    assert {path.name for path in folder.iterdir()} - {".lock"} == FILES
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == [
+        "step-000004.png",
+        "step-000008.png",
+        "step-000016.png",
+    ]
+    result = result_of(folder)
+    assert set(result) >= {
+        *("schema", "method", "replay", "meta", "seed", "dataset", "teacher", "student", "accuracy", "agreement"),
+        *("loyalty", "forgetting", "alignment", "cost", "config_hash", "versions"),
+    }
+    assert set(result["teacher"]) >= {"name", "sha256", "accuracy"}
+    assert set(result["student"]) >= {"name", "parameters"}
+    assert set(result["accuracy"]) == {
+        *("final", "max", "mean", "variance", "tail_mean", "tail_variance", "curve"),
+    }
+    assert set(result["forgetting"]) >= {"average", "bwt", "matrix_file"}
+    assert set(result["cost"]) >= {
+        *("student_steps", "generator_steps", "images_generated", "teacher_queries", "seconds", "peak_memory_mb"),
+    }
+    assert (result["schema"], result["replay"], result["meta"]) == (1, replay, meta == "--meta")
+    assert (result["alignment"]["mean"] is None) == (replay == "none")
+    assert folder.parts[-3:] == (
+        f"predfkd+{replay}{'+meta' if meta == '--meta' else ''}-mlp-mlp-digits",
+        result["config_hash"],
+        "seed-0",
+    )
+
+
+@pytest.mark.parametrize("test", ["true", "false"])
+def test_the_report_is_drawn(run: Run, lra_bench: Callable[..., Any], drawn: None, test: str) -> None:
+    folder = run("--replay", "memory", "--meta", *SMALL["memory"], "--set", f"data.test={test}")
+    report = folder / "report.html"
+    text = report.read_text()
+    assert "<svg" in text
+    assert ("no test set" in text) == (test == "false")
+    report.unlink()
+    assert lra_bench("report", folder).out.strip() == str(report)
+    assert report.read_text() == text
+
+
+def test_the_result_follows_from_the_records(run: Run) -> None:
+    folder = run("--replay", "reservoir")
+    result = result_of(folder)
+    records = [json.loads(line) for line in lines(folder).splitlines()]
+    assert [record["student_step"] for record in records] == [4, 8, 12, 16, 20]
+    curve = [record["accuracy"] for record in records]
+    assert result["accuracy"]["curve"] == [[r["student_step"], r["accuracy"]] for r in records]
+    summary = evolution(curve)
+    assert result["accuracy"]["mean"] == summary.mean
+    assert result["accuracy"]["variance"] == summary.variance
+    assert result["accuracy"]["final"] == curve[-1]
+
+    stored = json.loads((folder / result["forgetting"]["matrix_file"]).read_text())
+    matrix = torch.tensor([[float("nan") if v is None else v for v in row] for row in stored["agreement"]])
+    found = forgetting(matrix.double().numpy())
+    assert found is not None
+    assert result["forgetting"]["average"] == pytest.approx(found.average, abs=1e-5)
+    assert result["forgetting"]["bwt"] == pytest.approx(found.bwt, abs=1e-5)
+
+    cost = result["cost"]
+    assert cost["student_steps"] == 20
+    assert cost["experiences"] == cost["generator_steps"] == 10
+    assert cost["images_generated"] == 10 * 16 + 20 * 16
+    assert cost["teacher_queries"] == cost["images_generated"], "stored answers are not asked for again"
+    weights = load_file(folder / "student.safetensors")
+    learnt = sum(value.numel() for name, value in weights.items() if name not in ("mean", "std"))
+    assert result["student"]["parameters"] == learnt
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(run: Run) -> None:
+    options = ("--replay", "generative", "--meta", *SMALL["generative"])
+    first, second = run(*options, out="a"), run(*options, out="b")
+    other = run(*options, "--seed", 1, out="b")
+    assert lines(first) == lines(second)
+    assert same_students(first, second)
+    assert other.parent == second.parent, "the same configuration, so the same hash"
+    assert lines(other) != lines(first)
+
+
+def test_a_finished_run_is_not_repeated(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run()
+    stamp = (folder / "metrics.jsonl").stat().st_mtime_ns
+    monkeypatch.setattr(runner, "prepare", None)
+    assert run() == folder
+    assert (folder / "metrics.jsonl").stat().st_mtime_ns == stamp
+
+
+def test_the_stored_configuration_runs_again_to_the_same_folder(
+    run: Run, lra_bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = run("--replay", "memory", "--meta", "--set", "student.lr=0.02")
+    again = lra_bench("run", "--json", "--config", folder / "config.yaml", "--out", tmp_path / "again")
+    assert again.code == 0, again.err
+    other = Path(json.loads(again.out)["run_dir"])
+    assert other.relative_to(tmp_path / "again") == folder.relative_to(tmp_path / "runs")
+    assert lines(other) == lines(folder)
+
+
+def test_a_dry_run_writes_nothing(lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path) -> None:
+    import yaml
+
+    options = ("--dry-run", "--replay", "memory", *tiny, "--out", tmp_path / "runs")
+    text = lra_bench("run", *options)
+    assert text.code == 0
+    assert yaml.safe_load(text.out)["replay"]["name"] == "memory"
+    assert "student steps: 20" in text.out
+    structured = json.loads(lra_bench("run", "--json", *options).out)
+    assert structured["cost"] == {"student_steps": 20, "experiences": 10, "student_images": 320}
+    assert structured["config"] == yaml.safe_load(text.out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_goes_to_stderr_and_the_table_to_stdout(
+    lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path
+) -> None:
+    done = lra_bench("run", *tiny, "--out", tmp_path)
+    assert done.err.splitlines()[-1].startswith("10/10 experiences")
+    assert "accuracy" in done.out
+    assert str(tmp_path) in done.out
+    assert "experiences  accuracy" not in done.out
+
+
+def test_tensorboard_events_are_written_on_demand(run: Run) -> None:
+    folder = run("--tensorboard")
+    assert list((folder / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--set", "data.test=false")])
+def test_sampling_and_rarer_evaluation_change_nothing_else(run: Run, arguments: tuple[str, ...]) -> None:
+    """How a run looks at itself does not reach the student."""
+    often = run("--replay", "memory", "--meta")
+    seldom = run(
+        *("--replay", "memory", "--meta", "--set", "evaluation.every=5", "--set", "evaluation.samples=0"),
+        *("--set", "evaluation.probes=1", *arguments),
+    )
+    assert often != seldom
+    assert same_students(often, seldom)
+    costs = [
+        {k: v for k, v in result_of(f)["cost"].items() if k not in ("seconds", "peak_memory_mb")}
+        for f in (often, seldom)
+    ]
+    assert costs[0] == costs[1]
+    if arguments:
+        result = result_of(seldom)
+        assert result["accuracy"] is None
+        assert result["teacher"]["accuracy"] is None
+
+
+def test_training_data_never_reaches_a_distillation(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a teacher in the cache the training split is not even loaded."""
+    first = run(out="before")
+    loaded: list[str] = []
+
+    def guarded(make: Callable[..., DataSet]) -> Callable[..., DataSet]:
+        def build(side: int | None = None) -> DataSet:
+            real = make(side)
+
+            def load(split: datasets.Split) -> Labelled:
+                loaded.append(split)
+                assert split == "test", "a distillation asked for training data"
+                return real.load(split)
+
+            return DataSet(real.name, real.image, real.classes, load)
+
+        return build
+
+    monkeypatch.setitem(datasets.DATASETS, "digits", guarded(datasets.DATASETS["digits"]))
+    assert lines(run(out="after")) == lines(first)
+    assert set(loaded) == {"test"}
+
+
+def test_the_test_set_is_for_evaluation_only(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test set changes what is measured on it, and neither student, probes nor samples."""
+    options = ("--replay", "generative", "--meta", *SMALL["generative"])
+    clean = run(*options, out="clean")
+    make = datasets.DATASETS["digits"]
+
+    def corrupt(side: int | None = None) -> DataSet:
+        real = make(side)
+
+        def load(split: datasets.Split) -> Labelled:
+            images, classes = real.load(split)
+            # Every second label is wrong: enough are right for the teacher to be taken.
+            return Labelled(images.flip(-1) * 0.2 + images * 0.8, (classes + torch.arange(len(classes)) % 2) % 10)
+
+        return DataSet(real.name, real.image, real.classes, load)
+
+    monkeypatch.setitem(datasets.DATASETS, "digits", corrupt)
+    other = run(*options, out="corrupt")
+    assert same_students(clean, other)
+    kept = ("probes", "forgetting", "losses", "synthesis", "alignment", "classes")
+    records = [[json.loads(line) for line in lines(folder).splitlines()] for folder in (clean, other)]
+    for a, b in zip(*records, strict=True):
+        assert {k: a[k] for k in kept} == {k: b[k] for k in kept}
+    assert [r["accuracy"] for r in records[0]] != [r["accuracy"] for r in records[1]]
+    pictures = [sorted(path.read_bytes() for path in (f / "samples").iterdir()) for f in (clean, other)]
+    assert pictures[0] == pictures[1]
+
+
+class Killed(BaseException):
+    """As if by SIGKILL: nothing is caught or saved on the way out."""
+
+
+@pytest.mark.parametrize("meta", ["--no-meta", "--meta"])
+@pytest.mark.parametrize("replay", ["none", "memory", "reservoir", "generative"])
+def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bytes(
+    run: Run,
+    lra_bench: Callable[..., Any],
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replay: str,
+    meta: str,
+) -> None:
+    options = ("--replay", replay, meta, *SMALL.get(replay, ()))
+    whole = run(*options, out="whole")
+    # Saved at every rest, and killed in the middle of the eighth experience, after an evaluation not yet saved.
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", -1.0)
+    kept = runner._Run._keep
+    save = runner._Run._save
+
+    def seldom(self: runner._Run) -> None:
+        if self.experiment.stream.position in (3, 5):
+            save(self)
+
+    def killed(self: runner._Run, record: dict[str, Any]) -> None:
+        kept(self, record)
+        if record["experience"] == 8:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner._Run, "_save", seldom)
+        patch.setattr(runner._Run, "_keep", killed)
+        with pytest.raises(Killed):
+            lra_bench("run", "--out", tmp_path / "killed", *tiny, *options)
+    (checkpoint,) = (tmp_path / "killed").rglob("checkpoint.pt")
+    folder = checkpoint.parent
+    assert len(lines(folder).splitlines()) == 4, "two of which the checkpoint knows nothing of"
+    assert not (folder / "result.json").exists()
+    done = lra_bench("resume", folder, "--json")
+    assert done.code == 0, done.err
+    assert lines(folder) == lines(whole)
+    assert same_students(folder, whole)
+    results = [result_of(f) for f in (folder, whole)]
+    for result in results:
+        del result["cost"]["seconds"], result["cost"]["peak_memory_mb"]
+    assert results[0] == results[1]
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_stops_a_run_at_its_next_rest(
+    run: Run,
+    lra_bench: Callable[..., Any],
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+) -> None:
+    whole = run("--replay", "memory", "--meta", out="whole")
+    kept = runner._Run._keep
+
+    def stop(self: runner._Run, record: dict[str, Any]) -> None:
+        kept(self, record)
+        if record["experience"] == 6:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner._Run, "_keep", stop)
+        done = lra_bench("run", "--out", tmp_path / "stopped", *tiny, "--replay", "memory", "--meta")
+    assert done.code == code
+    folder = next((tmp_path / "stopped").rglob("checkpoint.pt")).parent
+    assert done.err.splitlines()[-1] == f"lra-bench: stopped; go on with lra-bench resume {folder}"
+    assert lra_bench("resume", folder).code == 0
+    assert lines(folder) == lines(whole)
+    assert same_students(folder, whole)
+
+
+def test_a_process_that_is_interrupted_can_be_resumed(
+    command: str, tiny: list[str], tmp_path: Path, lra_bench: Callable[..., Any]
+) -> None:
+    """The real thing: Ctrl-C to a process of its own, at whatever moment it comes."""
+    long = ["run", "--out", str(tmp_path), *tiny, "--steps", "4000", "--replay", "memory"]
+    with subprocess.Popen([command, *long], stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 300
+        while not any(file.stat().st_size for file in tmp_path.rglob("metrics.jsonl")):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 130
+    (checkpoint,) = tmp_path.rglob("checkpoint.pt")
+    assert f"lra-bench resume {checkpoint.parent}" in said
+    state = RunFolder(checkpoint.parent).restore()
+    assert state is not None
+    assert state["records"] == len(lines(checkpoint.parent).splitlines())
+    assert 0 < state["position"] < 2000
+
+
+def test_resuming_what_is_finished_gives_its_result(run: Run, lra_bench: Callable[..., Any]) -> None:
+    folder = run()
+    done = lra_bench("resume", folder, "--json")
+    assert done.code == 0
+    assert json.loads(done.out) == result_of(folder) | {"run_dir": str(folder)}
+
+
+def test_a_run_may_be_resumed_from_inside_its_folder(
+    run: Run, lra_bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run()
+    monkeypatch.chdir(folder.parent)
+    assert lra_bench("resume", folder.name).code == 0
+    monkeypatch.chdir(folder)
+    assert lra_bench("resume", ".").code == 0
+
+
+def test_a_folder_that_was_moved_is_not_taken_for_another_run(run: Run, lra_bench: Callable[..., Any]) -> None:
+    folder = run()
+    moved = folder.rename(folder.with_name("seed-7"))
+    done = lra_bench("resume", moved)
+    assert done.code == 2
+    assert "was moved" in done.err
+    assert not folder.exists()
+
+
+def test_a_folder_in_use_is_left_alone(
+    run: Run, lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path
+) -> None:
+    folder = run()
+    (folder / "result.json").unlink()
+    before = lines(folder)
+    with RunFolder(folder).locked():
+        done = lra_bench("run", "--out", tmp_path / "runs", *tiny)
+    assert done.code == 1
+    assert "in use by another process" in done.err
+    assert lines(folder) == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_checkpoint_is_named(
+    run: Run, lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path, damage: bytes | None
+) -> None:
+    folder = run()
+    (folder / "result.json").unlink()
+    if damage is None:
+        torch.save({"schema": 1, "records": 0, "seconds": 0.0, "student": {}}, folder / "checkpoint.pt")
+    else:
+        (folder / "checkpoint.pt").write_bytes(damage)
+    done = lra_bench("resume", folder)
+    assert done.code == 2
+    assert str(folder / "checkpoint.pt") in done.err
+    assert len(done.err.splitlines()) == 1
+    assert (folder / "checkpoint.pt").exists()
+
+
+def test_lost_records_are_noticed(tmp_path: Path) -> None:
+    from lra.benchmarks.errors import UsageError
+
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"a": 1}\n{"a": 2}\n{"a": 3}\n{"a"')
+    assert MetricsFile(file, 2).records == [{"a": 1}, {"a": 2}]
+    assert file.read_text() == '{"a": 1}\n{"a": 2}\n'
+    with pytest.raises(UsageError, match="lost records"):
+        MetricsFile(file, 3)
+
+
+def test_a_student_that_diverges_fails_the_run(lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path) -> None:
+    for meta in ("--no-meta", "--meta"):
+        done = lra_bench(
+            *("run", "--out", tmp_path, *tiny, "--replay", "memory", "--set", "replay.period=1", meta),
+            *("--set", "student.lr=1e20"),
+        )
+        assert done.code == 1
+        assert "diverged" in done.err.splitlines()[-1]
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_teacher_commands(lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path) -> None:
+    options = [part for part in tiny if part not in ("--steps", "20")]
+    trained = json.loads(lra_bench("teacher", "train", "--json", *options).out)
+    assert trained["accuracy"] > 80
+    assert trained["file"] in lra_bench("teacher", "list").out.splitlines()
+    checked = lra_bench("teacher", "check", trained["file"], "--json", "--set", "data.size=8")
+    assert json.loads(checked.out) == trained
+    assert teachers.cache_folder() in Path(trained["file"]).parents
