@@ -27,6 +27,40 @@ def _first(gradient: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, r: Tenso
     return _backward(gradient, x, w, None, None, mean, r, True, 0.0, needs)
 
 
+def _is_by_pixels(x: Tensor) -> bool:
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return last and x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def _by_pixels(
+    x: Tensor,
+    w: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What ``_forward`` computes, of a channels-last batch.
+
+    PyTorch's kernel adds up all pixels one by one in single precision; errors of 1e-5 in the statistics then move
+    activations across the kink of ReLU. Sums over the rows of a matrix are pairwise: a hundred times more exact.
+    """
+    n, channels = x.numel() // x.shape[1], x.shape[1]
+    pixels = x.permute(0, 2, 3, 1).reshape(n, channels)
+    mean = pixels.sum(0) / n
+    centred = pixels - mean
+    var = centred.square().sum(0) / n
+    r = (var + eps).rsqrt()
+    if running_mean is not None and running_var is not None:
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_((var * (n / (n - 1))).to(running_var.dtype), momentum)
+    scale = r if w is None else w * r
+    y = centred.mul_(scale) if bias is None else torch.addcmul(bias, centred, scale)
+    return y.view(x.shape[0], *x.shape[2:], channels).permute(0, 3, 1, 2), mean, r
+
+
 class BatchNorm(torch.autograd.Function):
     """Batch norm by the batch's own statistics, as :func:`torch.nn.functional.batch_norm` with ``training``."""
 
@@ -42,7 +76,8 @@ class BatchNorm(torch.autograd.Function):
         eps: float,
     ) -> Tensor:
         """Normalise, scale and shift; moves the running statistics, if any."""
-        y, mean, r = _forward(x, w, bias, running_mean, running_var, True, momentum, eps)
+        forward = _by_pixels if _is_by_pixels(x) else _forward
+        y, mean, r = forward(x, w, bias, running_mean, running_var, True, momentum, eps)
         ctx.save_for_backward(x, w, mean, r)
         return y
 
