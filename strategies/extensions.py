@@ -9,13 +9,13 @@ import inspect
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeAlias
 
 from avalanche.core import BasePlugin
 
 from lra.strategies.method import Setup
 
-Plugin = BasePlugin[Any]
+Plugin: TypeAlias = BasePlugin[Any]
 """Any plugin of Avalanche's, or ours."""
 
 GROUP = "lra.plugins"
