@@ -91,12 +91,16 @@ def resume(folder: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN|SWEEP", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
-    """Write report.html of a run again, finished or not, and print its path."""
-    from lra.benchmarks.report import write_report
+    """Write report.html and print its path: of a run, finished or not, or of a sweep or other folder of runs."""
+    alone = any((folder / name).is_file() for name in ("result.json", "metrics.jsonl"))
+    if not alone and any(folder.rglob("result.json")):
+        from lra.benchmarks.sweep_report import write_sweep_report as write
+    else:
+        from lra.benchmarks.report import write_report as write
 
-    click.echo(write_report(folder))
+    click.echo(write(folder))
 
 
 @cli.command(name="list")

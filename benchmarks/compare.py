@@ -169,6 +169,8 @@ def _remarks(rows: Sequence[Row], columns: Mapping[str, Column]) -> list[str]:
             "differences are paired by seed; p is of the two-sided sign-flip test, uncorrected for their number"
         )
         notes += [f"the smallest p there can be is {least}"] if least and min(pairs) < 8 else []
+    sources = sorted({row.paper[1] for row in rows if row.paper and row.paper[1]})
+    notes += [f"paper: {', '.join(sources)}; mostly the best evaluation of one run"] if sources else []
     lacking = [row.group.label for row in rows if row.against and first not in row.differences]
     notes += [f"{label} has no seed in common with its baseline" for label in lacking]
     return notes

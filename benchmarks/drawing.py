@@ -27,10 +27,10 @@ P = ParamSpec("P")
 Number = float | None
 End = tuple[float, str, str]  # value, label and colour at the end of a curve
 
-INK, MUTED, RULE = "#24292f", "#626b75", "#c4ccd4"
+INK, MUTED, RULE, PAGE = "#24292f", "#626b75", "#c4ccd4", "#fffffe"
 #: Okabe and Ito's colours, darkened until a label written in them reads well on white.
 PALETTE = ("#0069a6", "#b84a00", "#00775a", "#9c4a83", "#856000", "#3f7f93")
-VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule"} | {c: f"c{i}" for i, c in enumerate(PALETTE)}
+VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAGE: "page"} | {c: f"c{i}" for i, c in enumerate(PALETTE)}
 ROUND = (1, 2, 5, 10)  # tick steps
 NARROW, WIDE = 5.0, 10.6  # inches: a phone or half a page; a whole page
 STYLE = {

@@ -12,7 +12,7 @@ from importlib.resources import files
 import yaml
 
 from lra.benchmarks.groups import Group
-from lra.benchmarks.records import Record, number, pick
+from lra.benchmarks.records import Record, flatten, number, pick
 
 
 def published(group: Group, column: str) -> tuple[float, str] | None:
@@ -37,12 +37,18 @@ def _names(found: Record) -> set[str]:
     names = {_plain(f"{method}+{replay}" + ("+meta" if meta else ""))}
     if replay == "none" and not meta:
         names.add(_plain(method))
-    for name, preset in _book("presets.yaml").get("presets", {}).items():
-        kept = preset.get("replay", "none")
-        kept = kept.get("name") if isinstance(kept, dict) else kept
-        if (preset.get("method"), kept, bool(preset.get("meta"))) == (method, replay, meta):
-            names.add(_plain(name.split("/")[0]))
-    return names
+    presets = _book("presets.yaml").get("presets", {})
+    return names | {_plain(name.split("/")[0]) for name, preset in presets.items() if _is(found, preset)}
+
+
+def _is(found: Record, preset: Record) -> bool:
+    """Whether a configuration is what a preset stands for, as far as the paper's name goes."""
+    sections = {key: preset.get(key, default) for key, default in (("replay", "none"), ("data", "digits"))}
+    names = {key: part.get("name") if isinstance(part, dict) else part for key, part in sections.items()}
+    wanted = {"method": preset.get("method"), "replay.name": names["replay"], "data.name": names["data"]}
+    wanted |= dict(flatten(preset.get("synthesis"), "synthesis")) if preset.get("synthesis") else {}
+    same = all(found.get(key) == value for key, value in wanted.items())
+    return same and bool(found.get("meta.enabled")) == bool(preset.get("meta"))
 
 
 def _entries() -> list[Record]:

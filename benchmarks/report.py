@@ -51,22 +51,31 @@ def write_report(run: Path) -> Path:
 
 def render(folder: Path) -> str:
     """The report of the run in `folder` as HTML."""
-    run, samples = read_run(folder), _samples(folder / "samples")
+    run, samples = read_run(folder), sample_pictures(folder / "samples")
+    tested, curve = main_curve(run)
+    return (
+        pages()
+        .get_template("report.html")
+        .render(
+            run=run,
+            result=run.result,
+            name=_names(run),
+            tested=tested,
+            summary=_summary(run, tested, curve),
+            figure=run_figures(run, tested, curve),
+            samples=samples,
+        )
+    )
+
+
+def pages() -> Environment:
+    """Where templates come from: with everything escaped, and our filters."""
     templates = FileSystemLoader(Path(__file__).with_name("templates"))
-    page = Environment(
+    found = Environment(
         loader=templates, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page.filters |= {"num": _num, "clock": _clock, "settings": _settings, "shown": _shown}
-    tested, curve = main_curve(run)
-    return page.get_template("report.html").render(
-        run=run,
-        result=run.result,
-        name=_names(run),
-        tested=tested,
-        summary=_summary(run, tested, curve),
-        figure=run_figures(run, tested, curve),
-        samples=samples,
-    )
+    found.filters |= {"num": _num, "clock": _clock, "settings": _settings, "shown": _shown}
+    return found
 
 
 def _summary(run: Run, tested: bool, curve: Series) -> Record:
@@ -94,7 +103,7 @@ def _names(run: Run) -> Record:
     return names
 
 
-def _samples(folder: Path) -> list[Record]:
+def sample_pictures(folder: Path) -> list[Record]:
     """Sample pictures as data addresses, with their student step and whether they are wide strips."""
     samples = []
     for name, data in read_samples(folder):

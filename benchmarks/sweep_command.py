@@ -13,6 +13,7 @@ from lra.benchmarks.grid import Planned, plan
 from lra.benchmarks.local_engine import LocalEngine
 from lra.benchmarks.sweep import RECORD, Entry, located, sweep
 from lra.benchmarks.sweep_progress import SweepProgress
+from lra.benchmarks.sweep_report import write_sweep_report
 
 
 def perform(
@@ -44,7 +45,8 @@ def perform(
 def _ending(entries: Sequence[Entry], out: Path) -> str:
     counts = Counter(entry.status for entry in entries)
     what = ", ".join(f"{count} {status}" for status, count in counts.items())
-    return f"runs        {len(entries)}: {what}\nfolder      {out}\ncompare     lra-bench compare {out}"
+    page = write_sweep_report(out)
+    return f"runs        {len(entries)}: {what}\ncompare     lra-bench compare {out}\nreport      {page}"
 
 
 def estimate(grid: Mapping[str, Any], out: Path, workers: int | None, threads: int) -> Iterator[str]:

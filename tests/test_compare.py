@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image
 
 from lra.benchmarks import published
 from lra.benchmarks.compare import compare
+from lra.benchmarks.sweep_report import write_sweep_report
 
 Bench = Callable[..., Any]
 FINALS = {"none": [94, 95, 96], "memory": [95, 97, 96], "memory+meta": [96, 98, 99]}
@@ -60,6 +63,13 @@ def write_run(parent: Path, seed: int, final: float, replay: str = "none", meta:
     rows = [{"student_step": s, "accuracy": a, "forgetting": 3 - s / 100, "probes": {}} for s, a in curve]
     (folder / "result.json").write_text(json.dumps(result))
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+    steps = [step for step, _ in curve]
+    agreement = [[90.0 - row + column if column <= row else None for column in range(4)] for row in range(4)]
+    matrix = {"checkpoints": steps, "probes": steps, "agreement": agreement}
+    (folder / "forgetting.json").write_text(json.dumps(matrix))
+    (folder / "samples").mkdir()
+    for step in (60, 240):
+        Image.new("L", (64, 8), color=step).save(folder / "samples" / f"step-{step:06}.png")
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -233,6 +243,57 @@ def test_a_sweep_compares_the_runs_it_lists(runs: Path) -> None:
     listed = [{"folder": str(folder.relative_to(runs))} for folder in sorted(runs.rglob("seed-1"))]
     (runs / "sweep.json").write_text(json.dumps({"runs": [*listed, {"folder": "never/started"}]}))
     assert [row.seeds for row in compare([runs]).rows] == [1, 1, 1]
+
+
+def test_report_of_many_runs(runs: Path, lra_bench: Bench) -> None:
+    swept = [{"folder": str(f.relative_to(runs)), "status": "done"} for f in sorted(runs.rglob("seed-*"))]
+    failed = {"folder": "", "label": "replay=<b>pool</b>", "status": "failed", "reason": "no <i>room</i>"}
+    (runs / "sweep.json").write_text(json.dumps({"grid": {"replay": ["none"]}, "runs": [*swept, failed]}))
+    done = lra_bench("report", runs)
+    assert (done.code, done.out) == (0, f"{runs / 'report.html'}\n")
+    page = (runs / "report.html").read_text()
+    svgs = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)]
+    # Curves wide and narrow, ranking, mean against variance, and three maps; all runs cost the same.
+    assert len(svgs) == 2 + 2 + 3
+    ids = [element.get("id") for svg in svgs for element in svg.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    assert page.count("data:image/png;base64,") == 3 * 2
+    assert "1 runs failed" in page
+    assert "&lt;b&gt;pool&lt;/b&gt;: no &lt;i&gt;room&lt;/i&gt;" in page
+    assert set(re.findall(r"https?://[^\s\"'<]*", page)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert not re.search(r"<script|<link|@import|url\((?!#)", page)
+
+
+def test_report_draws_costs_that_differ_and_many_configurations(tmp_path: Path) -> None:
+    for index in range(8):
+        folder = write_run(tmp_path, 0, 90 + index, lr=0.1 + index)
+        result = json.loads((folder / "result.json").read_text())
+        result["cost"] |= {"seconds": 7.0 * 2**index, "teacher_queries": 100 * (index + 1)}
+        (folder / "result.json").write_text(json.dumps(result))
+    page = write_sweep_report(tmp_path).read_text()
+    assert page.count("<svg") == 2 * 2 + 4 + 8
+    assert "Accuracy at a cost in time" in page
+
+
+def test_report_without_a_test_set(tmp_path: Path) -> None:
+    write_run(tmp_path, 0, 90, tested=False)
+    page = write_sweep_report(tmp_path).read_text()
+    assert "By forgetting (points)" in page
+
+
+def test_a_browser_finds_no_error(runs: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no browser")
+    page = write_sweep_report(runs)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    done = subprocess.run([browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    assert done.stdout.count("<svg") == page.read_text().count("<svg") == 7
+    assert done.stdout.rstrip().endswith("</html>")
 
 
 def test_published_numbers_stand_beside_ours(runs: Path, monkeypatch: pytest.MonkeyPatch, lra_bench: Bench) -> None:
