@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lra import __version__
-from lra.benchmarks.cli_many import compare, sweep
+from lra.benchmarks.cli_many import compare, export, sweep
 from lra.benchmarks.errors import LraError
 
 Command = Callable[..., Any]
@@ -29,7 +29,7 @@ def cli() -> None:
     """
 
 
-for other in (compare, sweep):
+for other in (compare, export, sweep):
     cli.add_command(other)
 
 
@@ -96,11 +96,13 @@ def report(folder: Path) -> None:
     """Write report.html and print its path: of a run, finished or not, or of a sweep or other folder of runs."""
     alone = any((folder / name).is_file() for name in ("result.json", "metrics.jsonl"))
     if not alone and any(folder.rglob("result.json")):
-        from lra.benchmarks.sweep_report import write_sweep_report as write
-    else:
-        from lra.benchmarks.report import write_report as write
+        from lra.benchmarks.sweep_report import write_sweep_report
 
-    click.echo(write(folder))
+        click.echo(write_sweep_report(folder))
+    else:
+        from lra.benchmarks.report import write_report
+
+        click.echo(write_report(folder))
 
 
 @cli.command(name="list")

@@ -1,4 +1,4 @@
-"""Commands of ``lra-bench`` on many runs: sweep, compare."""
+"""Commands of ``lra-bench`` on runs that are there, or many: sweep, compare, export."""
 
 from pathlib import Path
 
@@ -80,3 +80,20 @@ def compare(
 
         write_figure(found.groups, figure)
         click.echo(f"drawn: {figure}", err=True)
+
+
+@click.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--format", "formats", default="safetensors", show_default=True, help="Of safetensors,onnx,pt2, several.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to. [default: RUN/export]")
+@click.option("--licence", help="Of the student's weights, for the model card.")
+def export(folder: Path, formats: str, out: Path | None, licence: str | None) -> None:
+    """Write the student of a finished run for use elsewhere, with a model card.
+
+    Each file takes images in [0, 1] and gives logits: the normalisation is inside. Each is loaded again and compared
+    with the student before it counts.
+    """
+    from lra.benchmarks.exporting import export as do
+
+    for file in do(folder, formats.split(","), out, licence):
+        click.echo(file)

@@ -124,7 +124,7 @@ def _points(found: Comparison, order: Sequence[tuple[int, Row]], x: str, y: str)
 
 def _maps(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """For each group the forgetting map, mean over its seeds of the same shape, with its label."""
-    found = []
+    found: list[tuple[str, str]] = []
     for group in groups:
         runs = [run.matrix for run in group.runs.values()]
         axes = [[known(numbers(matrix.get(key))) for key in ("checkpoints", "probes")] for matrix in runs]

@@ -257,7 +257,7 @@ def test_report_of_many_runs(runs: Path, lra_bench: Bench) -> None:
     assert len(svgs) == 2 + 2 + 3
     ids = [element.get("id") for svg in svgs for element in svg.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
-    assert page.count("data:image/png;base64,") == 3 * 2
+    assert page.count('alt="samples of ') == 3 * 2
     assert "1 runs failed" in page
     assert "&lt;b&gt;pool&lt;/b&gt;: no &lt;i&gt;room&lt;/i&gt;" in page
     assert set(re.findall(r"https?://[^\s\"'<]*", page)) <= {

@@ -1,0 +1,118 @@
+"""Students in other formats: each is read back by its own library and gives the student's logits."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lra.benchmarks import exporting
+from lra.benchmarks.exporting import export, load_student
+
+Bench = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
+    from lra.benchmarks.assemble import configuration
+    from lra.benchmarks.runner import run as do
+
+    pairs = dict(zip(tiny[0:6:2], tiny[1:6:2], strict=True))
+    assert pairs == {"--teacher": "mlp", "--student": "mlp", "--steps": "20"}
+    # A student with BatchNorm and convolutions, which exporters can get wrong.
+    config = configuration(teacher="mlp", student="resnet8", steps=20, assignments=tuple(tiny[7::2]))
+    return do(config, tmp_path_factory.mktemp("runs"), quiet=True).path
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def logits(run: Path, images: torch.Tensor) -> torch.Tensor:
+    return load_student(run)[1](images)
+
+
+def test_safetensors(run: Path, tmp_path: Path, images: torch.Tensor, lra_bench: Bench) -> None:
+    file, card = export(run, ["safetensors"], tmp_path)
+    student = load_student(run)[1]
+    student.network.load_state_dict(load_file(file))
+    assert torch.equal(student(images), logits(run, images))
+    taught = lra_bench("teacher", "check", file, "--set", "data.size=8")  # it is a teacher file too
+    assert taught.code in (0, 1)
+    assert taught.code == 0 or "chance" in taught.err
+    assert card.name == "README.md"
+
+
+def test_torch_export(run: Path, tmp_path: Path, images: torch.Tensor) -> None:
+    file, _ = export(run, ["pt2"], tmp_path)
+    program = torch.export.load(file).module()
+    for some in (images, images[:1]):
+        torch.testing.assert_close(program(some), logits(run, some))
+
+
+def test_onnx(run: Path, tmp_path: Path, images: torch.Tensor) -> None:
+    onnx = pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    file, _ = export(run, ["onnx"], tmp_path)
+    onnx.checker.check_model(onnx.load(file), full_check=True)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    for some in (images, images[:1]):
+        (found,) = session.run(["logits"], {"images": some.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), logits(run, some), rtol=1e-4, atol=1e-4)
+
+
+def test_the_card_says_what_a_user_must_know(run: Path, lra_bench: Bench) -> None:
+    done = lra_bench("export", run, "--format", "safetensors,pt2", "--licence", "CC|BY")
+    assert done.code == 0, done.err
+    names = ["student.safetensors", "student.pt2", "README.md"]
+    assert done.out.splitlines() == [str(run / "export" / name) for name in names]
+    card = (run / "export" / "README.md").read_text()
+    result = json.loads((run / "result.json").read_text())
+    for words in (
+        result["teacher"]["sha256"],
+        "No image of digits was used to train this network",
+        "Method predfkd, replay none, seed 0",
+        f"| test accuracy | {result['accuracy']['final']:.2f} % |",
+        "images (n × 1 × 8 × 8), float32 in [0, 1]; normalised inside",
+        "CC\\|BY",
+    ):
+        assert words in card
+
+
+def test_a_file_that_differs_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, read = exporting.FORMATS["pt2"]
+    monkeypatch.setitem(exporting.FORMATS, "pt2", (write, lambda file, images: read(file, images) + 1))
+    with pytest.raises(exporting.LraError, match="differs from the student"):
+        export(run, ["pt2"], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named(run: Path, lra_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = lra_bench("export", run, "--format", "onnx")
+    assert (done.code, done.err.count("\n")) == (3, 1)
+    assert "pip install 'lra[export]'" in done.err
+
+
+@pytest.mark.parametrize(("formats", "words"), [("onx", "did you mean 'onnx'"), (",", "is empty")])
+def test_wrong_formats_are_one_line(run: Path, lra_bench: Bench, formats: str, words: str) -> None:
+    done = lra_bench("export", run, "--format", formats)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert words in done.err
+
+
+def test_runs_that_cannot_be_exported(run: Path, tmp_path: Path, lra_bench: Bench) -> None:
+    assert lra_bench("export", tmp_path).code == 3
+    copy = shutil.copytree(run, tmp_path / "a")
+    (copy / "student.safetensors").write_bytes(b"no")
+    assert lra_bench("export", copy).code == 2
+    (copy / "student.safetensors").unlink()
+    done = lra_bench("export", copy)
+    assert (done.code, done.err.count("\n")) == (3, 1)
+    assert "resume" in done.err
