@@ -2,37 +2,30 @@
 
 import logging
 import math
-import os
-import platform
-import resource
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 
-from lra import __version__
 from lra.batches import Diverged
 from lra.benchmarks.assemble import stored_configuration
 from lra.benchmarks.config import RunConfig
 from lra.benchmarks.datasets import DataSet, Labelled, data_set
-from lra.benchmarks.errors import LraError, Resumable, UsageError
+from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.experiment import Experiment, prepare
 from lra.benchmarks.files import write_atomically
+from lra.benchmarks.interruption import Interrupted, interrupts
+from lra.benchmarks.machine import environment, refuse_device
+from lra.benchmarks.outcome import matrix, result
 from lra.benchmarks.progress import Progress
 from lra.benchmarks.report import write_report
-from lra.benchmarks.run_folder import SCHEMA, MetricsFile, RunFolder
+from lra.benchmarks.run_folder import MetricsFile, RunFolder
 from lra.benchmarks.samples import Samples
 from lra.benchmarks.teachers import TrainedTeacher, obtain
-from lra.evolution import evolution
 from lra.meta import MetaStepError
 from lra.state import seed_everything
 from lra.strategies.checkpoint import capture, restore
@@ -72,7 +65,7 @@ def run(
     if config.threads:
         torch.set_num_threads(config.threads)
     RunFolder(out).refuse_unwritable()
-    _refuse_device(config.device)
+    refuse_device(config.device)
     data = data_set(config.data.name, config.data.size)
     test = data.load("test") if config.data.test else None
     teacher = obtain(config.teacher, data, test)
@@ -87,13 +80,6 @@ def run(
         work.open()
         work.complete()
     return folder
-
-
-def _refuse_device(device: str) -> None:
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device = {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
 class _Run:
@@ -149,7 +135,7 @@ class _Run:
     def complete(self) -> None:
         """Train to the end, then write the result, the student and the report."""
         stream = self.experiment.stream
-        with _interrupts() as stopping:
+        with interrupts() as stopping:
 
             def rest() -> None:
                 self.progress.advance(stream.position)
@@ -188,95 +174,11 @@ class _Run:
         student = self.experiment.strategy.model
         tensors = {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()}
         write_atomically(self.folder.path / "student.safetensors", lambda file: file.write(save(tensors)))
-        matrix = self.experiment.forgetting.matrix
-        self.folder.write_json(
-            "forgetting.json",
-            {
-                "checkpoints": matrix.checkpoints,
-                "probes": matrix.births,
-                "agreement": [row + [None] * (len(matrix.births) - len(row)) for row in matrix.rows],
-            },
-        )
-        self.folder.write_json("result.json", self._result())
+        self.folder.write_json("forgetting.json", matrix(self.experiment))
+        done = result(self.experiment, self.teacher, self.metrics.records, self._elapsed())
+        self.folder.write_json("result.json", done)
         write_report(self.folder.path)
         self.folder.checkpoint.unlink(missing_ok=True)
-
-    def _result(self) -> dict[str, Any]:
-        config, experiment, last = self.config, self.experiment, self.metrics.records[-1]
-        forgetting = experiment.forgetting.matrix.summary()
-        return {
-            "schema": SCHEMA,
-            "status": "finished",
-            "method": config.method,
-            "replay": config.replay["name"],
-            "meta": config.meta.enabled,
-            "seed": config.seed,
-            "dataset": config.data.name,
-            "teacher": self.teacher.record(),
-            "student": {"name": config.student.network, "parameters": _size(experiment.strategy.model)},
-            "accuracy": self._accuracy(),
-            "agreement": last.get("agreement"),
-            "loyalty": last.get("loyalty"),
-            "loyalty_reference": last.get("loyalty_reference"),
-            "forgetting": (asdict(forgetting) if forgetting else {}) | {"matrix_file": "forgetting.json"},
-            "alignment": self._alignment(),
-            "cost": self._cost(),
-            "config_hash": config.fingerprint(self.teacher.sha256),
-            "versions": environment()["versions"],
-        }
-
-    def _accuracy(self) -> dict[str, Any] | None:
-        curve = [(r["student_step"], r["accuracy"]) for r in self.metrics.records if r["accuracy"] is not None]
-        if not curve:
-            return None
-        return asdict(evolution([accuracy for _, accuracy in curve])) | {"curve": curve}
-
-    def _alignment(self) -> dict[str, Any]:
-        cosines = [r["alignment"] for r in self.metrics.records if r.get("alignment") is not None]
-        tail = cosines[len(cosines) // 2 :]
-        return {
-            "mean": float(np.mean(cosines)) if cosines else None,
-            "tail_mean": float(np.mean(tail)) if tail else None,
-            "count": len(cosines),
-        }
-
-    def _cost(self) -> dict[str, Any]:
-        stream = self.experiment.stream
-        return {
-            "student_steps": self.experiment.strategy.clock.train_iterations,
-            "experiences": stream.position,
-            "generator_steps": stream.synthesizer.generator_steps,
-            "images_generated": stream.synthesizer.images_generated,
-            "teacher_queries": stream.teacher.queries,
-            "seconds": self._elapsed(),
-            "peak_memory_mb": _peak_memory(self.config.device),
-        }
-
-
-class Interrupted(Resumable):
-    """A signal stopped the run; its state is saved."""
-
-    def __init__(self, number: int, folder: RunFolder):
-        super().__init__(f"stopped; go on with lra-bench resume {folder.path}")
-        self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Collect the first SIGINT or SIGTERM, to stop at the next rest; a second one stops at once."""
-    caught: list[int] = []
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -289,27 +191,3 @@ def _log_file(path: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
-
-
-def environment() -> dict[str, Any]:
-    """What the run ran on."""
-    names = ["torch", "torchvision", "avalanche-lib", "higher", "numpy", "scikit-learn"]
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": {"lra": __version__} | {name: version(name) for name in names},
-    }
-
-
-def _size(network: torch.nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
-
-
-def _peak_memory(device: str) -> float:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (2**20 if platform.system() == "Darwin" else 2**10)

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"lra": "lra", "strategies": "lra/strategies", "benchmarks": "lra/benchmarks"}
-NOT_SHIPPED = {"__pycache__", "results", "scripts"}
-"""Folders inside the three that are no part of the package: what benchmarks found, and how they were run."""
+NOT_SHIPPED = {"__pycache__", "results", "studies"}
+"""Folders inside the three that are no part of the package: what was found, and the grids that were run for it."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def shipped() -> set[str]:
     for folder, package in FOLDERS.items():
         for file in (ROOT / folder).rglob("*"):
             inside = file.relative_to(ROOT / folder)
-            if file.is_file() and not NOT_SHIPPED & set(inside.parts):
+            if file.is_file() and (file.suffix == ".py" or not NOT_SHIPPED & set(inside.parts)):
                 names.add(f"{package}/{inside.as_posix()}")
     return names
 

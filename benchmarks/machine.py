@@ -1,0 +1,41 @@
+"""The machine a run is on: whether it has the device, what is installed, how much memory was taken."""
+
+import os
+import platform
+import resource
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from lra import __version__
+from lra.benchmarks.errors import UsageError
+
+
+def refuse_device(device: str) -> None:
+    """Raise `UsageError` unless tensors can be made on ``device``."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device = {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on."""
+    names = ["torch", "torchvision", "avalanche-lib", "higher", "numpy", "scikit-learn"]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {"lra": __version__} | {name: version(name) for name in names},
+    }
+
+
+def peak_memory(device: str) -> float:
+    """Most memory taken so far in MiB: of the GPU, or of the process."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / (2**20 if platform.system() == "Darwin" else 2**10)
