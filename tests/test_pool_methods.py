@@ -33,7 +33,7 @@ METHODS = {
         "synthesis.width=8",
         "synthesis.lr=0.01",
     ],
-    "zskd": ["synthesis.steps=20", "synthesis.rounds=1", "synthesis.lr=0.3"],
+    "zskd": ["synthesis.steps=20", "synthesis.rounds=1", "synthesis.lr=0.3", "synthesis.temperature=20"],
     "softtarget": ["synthesis.steps=20", "synthesis.spread=10", "synthesis.temperature=4", "synthesis.activation=0.1"],
 }
 
