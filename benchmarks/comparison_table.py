@@ -119,7 +119,8 @@ def markdown(comparison: Comparison) -> str:
     head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in cells(comparison)]
     rule = ["---", *("---:" for _ in head[1:])]
     table = "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
-    return table + "\n" + (f"\n<sub>{_sentence(comparison.notes)}</sub>\n" if comparison.notes else "")
+    notes = "; ".join(comparison.notes).replace("<", "&lt;") + "."
+    return table + "\n" + (f"\n<sub>{notes}</sub>\n" if comparison.notes else "")
 
 
 def latex(comparison: Comparison) -> str:
@@ -187,10 +188,6 @@ def as_csv(comparison: Comparison) -> str:
 def as_json(comparison: Comparison) -> str:
     """The records and notes as one JSON object."""
     return json.dumps({"rows": records(comparison), "notes": comparison.notes}, ensure_ascii=False, indent=2) + "\n"
-
-
-def _sentence(notes: Sequence[str]) -> str:
-    return "; ".join(notes).replace("<", "&lt;") + "."
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {

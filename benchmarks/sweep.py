@@ -20,7 +20,7 @@ from lra.benchmarks.errors import LraError, Resumable, UsageError
 from lra.benchmarks.files import write_json
 from lra.benchmarks.grid import Planned, plan
 from lra.benchmarks.run_folder import RunFolder
-from lra.benchmarks.teachers import TrainedTeacher, obtain
+from lra.benchmarks.teachers import TrainedTeacher, cached_path, obtain
 
 Status = Literal["waiting", "finished before", "done", "failed", "stopped"]
 RECORD = "sweep.json"
@@ -50,11 +50,9 @@ class View(Protocol):
 
     def show(self, entries: Sequence[Entry], running: Sequence[int]) -> None:
         """The state of all runs, and the indices of those in progress."""
-        ...
 
     def ended(self, entry: Entry) -> None:
         """A run ended."""
-        ...
 
 
 class Stopped(Resumable):
@@ -117,8 +115,6 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
 
 
 def _teacher(config: RunConfig, train: bool) -> TrainedTeacher | LraError | None:
-    from lra.benchmarks.teachers import cached_path
-
     try:
         data = data_set(config.data.name, config.data.size)
         if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():

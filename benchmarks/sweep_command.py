@@ -39,13 +39,13 @@ def perform(
         print(f"failed: {entry.label}: {entry.reason}", file=sys.stderr)
     if failed:
         raise LraError(f"{len(failed)} of {len(entries)} runs failed, as listed; the same command tries them again")
-    return (out / RECORD).read_text().rstrip() if as_json else _ending(entries, out)
+    page = write_sweep_report(out)
+    return (out / RECORD).read_text().rstrip() if as_json else _ending(entries, out, page)
 
 
-def _ending(entries: Sequence[Entry], out: Path) -> str:
+def _ending(entries: Sequence[Entry], out: Path, page: Path) -> str:
     counts = Counter(entry.status for entry in entries)
     what = ", ".join(f"{count} {status}" for status, count in counts.items())
-    page = write_sweep_report(out)
     return f"runs        {len(entries)}: {what}\ncompare     lra-bench compare {out}\nreport      {page}"
 
 
