@@ -16,8 +16,8 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from lra.benchmarks.errors import UsageError, nearest
 from lra.benchmarks.teachers import TeacherOptions
+from lra.distillation.objective import LossOptions
 from lra.networks import NETWORKS
-from lra.objective import LossOptions
 from lra.options import Count, Fraction, NonNegative, Options, Positive
 from lra.strategies.extensions import replay_plugins
 from lra.strategies.lra import LRAOptions

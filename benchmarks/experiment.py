@@ -11,9 +11,9 @@ from lra.benchmarks.config import RunConfig
 from lra.benchmarks.datasets import DataSet, Labelled
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.teachers import TrainedTeacher
+from lra.distillation.objective import Objective
 from lra.networks import build
 from lra.networks.normalized import Normalized
-from lra.objective import Objective
 from lra.problem import Problem
 from lra.strategies import extensions
 from lra.strategies.checkpoint import Stateful

@@ -10,7 +10,7 @@ from lra.benchmarks.experiment import Experiment
 from lra.benchmarks.machine import environment, peak_memory
 from lra.benchmarks.run_folder import SCHEMA
 from lra.benchmarks.teachers import TrainedTeacher
-from lra.evolution import evolution
+from lra.metrics.evolution import evolution
 
 Record = dict[str, Any]
 

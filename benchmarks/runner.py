@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from lra.batches import Diverged
 from lra.benchmarks.assemble import stored_configuration
 from lra.benchmarks.config import RunConfig
 from lra.benchmarks.datasets import DataSet, Labelled, data_set
@@ -30,6 +29,7 @@ from lra.meta import MetaStepError
 from lra.state import seed_everything
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.evaluation import tensorboard as tensor_board
+from lra.synthesis.batches import Diverged
 
 CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints: what a kill can cost."""

@@ -6,7 +6,7 @@ import torch
 from torchvision.utils import make_grid
 
 from lra.benchmarks.files import write_atomically
-from lra.synthesizer import Synthesizer
+from lra.synthesis.synthesizer import Synthesizer
 
 
 class Samples:

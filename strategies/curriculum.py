@@ -5,9 +5,9 @@ from typing import Literal
 
 from avalanche.core import SupervisedPlugin
 
-from lra.batchnorm_term import BNStat
-from lra.curriculum import SelfPaced, ramp
 from lra.distances import Distance, js, js_reversed, kl
+from lra.distillation.curriculum import SelfPaced, ramp
+from lra.distillation.student_terms import InfoNCE
 from lra.networks.generator_presets import gen_l
 from lra.networks.generators import UpsamplingGenerator
 from lra.networks.initialisation import reset_parameters_dcgan
@@ -15,8 +15,8 @@ from lra.networks.shapes import Image
 from lra.options import Fraction, NonNegative, Positive
 from lra.strategies.clocks import EpochClock, StepClock
 from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.student_terms import InfoNCE
-from lra.terms import Activation, Adversarial, Balance, OneHot, Term
+from lra.synthesis.batchnorm_term import BNStat
+from lra.synthesis.terms import Activation, Adversarial, Balance, OneHot, Term
 
 ADVERSARIES: dict[str, Distance] = {"kl": kl, "js": js, "js_reversed": js_reversed}
 

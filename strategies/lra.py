@@ -22,8 +22,8 @@ from typing import Annotated, Literal, Self
 from avalanche.core import SupervisedPlugin
 from pydantic import Field, model_validator
 
+from lra.distillation.objective import gradients_beside
 from lra.meta import InnerSGD, LookAhead, carry, lookahead
-from lra.objective import gradients_beside
 from lra.options import NonNegative, Options, Positive
 from lra.strategies.replay import Replay
 from lra.strategies.strategy import DataFreeDistillation

@@ -9,11 +9,11 @@ from avalanche.core import SupervisedPlugin
 from torch import nn
 
 from lra.distances import Distance
-from lra.objective import Objective
+from lra.distillation.objective import Objective
 from lra.problem import Problem
-from lra.synthesizer import Synthesizer
+from lra.synthesis.synthesizer import Synthesizer
+from lra.synthesis.triplet_term import TripletOptions
 from lra.teacher import Teacher
-from lra.triplet_term import TripletOptions
 
 
 @dataclass(frozen=True)

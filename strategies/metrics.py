@@ -13,10 +13,10 @@ from avalanche.evaluation.metric_definitions import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from torch import Tensor
 
-from lra.alignment import gradient_alignment
-from lra.evolution import evolution
-from lra.fidelity import agreement, class_histogram, loyalty, loyalty_reference
-from lra.objective import Objective
+from lra.distillation.objective import Objective
+from lra.metrics.alignment import gradient_alignment
+from lra.metrics.evolution import evolution
+from lra.metrics.fidelity import agreement, class_histogram, loyalty, loyalty_reference
 from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation
 from lra.teacher import Teacher

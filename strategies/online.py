@@ -9,8 +9,8 @@ from torch import nn
 from lra.networks.generator_presets import gen_l, sized_for
 from lra.options import Count, Fraction, Positive
 from lra.strategies.method import Method, SynthesisOptions
-from lra.synthesizer import OnlineGenerator
-from lra.terms import Term
+from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.terms import Term
 
 
 class OnlineOptions(SynthesisOptions):

@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lra import labels as plans
-from lra.augmentation import Augmentation
-from lra.batches import BatchOptions, BatchSynthesizer
 from lra.distances import kl
-from lra.labels import LabelPlan
 from lra.networks.generator_presets import gen_s, sized_for
 from lra.networks.generators import UpsamplingGenerator
 from lra.options import Count
-from lra.sources import Source
 from lra.strategies.method import Method, SynthesisOptions
-from lra.terms import Adversarial, Term
+from lra.synthesis import labels as plans
+from lra.synthesis.augmentation import Augmentation
+from lra.synthesis.batches import BatchOptions, BatchSynthesizer
+from lra.synthesis.labels import LabelPlan
+from lra.synthesis.sources import Source
+from lra.synthesis.terms import Adversarial, Term
 
 LATENT = 256
 """The published number of latents."""

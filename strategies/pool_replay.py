@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from lra.pool import ImagePool, to_bytes
 from lra.problem import Batch
 from lra.state import State
 from lra.strategies.replay import Replay
 from lra.strategies.strategy import DataFreeDistillation
-from lra.synthesizer import Synthesizer
+from lra.synthesis.pool import ImagePool, to_bytes
+from lra.synthesis.synthesizer import Synthesizer
 from lra.teacher import Teacher
 
 

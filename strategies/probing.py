@@ -5,16 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lra.distillation.objective import Objective
 from lra.features import Tap, penultimate
-from lra.fidelity import agreement
-from lra.forgetting import AgreementMatrix
-from lra.objective import Objective
+from lra.metrics.fidelity import agreement
+from lra.metrics.forgetting import AgreementMatrix
 from lra.preservation import in_mode, untouched
 from lra.problem import Batch
 from lra.state import State
 from lra.strategies.metrics import Measure
 from lra.strategies.strategy import DataFreeDistillation
-from lra.synthesizer import Synthesizer
+from lra.synthesis.synthesizer import Synthesizer
 from lra.teacher import Teacher
 
 

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 import torch
 from avalanche.core import SupervisedPlugin
 
-from lra.buffers import Buffer
-from lra.memory_generator import MemoryGenerator
+from lra.memory.buffers import Buffer
+from lra.memory.generator import MemoryGenerator
 from lra.problem import Batch
 from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation

@@ -3,15 +3,15 @@
 from abc import abstractmethod
 from typing import ClassVar, Literal
 
-from lra.buffers import Reservoir, Ring
-from lra.memory_generator import MemoryGenerator, MemoryGeneratorOptions
+from lra.memory.buffers import Reservoir, Ring
+from lra.memory.generator import MemoryGenerator, MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
 from lra.networks.generator_presets import memory_generator, sized_for
 from lra.options import Count, Fraction, Options
-from lra.pool import PoolOptions
 from lra.strategies.method import Setup
 from lra.strategies.pool_replay import PoolReplay
 from lra.strategies.replay import BufferReplay, GenerativeReplay, Replay
+from lra.synthesis.pool import PoolOptions
 
 
 class ReplayOptions(Options):

@@ -16,7 +16,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.objective import Objective
+from lra.distillation.objective import Objective
 from lra.problem import Batch
 from lra.strategies.stream import SynthesisExperience, SynthesisStream
 

@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lra.problem import Batch
-from lra.synthesizer import Synthesizer
+from lra.synthesis.synthesizer import Synthesizer
+from lra.synthesis.terms import TermValue
 from lra.teacher import Teacher
-from lra.terms import TermValue
 
 
 class SynthesisExperience(DatasetExperience):

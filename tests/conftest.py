@@ -65,8 +65,8 @@ def teacher() -> Any:
 def make_stream(teacher: Any) -> Callable[..., Any]:
     """Build a stream of a small adversarial generator; always the same one."""
     from lra.strategies.stream import SynthesisStream
-    from lra.synthesizer import OnlineGenerator
-    from lra.terms import Disagreement, OneHot
+    from lra.synthesis.synthesizer import OnlineGenerator
+    from lra.synthesis.terms import Disagreement, OneHot
 
     def make(length: int = 3, steps: int = 2, batch_size: int = 16, last_steps: int | None = None) -> SynthesisStream:
         torch.manual_seed(3)
@@ -90,7 +90,7 @@ def make_stream(teacher: Any) -> Callable[..., Any]:
 def make_strategy() -> Callable[..., Any]:
     """Build a strategy around a student, silent unless given an evaluator."""
     from lra.distances import l1
-    from lra.objective import Objective
+    from lra.distillation.objective import Objective
     from lra.strategies.evaluation import QuietEvaluation
     from lra.strategies.strategy import DataFreeDistillation
 

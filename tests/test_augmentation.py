@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lra.augmentation import AugmentationOptions, flipped, rolled, shifted, views, zoomed
+from lra.synthesis.augmentation import AugmentationOptions, flipped, rolled, shifted, views, zoomed
 
 torch.set_num_threads(1)
 

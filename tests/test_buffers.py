@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lra.buffers import Reservoir, Ring, reservoir_places
+from lra.memory.buffers import Reservoir, Ring, reservoir_places
 from lra.problem import Batch
 
 

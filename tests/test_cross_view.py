@@ -7,21 +7,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lra.batches import BatchOptions, BatchSynthesizer
-from lra.cross_view_term import CrossView, description, projection_head
 from lra.distances import l1
-from lra.feature_bank import FeatureBank
+from lra.distillation.objective import Objective
+from lra.distillation.student_relations import Channels, Gram, StudentTriplet, adapters_between
+from lra.distillation.witness import Witness
 from lra.features import Tap, penultimate
-from lra.labels import uniform
-from lra.objective import Objective
 from lra.problem import Batch, Problem
 from lra.relations import TripletSampler, gram_masked, triplet_loss
-from lra.sources import Pixels
-from lra.student_relations import Channels, Gram, StudentTriplet, adapters_between
+from lra.synthesis.batches import BatchOptions, BatchSynthesizer
+from lra.synthesis.cross_view_term import CrossView, description, projection_head
+from lra.synthesis.feature_bank import FeatureBank
+from lra.synthesis.labels import uniform
+from lra.synthesis.sources import Pixels
+from lra.synthesis.terms import OneHot
+from lra.synthesis.view import View
 from lra.teacher import Teacher
-from lra.terms import OneHot
-from lra.view import View
-from lra.witness import Witness
 
 torch.set_num_threads(1)
 

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.curriculum import SelfPaced, ramp, ring_hardness, self_paced_weights
 from lra.distances import l1
+from lra.distillation.curriculum import SelfPaced, ramp, ring_hardness, self_paced_weights
+from lra.distillation.student_terms import AttentionTransfer, InfoNCE, attention
+from lra.distillation.witness import Witness, feature_size
 from lra.features import pooled
 from lra.problem import Batch
-from lra.ring import RingNCE
 from lra.strategies.clocks import EpochClock, StepClock
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
-from lra.student_terms import AttentionTransfer, InfoNCE, attention
+from lra.synthesis.ring import RingNCE
+from lra.synthesis.terms import total
+from lra.synthesis.view import View
 from lra.teacher import Teacher
-from lra.terms import total
-from lra.view import View
-from lra.witness import Witness, feature_size
 
 IMAGE = (1, 8, 8)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lra.feature_bank import FeatureBank
+from lra.synthesis.feature_bank import FeatureBank
 
 torch.set_num_threads(1)
 

@@ -10,8 +10,8 @@ from avalanche.training.plugins import EWCPlugin
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lra.buffers import Reservoir, Ring
-from lra.memory_generator import MemoryGenerator, MemoryGeneratorOptions
+from lra.memory.buffers import Reservoir, Ring
+from lra.memory.generator import MemoryGenerator, MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
 from lra.problem import Batch
 from lra.strategies.lra import LRA, LRAOptions

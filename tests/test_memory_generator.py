@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.memory_generator import MemoryGenerator, MemoryGeneratorOptions
+from lra.memory.generator import MemoryGenerator, MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
 from lra.problem import Batch
+from lra.synthesis.terms import total
+from lra.synthesis.view import View
 from lra.teacher import Teacher
-from lra.terms import total
-from lra.view import View
 
 Make = Callable[..., MemoryGenerator]
 

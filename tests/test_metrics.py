@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lra.alignment import cosine, gradient_alignment
-from lra.buffers import Ring
 from lra.distances import l1
-from lra.evolution import evolution
-from lra.fidelity import agreement, class_histogram, loyalty, loyalty_reference
-from lra.forgetting import AgreementMatrix, forgetting
-from lra.objective import Objective
+from lra.distillation.objective import Objective
+from lra.memory.buffers import Ring
+from lra.metrics.alignment import cosine, gradient_alignment
+from lra.metrics.evolution import evolution
+from lra.metrics.fidelity import agreement, class_histogram, loyalty, loyalty_reference
+from lra.metrics.forgetting import AgreementMatrix, forgetting
 from lra.preservation import frozen, in_mode, untouched
 from lra.problem import Batch
 from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lra.pool import Fifo, ImagePool, PoolOptions, Unbounded, Uniform, from_bytes, to_bytes
+from lra.synthesis.pool import Fifo, ImagePool, PoolOptions, Unbounded, Uniform, from_bytes, to_bytes
 
 torch.set_num_threads(1)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lra.buffers import Buffer, Reservoir, Ring
 from lra.distances import l1
-from lra.memory_generator import MemoryGenerator, MemoryGeneratorOptions
+from lra.memory.buffers import Buffer, Reservoir, Ring
+from lra.memory.generator import MemoryGenerator, MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
 from lra.problem import Batch, Problem
 from lra.strategies.method import Setup

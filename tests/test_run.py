@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from lra.benchmarks import datasets, runner, teachers
 from lra.benchmarks.datasets import DataSet, Labelled
 from lra.benchmarks.run_folder import MetricsFile, RunFolder
-from lra.evolution import evolution
-from lra.forgetting import forgetting
+from lra.metrics.evolution import evolution
+from lra.metrics.forgetting import forgetting
 from lra.strategies.retention import REPLAYS
 
 FILES = {

@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from lra import labels
-from lra.batches import BatchOptions, BatchSynthesizer, Diverged
 from lra.distances import l1
-from lra.lasting_sources import MetaSource, NoisyLayerSource
 from lra.networks.composed import LabelGenerator
 from lra.networks.generator_presets import gen_s
 from lra.problem import Problem
-from lra.soft_label_term import SoftLabelKL
-from lra.sources import LatentSource, Pixels
+from lra.synthesis import labels
+from lra.synthesis.batches import BatchOptions, BatchSynthesizer, Diverged
+from lra.synthesis.lasting_sources import MetaSource, NoisyLayerSource
+from lra.synthesis.soft_label_term import SoftLabelKL
+from lra.synthesis.sources import LatentSource, Pixels
+from lra.synthesis.terms import Adversarial, OneHot, Term
+from lra.synthesis.triplet_term import TripletOptions
 from lra.teacher import Teacher
-from lra.terms import Adversarial, OneHot, Term
-from lra.triplet_term import TripletOptions
 
 torch.set_num_threads(1)
 
@@ -137,7 +137,7 @@ class Sequence(Term):
 
 @pytest.mark.parametrize("kind", ["pixels", "latent", "fomaml", "noisy"])
 def test_the_best_iterate_is_kept_and_not_an_alias(kind):
-    from lra.pool import to_bytes
+    from lra.synthesis.pool import to_bytes
 
     term = Sequence([5.0, 3.0, 1.0, 4.0, 2.0])
     options = BatchOptions(images=8, steps=5, shift=0, flip=False)

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.batchnorm_term import BNStat
 from lra.distances import from_recovered, js, js_reversed, kl, l1, recovered
-from lra.image_terms import L2, TotalVariation
-from lra.shared_latents import SharedLatents
-from lra.soft_label_term import SoftLabelKL
-from lra.synthesizer import OnlineGenerator
+from lra.synthesis.batchnorm_term import BNStat
+from lra.synthesis.image_terms import L2, TotalVariation
+from lra.synthesis.shared_latents import SharedLatents
+from lra.synthesis.soft_label_term import SoftLabelKL
+from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.terms import Activation, Adversarial, Balance, OneHot, Term, total
+from lra.synthesis.view import View
+from lra.synthesis.zeroth_order import ZerothOrder
 from lra.teacher import Teacher
-from lra.terms import Activation, Adversarial, Balance, OneHot, Term, total
-from lra.view import View
-from lra.zeroth_order import ZerothOrder
 
 pytestmark = pytest.mark.usefixtures("double")
 

@@ -10,7 +10,7 @@ For every experience, with teacher T, student S, generator G, at student step t 
     10 times:  x = G(z) for fresh z,  ℓ_i = D(S(x_i), T(x_i)) + nce·InfoNCE(q, k)_i,
                S <- SGD on mean v_i·ℓ_i,   v_i = (1 + e^-λ)/(1 + e^(ℓ_i - λ)),   λ = λ0 + rate·t
 
-L_ring (see `lra.ring.RingNCE`) tells q_i·k_i from past student features whose similarity to q_i ranks in a window of
+L_ring (see `RingNCE`) tells q_i·k_i from past student features whose similarity to q_i ranks in a window of
 the queue that moves from the least to the most similar as h(e) grows. Three clocks: λ by the step, h and the
 adversarial weight by the epoch (the latter constant in the papers' cells).
 
@@ -22,14 +22,14 @@ untrained one at every call. It also needs the queue to be a multiple of the bat
 from avalanche.core import SupervisedPlugin
 from torch import nn
 
-from lra.curriculum import SelfPaced, ring_hardness
+from lra.distillation.curriculum import SelfPaced, ring_hardness
+from lra.distillation.student_terms import InfoNCE
+from lra.distillation.witness import Witness, feature_size
 from lra.options import Count, Fraction, NonNegative, Positive
-from lra.ring import RingNCE
 from lra.strategies.clocks import EpochClock
 from lra.strategies.curriculum import CurriculumMethod, CurriculumOptions, started_small
-from lra.student_terms import InfoNCE
-from lra.synthesizer import OnlineGenerator
-from lra.witness import Witness, feature_size
+from lra.synthesis.ring import RingNCE
+from lra.synthesis.synthesizer import OnlineGenerator
 
 
 class AdaDFKDOptions(CurriculumOptions):

@@ -21,14 +21,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from lra.batches import BatchSynthesizer
-from lra.batchnorm_term import BNStat
 from lra.distances import js, js_reference
-from lra.image_terms import L2, TotalVariation
 from lra.options import Count, NonNegative, Positive
-from lra.sources import Pixels
 from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
-from lra.terms import Adversarial, OneHot
+from lra.synthesis.batches import BatchSynthesizer
+from lra.synthesis.batchnorm_term import BNStat
+from lra.synthesis.image_terms import L2, TotalVariation
+from lra.synthesis.sources import Pixels
+from lra.synthesis.terms import Adversarial, OneHot
 
 
 class ADIOptions(OptimisedOptions):

@@ -18,14 +18,14 @@ ResNets it describes images by the inputs of four stages, here ``layers: stages`
 bank fails at the moment it is exactly full; ours does not. ``rounding: down`` truncates as released.
 """
 
-from lra.batches import BatchSynthesizer
-from lra.batchnorm_term import BNStat
-from lra.cross_view_term import CrossView, Layers, projection_head
-from lra.feature_bank import FeatureBank
 from lra.options import Count, NonNegative, Positive
-from lra.sources import LatentSource
 from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
-from lra.terms import OneHot
+from lra.synthesis.batches import BatchSynthesizer
+from lra.synthesis.batchnorm_term import BNStat
+from lra.synthesis.cross_view_term import CrossView, Layers, projection_head
+from lra.synthesis.feature_bank import FeatureBank
+from lra.synthesis.sources import LatentSource
+from lra.synthesis.terms import OneHot
 
 
 class CMIOptions(GeneratorOptions):

@@ -20,10 +20,10 @@ reversed divergence js (``adversary: js_reversed``). Its scripts distil by L1 wh
 
 from torch import nn
 
-from lra.curriculum import SelfPaced
+from lra.distillation.curriculum import SelfPaced
 from lra.options import NonNegative
 from lra.strategies.curriculum import CurriculumMethod, CurriculumOptions, started_small
-from lra.synthesizer import OnlineGenerator
+from lra.synthesis.synthesizer import OnlineGenerator
 
 
 class CuDFKDOptions(CurriculumOptions):

@@ -18,8 +18,8 @@ generator ends in a BatchNorm. The benchmark of AdaDFKD takes Adam's ``betas`` a
 
 from lra.options import NonNegative
 from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.synthesizer import OnlineGenerator
-from lra.terms import Activation, Balance, OneHot
+from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.terms import Activation, Balance, OneHot
 
 
 class DAFLOptions(OnlineOptions):

@@ -21,12 +21,12 @@ from typing import Literal
 from torch import nn
 
 from lra.distances import from_recovered
+from lra.distillation.objective import Objective
 from lra.networks.generator_presets import gen_s
-from lra.objective import Objective
 from lra.options import Count, Fraction, Positive
 from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.synthesizer import OnlineGenerator
-from lra.zeroth_order import ZerothOrder
+from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.zeroth_order import ZerothOrder
 
 
 class DFMEOptions(OnlineOptions):

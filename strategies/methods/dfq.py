@@ -17,11 +17,11 @@ copy of this baseline attacks the teacher instead of the student, so that its ad
 
 from typing import Literal
 
-from lra.batchnorm_term import BNStat
 from lra.options import NonNegative
 from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.synthesizer import OnlineGenerator
-from lra.terms import Adversarial, Balance, OneHot
+from lra.synthesis.batchnorm_term import BNStat
+from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.terms import Adversarial, Balance, OneHot
 
 
 class DFQOptions(OnlineOptions):

@@ -19,13 +19,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lra import labels
-from lra.batches import BatchSynthesizer
-from lra.batchnorm_term import BNStat
-from lra.lasting_sources import MetaSource
 from lra.options import Count, NonNegative, Positive
 from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
-from lra.terms import OneHot
+from lra.synthesis import labels
+from lra.synthesis.batches import BatchSynthesizer
+from lra.synthesis.batchnorm_term import BNStat
+from lra.synthesis.lasting_sources import MetaSource
+from lra.synthesis.terms import OneHot
 
 
 class FastOptions(GeneratorOptions):

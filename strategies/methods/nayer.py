@@ -26,15 +26,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lra import labels
-from lra.batches import BatchSynthesizer
-from lra.batchnorm_term import BNStat
-from lra.lasting_sources import NoisyLayerSource
 from lra.networks.composed import LabelGenerator
 from lra.networks.generator_presets import sized_for
 from lra.options import Count, NonNegative, Positive
 from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
-from lra.terms import OneHot
+from lra.synthesis import labels
+from lra.synthesis.batches import BatchSynthesizer
+from lra.synthesis.batchnorm_term import BNStat
+from lra.synthesis.lasting_sources import NoisyLayerSource
+from lra.synthesis.terms import OneHot
 
 
 class NAYEROptions(GeneratorOptions):

@@ -25,10 +25,10 @@ import torch
 from lra.networks.generator_presets import sized_for
 from lra.networks.generators import StandardisedGenerator
 from lra.options import Count, NonNegative, Positive
-from lra.phase_term import ClassPhases
 from lra.strategies.method import Method, SynthesisOptions
-from lra.synthesizer import OnlineGenerator
-from lra.terms import Activation, Balance, Disagreement, OneHot
+from lra.synthesis.phase_term import ClassPhases
+from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.terms import Activation, Balance, Disagreement, OneHot
 
 
 class PreDFKDOptions(SynthesisOptions):

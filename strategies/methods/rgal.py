@@ -26,16 +26,16 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from lra.batches import BatchSynthesizer
-from lra.batchnorm_term import BNStat
-from lra.objective import Objective, StudentTerm
+from lra.distillation.objective import Objective, StudentTerm
+from lra.distillation.student_relations import Channels, Compared, Gram, StudentTriplet, adapters_between
+from lra.distillation.witness import Witness
 from lra.options import Count, NonNegative, Positive
 from lra.relations import TripletSampler
-from lra.sources import LatentSource
 from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
-from lra.student_relations import Channels, Compared, Gram, StudentTriplet, adapters_between
-from lra.terms import OneHot
-from lra.witness import Witness
+from lra.synthesis.batches import BatchSynthesizer
+from lra.synthesis.batchnorm_term import BNStat
+from lra.synthesis.sources import LatentSource
+from lra.synthesis.terms import OneHot
 
 
 class RGALOptions(GeneratorOptions):

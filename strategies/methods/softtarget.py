@@ -13,13 +13,13 @@ The paper makes all images beforehand. The benchmark's release optimises a copy 
 are shuffled noise, and takes the divergence the other way; neither is offered here. Its temperature is 20.
 """
 
-from lra import labels
-from lra.batches import BatchSynthesizer
 from lra.options import Count, NonNegative, Positive
-from lra.soft_label_term import SoftLabelKL
-from lra.sources import Pixels
 from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
-from lra.terms import Activation
+from lra.synthesis import labels
+from lra.synthesis.batches import BatchSynthesizer
+from lra.synthesis.soft_label_term import SoftLabelKL
+from lra.synthesis.sources import Pixels
+from lra.synthesis.terms import Activation
 
 
 class SoftTargetOptions(OptimisedOptions):

@@ -15,12 +15,12 @@ the last iterate as the best (``keep: last``), and stores images that were never
 Nothing in it looks at the student.
 """
 
-from lra import labels
-from lra.batches import BatchSynthesizer
 from lra.options import Count, Positive
-from lra.soft_label_term import SoftLabelKL
-from lra.sources import Pixels
 from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
+from lra.synthesis import labels
+from lra.synthesis.batches import BatchSynthesizer
+from lra.synthesis.soft_label_term import SoftLabelKL
+from lra.synthesis.sources import Pixels
 
 
 class ZSKDOptions(OptimisedOptions):

@@ -26,17 +26,17 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from lra.distillation.objective import Objective
+from lra.distillation.student_terms import AttentionTransfer
+from lra.distillation.witness import Witness
 from lra.networks.generator_presets import gen_zskt
-from lra.objective import Objective
 from lra.options import NonNegative, Positive
-from lra.shared_latents import SharedLatents
 from lra.strategies.clocks import ClipGradient
 from lra.strategies.online import OnlineMethod, OnlineOptions
 from lra.strategies.schedule import ScheduleByEpoch
-from lra.student_terms import AttentionTransfer
-from lra.synthesizer import OnlineGenerator
-from lra.terms import Adversarial
-from lra.witness import Witness
+from lra.synthesis.shared_latents import SharedLatents
+from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.terms import Adversarial
 
 
 class ZSKTOptions(OnlineOptions):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from lra.synthesizer import OnlineGenerator
-from lra.terms import TermValue
+from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.terms import TermValue
 
 
 class SharedLatents(OnlineGenerator):

@@ -5,13 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lra.distillation.objective import StudentTerm
+from lra.distillation.witness import Witness
 from lra.features import Tap
-from lra.objective import StudentTerm
 from lra.preservation import in_mode
 from lra.problem import Batch
 from lra.relations import ChannelDistillation, TripletSampler, gram_masked, triplet_loss
-from lra.view import stages_of
-from lra.witness import Witness
+from lra.synthesis.view import stages_of
 
 Compared = Literal["global", "features", "logits"]
 

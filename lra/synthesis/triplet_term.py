@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lra.options import NonNegative, Options, Positive
 from lra.relations import TripletSampler, triplet_loss
-from lra.terms import Term
-from lra.view import View
+from lra.synthesis.terms import Term
+from lra.synthesis.view import View
 
 
 class Triplet(Term):

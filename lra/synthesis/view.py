@@ -30,7 +30,7 @@ class View:
 
     Gradients flow to ``images`` through teacher and student; neither network's weights get any, and hooks
     exist only while a network runs. Features, maps and statistics have to be announced with `watching` before
-    the first look at a network; `lra.terms.total` does so for its terms.
+    the first look at a network; `lra.synthesis.terms.total` does so for its terms.
 
     Args:
         images: (n, C, H, W) in [0, 1], usually with a graph back to a generator; augmented ones, if the

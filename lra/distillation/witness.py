@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from lra.features import Tap, penultimate, pooled
 from lra.problem import Batch
+from lra.synthesis.view import stages_of
 from lra.teacher import Teacher
-from lra.view import stages_of
 
 
 class Witness:

@@ -7,17 +7,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lra.augmentation import Augmentation, AugmentationOptions, views
-from lra.labels import LabelPlan
 from lra.options import Count
-from lra.pool import Rounding, to_bytes
 from lra.preservation import untouched
-from lra.sources import Source
 from lra.state import State
-from lra.synthesizer import FiniteBatch, Synthesizer
+from lra.synthesis.augmentation import Augmentation, AugmentationOptions, views
+from lra.synthesis.labels import LabelPlan
+from lra.synthesis.pool import Rounding, to_bytes
+from lra.synthesis.sources import Source
+from lra.synthesis.synthesizer import FiniteBatch, Synthesizer
+from lra.synthesis.terms import Term, TermValue, total
+from lra.synthesis.view import View
 from lra.teacher import Teacher
-from lra.terms import Term, TermValue, total
-from lra.view import View
 
 
 class BatchOptions(AugmentationOptions):

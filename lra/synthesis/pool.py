@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lra.buffers import reservoir_places
+from lra.memory.buffers import reservoir_places
 from lra.options import Options
 from lra.state import State
 

@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lra.state import State
-from lra.terms import Term
-from lra.view import View
+from lra.synthesis.terms import Term
+from lra.synthesis.view import View
 
 
 class ClassPhases(Term):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lra.distances import Distance, js, js_reference
 from lra.state import State
-from lra.view import Quantity, View
+from lra.synthesis.view import Quantity, View
 
 
 class TermValue(NamedTuple):

@@ -19,7 +19,7 @@ class StudentTerm(nn.Module, ABC):
 
     A module, so that what it learns itself (a projection, say) is trained with the student. It must not hold
     student or teacher as attributes, which would make them its own; what it needs to know of their insides a
-    `lra.witness.Witness` tells.
+    `lra.distillation.witness.Witness` tells.
 
     Args:
         weight: its factor in the sum.

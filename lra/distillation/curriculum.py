@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lra.distances import Distance
-from lra.objective import Objective, StudentTerm
+from lra.distillation.objective import Objective, StudentTerm
 from lra.problem import Batch
 
 Form = Literal["hard", "soft", "log"]

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lra.features import LayerStatistics
 from lra.state import State
-from lra.terms import Term
-from lra.view import View
+from lra.synthesis.terms import Term
+from lra.synthesis.view import View
 
 Gap = Literal["l2", "mse", "kl"]
 

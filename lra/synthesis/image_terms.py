@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from lra.terms import Term
-from lra.view import View
+from lra.synthesis.terms import Term
+from lra.synthesis.view import View
 
 
 class TotalVariation(Term):

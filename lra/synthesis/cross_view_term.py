@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.augmentation import Augmentation
-from lra.feature_bank import FeatureBank
 from lra.features import pooled
 from lra.relations import cross_view_nce
 from lra.state import State
+from lra.synthesis.augmentation import Augmentation
+from lra.synthesis.feature_bank import FeatureBank
+from lra.synthesis.terms import Term
+from lra.synthesis.view import View
 from lra.teacher import Teacher
-from lra.terms import Term
-from lra.view import View
 
 Layers = Literal["batchnorm", "stages"]
 

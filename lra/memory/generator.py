@@ -16,9 +16,9 @@ from lra.networks.encoder import Encoder
 from lra.options import NonNegative, Options, Positive
 from lra.problem import Batch
 from lra.state import State
+from lra.synthesis.terms import Balance, OneHot, total
+from lra.synthesis.view import View
 from lra.teacher import Teacher
-from lra.terms import Balance, OneHot, total
-from lra.view import View
 
 
 class MemoryGeneratorOptions(Options):

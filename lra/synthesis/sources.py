@@ -1,7 +1,7 @@
 """What a batch of synthetic images is made of, and how it is optimised: pixels, or a generator with its latents.
 
 A source makes one batch at a time: `Source.begin`, then `Source.images` and `Source.update` in turn, then
-`Source.end`. What the loss is, and which iterate to keep, is the business of `lra.batches`.
+`Source.end`. What the loss is, and which iterate to keep, is the business of `lra.synthesis.batches`.
 """
 
 from abc import ABC, abstractmethod

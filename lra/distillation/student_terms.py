@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.objective import StudentTerm
+from lra.distillation.objective import StudentTerm
+from lra.distillation.witness import Witness
 from lra.problem import Batch
-from lra.witness import Witness
 
 
 class InfoNCE(StudentTerm):

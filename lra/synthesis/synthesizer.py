@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from lra.preservation import untouched
 from lra.state import State
+from lra.synthesis.terms import Term, TermValue, total
+from lra.synthesis.view import View
 from lra.teacher import Teacher
-from lra.terms import Term, TermValue, total
-from lra.view import View
 
 
 class FiniteBatch(NamedTuple):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lra.networks.composed import LabelGenerator
 from lra.networks.generators import UpsamplingGenerator
-from lra.sources import BETAS, LatentSource, Source, descend
 from lra.state import State
+from lra.synthesis.sources import BETAS, LatentSource, Source, descend
 
 
 class MetaSource(LatentSource):

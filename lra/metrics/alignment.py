@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lra.objective import Objective
+from lra.distillation.objective import Objective
 from lra.preservation import untouched
 from lra.problem import Batch
 

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lra.distances import Distance
-from lra.terms import Term
-from lra.view import View
+from lra.synthesis.terms import Term
+from lra.synthesis.view import View
 
 
 class ZerothOrder(Term):
-    """`lra.terms.Adversarial` with a gradient by forward differences (DFME, Truong et al., CVPR 2021).
+    """`lra.synthesis.terms.Adversarial` with a gradient by forward differences (DFME, Truong et al., CVPR 2021).
 
     For ℓ_i(x) = -D_i(S(x), T(x)), unit directions u_j and d = C·H·W,
 

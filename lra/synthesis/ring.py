@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lra.feature_bank import FeatureBank
 from lra.state import State
-from lra.terms import Term
-from lra.view import View
+from lra.synthesis.feature_bank import FeatureBank
+from lra.synthesis.terms import Term
+from lra.synthesis.view import View
 
 
 class RingNCE(Term):

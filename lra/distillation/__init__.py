@@ -1,0 +1,1 @@
+"""What the student minimises: the objective, terms beside the distance of logits, curricula."""

@@ -1,0 +1,1 @@
+"""What replay remembers: bounded buffers, and a generator that remembers other generators."""
