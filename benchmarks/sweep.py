@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
+import torch
+
 from lra.benchmarks.config import RunConfig
 from lra.benchmarks.datasets import data_set
 from lra.benchmarks.engines import Engine, Job
@@ -115,6 +117,9 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
 
 
 def _teacher(config: RunConfig, train: bool) -> TrainedTeacher | LraError | None:
+    # As in a single run: the sums of its training, and so the file, depend on the number of threads.
+    if config.threads:
+        torch.set_num_threads(config.threads)
     try:
         data = data_set(config.data.name, config.data.size)
         if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():

@@ -227,10 +227,7 @@ def test_a_plugin_after_adds_to_the_gradient(trained: Trained, student: nn.Modul
         assert_close(step.gradient, by_hand.gradient(acquisition + retention + decay))
 
 
-FORGETS = pytest.mark.xfail(strict=True, reason="engine 'higher' sees what went through its copies of θ only")
-
-
-@pytest.mark.parametrize("engine", ["lean", pytest.param("higher", marks=FORGETS)])
+@pytest.mark.parametrize("engine", ["lean", "higher"])
 def test_a_plugin_before_is_part_of_the_acquisition(trained: Trained, student: nn.Module, engine: str) -> None:
     steps, _ = trained("memory", {"alpha": 0.3, "mixture": "sum", "engine": engine}, before=(Penalty(),))
     for step in steps[2:]:

@@ -101,7 +101,8 @@ class HigherEngine(Engine):
         )
         order = {id(parameter): index for index, parameter in enumerate(student.parameters())}
         self._indices = [order[id(parameter)] for parameter in self.theta]
-        self._start: list[Tensor] = list(self._patched.parameters())
+        # The student's own parameters, so that losses which know them directly (a penalty, say) count too.
+        self._start: list[Tensor] = list(student.parameters())
         self._moved = self._start
         self.here = [self._start[index] for index in self._indices]
 
