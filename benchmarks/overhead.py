@@ -1,13 +1,13 @@
 """What the stream and Avalanche's loop cost beyond the work itself.
 
-    python -m lra.benchmarks.overhead [--json]
+    python -m lra.benchmarks.overhead [--chunks N] [--experiences N] [--json]
 
-Prints, on one thread and with both sides interleaved in chunks of experiences:
+Prints, on one thread, in CPU time, with both sides interleaved in chunks of experiences:
 
-* the ratio of a run on digits (PRE-DFKD's generator, memory bank) to a plain PyTorch loop doing the same forward
-  and backward work, without and with evaluation on both sides;
-* the extra CPU time per experience on a tiny MLP;
-* how cost per experience and memory grow over a long stream with bank, probes and evaluation.
+* a run on digits (PRE-DFKD's generator, memory bank) against a plain PyTorch loop doing the same forward and
+  backward work, without and with evaluation on both sides;
+* the same on a tiny MLP with one student step per experience, where nothing hides the loop;
+* cost per experience and memory along a long stream of the tiny MLP with bank, probes and evaluation.
 """
 
 import json
@@ -19,147 +19,169 @@ from typing import Any
 
 import click
 import torch
+from torch import nn
 
-from lra.benchmarks.config import RunConfig, resolve
-from lra.benchmarks.datasets import Labelled, data_set
-from lra.benchmarks.experiment import Experiment, prepare
-from lra.benchmarks.teachers import TrainedTeacher, obtain
+from lra.benchmarks.config import resolve
+from lra.benchmarks.datasets import data_set
+from lra.benchmarks.experiment import prepare
+from lra.benchmarks.teachers import obtain
+from lra.distances import l1
+from lra.distillation.objective import Objective
+from lra.memory.buffers import Ring
 from lra.problem import Batch
 from lra.state import seed_everything
+from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, no_test_stream
+from lra.strategies.metrics import GradientAlignment, TrainingLosses
+from lra.strategies.probing import ProbeForgetting
+from lra.strategies.replay import BufferReplay
+from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.stream import SynthesisStream
+from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.terms import OneHot
+from lra.teacher import Teacher
 
-CHUNK = 30
+NEVER = 10**9
+
+Run = tuple[SynthesisStream, DataFreeDistillation, torch.Tensor | None]
+"""A stream, what trains on it, and test images if it evaluates on any."""
+
+
+def digits(evaluate: bool) -> Run:
+    """The digits problem with a memory bank, as ``lra-bench run`` builds it."""
+    config = resolve([{"replay": "memory", "schedule": {"steps": NEVER}}])
+    data = data_set("digits", None)
+    test = data.load("test")
+    seed_everything(0)
+    built = prepare(config, data, obtain(config.teacher, data, test), test, lambda record: None)
+    if not evaluate:
+        cadence_of(built.strategy).every = NEVER
+    return built.stream, built.strategy, test.images
+
+
+def tiny(probe_every: int = NEVER) -> Run:
+    """An MLP student and teacher 192-64-10, a generator 16-64-192, 32 images, one step per experience."""
+    seed_everything(0)
+    teacher, student = Teacher(_mlp()), _mlp()
+    generator = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 192), nn.Unflatten(1, (3, 8, 8)))
+    optimiser = torch.optim.SGD(generator.parameters(), lr=0.01)
+    source = OnlineGenerator(generator, optimiser, [OneHot(1.0)], teacher, latent=16, batch_size=32)
+    objective = Objective(l1)
+    measures = [ProbeForgetting(source, teacher, 1, 64), GradientAlignment(objective), TrainingLosses()]
+    bank = BufferReplay(Ring(10, 8), 8, period=10)
+    cadence = EvaluationCadence(no_test_stream(), probe_every, NEVER, measures)
+    strategy = DataFreeDistillation(
+        model=student,
+        optimizer=torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9),
+        objective=objective,
+        train_mb_size=32,
+        plugins=[bank, cadence],
+        evaluator=QuietEvaluation(*measures, collect_all=False),
+    )
+    return SynthesisStream(source, teacher, length=0, steps=1, batch_size=32), strategy, None
+
+
+def _mlp() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def cadence_of(strategy: DataFreeDistillation) -> EvaluationCadence:
+    """The plugin that decides when a strategy evaluates."""
+    return next(plugin for plugin in strategy.plugins if isinstance(plugin, EvaluationCadence))
+
+
+def advance(run: Run, experiences: int) -> None:
+    """Train on so many more experiences."""
+    stream, strategy, _ = run
+    stream.length = stream.position + experiences
+    strategy.train(stream)
 
 
 class PlainLoop:
     """The same work as a run with a memory bank, written without any framework."""
 
-    def __init__(self, experiment: Experiment, test: Labelled, every: int):
-        self.experiment, self.test, self.every = experiment, test, every
-        self.student = experiment.strategy.model
-        self.optimiser = experiment.strategy.optimizer
-        self.source, self.teacher = experiment.stream.synthesizer, experiment.stream.teacher
-        self.bank = next(p.buffer for p in experiment.strategy.plugins if hasattr(p, "buffer"))
-        self.first, self.period, self.size = next(
-            (p.first, p.period, p.size) for p in experiment.strategy.plugins if hasattr(p, "buffer")
-        )
+    def __init__(self, run: Run):
+        self.stream, strategy, self.test = run
+        self.student, self.optimiser = strategy.model, strategy.optimizer
+        self.bank = next(plugin for plugin in strategy.plugins if isinstance(plugin, BufferReplay))
+        self.every = cadence_of(strategy).every
         self.done = 0
 
-    def run(self, experiences: int) -> None:
-        """Train for so many experiences."""
+    def advance(self, experiences: int) -> None:
+        """Train on so many more experiences."""
         self.student.train()
         for _ in range(experiences):
-            self.source.step(self.student)
-            for _ in range(self.experiment.stream.steps):
-                images, logits = self.step()
+            self.stream.synthesizer.step(self.student)
+            for _ in range(self.stream.steps):
+                new = self.step()
             self.done += 1
-            if self.done >= self.first and (self.done - self.first) % self.period == 0:
-                self.bank.add(Batch(images, logits))
-            if self.every and self.done % self.every == 0:
-                self.evaluate()
+            if self.done >= self.bank.first and (self.done - self.bank.first) % self.bank.period == 0:
+                self.bank.buffer.add(new)
+            if self.done % self.every == 0 and self.test is not None:
+                self.evaluate(self.test)
 
-    def step(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self) -> Batch:
         """One student step on new and stored samples."""
-        images = self.source.draw(self.experiment.stream.batch_size)
-        logits = self.teacher.label(images)
+        images = self.stream.synthesizer.draw(self.stream.batch_size)
+        logits = self.stream.teacher.label(images)
         x, t = images, logits
-        if len(self.bank):
-            old = self.bank.sample(self.size)
+        if len(self.bank.buffer):
+            old = self.bank.buffer.sample(self.bank.size)
             x, t = torch.cat([images, old.images]), torch.cat([logits, old.logits])
         loss = (self.student(x) - t).abs().mean()
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
-        return images, logits
+        return Batch(images, logits)
 
-    def evaluate(self) -> None:
-        """The forward passes of an evaluation: test set and as many probes as the run has on average."""
+    def evaluate(self, test: torch.Tensor) -> None:
+        """The forward passes of an evaluation: the test set, and as many probes as a run has on average."""
         self.student.eval()
         with torch.no_grad():
-            self.student(self.test.images)
+            self.student(test)
             for _ in range(16):
-                self.student(self.test.images[:64])
+                self.student(test[:64])
         self.student.train()
 
 
-def problem(name: str) -> tuple[RunConfig, Any, TrainedTeacher, Labelled]:
-    """The digits problem ("digits") or a tiny MLP on 8x8 images ("mlp")."""
-    tiny = name == "mlp"
-    layers: list[dict[str, Any]] = [{"replay": "memory"}]
-    if tiny:
-        layers.append({"data": {"size": 8}, "student": "mlp", "teacher": "mlp"})
-        layers.append({"schedule": {"batch_size": 32, "steps_per_experience": 1, "experiences_per_epoch": 100}})
-    config = resolve([*layers, {"schedule": {"steps": 10**7}}])
-    data = data_set(config.data.name, config.data.size)
-    test = data.load("test")
-    return config, data, obtain(config.teacher, data, test), test
-
-
-def built(name: str, evaluate: bool) -> tuple[Experiment, PlainLoop]:
-    """A run and its plain twin, equally seeded, on the problem of that name."""
-    config, data, teacher, test = problem(name)
-    experiments = []
-    for _ in range(2):
-        seed_everything(0)
-        experiments.append(prepare(config, data, teacher, test, lambda record: None))
-    run, twin = experiments
-    every = config.schedule.experiences_per_epoch
-    if not evaluate:
-        cadence = next(p for p in run.strategy.plugins if type(p).__name__ == "EvaluationCadence")
-        cadence.every = 10**9
-    return run, PlainLoop(twin, test, every if evaluate else 0)
-
-
-def chunk_seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Time of one piece of work by ``clock``."""
-    start = clock()
+def seconds(work: Callable[[], object]) -> float:
+    """CPU time of one piece of work."""
+    start = time.process_time()
     work()
-    return clock() - start
+    return time.process_time() - start
 
 
-def interleaved(name: str, evaluate: bool, chunks: int) -> dict[str, float]:
-    """Ratio and difference of CPU time per experience, run against plain loop, chunk by chunk."""
-    run, plain = built(name, evaluate)
-    stream = run.stream
-
-    def advance() -> None:
-        stream.length = stream.position + CHUNK
-        run.strategy.train(stream)
-
-    pairs = [
-        (chunk_seconds(advance, time.process_time), chunk_seconds(lambda: plain.run(CHUNK), time.process_time))
-        for _ in range(chunks)
-    ][1:]
-    return {
-        "run_ms": 1000 * min(a for a, _ in pairs) / CHUNK,
-        "plain_ms": 1000 * min(b for _, b in pairs) / CHUNK,
-        "ratio": median(a / b for a, b in pairs),
-        "extra_ms": 1000 * (min(a for a, _ in pairs) - min(b for _, b in pairs)) / CHUNK,
-    }
+def interleaved(make: Callable[[], Run], chunks: int, size: int) -> dict[str, float]:
+    """CPU time per experience of a run and its plain twin, chunk by chunk: the least of each, the median ratio."""
+    run, plain = make(), PlainLoop(make())
+    pairs = []
+    for _ in range(chunks + 1):
+        pairs.append((seconds(lambda: advance(run, size)), seconds(lambda: plain.advance(size))))
+    pairs = pairs[1:]
+    ours, bare = (1000 * min(side) / size for side in zip(*pairs, strict=True))
+    return {"run_ms": ours, "plain_ms": bare, "ratio": median(a / b for a, b in pairs), "extra_ms": ours - bare}
 
 
-def growth(experiences: int) -> list[dict[str, float]]:
-    """CPU time per experience and memory along a long stream of the tiny MLP, with bank, probes, evaluation."""
-    run, _ = built("mlp", evaluate=True)
-    rows = []
-    for position in range(100, experiences + 1, 100):
-        run.stream.length = position
-        seconds = chunk_seconds(lambda: run.strategy.train(run.stream), time.process_time)
+def growth(experiences: int, parts: int = 5) -> list[dict[str, float]]:
+    """CPU time per experience and peak memory, part by part of a long stream with probes and evaluation."""
+    run, rows = tiny(probe_every=max(1, experiences // 60)), []
+    for _ in range(parts):
+        spent = seconds(lambda: advance(run, experiences // parts))
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        rows.append({"experience": position, "ms": 1000 * seconds / 100, "peak_mb": memory})
+        rows.append({"up_to": run[0].position, "ms": 1000 * spent / (experiences // parts), "peak_mb": memory})
     return rows
 
 
 @click.command()
-@click.option("--chunks", default=20, show_default=True, help="Interleaved chunks of experiences per comparison.")
+@click.option("--chunks", default=10, show_default=True, help="Interleaved chunks of experiences per comparison.")
 @click.option("--experiences", default=15000, show_default=True, help="Length of the long stream.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(chunks: int, experiences: int, as_json: bool) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {
-        "digits": interleaved("digits", False, chunks),
-        "digits with evaluation": interleaved("digits", True, chunks),
-        "tiny MLP": interleaved("mlp", False, chunks),
+        "digits": interleaved(lambda: digits(False), chunks, 15),
+        "digits with evaluation": interleaved(lambda: digits(True), chunks, 15),
+        "tiny MLP": interleaved(tiny, 2 * chunks, 200),
         "growth": growth(experiences),
     }
     if as_json:
@@ -171,14 +193,8 @@ def main(chunks: int, experiences: int, as_json: bool) -> None:
             f"{name:24} run {row['run_ms']:8.3f} ms/experience   plain {row['plain_ms']:8.3f}   "
             f"ratio {row['ratio']:.3f}   extra {row['extra_ms']:.3f} ms"
         )
-    rows = found["growth"]
-    fifth = len(rows) // 5
-    for part in range(5):
-        some = rows[part * fifth : (part + 1) * fifth]
-        click.echo(
-            f"experiences up to {some[-1]['experience']:6}   {median(r['ms'] for r in some):.3f} ms each   "
-            f"peak memory {some[-1]['peak_mb']:.0f} MB"
-        )
+    for row in found["growth"]:
+        click.echo(f"experiences up to {row['up_to']:6}   {row['ms']:.3f} ms each   peak {row['peak_mb']:.0f} MB")
 
 
 if __name__ == "__main__":
