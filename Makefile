@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/lra-bench run --replay generative --meta
 
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .
