@@ -87,7 +87,7 @@ class EvaluationCadence(SupervisedPlugin):
         stream: the test stream; empty where there is no test set, and metrics of probes still speak.
         every: experiences between evaluations.
         length: experiences in all.
-        announce: measures told before the experience that an evaluation will follow.
+        announce: measures told of every experience, and beforehand of one that an evaluation will follow.
     """
 
     def __init__(self, stream: Any, every: int, length: int, announce: Sequence[Measure] = ()):
@@ -105,7 +105,10 @@ class EvaluationCadence(SupervisedPlugin):
                 measure.anticipate(strategy)
 
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Evaluate, if it is time."""
+        """Let the measures note the experience, and evaluate if it is time."""
+        # Told from here, and not by the evaluator, which would copy the experience first.
+        for measure in self.announce:
+            measure.note(strategy)
         self.completed += 1
         if self._due(self.completed):
             strategy.eval(self.stream)

@@ -36,6 +36,9 @@ class Measure(PluginMetric[dict[str, Any]]):
     def anticipate(self, strategy: DataFreeDistillation) -> None:
         """Look at the student before it learns the experience that this evaluation will follow."""
 
+    def note(self, strategy: DataFreeDistillation) -> None:
+        """Take note of an experience that has just been learnt, at next to no cost."""
+
     def after_eval(self, strategy: DataFreeDistillation) -> list[MetricValue]:
         """Measure, and hand the scalars to the loggers."""
         self._last = self.measure(strategy)
@@ -154,7 +157,7 @@ class TrainingLosses(Measure):
         self._experiences = 0
         self._classes: Tensor | None = None
 
-    def after_training_epoch(self, strategy: DataFreeDistillation) -> None:
+    def note(self, strategy: DataFreeDistillation) -> None:
         """Note an experience: its opening update's terms, the last step's loss and its new samples' classes."""
         self._experiences += 1
         self._objective = self._objective + strategy.loss.detach()
