@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM as requests to stop at the next rest."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -18,14 +18,15 @@ class Interrupted(Resumable):
 
 
 @contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """Collect the first SIGINT or SIGTERM, to stop at the next rest; a second one stops at once."""
+def interrupts(stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
+    """Collect the first SIGINT or SIGTERM and call ``stop``; a second one stops at once."""
     caught: list[int] = []
 
     def catch(number: int, frame: FrameType | None) -> None:
         if caught:
             raise KeyboardInterrupt
         caught.append(number)
+        stop()
 
     before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -5,14 +5,15 @@
 """
 
 import base64
-import os
 from itertools import islice
 from pathlib import Path
 from reprlib import Repr
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
+from lra.benchmarks.errors import UsageError
 from lra.benchmarks.figures import Series
+from lra.benchmarks.files import write_atomically
 from lra.benchmarks.records import (
     Record,
     ReportError,
@@ -36,16 +37,11 @@ def write_report(run: Path) -> Path:
     """Write ``report.html`` into the run folder, whole or not at all, and return its path."""
     run = Path(run)
     page = render(run).encode("utf-8", "replace")
-    target, draft = run / "report.html", run / f".report.html.{os.getpid()}"
+    target = run / "report.html"
     try:
-        with draft.open("wb") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise ReportError(f"{target}: {error.strerror}; make room or make the folder writable") from error
+        write_atomically(target, lambda file: file.write(page))
+    except UsageError as error:
+        raise ReportError(f"{error}; make room or make the folder writable") from error
     return target
 
 

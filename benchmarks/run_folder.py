@@ -1,10 +1,8 @@
 """The folder of one run: content-addressed, locked while in use, resumable."""
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ import torch
 import yaml
 
 from lra.benchmarks.config import RunConfig, Tree
-from lra.benchmarks.errors import LraError, UsageError
-from lra.benchmarks.files import write_atomically, write_text
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.files import held, write_atomically, write_text
 from lra.state import State
 
 SCHEMA = 1
@@ -65,28 +63,9 @@ class RunFolder:
         """Where the run's state is saved."""
         return self.path / "checkpoint.pt"
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder against other processes.
-
-        Raises:
-            LraError: if another process holds it.
-            UsageError: if it cannot be written to.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
-        except OSError as error:
-            raise UsageError(f"cannot write to {self.path}: {error.strerror}; choose another with --out") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise LraError(f"run {self.path} is in use by another process: wait for it or stop it") from None
-        try:
-            yield
-        finally:
-            os.close(lock)
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder against other processes; raises as `lra.benchmarks.files.held`."""
+        return held(self.path / ".lock", f"run {self.path} is in use by another process: wait for it or stop it")
 
     def write_json(self, name: str, content: object) -> None:
         """Write ``content`` to file ``name``, atomically."""

@@ -3,14 +3,10 @@
 ``sweep.json`` in the sweep's folder says which runs belong to it and what became of each.
 """
 
-import fcntl
-import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, Protocol
 
 import torch
@@ -18,9 +14,10 @@ import torch
 from lra.benchmarks.config import RunConfig
 from lra.benchmarks.datasets import data_set
 from lra.benchmarks.engines import Engine, Job
-from lra.benchmarks.errors import LraError, Resumable, UsageError
-from lra.benchmarks.files import write_json
+from lra.benchmarks.errors import LraError, Resumable
+from lra.benchmarks.files import held, write_json
 from lra.benchmarks.grid import Planned, plan
+from lra.benchmarks.interruption import interrupts
 from lra.benchmarks.run_folder import RunFolder
 from lra.benchmarks.teachers import TrainedTeacher, cached_path, obtain
 
@@ -81,7 +78,7 @@ def sweep(grid: Mapping[str, Any], out: Path, engine: Engine, view: View, thread
         Stopped: after Ctrl-C or SIGTERM, when all runs are saved.
     """
     planned = plan(grid)
-    with _alone(out):
+    with held(out / ".sweep.lock", f"another sweep works in {out}: wait for it, stop it, or choose another with --out"):
         entries = located(planned, out)
         try:
             _do(entries, grid, out, engine, view, threads)
@@ -140,7 +137,7 @@ def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine
     for entry in entries:
         if entry.status != "waiting":
             view.ended(entry)
-    with _signals(engine.stop) as caught:
+    with interrupts(engine.stop) as caught:
         for outcome in engine.outcomes(jobs):
             if outcome is not None:
                 index = waiting[outcome.index][0]
@@ -164,41 +161,3 @@ def _write(entries: Sequence[Entry], grid: Mapping[str, Any], out: Path) -> None
         for entry in entries
     ]
     write_json(out / RECORD, {"schema": 1, "grid": dict(grid), "runs": runs})
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Call ``stop`` at the first SIGINT or SIGTERM; the second raises at once."""
-    caught: list[int] = []
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-        stop()
-
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the sweep's folder against other sweeps."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = os.open(out / ".sweep.lock", os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise UsageError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise LraError(f"another sweep works in {out}: wait for it, stop it, or choose another with --out") from None
-    try:
-        yield
-    finally:
-        os.close(lock)
