@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lra import __version__
-from lra.benchmarks.cli_many import compare, export, sweep
+from lra.benchmarks.commands.cli_many import compare, export, sweep
 from lra.benchmarks.errors import LraError
 
 Command = Callable[..., Any]
@@ -67,15 +67,15 @@ def run(out: Path, as_json: bool, dry_run: bool, tensorboard: bool, **given: Any
 
     A finished run is not repeated, and one that was stopped goes on where it was saved.
     """
-    from lra.benchmarks.assemble import configuration
+    from lra.benchmarks.setup.assemble import configuration
 
     config = configuration(**given)
     if dry_run:
-        from lra.benchmarks.summary import plan
+        from lra.benchmarks.commands.summary import plan
 
         click.echo(plan(config, as_json), nl=False)
         return
-    from lra.benchmarks.runner import run as do
+    from lra.benchmarks.runs.runner import run as do
 
     _show(do(config, out, tensorboard=tensorboard), as_json)
 
@@ -85,7 +85,7 @@ def run(out: Path, as_json: bool, dry_run: bool, tensorboard: bool, **given: Any
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def resume(folder: Path, as_json: bool) -> None:
     """Go on with a run that was stopped."""
-    from lra.benchmarks.runner import resume as do
+    from lra.benchmarks.runs.runner import resume as do
 
     _show(do(folder), as_json)
 
@@ -96,11 +96,11 @@ def report(folder: Path) -> None:
     """Write report.html and print its path: of a run, finished or not, or of a sweep or other folder of runs."""
     alone = any((folder / name).is_file() for name in ("result.json", "metrics.jsonl"))
     if not alone and any(folder.rglob("result.json")):
-        from lra.benchmarks.sweep_report import write_sweep_report
+        from lra.benchmarks.reports.sweep_report import write_sweep_report
 
         click.echo(write_sweep_report(folder))
     else:
-        from lra.benchmarks.report import write_report
+        from lra.benchmarks.reports.report import write_report
 
         click.echo(write_report(folder))
 
@@ -110,7 +110,7 @@ def report(folder: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def list_(what: str, as_json: bool) -> None:
     """List what there is to choose from."""
-    from lra.benchmarks.summary import catalogue
+    from lra.benchmarks.commands.summary import catalogue
 
     entries = catalogue(what)
     if as_json:
@@ -145,16 +145,16 @@ def check(file: Path, as_json: bool, **given: Any) -> None:
 @teacher.command(name="list")
 def list_teachers() -> None:
     """List the trained teachers that are kept."""
-    from lra.benchmarks.teachers import cache_folder
+    from lra.benchmarks.setup.teachers import cache_folder
 
     for file in sorted(cache_folder().glob("*.safetensors")):
         click.echo(file)
 
 
 def _teacher(as_json: bool, given: dict[str, Any], must_exist: bool = False) -> None:
-    from lra.benchmarks.assemble import configuration, require_file
-    from lra.benchmarks.datasets import data_set
-    from lra.benchmarks.teachers import obtain
+    from lra.benchmarks.setup.assemble import configuration, require_file
+    from lra.benchmarks.setup.datasets import data_set
+    from lra.benchmarks.setup.teachers import obtain
 
     if must_exist:
         require_file(Path(given["teacher"]))
@@ -166,7 +166,7 @@ def _teacher(as_json: bool, given: dict[str, Any], must_exist: bool = False) -> 
 
 
 def _show(folder: Any, as_json: bool) -> None:
-    from lra.benchmarks.summary import table
+    from lra.benchmarks.commands.summary import table
 
     result = folder.result
     if as_json:

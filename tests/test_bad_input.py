@@ -172,7 +172,7 @@ def test_meta_needs_something_that_replays(
     """An installed plugin that is no replay cannot carry the look-ahead; without --meta it runs."""
     from importlib.metadata import EntryPoint
 
-    from lra.benchmarks import config
+    from lra.benchmarks.setup import config
     from lra.strategies import extensions
 
     point = EntryPoint("mas", "avalanche.training.plugins:MASPlugin", extensions.GROUP)

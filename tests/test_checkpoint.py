@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from lra.benchmarks.assemble import configuration
-from lra.benchmarks.datasets import Labelled, data_set
-from lra.benchmarks.experiment import Experiment, prepare
-from lra.benchmarks.teachers import obtain
+from lra.benchmarks.setup.assemble import configuration
+from lra.benchmarks.setup.datasets import Labelled, data_set
+from lra.benchmarks.setup.experiment import Experiment, prepare
+from lra.benchmarks.setup.teachers import obtain
 from lra.state import State, random_states, restore_random_states, seed_everything
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.retention import REPLAYS

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from lra.benchmarks import published
-from lra.benchmarks.compare import compare
-from lra.benchmarks.sweep_report import write_sweep_report
+from lra.benchmarks.comparison import published
+from lra.benchmarks.comparison.compare import compare
+from lra.benchmarks.reports.sweep_report import write_sweep_report
 
 Bench = Callable[..., Any]
 FINALS = {"none": [94, 95, 96], "memory": [95, 97, 96], "memory+meta": [96, 98, 99]}

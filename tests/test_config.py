@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from lra.benchmarks.assemble import configuration, read_config
-from lra.benchmarks.config import merged, parse_assignment, presets, resolve
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
+from lra.benchmarks.setup.assemble import configuration, read_config
+from lra.benchmarks.setup.config import merged, parse_assignment, presets, resolve
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 

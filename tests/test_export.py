@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lra.benchmarks import exporting
-from lra.benchmarks.exporting import export, load_student
+from lra.benchmarks.export import exporting
+from lra.benchmarks.export.exporting import export, load_student
 
 Bench = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
-    from lra.benchmarks.assemble import configuration
-    from lra.benchmarks.runner import run as do
+    from lra.benchmarks.runs.runner import run as do
+    from lra.benchmarks.setup.assemble import configuration
 
     pairs = dict(zip(tiny[0:6:2], tiny[1:6:2], strict=True))
     assert pairs == {"--teacher": "mlp", "--student": "mlp", "--steps": "20"}

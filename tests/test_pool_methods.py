@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lra.benchmarks.config import parse_assignment, resolve
-from lra.benchmarks.datasets import digits
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.experiment import prepare
-from lra.benchmarks.teachers import TrainedTeacher
+from lra.benchmarks.setup.config import parse_assignment, resolve
+from lra.benchmarks.setup.datasets import digits
+from lra.benchmarks.setup.experiment import prepare
+from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.networks.normalized import Normalized
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.pool_replay import PoolReplay

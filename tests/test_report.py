@@ -14,10 +14,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from lra.benchmarks import figures
-from lra.benchmarks.figures import Series
 from lra.benchmarks.records import spread
-from lra.benchmarks.report import ReportError, write_report
+from lra.benchmarks.reports import figures
+from lra.benchmarks.reports.figures import Series
+from lra.benchmarks.reports.report import ReportError, write_report
 
 STEPS = list(range(30, 901, 30))
 BIRTHS = list(range(60, 901, 120))
@@ -365,5 +365,5 @@ def test_spread_uses_population_variance_and_the_last_half() -> None:
 
 
 def test_reports_need_no_torch() -> None:
-    code = "import sys, lra.benchmarks.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, lra.benchmarks.reports.report; sys.exit('torch' in sys.modules)"
     assert run_process([sys.executable, "-c", code], check=False).returncode == 0

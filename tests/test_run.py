@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lra.benchmarks import datasets, runner, teachers
-from lra.benchmarks.datasets import DataSet, Labelled
-from lra.benchmarks.run_folder import MetricsFile, RunFolder
+from lra.benchmarks.runs import runner
+from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
+from lra.benchmarks.setup import datasets, teachers
+from lra.benchmarks.setup.datasets import DataSet, Labelled
 from lra.metrics.evolution import evolution
 from lra.metrics.forgetting import forgetting
 from lra.strategies.retention import REPLAYS

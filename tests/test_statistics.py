@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
-from lra.benchmarks.estimates import estimate, paired, sign_flip
+from lra.benchmarks.comparison.estimates import estimate, paired, sign_flip
 
 
 def exact_bca(x: np.ndarray) -> tuple[float, float]:

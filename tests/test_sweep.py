@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from lra.benchmarks.compare import compare
-from lra.benchmarks.engines import Engine, Job, Outcome, work
+from lra.benchmarks.comparison.compare import compare
 from lra.benchmarks.errors import LraError
-from lra.benchmarks.grid import expand, plan
-from lra.benchmarks.local_engine import LocalEngine
-from lra.benchmarks.sweep import Entry, Stopped, sweep
-from lra.benchmarks.sweep_progress import SweepProgress, last_record
+from lra.benchmarks.sweeps.engines import Engine, Job, Outcome, work
+from lra.benchmarks.sweeps.grid import expand, plan
+from lra.benchmarks.sweeps.local_engine import LocalEngine
+from lra.benchmarks.sweeps.sweep import Entry, Stopped, sweep
+from lra.benchmarks.sweeps.sweep_progress import SweepProgress, last_record
 
 GRID: dict[str, Any] = {
     "teacher": "mlp",
@@ -157,7 +157,7 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path: Path, done: Path) -> No
 
 def test_failures_are_listed_at_the_end(tmp_path: Path, lra_bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "lra.benchmarks.sweep_command.LocalEngine", lambda workers: Inline(lambda job: ("failed", "no"))
+        "lra.benchmarks.commands.sweep_command.LocalEngine", lambda workers: Inline(lambda job: ("failed", "no"))
     )
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump(GRID))
@@ -180,7 +180,7 @@ def test_an_unforeseen_error_is_one_line_and_a_file(tmp_path: Path, monkeypatch:
     def run(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError("over\nnothing")
 
-    monkeypatch.setattr("lra.benchmarks.runner.run", run)
+    monkeypatch.setattr("lra.benchmarks.runs.runner.run", run)
     status, reason = work(Job(plan(GRID)[0].config.tree(), str(tmp_path), str(tmp_path / "run"), 1))
     assert status == "failed"
     assert reason == f"ZeroDivisionError: over nothing (see {tmp_path / 'run' / 'error.txt'})"
@@ -281,7 +281,7 @@ RAY = """
 import os, signal, sys
 from pathlib import Path
 import yaml
-from lra.benchmarks.ray_engine import RayEngine
+from lra.benchmarks.sweeps.ray_engine import RayEngine
 sys.path.insert(0, sys.argv[3])
 from test_sweep import _rerun
 

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from lra.benchmarks import teachers
-from lra.benchmarks.datasets import DataSet, Labelled, data_set
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
-from lra.benchmarks.teachers import TeacherOptions, cached_path, obtain, read_weights, save_teacher
+from lra.benchmarks.setup import teachers
+from lra.benchmarks.setup.datasets import DataSet, Labelled, data_set
+from lra.benchmarks.setup.teachers import TeacherOptions, cached_path, obtain, read_weights, save_teacher
 from lra.networks import build
 from lra.networks.normalized import Normalized
 

@@ -1,0 +1,74 @@
+"""``lra-bench sweep``: from a grid to runs, with the engine that was asked for."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lra.benchmarks.errors import LraError, UsageError
+from lra.benchmarks.reports.sweep_report import write_sweep_report
+from lra.benchmarks.sweeps.engines import Engine
+from lra.benchmarks.sweeps.grid import Planned, plan
+from lra.benchmarks.sweeps.local_engine import LocalEngine
+from lra.benchmarks.sweeps.sweep import RECORD, Entry, located, sweep
+from lra.benchmarks.sweeps.sweep_progress import SweepProgress
+
+
+def perform(
+    grid: Mapping[str, Any],
+    out: Path,
+    engine: str,
+    workers: int | None,
+    threads: int,
+    address: str | None,
+    gpus: float,
+    as_json: bool,
+) -> str:
+    """Do a sweep; returns what is to be printed.
+
+    Raises:
+        LraError: as `lra.benchmarks.sweeps.sweep.sweep`, and if runs failed.
+    """
+    planned = plan(grid)
+    number = workers or processors(planned, threads)
+    entries = sweep(grid, out, _engine(engine, number, threads, address, gpus), SweepProgress(len(planned)), threads)
+    failed = [entry for entry in entries if entry.status == "failed"]
+    for entry in failed:
+        print(f"failed: {entry.label}: {entry.reason}", file=sys.stderr)
+    if failed:
+        raise LraError(f"{len(failed)} of {len(entries)} runs failed, as listed; the same command tries them again")
+    page = write_sweep_report(out)
+    return (out / RECORD).read_text().rstrip() if as_json else _ending(entries, out, page)
+
+
+def _ending(entries: Sequence[Entry], out: Path, page: Path) -> str:
+    counts = Counter(entry.status for entry in entries)
+    what = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return f"runs        {len(entries)}: {what}\ncompare     lra-bench compare {out}\nreport      {page}"
+
+
+def estimate(grid: Mapping[str, Any], out: Path, workers: int | None, threads: int) -> Iterator[str]:
+    """Lines about the runs of a grid and what they would take; nothing is written."""
+    from lra.benchmarks.sweeps.sweep_estimate import dry_run
+
+    planned = plan(grid)
+    return dry_run(located(planned, out, train=False), workers or processors(planned, threads), threads)
+
+
+def processors(planned: Sequence[Planned], threads: int) -> int:
+    """How many runs this machine takes at a time."""
+    if any(run.config.device != "cpu" for run in planned):
+        return 1
+    return max(1, len(os.sched_getaffinity(0)) // threads)
+
+
+def _engine(name: str, workers: int, threads: int, address: str | None, gpus: float) -> Engine:
+    if name == "local":
+        if address is not None or gpus:
+            raise UsageError("--address and --gpus are for --engine ray")
+        return LocalEngine(workers)
+    from lra.benchmarks.sweeps.ray_engine import RayEngine
+
+    return RayEngine(workers, threads, address, gpus)

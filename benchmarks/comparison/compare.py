@@ -1,0 +1,176 @@
+"""Configurations side by side: estimates over seeds, differences paired by seed, published numbers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from lra.benchmarks.comparison.estimates import FEWEST, Difference, Estimate, How, estimate, paired
+from lra.benchmarks.comparison.groups import SHORT, Group, finished, grouped, run_folders
+from lra.benchmarks.comparison.measures import Column, chosen, measured
+from lra.benchmarks.comparison.published import published
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.records import pick
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration.
+
+    Attributes:
+        group: its runs.
+        against: label of its baseline, if it has one.
+        estimates: by column; a column that it has no value for is absent.
+        differences: to the baseline, by column.
+        paper: the published number of the first column, if there is one, and its source.
+    """
+
+    group: Group
+    against: str | None
+    estimates: dict[str, Estimate]
+    differences: dict[str, Difference]
+    paper: tuple[float, str] | None
+
+    @property
+    def seeds(self) -> int:
+        """How many runs it has."""
+        return len(self.group.runs)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows, what was measured, and what a reader must know about it."""
+
+    rows: list[Row]
+    columns: dict[str, Column]
+    notes: list[str]
+
+    @property
+    def groups(self) -> list[Group]:
+        """The configurations."""
+        return [row.group for row in self.rows]
+
+
+def compare(
+    places: Iterable[Path], columns: str | None = None, against: str | None = None, allow_different: bool = False
+) -> Comparison:
+    """Compare all finished runs in some folders.
+
+    Args:
+        places: run folders, sweeps, or folders of such.
+        columns: comma-separated names from `lra.benchmarks.comparison.measures.COLUMNS`.
+        against: the baseline of all: a label, or a setting such as ``replay=none`` that it differs by; by default
+            each configuration with the meta step is compared with the same one without it.
+        allow_different: compare runs of several teachers or data sets.
+
+    Raises:
+        MissingInput: if there are no finished runs.
+        UsageError: for unknown names, and for runs that do not compare.
+    """
+    folders = run_folders(places)
+    runs, unfinished = finished(folders)
+    groups = grouped(runs)
+    if not allow_different:
+        refuse_different(groups)
+    kept, notes = measured(chosen(columns), runs, columns is not None)
+    if unfinished:
+        notes.insert(0, f"{unfinished} unfinished runs are left out")
+    baselines = find_baselines(groups, against)
+    rows = [_row(group, baseline, kept) for group, baseline in zip(groups, baselines, strict=True)]
+    return Comparison(rows, kept, [*notes, *_remarks(rows, kept)])
+
+
+def refuse_different(groups: Sequence[Group]) -> None:
+    """Raise `UsageError` if the groups have several teachers or data sets."""
+    teachers = {group.teacher: pick(next(iter(group.runs.values())).result, "teacher", "name") for group in groups}
+    if len(teachers) > 1:
+        names = ", ".join(f"{name} {sha[:8]}" for sha, name in teachers.items())
+        raise UsageError(f"the runs have {len(teachers)} teachers ({names}): compare them with --allow-different")
+    data = {
+        tuple(sorted((k, str(v)) for k, v in g.settings.items() if k in ("data.name", "data.size"))) for g in groups
+    }
+    if len(data) > 1:
+        names = "; ".join(sorted(" ".join(v for _, v in found) for found in data))
+        raise UsageError(f"the runs are on different data ({names}): compare them with --allow-different")
+
+
+def find_baselines(groups: Sequence[Group], against: str | None) -> list[Group | None]:
+    """The group that each group is compared with.
+
+    Raises:
+        UsageError: if ``against`` names none.
+    """
+    if against is None:
+        return [_closest(g, groups, SHORT["meta"], "false", exact=True) for g in groups]
+    by_label = {group.label: group for group in groups}
+    if against in by_label:
+        return [by_label[against] if group.label != against else None for group in groups]
+    key, equals, value = (part.strip() for part in against.partition("="))
+    if not equals:
+        raise UsageError(f"--against {against!r}: no such configuration; there are: {', '.join(map(repr, by_label))}")
+    key = SHORT.get(key, key)
+    if not any(_is(group, key, value) for group in groups):
+        found = sorted({str(group.settings[key]) for group in groups if key in group.settings})
+        raise UsageError(f"--against {against!r}: no run has it; {key} is {', '.join(found) or 'in no configuration'}")
+    return [_closest(group, groups, key, value, exact=False) for group in groups]
+
+
+def _closest(group: Group, groups: Sequence[Group], key: str, value: str, exact: bool) -> Group | None:
+    """The group with ``key`` at ``value`` that differs least in all else; with ``exact``, in nothing else."""
+    if _is(group, key, value):
+        return None
+    section = key.split(".")[0]
+
+    def distance(other: Group) -> tuple[int, int]:
+        keys = [k for k in {**group.settings, **other.settings} if k.split(".")[0] != section]
+        apart = [k for k in keys if group.settings.get(k) != other.settings.get(k)]
+        return sum(k in SHORT.values() for k in apart), len(apart)
+
+    rivals = [other for other in groups if _is(other, key, value) and (not exact or distance(other) == (0, 0))]
+    return min(rivals, key=distance, default=None)
+
+
+def _is(group: Group, key: str, value: str) -> bool:
+    return key in group.settings and group.settings[key] == yaml.safe_load(value)
+
+
+def _row(group: Group, baseline: Group | None, columns: Mapping[str, Column]) -> Row:
+    values = {name: group.values(column.value) for name, column in columns.items()}
+    differences = {}
+    if baseline is not None:
+        found = {name: paired(values[name], baseline.values(columns[name].value)) for name in columns}
+        differences = {name: difference for name, difference in found.items() if difference is not None}
+    return Row(
+        group,
+        baseline.label if baseline is not None else None,
+        {name: estimate(list(found.values())) for name, found in values.items() if found},
+        differences,
+        published(group, next(iter(columns))),
+    )
+
+
+def _remarks(rows: Sequence[Row], columns: Mapping[str, Column]) -> list[str]:
+    """What the numbers of the first column do not say by themselves."""
+    first = next(iter(columns))
+    hows = {row.estimates[first].how for row in rows if first in row.estimates}
+    words: dict[How, str] = {
+        "t": f"intervals are Student's t where a configuration has fewer than {FEWEST} seeds",
+        "bca": "intervals are BCa bootstraps of the mean over seeds (95 %)",
+        "percentile": "a BCa interval was not defined and is a percentile bootstrap",
+        "single": "a single seed has no interval",
+        "equal": "equal values of all seeds give an interval without width",
+    }
+    notes = [text for how, text in words.items() if how in hows]
+    pairs = sorted({row.differences[first].estimate.n for row in rows if first in row.differences})
+    if pairs:
+        least = ", ".join(f"{2 / 2**n:.2g} of {n} pairs" for n in pairs if n > 1)
+        notes.append(
+            "differences are paired by seed; p is of the two-sided sign-flip test, uncorrected for their number"
+        )
+        notes += [f"the smallest p there can be is {least}"] if least and min(pairs) < 8 else []
+    sources = sorted({row.paper[1] for row in rows if row.paper and row.paper[1]})
+    notes += [f"paper: {', '.join(sources)}; mostly the best evaluation of one run"] if sources else []
+    lacking = [row.group.label for row in rows if row.against and first not in row.differences]
+    notes += [f"{label} has no seed in common with its baseline" for label in lacking]
+    return notes

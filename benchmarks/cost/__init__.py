@@ -1,0 +1,1 @@
+"""What things cost: the meta step, the stream."""

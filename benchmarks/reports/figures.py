@@ -1,0 +1,154 @@
+"""Figures of a run, or of several, as SVG text: plain numbers in, a string to place in a page out.
+
+A missing value is None or NaN and leaves a gap. Functions that take curves take several, each with an
+optional band, so that a sweep draws its seeds with the same functions. `inspect.unwrap` gives the function
+that returns the matplotlib figure itself.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from lra.benchmarks.reports.drawing import (
+    MUTED,
+    NARROW,
+    RULE,
+    WIDE,
+    Number,
+    Series,
+    clean,
+    colour_bar,
+    curves,
+    epoch_axis,
+    floats,
+    log_axis,
+    ordinal,
+    step_axis,
+    svg_figure,
+)
+
+__all__ = [
+    "NARROW",
+    "WIDE",
+    "Series",
+    "alignment",
+    "class_map",
+    "evolution",
+    "forgetting_map",
+    "loss_panels",
+]
+
+
+@svg_figure("Accuracy against student steps")
+def evolution(
+    accuracy: Sequence[Series],
+    *,
+    forgetting: Sequence[Series] = (),
+    teacher: float | None = None,
+    title: str = "test accuracy (%)",
+    epochs: Sequence[tuple[float, float]] = (),
+    width: float = WIDE,
+) -> Figure:
+    """Accuracy over student steps, the teacher as a thin line, and forgetting beneath on the same axis."""
+    figure = Figure((width, 4.4 if forgetting else 3.2), layout="constrained")
+    ratios = {"height_ratios": (3, 1)} if forgetting else {}
+    panels = figure.subplots(len(ratios) + 1, 1, sharex=True, squeeze=False, gridspec_kw=ratios)[:, 0]
+    line = []
+    if teacher is not None:
+        panels[0].axhline(teacher, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+        line = [(teacher, f"teacher {teacher:.1f}", MUTED)]
+    curves(panels[0], accuracy, extra=line)
+    panels[0].set_title(clean(title, 60))
+    epoch_axis(panels[0], epochs)
+    if forgetting:
+        panels[1].axhline(0, color=RULE, linewidth=0.7, zorder=0)
+        curves(panels[1], forgetting)
+        panels[1].set_title("forgetting of probes (points)")
+    panels[-1].set_xlabel("student steps")
+    return figure
+
+
+@svg_figure("Agreement of every checkpoint with the teacher on every frozen probe")
+def forgetting_map(
+    checkpoints: Sequence[float], probes: Sequence[float], agreement: Sequence[Sequence[Number]]
+) -> Figure:
+    """Agreement A[c, e] in percent: checkpoints down, probes across, empty above the diagonal."""
+    values = np.ma.masked_invalid(np.array(agreement, dtype=float).reshape(len(checkpoints), len(probes)))
+    figure = Figure((NARROW, 3.9), layout="constrained")
+    ax = figure.subplots()
+    floor = min([90, *(10 * math.floor(v / 10) for v in values.compressed())])
+    image = ax.imshow(values, aspect="auto", interpolation="nearest", vmin=floor, vmax=100)
+    if values.size <= 80:
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                shade = "#ffffff" if value < (floor + 100) / 2 else "#000000"
+                ax.text(column, row, f"{value:.0f}", ha="center", va="center", color=shade, fontsize=8)
+    ordinal(ax.set_xticks, probes)
+    ordinal(ax.set_yticks, checkpoints)
+    ax.set_xlabel("probe, by the student step it was taken at")
+    ax.set_title("checkpoint (student steps)")
+    colour_bar(figure, image, ax, "agreement (%)")
+    return figure
+
+
+@svg_figure("Cosine between the acquisition and the retention gradient against student steps")
+def alignment(cosines: Sequence[Series]) -> Figure:
+    """Gradient alignment over student steps: above the zero line the two gradients agree."""
+    figure = Figure((NARROW, 3.0), layout="constrained")
+    ax = figure.subplots()
+    ax.axhline(0, color=MUTED, linewidth=0.9)
+    known = _known(cosines)
+    ax.set_ylim(min([-0.1, *1.1 * known]), max([0.1, *1.1 * known]))
+    curves(ax, cosines, pattern="{:+.2f}")
+    ax.set_title("cos(acquisition gradient, retention gradient)")
+    ax.set_xlabel("student steps")
+    return figure
+
+
+@svg_figure("Losses against student steps, one panel each")
+def loss_panels(panels: Mapping[str, Sequence[Series]], *, columns: int = 2) -> Figure:
+    """Small multiples, one panel per title; a panel whose values span decades is logarithmic and says so."""
+    columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure((NARROW, 0.45 + 1.45 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    for ax in grid.flat[len(panels) :]:
+        ax.set_axis_off()
+    for ax, (title, series) in zip(grid.flat, panels.items(), strict=False):
+        known = _known(series)
+        decades = known.size > 0 and known.min() > 0 and known.max() > 30 * known.min()
+        if decades:
+            log_axis(ax)
+        curves(ax, series, pattern="{:.3g}")
+        ax.set_title(clean(title) + (" (log)" if decades else ""))
+    for ax in grid[-1]:
+        step_axis(ax.xaxis, 5 if columns == 1 else 3)
+        ax.set_xlabel("student steps")
+    return figure
+
+
+@svg_figure("Share of each class among the generated images against student steps")
+def class_map(steps: Sequence[float], counts: Sequence[Sequence[float]]) -> Figure:
+    """Share of every class (as the teacher names it) among the images generated up to each step."""
+    table = np.array(counts, dtype=float).T
+    share = 100 * table / np.maximum(table.sum(axis=0, keepdims=True), 1)
+    figure = Figure((NARROW, 3.0), layout="constrained")
+    ax = figure.subplots()
+    edges = np.concatenate([[min(0.0, steps[0] - 1)], steps])
+    image = ax.pcolormesh(edges, np.arange(len(table) + 1) - 0.5, share, rasterized=True, vmin=0)
+    ax.yaxis.set_major_locator(MaxNLocator(10, integer=True))
+    step_axis(ax.xaxis)
+    ax.set_title("class")
+    ax.set_xlabel("student steps")
+    colour_bar(figure, image, ax, "share (%)")
+    return figure
+
+
+def _known(series: Sequence[Series]) -> NDArray[np.float64]:
+    """Every finite value of the curves."""
+    values = np.concatenate([floats(s.y) for s in series])
+    return values[np.isfinite(values)]

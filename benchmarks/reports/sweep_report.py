@@ -1,0 +1,164 @@
+"""The report of many runs: a page that needs nothing but itself.
+
+A function of the folders alone, like the report of one run; the words are in ``templates/sweep.html``.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lra.benchmarks.comparison.compare import Comparison, Row, compare
+from lra.benchmarks.comparison.comparison_table import cells
+from lra.benchmarks.comparison.estimates import Estimate
+from lra.benchmarks.comparison.groups import Group, run_folders, swept
+from lra.benchmarks.files import write_text
+from lra.benchmarks.records import Record, known, numbers, table
+from lra.benchmarks.reports import figures, sweep_figures
+from lra.benchmarks.reports.comparison_figure import accuracy_bands, evolution_options, forgetting_bands
+from lra.benchmarks.reports.drawing import NARROW, WIDE
+from lra.benchmarks.reports.report import pages, sample_pictures
+from lra.benchmarks.reports.sweep_figures import Point, Ranked
+
+TOGETHER = 6
+"""Configurations in one figure of curves: there are as many colours."""
+
+
+def write_sweep_report(folder: Path) -> Path:
+    """Write ``report.html`` into a sweep's folder, or any folder with runs, and return its path.
+
+    Raises:
+        MissingInput: if no run is finished.
+        UsageError: if a file is damaged, or the page cannot be written.
+    """
+    page = render(folder).encode("utf-8", "replace").decode()
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def render(folder: Path) -> str:
+    """The report of the runs in ``folder`` as HTML."""
+    found = compare([folder], allow_different=True)
+    record = swept(folder / "sweep.json") if (folder / "sweep.json").is_file() else {}
+    order = _places(found)
+    head, *rows = cells(found)
+    return (
+        pages()
+        .get_template("sweep.html")
+        .render(
+            name=folder.resolve().name,
+            comparison=found,
+            runs=sum(row.seeds for row in found.rows),
+            unfinished=len(run_folders([folder])) - sum(row.seeds for row in found.rows),
+            failed=[run for run in record.get("runs", []) if run.get("status") == "failed"],
+            grid=record.get("grid"),
+            first=next(iter(found.columns.values())),
+            best=order[0],
+            teacher=evolution_options(found.groups)[0],
+            head=head,
+            rows=rows,
+            figure=_figures(found, order),
+            maps=_maps(found.groups),
+            samples=_samples(found.groups),
+            differing=_differing(found.groups),
+            shared=_shared(found.groups),
+        )
+    )
+
+
+def _places(found: Comparison) -> list[tuple[int, Row]]:
+    """Rows with their place in the ranking by the first column, the best first."""
+    name, column = next(iter(found.columns.items()))
+    measured = [row for row in found.rows if name in row.estimates]
+    ordered = sorted(measured, key=lambda row: row.estimates[name].mean, reverse=column.better >= 0)
+    return list(enumerate(ordered, start=1))
+
+
+def _figures(found: Comparison, order: Sequence[tuple[int, Row]]) -> dict[str, Any]:
+    name, column = next(iter(found.columns.items()))
+    drawn: dict[str, Any] = {"evolution": [_evolution(part) for part in _batches(found.groups)]}
+    ranked = [_ranked(place, row, found, row.estimates[name]) for place, row in order]
+    drawn["ranking"] = sweep_figures.ranking(ranked, column.title)
+    if points := _points(found, order, "mean", "variance"):
+        drawn["spread"] = sweep_figures.scatter(points, "μ (%)", "σ²")
+    for cost in ("seconds", "teacher_queries"):
+        points = _points(found, order, cost, name)
+        if len({value for point in points for value in point.x}) > 1:
+            drawn[cost] = sweep_figures.frontier(points, found.columns[cost].title, column.title)
+    return drawn
+
+
+def _batches(groups: Sequence[Group]) -> list[Sequence[Group]]:
+    return [groups[i : i + TOGETHER] for i in range(0, len(groups), TOGETHER)]
+
+
+def _evolution(groups: Sequence[Group]) -> dict[str, str]:
+    accuracy, forgetting = accuracy_bands(groups), forgetting_bands(groups)
+    teacher, title = evolution_options(groups)
+    return {
+        size: figures.evolution(accuracy, forgetting=forgetting, teacher=teacher, title=title, width=width)
+        for size, width in (("wide", WIDE), ("narrow", NARROW))
+    }
+
+
+def _ranked(place: int, row: Row, found: Comparison, e: Estimate) -> Ranked:
+    values = row.group.values(next(iter(found.columns.values())).value)
+    low, high = (e.mean if bound is None else bound for bound in (e.low, e.high))
+    return Ranked(place, row.group.label, found.rows.index(row), e.mean, low, high, list(values.values()))
+
+
+def _points(found: Comparison, order: Sequence[tuple[int, Row]], x: str, y: str) -> list[Point]:
+    if x not in found.columns or y not in found.columns:
+        return []
+    points = []
+    for place, row in order:
+        xs, ys = (row.group.values(found.columns[name].value) for name in (x, y))
+        both = sorted(xs.keys() & ys.keys())
+        if both:
+            colour = found.rows.index(row)
+            points.append(Point(place, colour, [xs[seed] for seed in both], [ys[seed] for seed in both]))
+    return points
+
+
+def _maps(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """For each group the forgetting map, mean over its seeds of the same shape, with its label."""
+    found: list[tuple[str, str]] = []
+    for group in groups:
+        runs = [run.matrix for run in group.runs.values()]
+        axes = [[known(numbers(matrix.get(key))) for key in ("checkpoints", "probes")] for matrix in runs]
+        tables = [table(m.get("agreement")) for m, same in zip(runs, axes, strict=True) if same == axes[0]]
+        checkpoints, probes = axes[0]
+        sound = [t for t in tables if len(t) == len(checkpoints) and t and len(t[0]) == len(probes) > 0]
+        if sound:
+            mean = np.array(sound, dtype=np.float64).mean(axis=0)
+            drawn = figures.forgetting_map(checkpoints, probes, mean.tolist())
+            # Equal maps have equal ids, and a page may have an id once.
+            found.append((group.label, drawn.replace("forgetting-map-", f"forgetting-map-{len(found)}-")))
+    return found
+
+
+def _samples(groups: Sequence[Group]) -> list[tuple[str, list[Record]]]:
+    """For each group the first and last strip of samples of its first seed."""
+    strips = [(g.label, sample_pictures(g.runs[min(g.runs)].folder / "samples")) for g in groups]
+    return [(label, [pictures[0], pictures[-1]][-len(pictures) :]) for label, pictures in strips if pictures]
+
+
+def _differing(groups: Sequence[Group]) -> tuple[list[str], list[tuple[str, list[object]]]]:
+    """The settings that differ between groups, and each group's values of them."""
+    keys = [key for key in _keys(groups) if not _same(key, groups)]
+    return keys, [(g.label, [g.settings.get(key) for key in keys]) for g in groups]
+
+
+def _shared(groups: Sequence[Group]) -> Record:
+    """The settings that all groups have alike."""
+    return {key: groups[0].settings[key] for key in _keys(groups) if _same(key, groups)}
+
+
+def _keys(groups: Sequence[Group]) -> dict[str, None]:
+    return dict.fromkeys(key for group in groups for key in group.settings)
+
+
+def _same(key: str, groups: Sequence[Group]) -> bool:
+    return len({json.dumps(group.settings.get(key), default=str) for group in groups}) == 1

@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM as requests to stop at the next rest."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lra.benchmarks.errors import Resumable
+from lra.benchmarks.runs.run_folder import RunFolder
+
+
+class Interrupted(Resumable):
+    """A signal stopped the run; its state is saved."""
+
+    def __init__(self, number: int, folder: RunFolder):
+        super().__init__(f"stopped; go on with lra-bench resume {folder.path}")
+        self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
+
+
+@contextmanager
+def interrupts(stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
+    """Collect the first SIGINT or SIGTERM and call ``stop``; a second one stops at once."""
+    caught: list[int] = []
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+        stop()
+
+    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,213 @@
+"""From a configuration to a run ready to train: teacher, student, stream, strategy, measures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.datasets import DataSet, Labelled
+from lra.benchmarks.setup.teachers import TrainedTeacher
+from lra.distillation.objective import Objective
+from lra.networks import build
+from lra.networks.normalized import Normalized
+from lra.problem import Problem
+from lra.strategies import extensions
+from lra.strategies.checkpoint import Stateful
+from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream
+from lra.strategies.lra import LRA, LRAOptions
+from lra.strategies.method import Method, Setup
+from lra.strategies.methods import METHODS, fitted
+from lra.strategies.metrics import (
+    GradientAlignment,
+    Measure,
+    TestFidelity,
+    TrainingLosses,
+)
+from lra.strategies.probing import Plasticity, ProbeForgetting
+from lra.strategies.replay import Replay
+from lra.strategies.retention import REPLAYS
+from lra.strategies.schedule import ScheduleByEpoch
+from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.stream import SynthesisStream
+from lra.teacher import Teacher, UnfitTeacher
+
+
+@dataclass
+class Experiment:
+    """All parts of a run, built and seeded, not yet trained.
+
+    Attributes:
+        parts: what has a state beside strategy and stream, by name.
+    """
+
+    config: RunConfig
+    strategy: DataFreeDistillation
+    stream: SynthesisStream
+    parts: dict[str, Stateful]
+    fidelity: TestFidelity
+    forgetting: ProbeForgetting
+
+
+def budget(config: RunConfig) -> tuple[int, int]:
+    """Experiences in a run, and student steps in the last of them."""
+    steps, each = config.schedule.student_steps, config.schedule.steps_per_experience
+    experiences = -(-steps // each)
+    return experiences, steps - (experiences - 1) * each
+
+
+def prepare(
+    config: RunConfig,
+    data: DataSet,
+    trained: TrainedTeacher,
+    test: Labelled | None,
+    keep: Callable[[dict[str, Any]], None],
+    loggers: Callable[[], list[Any]] = list,
+) -> Experiment:
+    """Build a run. Everything random comes from torch's global generator: seed it first.
+
+    Args:
+        config: what to build.
+        data: its images and classes; no training split is touched.
+        trained: the teacher.
+        test: labelled images for evaluation, or ``None``.
+        keep: called with the record of each evaluation.
+        loggers: makes further Avalanche loggers, once all parts are known to fit together.
+
+    Raises:
+        UsageError: if parts do not fit together.
+    """
+    device = torch.device(config.device)
+    problem = Problem(data.image, data.classes, trained.mean, trained.std, device)
+    teacher = Teacher(trained.network.to(device))
+    experiences, last = budget(config)
+    schedule = config.schedule
+    setup = Setup(
+        problem,
+        teacher,
+        config.student.loss.distance(),
+        schedule.batch_size,
+        schedule.steps_per_experience,
+        experiences,
+        schedule.experiences_per_epoch,
+    )
+    student = _student(config, problem)
+    method = _method(config, setup)
+    try:
+        objective, synthesizer, clocks = method.objective(student), method.sample_source(), method.plugins()
+    except ValueError as error:
+        raise UsageError(f"method {config.method!r}: {error}") from None
+    stream = SynthesisStream(
+        synthesizer, teacher, experiences, schedule.steps_per_experience, schedule.batch_size, last
+    )
+    optimiser = torch.optim.SGD(
+        [*student.parameters(), *objective.parameters()],
+        lr=config.student.lr,
+        momentum=config.student.momentum,
+        weight_decay=config.student.weight_decay,
+    )
+    plugins = [*_retention(config, setup), *clocks, *_schedule(config, optimiser, experiences)]
+    measures = _measures(config, setup, stream, objective)
+    every = schedule.experiences_per_epoch * config.evaluation.every
+    recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
+    cadence = EvaluationCadence(_test_stream(test, device), every, experiences, measures)
+    strategy = DataFreeDistillation(
+        model=student,
+        optimizer=optimiser,
+        objective=objective,
+        train_mb_size=schedule.batch_size,
+        plugins=[*plugins, cadence],
+        evaluator=QuietEvaluation(*measures, loggers=[*loggers(), recorder], collect_all=False),
+        device=device,
+    )
+    stateful = [
+        part for part in [*plugins, objective, cadence, *measures, recorder] if hasattr(part, "load_state_dict")
+    ]
+    return Experiment(
+        config,
+        strategy,
+        stream,
+        {f"{index}-{type(part).__name__}": part for index, part in enumerate(stateful)},
+        next(m for m in measures if isinstance(m, TestFidelity)),
+        next(m for m in measures if isinstance(m, ProbeForgetting)),
+    )
+
+
+def _student(config: RunConfig, problem: Problem) -> nn.Module:
+    try:
+        network = build(config.student.network, problem.classes, problem.image)
+    except ValueError as error:
+        raise UsageError(f"student.network: {error}") from None
+    return Normalized(network, problem.mean, problem.std).to(problem.device)
+
+
+def _method(config: RunConfig, setup: Setup) -> Method:
+    options = METHODS[config.method].Options.model_validate(config.synthesis)
+    try:
+        return fitted(config.method, setup, options)
+    except UnfitTeacher as error:
+        raise UsageError(str(error)) from None
+
+
+def _retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
+    """The replay plugin, the LRA step on it, and the user's plugins, in the order they act."""
+    options = dict(config.replay)
+    name = options.pop("name")
+    try:
+        if name in REPLAYS:
+            replay = REPLAYS[name].model_validate(options).build(setup)
+        else:
+            replay = extensions.build(name, options, setup)
+        guests = _guests(config, setup)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    plugins = [replay] if replay is not None else []
+    if config.meta.enabled and isinstance(replay, Replay):
+        plugins.append(LRA(replay, LRAOptions(**config.meta.model_dump(exclude={"enabled"}))))
+    elif config.meta.enabled and replay is not None:
+        raise UsageError(f"--meta needs a plugin that replays (a lra.strategies.replay.Replay), and {name!r} is none")
+    return [*plugins, *guests]
+
+
+def _guests(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
+    options = config.plugin.model_dump()
+    specs = options.pop("use")
+    accepted = {spec: extensions.accepted(extensions.load(spec)) for spec in specs}
+    for name in options:
+        if not any(name in names for names in accepted.values()):
+            raise UsageError(f"plugin.{name}: no plugin in use takes it; they take {accepted or 'nothing'}")
+    return [
+        extensions.build(spec, {k: v for k, v in options.items() if k in names}, setup)
+        for spec, names in accepted.items()
+    ]
+
+
+def _schedule(config: RunConfig, optimiser: torch.optim.Optimizer, experiences: int) -> list[ScheduleByEpoch]:
+    epoch = config.schedule.experiences_per_epoch
+    if config.schedule.lr == "constant":
+        return []
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(1, -(-experiences // epoch)))
+    return [ScheduleByEpoch(cosine, epoch)]
+
+
+def _measures(config: RunConfig, setup: Setup, stream: SynthesisStream, objective: Objective) -> list[Measure]:
+    every = config.schedule.experiences_per_epoch * config.evaluation.every
+    evaluations = -(-setup.experiences // every)
+    size = config.evaluation.probe_size
+    between = max(1, -(-evaluations // config.evaluation.probes))
+    return [
+        TestFidelity(setup.teacher),
+        ProbeForgetting(stream.synthesizer, setup.teacher, between, size),
+        GradientAlignment(objective),
+        Plasticity(stream.synthesizer, setup.teacher, objective, size),
+        TrainingLosses(),
+    ]
+
+
+def _test_stream(test: Labelled | None, device: torch.device) -> Any:
+    if test is None:
+        return no_test_stream()
+    return TestExperience(test.images.to(device), test.classes.to(device)).origin_stream

@@ -1,0 +1,121 @@
+"""A grid of runs: lists are axes, scalars are fixed.
+
+method: [predfkd, dfq]
+replay: [none, memory]
+meta: [false, true]
+seed: [0, 1, 2]
+steps: 400
+set: {student.lr: [0.03, 0.1]}
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lra.benchmarks.errors import LraError, UsageError, nearest
+from lra.benchmarks.setup.assemble import configuration
+from lra.benchmarks.setup.config import RunConfig
+
+KEYS = (
+    *("method", "replay", "meta", "dataset", "teacher", "student", "steps", "seed", "preset", "config", "plugin"),
+    *("device", "set"),
+)
+"""What a grid may name: the flags of ``lra-bench run``."""
+
+Cell = dict[str, Any]
+"""One combination: flags by name, and settings as ``set:section.key``."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a grid.
+
+    Attributes:
+        label: where it stands on the grid's axes.
+        config: its resolved configuration.
+    """
+
+    label: str
+    config: RunConfig
+
+
+def expand(grid: Mapping[str, Any]) -> list[Cell]:
+    """All combinations of a grid's axes, in order, the last axis fastest.
+
+    Raises:
+        UsageError: for an unknown key, or an axis that is empty or holds mappings.
+    """
+    for key in grid:
+        if key not in KEYS:
+            raise UsageError(f"grid: unknown key {key!r}; did you mean {nearest(str(key), KEYS)!r}?")
+    settings = grid.get("set") or {}
+    if not isinstance(settings, Mapping):
+        raise UsageError(f"grid: set = {settings!r}: write it as set: {{section.key: [values]}}")
+    flat = {k: v for k, v in grid.items() if k != "set"} | {f"set:{k}": v for k, v in settings.items()}
+    return [dict(choice) for choice in itertools.product(*(_axis(key, value) for key, value in flat.items()))]
+
+
+def _axis(key: str, value: Any) -> list[tuple[str, Any]]:
+    choices = value if isinstance(value, list) else [value]
+    if not choices:
+        raise UsageError(f"grid: {key} is an empty list: give it values or leave it out")
+    wrong = next((c for c in choices if isinstance(c, Mapping | list) and not key.startswith("set:")), None)
+    if wrong is not None:
+        raise UsageError(f"grid: {key} holds {wrong!r}: a list of plain values is expected")
+    return [(key, choice) for choice in choices]
+
+
+def plan(grid: Mapping[str, Any]) -> list[Planned]:
+    """The runs of a grid, each once.
+
+    The meta step without a replay has nothing to act on: such a run would repeat its neighbour and is left out.
+
+    Raises:
+        UsageError: if a combination is no valid configuration, named by where it stands on the axes.
+    """
+    cells = expand(grid)
+    axes = [key for key in cells[0] if len({repr(cell[key]) for cell in cells}) > 1]
+    runs: dict[str, Planned] = {}
+    for cell in cells:
+        label = " ".join(f"{key.removeprefix('set:')}={_text(cell[key])}" for key in axes) or "the run"
+        try:
+            config = resolve(cell)
+        except LraError as error:
+            raise type(error)(f"grid: {label}: {error}") from None
+        if not (config.meta.enabled and config.replay["name"] == "none"):
+            runs.setdefault(config.model_dump_json(), Planned(label, config))
+    if not runs:
+        raise UsageError("grid: meta: true needs a replay, such as replay: memory")
+    return list(runs.values())
+
+
+def resolve(cell: Cell) -> RunConfig:
+    """The configuration of one combination.
+
+    Raises:
+        UsageError: as for ``lra-bench run``.
+    """
+    flags = {key: value for key, value in cell.items() if not key.startswith("set:")}
+    file, plugin = flags.pop("config", None), flags.pop("plugin", None)
+    for key in ("method", "replay", "dataset", "teacher", "student", "preset", "device"):
+        if flags.get(key) is not None:
+            flags[key] = str(flags[key])
+    return configuration(
+        **flags,
+        config_file=Path(str(file)) if file is not None else None,
+        plugins=(str(plugin),) if plugin is not None else (),
+        assignments=tuple(f"{key[4:]}={_yaml(value)}" for key, value in cell.items() if key.startswith("set:")),
+    )
+
+
+def _yaml(value: object) -> str:
+
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)

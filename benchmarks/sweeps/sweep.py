@@ -1,0 +1,163 @@
+"""Many runs from a grid. The unit is a run folder: finished ones are skipped, half-done ones go on.
+
+``sweep.json`` in the sweep's folder says which runs belong to it and what became of each.
+"""
+
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from lra.benchmarks.errors import LraError, Resumable
+from lra.benchmarks.files import held, write_json
+from lra.benchmarks.runs.interruption import interrupts
+from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
+from lra.benchmarks.sweeps.engines import Engine, Job
+from lra.benchmarks.sweeps.grid import Planned, plan
+
+Status = Literal["waiting", "finished before", "done", "failed", "stopped"]
+RECORD = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run of a sweep.
+
+    Attributes:
+        label: where it stands on the grid's axes.
+        config: resolved.
+        folder: its run folder, ``None`` without a teacher.
+        status: what became of it.
+        reason: of a failure.
+    """
+
+    label: str
+    config: RunConfig
+    folder: RunFolder | None
+    status: Status
+    reason: str = ""
+
+
+class View(Protocol):
+    """Shows how a sweep is getting on."""
+
+    def show(self, entries: Sequence[Entry], running: Sequence[int]) -> None:
+        """The state of all runs, and the indices of those in progress."""
+
+    def ended(self, entry: Entry) -> None:
+        """A run ended."""
+
+
+class Stopped(Resumable):
+    """A signal stopped the sweep; every run in it is saved."""
+
+    def __init__(self, number: int):
+        super().__init__("stopped; the same command goes on from here")
+        self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
+
+
+def sweep(grid: Mapping[str, Any], out: Path, engine: Engine, view: View, threads: int = 1) -> list[Entry]:
+    """Do the runs of a grid that are not finished yet; one that fails does not stop the others.
+
+    Args:
+        grid: see `lra.benchmarks.sweeps.grid`.
+        out: folder of the sweep, parent of its run folders.
+        engine: where to run.
+        view: told of the progress.
+        threads: of each run.
+
+    Raises:
+        UsageError: if the grid holds anything invalid; nothing is written then.
+        LraError: if another sweep works in ``out``.
+        Stopped: after Ctrl-C or SIGTERM, when all runs are saved.
+    """
+    planned = plan(grid)
+    with held(out / ".sweep.lock", f"another sweep works in {out}: wait for it, stop it, or choose another with --out"):
+        entries = located(planned, out)
+        try:
+            _do(entries, grid, out, engine, view, threads)
+        finally:
+            engine.close()
+            _write(entries, grid, out)
+    return entries
+
+
+def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[Entry]:
+    """The folder of each run, for which every distinct teacher is loaded, or trained, once.
+
+    Args:
+        planned: the runs.
+        out: parent of run folders.
+        train: False leaves runs whose teacher is not there yet without a folder.
+    """
+    teachers: dict[str, TrainedTeacher | LraError | None] = {}
+    entries = []
+    for run in planned:
+        key = f"{run.config.teacher.model_dump_json()} {run.config.data.model_dump_json()}"
+        if key not in teachers:
+            teachers[key] = _teacher(run.config, train)
+        teacher = teachers[key]
+        if isinstance(teacher, TrainedTeacher):
+            folder = RunFolder.of(run.config, teacher.name, teacher.sha256, out)
+            finished = folder.result is not None
+            entries.append(Entry(run.label, run.config, folder, "finished before" if finished else "waiting"))
+        else:
+            status: Status = "failed" if teacher else "waiting"
+            entries.append(Entry(run.label, run.config, None, status, str(teacher or "")))
+    return entries
+
+
+def _teacher(config: RunConfig, train: bool) -> TrainedTeacher | LraError | None:
+    # As in a single run: the sums of its training, and so the file, depend on the number of threads.
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    try:
+        data = data_set(config.data.name, config.data.size)
+        if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
+            return None
+        return obtain(config.teacher, data, data.load("test") if config.data.test else None)
+    except LraError as error:
+        return error
+
+
+def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine, view: View, threads: int) -> None:
+    waiting = [(i, e, e.folder) for i, e in enumerate(entries) if e.status == "waiting"]
+    jobs = [
+        Job(entry.config.tree(), str(out.absolute()), str(folder.path.absolute()), threads)
+        for _, entry, folder in waiting
+        if folder is not None
+    ]
+    _write(entries, grid, out)
+    for entry in entries:
+        if entry.status != "waiting":
+            view.ended(entry)
+    with interrupts(engine.stop) as caught:
+        for outcome in engine.outcomes(jobs):
+            if outcome is not None:
+                index = waiting[outcome.index][0]
+                entries[index] = replace(entries[index], status=outcome.status, reason=outcome.reason)
+                view.ended(entries[index])
+                _write(entries, grid, out)
+            view.show(entries, [waiting[i][0] for i in engine.running()])
+        view.show(entries, [])
+    if caught:
+        raise Stopped(caught[0])
+
+
+def _write(entries: Sequence[Entry], grid: Mapping[str, Any], out: Path) -> None:
+    runs = [
+        {
+            "label": entry.label,
+            "folder": str(entry.folder.path.relative_to(out)) if entry.folder else "",
+            "status": entry.status,
+            "reason": entry.reason,
+        }
+        for entry in entries
+    ]
+    write_json(out / RECORD, {"schema": 1, "grid": dict(grid), "runs": runs})
