@@ -17,51 +17,18 @@ here. What it meant to do, L_ret(θ') beside the loss of the joint batch, is ``o
 """
 
 from contextlib import ExitStack
-from typing import Annotated, Literal, Self
 
+import torch
 from avalanche.core import SupervisedPlugin
-from pydantic import Field, model_validator
+from torch import Tensor
 
-from lra.distillation.objective import gradients_beside
-from lra.meta import InnerSGD, LookAhead, carry, lookahead
-from lra.options import NonNegative, Options, Positive
+from lra.distillation.objective import Objective, gradients_beside
+from lra.meta import Curvature, LearnedRates, LookAhead, Rates, carry, lookahead
+from lra.problem import Batch
+from lra.state import State
+from lra.strategies.lra_options import LRAOptions
 from lra.strategies.replay import Replay
 from lra.strategies.strategy import DataFreeDistillation
-
-
-class LRAOptions(Options):
-    """How the step is taken."""
-
-    alpha: Positive = 0.01
-    """Inner rate α; published as 0.9, where the live term sends training to chance."""
-    alpha_ratio: Positive | None = None
-    """α as a multiple of the student's current learning rate, in place of ``alpha``."""
-    weight: NonNegative = 1.0
-    """w, of the retention loss."""
-    mixture: Literal["proportional", "sum"] = "proportional"
-    """How the two losses add up: each by its share of the images, as in plain replay's joint batch, or both whole,
-    as the paper writes it (with an eighth of the images, replay then pulls as hard as all new samples together,
-    and the student's effective rate doubles)."""
-    objective: Literal["paper", "reference", "reference_detached"] = "paper"
-    order: Literal[1, 2] = 2
-    """1 leaves the curvature out: θ' is taken as given."""
-    engine: Literal["lean", "higher"] = "lean"
-    batchnorm: Literal["acquisition", "both"] = "acquisition"
-    """Which batches move the student's running statistics, once each per step."""
-    ahead_statistics: Literal["batch", "running"] = "batch"
-    """What BatchNorm normalises the replayed batch with at θ'."""
-    inner_weight_decay: NonNegative = 0.0
-    """λ of the inner step (published: 5e-4)."""
-    clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest norm of the inner gradient."""
-    normalise: bool = False
-    """Divide the inner gradient by its norm."""
-
-    @model_validator(mode="after")
-    def _clip_or_normalise(self) -> Self:
-        if self.clip is not None and self.normalise:
-            raise ValueError("clip and normalise exclude each other; drop one")
-        return self
 
 
 class LRA(SupervisedPlugin):
@@ -81,6 +48,8 @@ class LRA(SupervisedPlugin):
         replay.join = self.options.objective != "paper"
         self._open = ExitStack()
         self._look: LookAhead | None = None
+        self._learned: LearnedRates | None = None
+        self._state: State = {}
 
     def before_forward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Open the look-ahead, through which the acquisition's forward pass then goes."""
@@ -102,11 +71,13 @@ class LRA(SupervisedPlugin):
                 acquisition = strategy.objective(look.student(strategy.acquired.images), strategy.acquired)
             extra = list(strategy.objective.parameters())
             beside = gradients_beside(acquisition, extra)
-            look.advance(acquisition)
-            retention = strategy.objective(look.ahead(strategy.replayed.images), strategy.replayed)
+            look.advance(acquisition, self._curvature(strategy.objective, strategy.acquired))
+            retention = strategy.objective(self._ahead(look, strategy.acquired, strategy.replayed), strategy.replayed)
             kept = gradients_beside(retention, extra)
             weight, share = self._weights(len(strategy.acquired.images), len(strategy.replayed.images))
             gradients = look.gradient(retention, weight, acquisition=joint is None)
+        if self._learned is not None:
+            self._learned.learn(look.alpha_gradient)
         value = weight * retention.detach() + (acquisition.detach() if joint is None else 0)
         parameters = [p for p in strategy.model.parameters() if p.requires_grad]
         new = 1.0 if joint is None else 0.0
@@ -120,17 +91,48 @@ class LRA(SupervisedPlugin):
             return self.options.weight, 1.0
         return self.options.weight * replayed / new, new / (new + replayed)
 
+    def _curvature(self, objective: Objective, acquired: Batch) -> Curvature | None:
+        if self.options.curvature == 1:
+            return None
+        count = max(2, round(self.options.curvature * len(acquired.images)))  # BatchNorm needs two
+        part = Batch(acquired.images[:count], acquired.logits[:count])
+        return lambda forward: objective(forward(part.images), part)
+
+    def _ahead(self, look: LookAhead, acquired: Batch, replayed: Batch) -> Tensor:
+        """Logits of the replayed images at θ'."""
+        if self.options.ahead_statistics != "joint":
+            return look.ahead(replayed.images)
+        return look.ahead(torch.cat([acquired.images, replayed.images]))[len(acquired.images) :]
+
     def _lookahead(self, strategy: DataFreeDistillation) -> LookAhead:
         o = self.options
-        rate = strategy.optimizer.param_groups[0]["lr"]
-        alpha = o.alpha if o.alpha_ratio is None else o.alpha_ratio * rate
-        inner = InnerSGD(alpha, weight_decay=o.inner_weight_decay, clip=o.clip, normalise=o.normalise)
         return lookahead(
             strategy.model,
-            inner=inner,
+            inner=o.rule(self._alpha(strategy)),
             engine=o.engine,
             order=o.order,
             # The joint batch's own forward pass moves the statistics under the reference objective.
             batchnorm=o.batchnorm if o.objective == "paper" else "none",
-            ahead_statistics=o.ahead_statistics,
+            ahead_statistics="running" if o.ahead_statistics == "running" else "batch",
         )
+
+    def _alpha(self, strategy: DataFreeDistillation) -> Rates:
+        o = self.options
+        if o.alpha_ratio is not None:
+            return o.alpha_ratio * float(strategy.optimizer.param_groups[0]["lr"])
+        if not o.alpha_rate:
+            return o.alpha
+        if self._learned is None:
+            count = sum(parameter.requires_grad for parameter in strategy.model.parameters())
+            self._learned = LearnedRates(count, o.alpha, o.alpha_rate)
+            if self._state:
+                self._learned.load_state_dict(self._state)
+        return self._learned.rates()
+
+    def state_dict(self) -> State:
+        """The learned rates, if they are learned."""
+        return self._learned.state_dict() if self._learned is not None else self._state
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self._learned, self._state = None, state

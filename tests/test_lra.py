@@ -1,6 +1,7 @@
 """The LRA step inside the strategy: its gradient, against float64 autograd of the objective written out by hand."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from lra.memory.buffers import Reservoir, Ring
 from lra.memory.generator import MemoryGenerator, MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
 from lra.problem import Batch
-from lra.strategies.lra import LRA, LRAOptions
+from lra.strategies.lra import LRA
+from lra.strategies.lra_options import LRAOptions
 from lra.strategies.replay import BufferReplay, GenerativeReplay, Replay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
@@ -171,6 +173,73 @@ def test_variants_of_the_inner_step(trained: Trained, student: nn.Module, option
         assert step.old is not None
         retention = by_hand.loss(ahead, step.old)
         assert_close(step.gradient, by_hand.gradient(by_hand.loss(by_hand.theta, step.new) + retention))
+
+
+def test_curvature_of_a_part_of_the_batch(trained: Trained, student: nn.Module) -> None:
+    """g + (I - αH)v, with H of the first quarter of the new samples."""
+    alpha = 0.3
+    steps, _ = trained("memory", {"alpha": alpha, "mixture": "sum", "curvature": 0.25})
+    for step in steps[2:]:
+        by_hand = Objective(student, step)
+        acquisition = by_hand.loss(by_hand.theta, step.new)
+        assert step.old is not None
+        v = by_hand.gradient(by_hand.loss(by_hand.ahead(acquisition, alpha, order=1), step.old))
+        part = by_hand.loss(by_hand.theta, Batch(step.new.images[:4], step.new.logits[:4]))
+        g = torch.autograd.grad(part, list(by_hand.theta.values()), create_graph=True)
+        bent = by_hand.gradient(sum((a * b).sum() for a, b in zip(g, v, strict=True)))
+        new = by_hand.gradient(by_hand.loss(by_hand.theta, step.new))
+        assert_close(step.gradient, [a + b - alpha * c for a, b, c in zip(new, v, bent, strict=True)])
+
+
+def test_joint_statistics_at_the_look_ahead(trained: Trained, student: nn.Module) -> None:
+    """The replayed images, normalised together with the new ones."""
+    steps, _ = trained("memory", {"alpha": 0.3, "mixture": "sum", "ahead_statistics": "joint"})
+    for step in steps[2:]:
+        by_hand = Objective(student, step)
+        acquisition = by_hand.loss(by_hand.theta, step.new)
+        assert step.old is not None
+        weights = by_hand.ahead(acquisition, 0.3)
+        logits = functional_call(by_hand.student, weights, (torch.cat([step.new.images, step.old.images]),))
+        retention = (logits[16:] - step.old.logits).abs().mean()
+        assert_close(step.gradient, by_hand.gradient(by_hand.loss(by_hand.theta, step.new) + retention))
+
+
+def test_rates_are_learned_by_the_agreement_of_their_layer(trained: Trained, student: nn.Module) -> None:
+    """dL/dα = -<g, v>: a first step of Adam moves log α by its rate, up where g and v agree."""
+    rate, learned = 0.1, LRAOptions(alpha=0.3, mixture="sum", alpha_rate=0.1)
+    steps, _ = trained("memory", learned.model_dump())
+    step = steps[2]
+    by_hand = Objective(student, step)
+    acquisition = by_hand.loss(by_hand.theta, step.new)
+    assert step.old is not None
+    v = by_hand.gradient(by_hand.loss(by_hand.ahead(acquisition, 0.3, order=1), step.old))
+    g = by_hand.gradient(by_hand.loss(by_hand.theta, step.new))
+    agreement = [float((a * b).sum()) for a, b in zip(g, v, strict=True)]
+    alphas = [0.3 * math.exp(rate * math.copysign(1, value)) for value in agreement]
+    step = steps[3]
+    by_hand = Objective(student, step)
+    g = torch.autograd.grad(by_hand.loss(by_hand.theta, step.new), list(by_hand.theta.values()), create_graph=True)
+    moved = zip(by_hand.theta.items(), alphas, g, strict=True)
+    assert step.old is not None
+    retention = by_hand.loss({name: value - alpha * slope for (name, value), alpha, slope in moved}, step.old)
+    expected = by_hand.gradient(by_hand.loss(by_hand.theta, step.new) + retention)
+    # Adam's eps keeps the first move just below its rate.
+    assert_close(step.gradient, expected, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clip": 1, "normalise": True},
+        {"alpha_rate": 0.1, "alpha_ratio": 1},
+        {"curvature": 0.5, "engine": "higher"},
+        {"curvature": 0.5, "order": 1},
+        {"curvature": 0},
+    ],
+)
+def test_options_that_exclude_each_other(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"drop|greater than 0"):
+        LRAOptions(**options)
 
 
 @pytest.mark.parametrize("mixture", ["proportional", "sum"])

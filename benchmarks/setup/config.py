@@ -20,7 +20,7 @@ from lra.distillation.objective import LossOptions
 from lra.networks import NETWORKS
 from lra.options import Count, Fraction, NonNegative, Options, Positive
 from lra.strategies.extensions import replay_plugins
-from lra.strategies.lra import LRAOptions
+from lra.strategies.lra_options import LRAOptions
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 

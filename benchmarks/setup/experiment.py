@@ -18,7 +18,8 @@ from lra.problem import Problem
 from lra.strategies import extensions
 from lra.strategies.checkpoint import Stateful
 from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream
-from lra.strategies.lra import LRA, LRAOptions
+from lra.strategies.lra import LRA
+from lra.strategies.lra_options import LRAOptions
 from lra.strategies.method import Method, Setup
 from lra.strategies.methods import METHODS, fitted
 from lra.strategies.metrics import (

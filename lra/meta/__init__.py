@@ -8,7 +8,9 @@ from lra.meta.inner import Rates as Rates
 from lra.meta.inner_rules import InnerAdam as InnerAdam
 from lra.meta.inner_rules import InnerSGD as InnerSGD
 from lra.meta.inner_rules import inner_from as inner_from
+from lra.meta.learned import LearnedRates as LearnedRates
 from lra.meta.rules import closed_form as closed_form
+from lra.meta.session import Curvature as Curvature
 from lra.meta.session import Forward as Forward
 from lra.meta.session import LookAhead as LookAhead
 from lra.meta.step import MetaStep as MetaStep

@@ -1,0 +1,59 @@
+"""How the LRA step is taken: every choice that `lra.strategies.lra` leaves open."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lra.meta import InnerAdam, InnerRule, InnerSGD, Rates
+from lra.options import NonNegative, Options, Positive
+
+
+class LRAOptions(Options):
+    """α, the two losses' weights, the inner rule, and what the gradient costs."""
+
+    alpha: Positive = 0.01
+    """Inner rate α; published as 0.9, where the live term sends training to chance."""
+    alpha_ratio: Positive | None = None
+    """α as a multiple of the student's current learning rate, in place of ``alpha``."""
+    alpha_rate: NonNegative = 0.0
+    """Learn α, one for each parameter tensor, from ``alpha`` on: the step of log α (see `LearnedRates`)."""
+    inner: Literal["sgd", "adam"] = "sgd"
+    """The rule of the inner step; adam moves every weight by about α."""
+    weight: NonNegative = 1.0
+    """w, of the retention loss."""
+    mixture: Literal["proportional", "sum"] = "proportional"
+    """How the two losses add up: each by its share of the images, as in plain replay's joint batch, or both whole,
+    as the paper writes it (with an eighth of the images, replay then pulls as hard as all new samples together,
+    and the student's effective rate doubles)."""
+    objective: Literal["paper", "reference", "reference_detached"] = "paper"
+    order: Literal[1, 2] = 2
+    """1 leaves the curvature out: θ' is taken as given."""
+    curvature: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of the new batch whose Hessian stands for that of all; 1 is exact."""
+    engine: Literal["lean", "higher"] = "lean"
+    batchnorm: Literal["acquisition", "both"] = "acquisition"
+    """Which batches move the student's running statistics, once each per step."""
+    ahead_statistics: Literal["batch", "joint", "running"] = "batch"
+    """What BatchNorm normalises the replayed batch with at θ': its own statistics, those of new and replayed
+    together, or the running ones."""
+    inner_weight_decay: NonNegative = 0.0
+    """λ of the inner step (published: 5e-4)."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the inner gradient."""
+    normalise: bool = False
+    """Divide the inner gradient by its norm."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.clip is not None and self.normalise:
+            raise ValueError("clip and normalise exclude each other; drop one")
+        if self.alpha_rate and self.alpha_ratio is not None:
+            raise ValueError("alpha_rate learns alpha, which alpha_ratio sets; drop one")
+        if self.curvature < 1 and (self.engine, self.order) != ("lean", 2):
+            raise ValueError(f"curvature={self.curvature:g} needs engine=lean and order=2; change these, or drop it")
+        return self
+
+    def rule(self, alpha: Rates) -> InnerRule:
+        """The inner step with rate α."""
+        kind = InnerSGD if self.inner == "sgd" else InnerAdam
+        return kind(alpha, weight_decay=self.inner_weight_decay, clip=self.clip, normalise=self.normalise)
