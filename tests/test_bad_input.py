@@ -172,11 +172,11 @@ def test_meta_needs_something_that_replays(
     """An installed plugin that is no replay cannot carry the look-ahead; without --meta it runs."""
     from importlib.metadata import EntryPoint
 
-    from lra.benchmarks.setup import config
+    from lra.benchmarks.setup import resolution
     from lra.strategies import extensions
 
     point = EntryPoint("mas", "avalanche.training.plugins:MASPlugin", extensions.GROUP)
-    for module in (extensions, config):
+    for module in (extensions, resolution):
         monkeypatch.setattr(module, "replay_plugins", lambda: {"mas": point})
     done = lra_bench("run", *tiny, "--replay", "mas", "--meta", "--out", tmp_path / "runs")
     assert done.code == 2

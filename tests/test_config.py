@@ -8,7 +8,9 @@ import yaml
 
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.setup.assemble import configuration, read_config
-from lra.benchmarks.setup.config import merged, parse_assignment, presets, resolve
+from lra.benchmarks.setup.layers import merged, parse_assignment
+from lra.benchmarks.setup.presets import presets
+from lra.benchmarks.setup.resolution import resolve
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 

@@ -12,9 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.setup.config import parse_assignment, presets, resolve
 from lra.benchmarks.setup.datasets import digits
 from lra.benchmarks.setup.experiment import Experiment, prepare
+from lra.benchmarks.setup.layers import parse_assignment
+from lra.benchmarks.setup.presets import presets
+from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.networks import build
 from lra.networks.normalized import Normalized

@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.setup.config import parse_assignment, resolve
 from lra.benchmarks.setup.datasets import digits
 from lra.benchmarks.setup.experiment import prepare
+from lra.benchmarks.setup.layers import parse_assignment
+from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.networks.normalized import Normalized
 from lra.strategies.checkpoint import capture, restore

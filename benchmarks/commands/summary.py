@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from lra.benchmarks.setup.config import RunConfig, presets
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.presets import presets
 
 
 def table(result: dict[str, Any], folder: Path) -> str:

@@ -21,9 +21,9 @@ import click
 import torch
 from torch import nn
 
-from lra.benchmarks.setup.config import resolve
 from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.setup.experiment import prepare
+from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import obtain
 from lra.distances import l1
 from lra.distillation.objective import Objective

@@ -5,7 +5,9 @@ from pathlib import Path
 import yaml
 
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.setup.config import RunConfig, Tree, merged, parse_assignment, resolve
+from lra.benchmarks.setup.config import RunConfig, Tree
+from lra.benchmarks.setup.layers import merged, parse_assignment
+from lra.benchmarks.setup.resolution import resolve
 from lra.networks import NETWORKS
 
 

@@ -74,7 +74,7 @@ def work(job: Job) -> tuple[Status, str]:
     warnings.filterwarnings("ignore", module="qpsolvers")
     from lra.benchmarks.errors import LraError, Resumable
     from lra.benchmarks.runs.runner import run
-    from lra.benchmarks.setup.config import checked
+    from lra.benchmarks.setup.checking import checked
 
     try:
         run(checked(job.tree | {"threads": job.threads}), Path(job.out), quiet=True)

@@ -1,0 +1,32 @@
+"""From layers to a checked configuration.
+
+Defaults < scale of the data set < preset < config file < ``--set`` < flags.
+"""
+
+from collections.abc import Iterable
+
+from lra.benchmarks.setup.checking import checked, known_name
+from lra.benchmarks.setup.config import RunConfig, Tree
+from lra.benchmarks.setup.layers import expanded, merged
+from lra.benchmarks.setup.presets import scale_of, settings_of
+from lra.strategies.extensions import replay_plugins
+from lra.strategies.methods import METHODS
+from lra.strategies.retention import REPLAYS
+
+
+def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
+    """Lay ``layers`` (config file, ``--set``, flags; later ones win) over the defaults and check the result.
+
+    Raises:
+        UsageError: for anything unknown, of the wrong type or out of range, in one line.
+    """
+    given: Tree = {}
+    for layer in layers:
+        given = merged(given, expanded(layer))
+    named = {} if preset is None else expanded(settings_of(preset))
+    chosen = merged(named, given)
+    method = known_name("method", chosen.get("method", "predfkd"), METHODS)
+    data = str(chosen.get("data", {}).get("name", "digits"))
+    replay = known_name("replay", chosen.get("replay", {}).get("name", "none"), [*REPLAYS, *replay_plugins()])
+    base: Tree = {"method": method, **METHODS[method].defaults}
+    return checked(merged(merged(base, scale_of(data, method, replay)), chosen))
