@@ -14,6 +14,8 @@ from lra.networks.wide_resnet import WideResNet
 NETWORKS: dict[str, Callable[[int, tuple[int, int, int]], nn.Module]] = {
     "lenet5": LeNet5,
     "lenet5-half": partial(LeNet5, half=True),
+    "lenet5-bn": partial(LeNet5, norm=True),
+    "lenet5-half-bn": partial(LeNet5, half=True, norm=True),
     "advertorch-lenet": AdvertorchLeNet,
     "mlp": mlp,
     "resnet8": partial(CifarResNet, depth=8),

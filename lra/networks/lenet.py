@@ -10,12 +10,12 @@ class LeNet5(nn.Module):
     """LeNet-5 of LeCun et al. (1998) as data-free distillation uses it (DAFL, Chen et al., ICCV 2019).
 
     ReLU and max-pooling; convolutions to 6, 16 and 120 channels, linear to 84 and to the classes;
-    ``half`` has half as many of each. At side 28 and 32 it is the classic network. The first convolution
-    is padded below side 32 and the second below 12, and the third one's kernel covers what is left, so
-    that any image works.
+    ``half`` has half as many of each, ``norm`` puts BatchNorm behind each convolution. At side 28 and 32
+    it is the classic network. The first convolution is padded below side 32 and the second below 12, and
+    the third one's kernel covers what is left, so that any image works.
     """
 
-    def __init__(self, classes: int, image: Image, half: bool = False) -> None:
+    def __init__(self, classes: int, image: Image, half: bool = False, norm: bool = False) -> None:
         """Build it for ``image`` (C,H,W) with sides of 4 pixels or more, else raise ``ValueError``."""
         super().__init__()
         require_side(image, 4, "lenet5")
@@ -27,14 +27,15 @@ class LeNet5(nn.Module):
         self.conv1 = nn.Conv2d(channels, widths[0], 5, padding=paddings[0])
         self.conv2 = nn.Conv2d(widths[0], widths[1], 5, padding=paddings[1])
         self.conv3 = nn.Conv2d(widths[1], widths[2], (sides[0], sides[1]))
+        self.bn1, self.bn2, self.bn3 = (nn.BatchNorm2d(w) if norm else nn.Identity() for w in widths[:3])
         self.fc1 = nn.Linear(widths[2], widths[3])
         self.fc2 = nn.Linear(widths[3], classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (n,C,H,W) to logits (n,K)."""
-        x = F.max_pool2d(F.relu(self.conv1(images)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        x = F.relu(self.conv3(x)).flatten(1)
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 2)
+        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
+        x = F.relu(self.bn3(self.conv3(x))).flatten(1)
         return self.fc2(F.relu(self.fc1(x)))
 
 
