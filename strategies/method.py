@@ -48,12 +48,14 @@ class Method(ABC):
         paper: where it is published.
         Options: its hyperparameters, with the published values as defaults.
         defaults: published settings outside of synthesis, by section of the configuration.
+        memory: the replay of its paper.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     Options: ClassVar[type[SynthesisOptions]]
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    memory: ClassVar[str] = "none"
 
     def __init__(self, setup: Setup, options: Any):
         self.setup = setup
