@@ -45,6 +45,8 @@ def published(**schedule: Any) -> Mapping[str, Mapping[str, Any]]:
 class OptimisedMethod(Method):
     """A method whose every experience is a finite batch of images, optimised against the teacher."""
 
+    memory = "pool"
+
     def batches(
         self,
         source: Source,

@@ -6,6 +6,8 @@ meta: [false, true]
 seed: [0, 1, 2]
 steps: 400
 set: {student.lr: [0.03, 0.1]}
+
+``replay: paper`` is the replay of each method's own paper. Combinations that come to the same run are one.
 """
 
 import itertools
@@ -19,6 +21,7 @@ import yaml
 from lra.benchmarks.errors import LraError, UsageError, nearest
 from lra.benchmarks.setup.assemble import configuration
 from lra.benchmarks.setup.config import RunConfig
+from lra.strategies.methods import METHODS
 
 KEYS = (
     *("method", "replay", "meta", "dataset", "teacher", "student", "steps", "seed", "preset", "config", "plugin"),
@@ -101,6 +104,8 @@ def resolve(cell: Cell) -> RunConfig:
     """
     flags = {key: value for key, value in cell.items() if not key.startswith("set:")}
     file, plugin = flags.pop("config", None), flags.pop("plugin", None)
+    if flags.get("replay") == "paper":
+        flags["replay"] = _of_the_paper(flags.get("method"))
     for key in ("method", "replay", "dataset", "teacher", "student", "preset", "device"):
         if flags.get(key) is not None:
             flags[key] = str(flags[key])
@@ -112,8 +117,13 @@ def resolve(cell: Cell) -> RunConfig:
     )
 
 
-def _yaml(value: object) -> str:
+def _of_the_paper(method: object) -> str:
+    if method not in METHODS:
+        raise UsageError(f"replay: paper belongs to a method and {method!r} is none: name methods in the grid")
+    return METHODS[str(method)].memory
 
+
+def _yaml(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
 
 

@@ -58,6 +58,7 @@ class PreDFKD(Method):
     name = "predfkd"
     paper = "Binici et al., AAAI 2022"
     Options = PreDFKDOptions
+    memory = "generative"
     defaults = {
         "student": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "loss": {"kind": "l1"}},
         "schedule": {
