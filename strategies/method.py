@@ -49,6 +49,7 @@ class Method(ABC):
         Options: its hyperparameters, with the published values as defaults.
         defaults: published settings outside of synthesis, by section of the configuration.
         memory: the replay of its paper.
+        without_batchnorm: the settings with which it asks for no BatchNorm.
     """
 
     name: ClassVar[str]
@@ -56,6 +57,7 @@ class Method(ABC):
     Options: ClassVar[type[SynthesisOptions]]
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     memory: ClassVar[str] = "none"
+    without_batchnorm: ClassVar[str] = "synthesis.bn=0"
 
     def __init__(self, setup: Setup, options: Any):
         self.setup = setup
