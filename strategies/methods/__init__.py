@@ -54,6 +54,6 @@ def fitted(name: str, setup: Setup, options: Any) -> Method:
         others = [m.name for m in METHODS.values() if not m(setup, m.Options()).needs_batchnorm]
         raise UnfitTeacher(
             f"method {name!r} compares BatchNorm statistics and the teacher has no BatchNorm: choose a teacher with "
-            f"it (teacher.network), set synthesis.bn=0, or a method without: {', '.join(others)}"
+            f"it (teacher.network), set {method.without_batchnorm}, or a method without: {', '.join(others)}"
         )
     return method
