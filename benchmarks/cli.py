@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -56,8 +56,16 @@ def configured(command: Command) -> Command:
     return command
 
 
+on_divergence = click.option(
+    "--on-divergence",
+    type=click.Choice(["stop", "rollback"]),
+    help="At NaN or exploding numbers: stop, or go on from the last evaluation at half the rate. [default: stop]",
+)
+
+
 @cli.command()
 @configured
+@on_divergence
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Parent of runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its cost; write nothing.")
@@ -82,12 +90,13 @@ def run(out: Path, as_json: bool, dry_run: bool, tensorboard: bool, **given: Any
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@on_divergence
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def resume(folder: Path, as_json: bool) -> None:
+def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> None:
     """Go on with a run that was stopped."""
     from lra.benchmarks.runs.runner import resume as do
 
-    _show(do(folder), as_json)
+    _show(do(folder, on_divergence), as_json)
 
 
 @cli.command()

@@ -13,17 +13,30 @@ from typing import BinaryIO
 from lra.benchmarks.errors import LraError, UsageError
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+class CannotWrite(UsageError):
+    """A file that cannot be written, because of permissions or for want of room; what was there before is kept."""
+
+
+DRAFT = ".draft"
+"""How temporary files end; a killed process may leave some behind, see `clear_drafts`."""
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], before: Path | None = None) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in its place.
 
+    Args:
+        path: the file to be.
+        write: fills it.
+        before: where the file that was there goes, instead of being replaced.
+
     Raises:
-        UsageError: if the folder cannot be written to.
+        CannotWrite: if the disk is full or the folder cannot be written to; ``path`` is as it was then.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=DRAFT, dir=path.parent)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from None
+        raise CannotWrite(f"cannot write {path}: {error.strerror}; choose another folder with --out") from None
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -31,11 +44,29 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
+        if before is not None and path.exists():
+            path.replace(before)
         temporary.replace(path)
+        _settle(path.parent)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; the file before it is kept") from None
+        raise CannotWrite(f"cannot write {path}: {error.strerror}; the file before it is kept") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """Put the names in ``folder`` on disk: until then a power cut may undo a rename."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def clear_drafts(folder: Path) -> None:
+    """Delete what killed processes left half-written in ``folder``, which must be held."""
+    for draft in folder.glob(f".*{DRAFT}"):
+        draft.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,7 +93,7 @@ def held(lock: Path, busy: str) -> Iterator[None]:
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise UsageError(f"cannot write to {lock.parent}: {error.strerror}; choose another with --out") from None
     try:

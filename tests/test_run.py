@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lra.benchmarks.runs import runner
+from lra.benchmarks.runs import attempt, checkpoint_file
+from lra.benchmarks.runs.attempt import Attempt
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
 from lra.benchmarks.setup import datasets, teachers
 from lra.benchmarks.setup.datasets import DataSet, Labelled
@@ -51,7 +52,7 @@ def drawn() -> None:
 def plain_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the figures out of the report, unless `drawn`."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(runner, "write_report", lambda folder: (folder / "report.html").write_text("a report"))
+        monkeypatch.setattr(attempt, "write_report", lambda folder: (folder / "report.html").write_text("a report"))
 
 
 def lines(folder: Path) -> bytes:
@@ -154,7 +155,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(run: Run) -> No
 def test_a_finished_run_is_not_repeated(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run()
     stamp = (folder / "metrics.jsonl").stat().st_mtime_ns
-    monkeypatch.setattr(runner, "prepare", None)
+    monkeypatch.setattr(attempt, "prepare", None)
     assert run() == folder
     assert (folder / "metrics.jsonl").stat().st_mtime_ns == stamp
 
@@ -289,22 +290,22 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bytes(
     options = ("--replay", replay, meta, *SMALL.get(replay, ()))
     whole = run(*options, out="whole")
     # Saved at every rest, and killed in the middle of the eighth experience, after an evaluation not yet saved.
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", -1.0)
-    kept = runner._Run._keep
-    save = runner._Run._save
+    monkeypatch.setattr(attempt, "CHECKPOINT_SECONDS", -1.0)
+    kept = Attempt._keep
+    save = Attempt._save
 
-    def seldom(self: runner._Run) -> None:
+    def seldom(self: Attempt) -> None:
         if self.experiment.stream.position in (3, 5):
             save(self)
 
-    def killed(self: runner._Run, record: dict[str, Any]) -> None:
+    def killed(self: Attempt, record: dict[str, Any]) -> None:
         kept(self, record)
         if record["experience"] == 8:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner._Run, "_save", seldom)
-        patch.setattr(runner._Run, "_keep", killed)
+        patch.setattr(Attempt, "_save", seldom)
+        patch.setattr(Attempt, "_keep", killed)
         with pytest.raises(Killed):
             lra_bench("run", "--out", tmp_path / "killed", *tiny, *options)
     (checkpoint,) = (tmp_path / "killed").rglob("checkpoint.pt")
@@ -333,15 +334,15 @@ def test_a_signal_stops_a_run_at_its_next_rest(
     code: int,
 ) -> None:
     whole = run("--replay", "memory", "--meta", out="whole")
-    kept = runner._Run._keep
+    kept = Attempt._keep
 
-    def stop(self: runner._Run, record: dict[str, Any]) -> None:
+    def stop(self: Attempt, record: dict[str, Any]) -> None:
         kept(self, record)
         if record["experience"] == 6:
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner._Run, "_keep", stop)
+        patch.setattr(Attempt, "_keep", stop)
         done = lra_bench("run", "--out", tmp_path / "stopped", *tiny, "--replay", "memory", "--meta")
     assert done.code == code
     folder = next((tmp_path / "stopped").rglob("checkpoint.pt")).parent
@@ -419,7 +420,8 @@ def test_a_damaged_checkpoint_is_named(
     folder = run()
     (folder / "result.json").unlink()
     if damage is None:
-        torch.save({"schema": 1, "records": 0, "seconds": 0.0, "student": {}}, folder / "checkpoint.pt")
+        state = {"records": 0, "seconds": 0.0, "rollbacks": [], "student": {}}
+        checkpoint_file.write(folder / "checkpoint.pt", state)
     else:
         (folder / "checkpoint.pt").write_bytes(damage)
     done = lra_bench("resume", folder)

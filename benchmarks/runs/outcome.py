@@ -15,8 +15,14 @@ from lra.metrics.evolution import evolution
 Record = dict[str, Any]
 
 
-def result(experiment: Experiment, teacher: TrainedTeacher, records: Sequence[Record], seconds: float) -> Record:
-    """The result of an experiment that is trained, from it and the records of its evaluations."""
+def result(
+    experiment: Experiment,
+    teacher: TrainedTeacher,
+    records: Sequence[Record],
+    seconds: float,
+    rollbacks: Sequence[Record] = (),
+) -> Record:
+    """The result of an experiment that is trained, from it, the records of its evaluations and its rollbacks."""
     config, last = experiment.config, records[-1]
     forgetting = experiment.forgetting.matrix.summary()
     parameters = sum(parameter.numel() for parameter in experiment.strategy.model.parameters())
@@ -36,6 +42,7 @@ def result(experiment: Experiment, teacher: TrainedTeacher, records: Sequence[Re
         "loyalty_reference": last.get("loyalty_reference"),
         "forgetting": (asdict(forgetting) if forgetting else {}) | {"matrix_file": "forgetting.json"},
         "alignment": _alignment(records),
+        "rollbacks": list(rollbacks),
         "cost": _cost(experiment) | {"seconds": seconds, "peak_memory_mb": peak_memory(config.device)},
         "config_hash": config.fingerprint(teacher.sha256),
         "versions": environment()["versions"],

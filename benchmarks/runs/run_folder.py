@@ -1,20 +1,25 @@
 """The folder of one run: content-addressed, locked while in use, resumable."""
 
 import json
+import logging
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.files import held, write_atomically, write_text
+from lra.benchmarks.files import clear_drafts, held, write_text
+from lra.benchmarks.runs import checkpoint_file
+from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.state import State
 
 SCHEMA = 1
+"""Of ``result.json``."""
+
+log = logging.getLogger("lra")
 
 
 class RunFolder:
@@ -63,9 +68,30 @@ class RunFolder:
         """Where the run's state is saved."""
         return self.path / "checkpoint.pt"
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Hold the folder against other processes; raises as `lra.benchmarks.files.held`."""
-        return held(self.path / ".lock", f"run {self.path} is in use by another process: wait for it or stop it")
+    @property
+    def before(self) -> Path:
+        """The checkpoint before the last one, to fall back on."""
+        return self.path / "checkpoint-before.pt"
+
+    @property
+    def retreat(self) -> Path:
+        """The state to roll back to after a divergence."""
+        return self.path / "rollback.pt"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against other processes, and tidy up after killed ones.
+
+        Raises:
+            UsageError: if it cannot be written to, or a name in it leads elsewhere.
+            LraError: if another process holds it.
+        """
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            if path.is_symlink():
+                raise UsageError(f"{path} is a symbolic link, which a run does not write through: remove it")
+        with held(self.path / ".lock", f"run {self.path} is in use by another process: wait for it or stop it"):
+            clear_drafts(self.path)
+            yield
 
     def write_json(self, name: str, content: object) -> None:
         """Write ``content`` to file ``name``, atomically."""
@@ -76,40 +102,54 @@ class RunFolder:
         write_text(self.path / "config.yaml", yaml.safe_dump(tree, sort_keys=False))
 
     def save(self, state: State) -> None:
-        """Write a checkpoint, atomically: the one before it stays until the new one is whole."""
-        write_atomically(self.checkpoint, lambda file: torch.save({"schema": SCHEMA} | state, file))
+        """Write a checkpoint, atomically; the one before it is kept."""
+        checkpoint_file.write(self.checkpoint, state, self.before)
 
     def restore(self) -> State | None:
-        """The last checkpoint, if there is one, read without running anything in it.
+        """The last checkpoint that is whole, if there is any, read without running anything in it.
 
         Raises:
-            UsageError: if it is damaged or of another version.
+            UsageError: if there are some and none can be used.
         """
-        if not self.checkpoint.is_file():
-            return None
-        try:
-            state = torch.load(self.checkpoint, weights_only=True)
-        # The loader of a damaged file may raise anything: IndexError, struct.error, AssertionError, ...
-        except Exception:
-            raise UsageError(f"checkpoint {self.checkpoint} is damaged: delete it to start the run again") from None
-        if not isinstance(state, dict) or state.get("schema") != SCHEMA:
-            raise UsageError(f"checkpoint {self.checkpoint} is of another version: delete it to start the run again")
-        return state
+        wrong = []
+        for file in (self.checkpoint, self.before):
+            if file.exists():
+                try:
+                    state = checkpoint_file.read(file)
+                except checkpoint_file.Unreadable as error:
+                    wrong.append(f"checkpoint {file} {error}")
+                    continue
+                for complaint in wrong:
+                    log.warning("%s: going on from the one before it", complaint)
+                return state
+        if wrong:
+            raise UsageError(f"{' and '.join(wrong)}: delete what is damaged to start the run again")
+        return None
+
+    def drop_checkpoints(self) -> None:
+        """Delete all saved states: the run is finished."""
+        for file in (self.checkpoint, self.before, self.retreat):
+            file.unlink(missing_ok=True)
 
 
 class MetricsFile:
     """``metrics.jsonl``: one record per evaluation, appended; what a resume repeats is cut off first."""
 
     def __init__(self, path: Path, keep: int):
-        lines = path.read_text().splitlines(keepends=True)[:keep] if path.is_file() else []
+        lines = path.read_bytes().splitlines(keepends=True)[:keep] if path.is_file() else []
         if len(lines) < keep:
             raise UsageError(f"{path} has lost records: delete {path.parent} to run again")
-        write_text(path, "".join(lines))
-        self.records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        try:
+            self.records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        except ValueError:
+            raise UsageError(f"{path} is damaged: delete {path.parent} to run again") from None
+        write_text(path, b"".join(lines).decode())
         self.path = path
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add a record."""
+        """Add a record; it is on disk before any checkpoint that counts it."""
         self.records.append(record)
         with self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

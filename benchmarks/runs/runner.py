@@ -1,50 +1,46 @@
 """One run, from configuration to result, into its folder."""
 
 import logging
-import math
-import time
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
-from safetensors.torch import save
 
+from lra.benchmarks.errors import LraError, Resumable, UsageError
+from lra.benchmarks.files import CannotWrite
+from lra.benchmarks.runs import checkpoint_file
+from lra.benchmarks.runs.attempt import Attempt, finish
+from lra.benchmarks.runs.machine import refuse_device
+from lra.benchmarks.runs.rollback import RATE, TIMES, rolled_back
+from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import DataSet, Labelled, data_set
-from lra.benchmarks.errors import LraError, UsageError
-from lra.benchmarks.setup.experiment import Experiment, prepare
-from lra.benchmarks.files import write_atomically
-from lra.benchmarks.runs.interruption import Interrupted, interrupts
-from lra.benchmarks.runs.machine import environment, refuse_device
-from lra.benchmarks.runs.outcome import matrix, result
-from lra.benchmarks.runs.progress import Progress
-from lra.benchmarks.reports.report import write_report
-from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
-from lra.benchmarks.runs.samples import Samples
-from lra.benchmarks.setup.teachers import TrainedTeacher, obtain
+from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.teachers import obtain
 from lra.meta import MetaStepError
-from lra.state import seed_everything
-from lra.strategies.checkpoint import capture, restore
-from lra.strategies.evaluation import tensorboard as tensor_board
 from lra.synthesis.batches import Diverged
-
-CHECKPOINT_SECONDS = 60.0
-"""Time between checkpoints: what a kill can cost."""
 
 log = logging.getLogger("lra")
 
 
-def resume(path: Path) -> RunFolder:
+def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None) -> RunFolder:
     """Go on with the run of an existing folder.
+
+    Args:
+        path: the folder.
+        on_divergence: in place of what the run was started with.
 
     Raises:
         LraError: as `run`, and if the folder is none of a run or its teacher is not there any more.
     """
     path = path.resolve()
-    return run(stored_configuration(path), (path / "../../..").resolve(), at=path)
+    config = stored_configuration(path)
+    if on_divergence is not None:
+        config = config.model_copy(update={"on_divergence": on_divergence})
+    return run(config, (path / "../../..").resolve(), at=path)
 
 
 def run(
@@ -74,120 +70,78 @@ def run(
         raise UsageError(f"{at} is of another teacher or was moved: its place would be {folder.path} now")
     if folder.result is not None:
         log.info("finished before: %s", folder.path)
+        if folder.checkpoint.exists():  # It was killed between its result and its report.
+            with folder.locked():
+                finish(folder)
         return folder
-    work = _Run(config, folder, data, teacher, test, tensorboard, quiet)
-    with folder.locked(), _log_file(folder.path / "log.txt"):
+
+    def attempt() -> Attempt:
+        return Attempt(config, folder, data, teacher, test, tensorboard, quiet)
+
+    work = attempt()
+    with folder.locked(), _logging(folder.path / "log.txt"):
         work.open()
-        work.complete()
+        try:
+            while (diverged := _divergence(work)) is not None:
+                _roll_back(work, diverged)
+                work = attempt()
+                work.open()
+        except (CannotWrite, OSError) as error:
+            raise Resumable(f"{error}; when that is mended, go on with lra-bench resume {folder.path}") from None
     return folder
 
 
-class _Run:
-    """A run in progress: what is shared between building, training, saving and closing it."""
+def _divergence(work: Attempt) -> str | None:
+    """Complete an attempt; if it cannot be because numbers are none any more, say which."""
+    try:
+        work.complete()
+    except (MetaStepError, Diverged) as error:
+        where = f" (student step {work.experiment.strategy.clock.train_iterations})"
+        return f"diverged: {error}{'' if 'student step' in str(error) else where}"
+    return None
 
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: RunFolder,
-        data: DataSet,
-        teacher: TrainedTeacher,
-        test: Labelled | None,
-        tensorboard: bool,
-        quiet: bool,
-    ):
-        self.config = config
-        self.folder = folder
-        self.teacher = teacher
-        self.seconds = 0.0
-        seed_everything(config.seed)
 
-        def loggers() -> list[Any]:
-            return [tensor_board(folder.path / "tensorboard")] if tensorboard else []
+def _roll_back(work: Attempt, cause: str) -> None:
+    """Save the state to go on from.
 
-        self.experiment: Experiment = prepare(config, data, teacher, test, self._keep, loggers)
-        self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
-        self.progress = Progress(self.experiment.stream.length, quiet)
-
-    def open(self) -> None:
-        """Start the folder, or take up what is saved there."""
-        saved = self.folder.restore()
-        self.metrics = MetricsFile(self.folder.path / "metrics.jsonl", saved["records"] if saved else 0)
-        if saved is None:
-            self.folder.write_config(self.config.tree())
-            self.folder.write_json("teacher.json", self.teacher.record())
-            self.folder.write_json("env.json", environment())
-        else:
-            try:
-                restore(saved, self.experiment.strategy, self.experiment.stream, self.experiment.parts)
-            except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-                raise UsageError(
-                    f"checkpoint {self.folder.checkpoint} does not fit ({str(error).splitlines()[0]}): delete it to "
-                    "start the run again"
-                ) from None
-            self.seconds = saved["seconds"]
-            log.info(
-                "resumed at experience %d of %d",
-                self.experiment.stream.position,
-                self.experiment.stream.length,
-            )
-        self.started = self.saved = time.monotonic()
-
-    def complete(self) -> None:
-        """Train to the end, then write the result, the student and the report."""
-        stream = self.experiment.stream
-        with interrupts() as stopping:
-
-            def rest() -> None:
-                self.progress.advance(stream.position)
-                if stopping or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-                    self._save()
-                if stopping:
-                    raise Interrupted(stopping[0], self.folder)
-
-            stream.at_rest = rest
-            try:
-                if stream.position < stream.length:
-                    self.experiment.strategy.train(stream)
-            except (MetaStepError, Diverged) as error:
-                raise LraError(f"{error} (student step {self.experiment.strategy.clock.train_iterations})") from None
-            finally:
-                self.progress.close()
-        self._close()
-
-    def _keep(self, record: dict[str, Any]) -> None:
-        if not math.isfinite(record["losses"]["objective"]):
-            raise LraError(f"the student has diverged by student step {record['student_step']}: lower student.lr")
-        self.metrics.append(record)
-        self.samples.take(record["evaluation"], record["student_step"])
-        self.progress.note(record)
-
-    def _save(self) -> None:
-        state = capture(self.experiment.strategy, self.experiment.stream, self.experiment.parts)
-        state |= {"records": len(self.metrics.records), "seconds": self._elapsed()}
-        self.folder.save(state)
-        self.saved = time.monotonic()
-
-    def _elapsed(self) -> float:
-        return self.seconds + time.monotonic() - self.started
-
-    def _close(self) -> None:
-        student = self.experiment.strategy.model
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()}
-        write_atomically(self.folder.path / "student.safetensors", lambda file: file.write(save(tensors)))
-        self.folder.write_json("forgetting.json", matrix(self.experiment))
-        done = result(self.experiment, self.teacher, self.metrics.records, self._elapsed())
-        self.folder.write_json("result.json", done)
-        write_report(self.folder.path)
-        self.folder.checkpoint.unlink(missing_ok=True)
+    Raises:
+        LraError: if the run is to stop at a divergence, or has had its rollbacks.
+    """
+    folder, config = work.folder, work.config
+    if config.on_divergence == "stop":
+        saved = folder.restore()
+        good = "none yet" if saved is None else f"experience {saved['position']}, {folder.checkpoint}"
+        raise LraError(
+            f"{cause}; last good checkpoint: {good}; lower student.lr or synthesis.lr, or go on from there at a lower "
+            f"rate with lra-bench resume {folder.path} --on-divergence rollback"
+        )
+    if len(work.rollbacks) == TIMES:
+        raise LraError(f"{cause}, after {TIMES} rollbacks: lower student.lr or synthesis.lr")
+    retreat = checkpoint_file.read(folder.retreat)
+    note = {"cause": cause, "to_experience": retreat["position"], "student_lr_times": RATE, "random": "drawn anew"}
+    log.warning("%s: back to experience %d, at %g times the learning rate", cause, retreat["position"], RATE)
+    folder.save(rolled_back(retreat, [*work.rollbacks, note], config.seed))
 
 
 @contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(handler)
+def _logging(path: Path) -> Iterator[None]:
+    """Log into a file, and warnings to stderr as well."""
+    file, terminal = _Patient(path), logging.StreamHandler(sys.stderr)
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    terminal.setFormatter(logging.Formatter("lra-bench: %(message)s"))
+    terminal.setLevel(logging.WARNING)
+    for handler in (file, terminal):
+        log.addHandler(handler)
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        handler.close()
+        for handler in (file, terminal):
+            log.removeHandler(handler)
+            handler.close()
+
+
+class _Patient(logging.FileHandler):
+    """A log file that a full disk makes silent, not noisy."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Lose the line."""

@@ -26,6 +26,7 @@ def configuration(
     plugins: tuple[str, ...] = (),
     device: str | None = None,
     threads: int | None = None,
+    on_divergence: str | None = None,
 ) -> RunConfig:
     """Resolve the options of the command line; what was not given is ``None``.
 
@@ -44,6 +45,7 @@ def configuration(
         "seed": seed,
         "device": device,
         "threads": threads,
+        "on_divergence": on_divergence,
         "plugin": {"use": list(plugins)} if plugins else None,
     }
     given: Tree = {}

@@ -14,7 +14,7 @@ from lra.strategies.lra import LRAOptions
 Tree = dict[str, Any]
 """A configuration as plain data, section by section."""
 
-SCALARS = ("method", "seed", "device", "threads")
+SCALARS = ("method", "seed", "device", "threads", "on_divergence")
 """The keys of a configuration that are no sections."""
 
 
@@ -93,6 +93,8 @@ class RunConfig(Options):
     device: str = "cpu"
     threads: Count | None = None
     """Torch threads; its own default if not given."""
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    """Where numbers are none any more: stop, or go back to the last evaluation and on at half the learning rate."""
     data: DataOptions
     teacher: TeacherOptions
     student: StudentOptions
@@ -108,7 +110,7 @@ class RunConfig(Options):
         return self.model_dump(mode="json")
 
     def fingerprint(self, teacher_sha256: str) -> str:
-        """Eight hexadecimal digits that name everything but the seed and the machine."""
-        content = {k: v for k, v in self.tree().items() if k not in ("seed", "device", "threads")}
+        """Eight hexadecimal digits that name everything but the seed, the machine and what to do about a divergence."""
+        content = {k: v for k, v in self.tree().items() if k not in ("seed", "device", "threads", "on_divergence")}
         text = json.dumps([content, teacher_sha256], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,6 +1,6 @@
 """From a configuration to a run ready to train: teacher, student, stream, strategy, measures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from lra.networks.normalized import Normalized
 from lra.problem import Problem
 from lra.strategies import extensions
 from lra.strategies.checkpoint import Stateful
+from lra.strategies.divergence import DivergenceGuard, learning
 from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream
 from lra.strategies.lra import LRA
 from lra.strategies.lra_options import LRAOptions
@@ -29,11 +30,12 @@ from lra.strategies.metrics import (
     TrainingLosses,
 )
 from lra.strategies.probing import Plasticity, ProbeForgetting
-from lra.strategies.replay import Replay
+from lra.strategies.replay import GenerativeReplay, Replay
 from lra.strategies.retention import REPLAYS
 from lra.strategies.schedule import ScheduleByEpoch
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
+from lra.synthesis.synthesizer import Synthesizer
 from lra.teacher import Teacher, UnfitTeacher
 
 
@@ -120,7 +122,7 @@ def prepare(
         optimizer=optimiser,
         objective=objective,
         train_mb_size=schedule.batch_size,
-        plugins=[*plugins, cadence],
+        plugins=[*plugins, _guard(student, synthesizer, plugins), cadence],
         evaluator=QuietEvaluation(*measures, loggers=[*loggers(), recorder], collect_all=False),
         device=device,
     )
@@ -135,6 +137,13 @@ def prepare(
         next(m for m in measures if isinstance(m, TestFidelity)),
         next(m for m in measures if isinstance(m, ProbeForgetting)),
     )
+
+
+def _guard(student: nn.Module, synthesizer: Synthesizer, plugins: Sequence[object]) -> DivergenceGuard:
+    memories = [plugin.memory for plugin in plugins if isinstance(plugin, GenerativeReplay)]
+    found = {f"memory's {name}": network for name, network in learning(memories).items()}
+    sources = [synthesizer, *filter(None, [getattr(synthesizer, "source", None)])]
+    return DivergenceGuard({"student": student, **learning(sources), **found})
 
 
 def _student(config: RunConfig, problem: Problem) -> nn.Module:

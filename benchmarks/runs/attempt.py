@@ -1,0 +1,160 @@
+"""One attempt at a run: from its start, or from what is saved, to its end."""
+
+import logging
+import time
+from typing import Any
+
+from safetensors.torch import save
+
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.files import write_atomically
+from lra.benchmarks.reports.report import write_report
+from lra.benchmarks.runs import checkpoint_file
+from lra.benchmarks.runs.interruption import Interrupted, interrupts
+from lra.benchmarks.runs.machine import environment
+from lra.benchmarks.runs.outcome import matrix, result
+from lra.benchmarks.runs.progress import Progress
+from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
+from lra.benchmarks.runs.samples import Samples
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.datasets import DataSet, Labelled
+from lra.benchmarks.setup.experiment import Experiment, prepare
+from lra.benchmarks.setup.teachers import TrainedTeacher
+from lra.state import State, seed_everything
+from lra.strategies.checkpoint import capture, restore
+from lra.strategies.evaluation import tensorboard as tensor_board
+
+CHECKPOINT_SECONDS = 60.0
+"""Time between checkpoints: with one experience, the most that a kill can cost."""
+
+log = logging.getLogger("lra")
+
+
+class Attempt:
+    """A run in progress: what is shared between building, training, saving and closing it.
+
+    Attributes:
+        folder: of the run.
+        experiment: its parts, built.
+        rollbacks: what became of divergences so far.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        data: DataSet,
+        teacher: TrainedTeacher,
+        test: Labelled | None,
+        tensorboard: bool = False,
+        quiet: bool = False,
+    ):
+        self.config = config
+        self.folder = folder
+        self.teacher = teacher
+        self.seconds = 0.0
+        self.rollbacks: list[dict[str, Any]] = []
+        seed_everything(config.seed)
+
+        def loggers() -> list[Any]:
+            return [tensor_board(folder.path / "tensorboard")] if tensorboard else []
+
+        self.experiment: Experiment = prepare(config, data, teacher, test, self._keep, loggers)
+        self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
+        self.progress = Progress(self.experiment.stream.length, quiet)
+
+    def open(self) -> None:
+        """Start the folder, or take up what is saved there."""
+        saved = self.folder.restore()
+        if saved is None:
+            self.metrics = self._metrics(0)
+            self.folder.write_config(self.config.tree())
+            self.folder.write_json("teacher.json", self.teacher.record())
+            self.folder.write_json("env.json", environment())
+        else:
+            self._take_up(saved)
+            stream = self.experiment.stream
+            log.info("resumed at experience %d of %d", stream.position, stream.length)
+        self.started = self.saved = time.monotonic()
+        self.retreatable = len(self.metrics.records)
+        if self._may_roll_back and not self.folder.retreat.exists():
+            checkpoint_file.write(self.folder.retreat, self._state())
+
+    def complete(self) -> None:
+        """Train to the end, then write the result, the student and the report.
+
+        Raises:
+            Diverged, MetaStepError: at numbers that are none any more.
+            Interrupted: at a signal, when all is saved.
+        """
+        stream = self.experiment.stream
+        with interrupts() as stopping:
+
+            def rest() -> None:
+                self.progress.advance(stream.position)
+                if stopping or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                    self._save()
+                if stopping:
+                    raise Interrupted(stopping[0], self.folder)
+                # By evaluations and not by time: where a run goes back to must not depend on the machine.
+                if self._may_roll_back and len(self.metrics.records) > self.retreatable:
+                    self.retreatable = len(self.metrics.records)
+                    checkpoint_file.write(self.folder.retreat, self._state())
+
+            stream.at_rest = rest
+            try:
+                if stream.position < stream.length:
+                    self.experiment.strategy.train(stream)
+            finally:
+                self.progress.close()
+        self._close()
+
+    @property
+    def _may_roll_back(self) -> bool:
+        return self.config.on_divergence == "rollback"
+
+    def _take_up(self, saved: State) -> None:
+        try:
+            self.metrics = self._metrics(saved["records"])
+            restore(saved, self.experiment.strategy, self.experiment.stream, self.experiment.parts)
+            self.seconds, self.rollbacks = float(saved["seconds"]), list(saved["rollbacks"])
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(
+                f"checkpoint {self.folder.checkpoint} does not fit ({reason}): delete it to start the run again"
+            ) from None
+
+    def _metrics(self, keep: int) -> MetricsFile:
+        return MetricsFile(self.folder.path / "metrics.jsonl", keep)
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        self.metrics.append(record)
+        self.samples.take(record["evaluation"], record["student_step"])
+        self.progress.note(record)
+
+    def _state(self) -> State:
+        state = capture(self.experiment.strategy, self.experiment.stream, self.experiment.parts)
+        own = {"records": len(self.metrics.records), "seconds": self._elapsed(), "rollbacks": self.rollbacks}
+        return state | own
+
+    def _save(self) -> None:
+        self.folder.save(self._state())
+        self.saved = time.monotonic()
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+    def _close(self) -> None:
+        student = self.experiment.strategy.model
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()}
+        write_atomically(self.folder.path / "student.safetensors", lambda file: file.write(save(tensors)))
+        self.folder.write_json("forgetting.json", matrix(self.experiment))
+        done = result(self.experiment, self.teacher, self.metrics.records, self._elapsed(), self.rollbacks)
+        self.folder.write_json("result.json", done)
+        finish(self.folder)
+
+
+def finish(folder: RunFolder) -> None:
+    """What is left to do once the result is written."""
+    write_report(folder.path)
+    folder.drop_checkpoints()

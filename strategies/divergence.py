@@ -1,0 +1,66 @@
+"""A guard that stops training at the first number that is none, or far too large, and names it."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, nn
+
+from lra.strategies.strategy import DataFreeDistillation
+from lra.synthesis.batches import Diverged
+from lra.teacher import Teacher
+
+LIMIT = 1e6
+"""Largest norm of a network's weights, or of the student's gradient, that is taken for training."""
+
+
+class DivergenceGuard(SupervisedPlugin):
+    """Raises `Diverged` before anything is made of a bad number; comes before the evaluation and every checkpoint.
+
+    The student's loss is looked at in every step, before the update; synthesis terms when an experience opens; norms
+    when it closes, because they cost more.
+
+    Args:
+        networks: those that learn, by the name to call them.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module]):
+        super().__init__()
+        self.networks = dict(networks)
+
+    def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Look at the terms of the update that opened the experience."""
+        terms = {} if strategy.synthesis is None else strategy.synthesis.terms
+        for name, value in terms.items():
+            self._refuse(f"synthesis term {name!r}", float(value.raw), math.inf, strategy)
+
+    def before_update(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Look at the loss."""
+        self._refuse("the student's loss", strategy.loss.item(), math.inf, strategy)
+
+    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Look at the last gradient and at all weights."""
+        gradient = [p.grad for p in strategy.model.parameters() if p.grad is not None]
+        self._refuse("the norm of the student's gradient", norm(gradient), LIMIT, strategy)
+        for name, network in self.networks.items():
+            self._refuse(f"the norm of the {name}'s weights", norm(network.parameters()), LIMIT, strategy)
+
+    @staticmethod
+    def _refuse(what: str, value: float, limit: float, strategy: DataFreeDistillation) -> None:
+        if not math.isfinite(value) or value > limit:
+            raise Diverged(f"{what} is {value:.3g} at student step {strategy.clock.train_iterations}")
+
+
+def norm(tensors: Iterable[Tensor]) -> float:
+    """Euclidean norm of all numbers in ``tensors``; NaN if one is."""
+    return nn.utils.get_total_norm([tensor.detach() for tensor in tensors]).item()
+
+
+def learning(owners: Iterable[object]) -> dict[str, nn.Module]:
+    """The networks that ``owners`` (a sample source, a memory) hold as attributes, but for the teacher, by name."""
+    found: dict[str, nn.Module] = {}
+    for owner in owners:
+        for name, part in vars(owner).items():
+            if isinstance(part, nn.Module) and not isinstance(part, Teacher) and [*part.parameters()]:
+                found[name.strip("_").replace("_", " ")] = part
+    return found
