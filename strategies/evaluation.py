@@ -17,7 +17,7 @@ from lra.strategies.strategy import DataFreeDistillation
 
 
 class TestExperience(CLExperience):
-    """A labelled test set held in tensors: images (n, C, H, W) in [0, 1] and classes (n,)."""
+    """A labelled test set held in tensors: images (n, C, H, W), bytes or floats in [0, 1], and classes (n,)."""
 
     __test__ = False
 

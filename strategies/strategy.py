@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.distillation.objective import Objective
+from lra.images import unit
 from lra.problem import Batch
 from lra.strategies.stream import SynthesisExperience, SynthesisStream
 
@@ -168,7 +169,7 @@ class _Draws(Iterable[list[Tensor]]):
 
 
 class _Slices(Iterable[list[Tensor]]):
-    """Minibatches (images, classes, task 0) of a test set held in tensors."""
+    """Minibatches (images in [0, 1], classes, task 0) of a test set held in tensors."""
 
     def __init__(self, images: Tensor, classes: Tensor, size: int):
         self.images, self.classes, self.size = images, classes, size
@@ -178,4 +179,4 @@ class _Slices(Iterable[list[Tensor]]):
 
     def __iter__(self) -> Any:
         for images, classes in zip(self.images.split(self.size), self.classes.split(self.size), strict=True):
-            yield [images, classes, torch.zeros_like(classes)]
+            yield [unit(images), classes, torch.zeros_like(classes)]

@@ -188,7 +188,7 @@ def test_other_spellings_of_the_same_parts_load():
 def test_weights_of_another_network_are_refused_and_change_nothing():
     network = build("resnet8", 10, CIFAR)
     before = copy.deepcopy(network.state_dict())
-    with pytest.raises(ValueError, match=r"unknown \['layer1.1.conv1.weight'\]"):
+    with pytest.raises(ValueError, match=r"unknown \['layer1.1.conv1.weight', "):
         load_weights(network, build("resnet20", 10, CIFAR).state_dict())
     with pytest.raises(ValueError, match=r"linear.weight is \(5, 64\)"):
         load_weights(network, build("resnet8", 5, CIFAR).state_dict())

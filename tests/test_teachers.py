@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
+from lra.benchmarks.files import sha256
 from lra.benchmarks.setup import teachers
+from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Labelled, data_set
-from lra.benchmarks.setup.teachers import TeacherOptions, cached_path, obtain, read_weights, save_teacher
+from lra.benchmarks.setup.teacher_training import train
+from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
+from lra.benchmarks.setup.weights_files import FORMAT, read_weights, save_network
 from lra.networks import build
 from lra.networks.normalized import Normalized
 
@@ -26,12 +30,12 @@ RECIPE = TeacherOptions(network="mlp", epochs=3, lr=0.1)
 
 
 @pytest.fixture(scope="module")
-def trained(alone: Path) -> teachers.TrainedTeacher:
+def trained(alone: Path) -> TrainedTeacher:
     return obtain(RECIPE, DIGITS, TEST)
 
 
 @pytest.fixture
-def weights(trained: teachers.TrainedTeacher) -> dict[str, torch.Tensor]:
+def weights(trained: TrainedTeacher) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trained.network.network.state_dict().items()}
 
 
@@ -52,7 +56,7 @@ def refused() -> Refused:
     return use
 
 
-def test_a_teacher_is_trained_once(trained: teachers.TrainedTeacher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_is_trained_once(trained: TrainedTeacher, monkeypatch: pytest.MonkeyPatch) -> None:
     assert trained.accuracy is not None
     assert trained.accuracy > 80
     assert trained.path == cached_path(RECIPE, DIGITS)
@@ -65,14 +69,12 @@ def test_a_teacher_is_trained_once(trained: teachers.TrainedTeacher, monkeypatch
     assert (again.sha256, again.accuracy) == (trained.sha256, trained.accuracy)
 
 
-def test_training_is_reproducible_and_leaves_random_states_alone(
-    trained: teachers.TrainedTeacher, tmp_path: Path
-) -> None:
+def test_training_is_reproducible_and_leaves_random_states_alone(trained: TrainedTeacher, tmp_path: Path) -> None:
     torch.manual_seed(11)
     before = torch.get_rng_state()
-    teachers.train(RECIPE, DIGITS, tmp_path / "again.safetensors")
+    train(RECIPE, DIGITS, tmp_path / "again.safetensors", torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), before)
-    assert teachers.sha256(tmp_path / "again.safetensors") == trained.sha256
+    assert sha256(tmp_path / "again.safetensors") == trained.sha256
 
 
 @pytest.mark.parametrize("change", [{"epochs": 4}, {"seed": 1}, {"lr": 0.2}, {"network": "lenet5"}, {"augment": 0.0}])
@@ -81,7 +83,7 @@ def test_another_recipe_is_another_file(change: dict[str, Any]) -> None:
     assert cached_path(RECIPE, data_set("digits", 16)) != cached_path(RECIPE, DIGITS)
 
 
-def test_a_teacher_file_says_all_by_itself(trained: teachers.TrainedTeacher, tmp_path: Path) -> None:
+def test_a_teacher_file_says_all_by_itself(trained: TrainedTeacher, tmp_path: Path) -> None:
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(trained.path.read_bytes())
     found = obtain(TeacherOptions(file=str(copy)), DIGITS, TEST)
@@ -103,7 +105,7 @@ def test_a_teacher_file_says_all_by_itself(trained: teachers.TrainedTeacher, tmp
     ids=["plain", "parallel", "compiled", "checkpoint", "both"],
 )
 def test_state_dicts_as_they_are_found(
-    trained: teachers.TrainedTeacher, weights: dict[str, torch.Tensor], tmp_path: Path, dress: Callable[[Any], Any]
+    trained: TrainedTeacher, weights: dict[str, torch.Tensor], tmp_path: Path, dress: Callable[[Any], Any]
 ) -> None:
     file = tmp_path / "teacher.pt"
     torch.save(dress(weights), file)
@@ -181,7 +183,7 @@ def test_a_network_of_another_shape_is_refused(refused: Refused, tmp_path: Path)
 def noted(path: Path, image: tuple[int, int, int], classes: int, **more: Any) -> Path:
     network = Normalized(build("mlp", classes, image), [0.5] * image[0], [0.5] * image[0])
     notes = {"network": "mlp", "image": image, "classes": classes, "mean": [0.5] * image[0], "std": [0.5] * image[0]}
-    save_teacher(path, network, notes | more)
+    save_network(path, network, notes | more)
     return path
 
 
@@ -200,7 +202,7 @@ def test_a_teacher_of_other_data_is_refused(
 def test_notes_that_make_no_sense_are_refused(
     refused: Refused, weights: dict[str, torch.Tensor], tmp_path: Path, notes: str
 ) -> None:
-    save_file(weights, tmp_path / "t.safetensors", {teachers.FORMAT: notes})
+    save_file(weights, tmp_path / "t.safetensors", {FORMAT: notes})
     assert "cannot be read" in refused(tmp_path / "t.safetensors")
 
 

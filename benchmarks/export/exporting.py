@@ -23,7 +23,7 @@ from lra.benchmarks.records import Run, read_run
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_set
-from lra.benchmarks.setup.teachers import read_weights, save_teacher
+from lra.benchmarks.setup.weights_files import read_weights, save_network
 from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.networks.weights import load_weights
@@ -124,7 +124,7 @@ def _export(name: str, student: Normalized, file: Path, images: Tensor, notes: d
 
 
 def _write_safetensors(student: Normalized, file: Path, images: Tensor, notes: dict[str, Any]) -> None:
-    save_teacher(file, student, notes)
+    save_network(file, student, notes)
 
 
 def _read_safetensors(file: Path, images: Tensor) -> Tensor:

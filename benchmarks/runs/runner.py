@@ -64,7 +64,7 @@ def run(
     refuse_device(config.device)
     data = data_set(config.data.name, config.data.size)
     test = data.load("test") if config.data.test else None
-    teacher = obtain(config.teacher, data, test)
+    teacher = obtain(config.teacher, data, test, config.device)
     folder = RunFolder.of(config, teacher.name, teacher.sha256, out)
     if at is not None and folder.path != at:
         raise UsageError(f"{at} is of another teacher or was moved: its place would be {folder.path} now")
@@ -143,5 +143,5 @@ def _logging(path: Path) -> Iterator[None]:
 class _Patient(logging.FileHandler):
     """A log file that a full disk makes silent, not noisy."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:
         """Lose the line."""

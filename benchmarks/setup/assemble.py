@@ -9,6 +9,7 @@ from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.setup.layers import merged, parse_assignment
 from lra.benchmarks.setup.resolution import resolve
 from lra.networks import NETWORKS
+from lra.networks.foreign import is_foreign
 
 
 def configuration(
@@ -89,10 +90,8 @@ def require_file(file: Path) -> None:
 
 def _teacher(text: str) -> Tree:
     """A network's name, or a file."""
-    known = text.lower().replace("_", "-") in NETWORKS
-    if known:
-        return {"network": text}
-    if Path(text).suffix:
+    known = text.lower().replace("_", "-") in NETWORKS or is_foreign(text)
+    if Path(text).suffix and not known:
         require_file(Path(text))
         return {"file": text}
     return {"network": text}

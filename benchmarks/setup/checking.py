@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from lra.benchmarks.errors import UsageError, nearest
 from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.networks import NETWORKS
+from lra.networks.foreign import is_foreign
 from lra.options import Options
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
@@ -48,7 +49,8 @@ def checked(tree: Tree) -> RunConfig:
     except ValidationError as error:
         raise UsageError(explain(error, "", RunConfig)) from None
     for key, network in (("student", config.student.network), ("teacher", config.teacher.network)):
-        known_name(f"{key}.network", network.lower().replace("_", "-"), NETWORKS)
+        if not is_foreign(network):
+            known_name(f"{key}.network", network.lower().replace("_", "-"), NETWORKS)
     return config
 
 

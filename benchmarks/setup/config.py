@@ -6,10 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from lra.benchmarks.setup.teachers import TeacherOptions
 from lra.distillation.objective import LossOptions
 from lra.options import Count, Fraction, NonNegative, Options, Positive
-from lra.strategies.lra import LRAOptions
+from lra.strategies.lra_options import LRAOptions
 
 Tree = dict[str, Any]
 """A configuration as plain data, section by section."""
@@ -26,6 +25,26 @@ class DataOptions(Options):
     """Side that images are resized to; the data set's own if not given."""
     test: bool = True
     """False: there is no test set; all but test accuracy is still measured."""
+
+
+class TeacherOptions(Options):
+    """Which teacher: a file, or a network trained here with this recipe."""
+
+    network: str = "resnet34"
+    """One of ours, or ``torchvision:NAME``, ``timm:NAME``, ``package.module:function``."""
+    file: str | None = None
+    """Weights: safetensors (ours say all by themselves) or a state dict (say network, mean and std too)."""
+    mean: list[float] | None = None
+    """Of each channel of images in [0, 1], where the file does not say it; the data set's published one by default."""
+    std: list[float] | None = None
+    epochs: Count = 100
+    lr: Positive = 0.1
+    weight_decay: NonNegative = 5e-4
+    batch_size: Count = 128
+    augment: Annotated[float, Field(ge=0, le=1)] | Literal["crop", "crop-flip"] = 0.12
+    """A number: random shifts as a fraction of half the side, turns and zooms in proportion. Or the custom of CIFAR:
+    padded by an eighth of the side and cropped; and mirrored."""
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class StudentOptions(Options):

@@ -121,7 +121,7 @@ def _teacher(config: RunConfig, train: bool) -> TrainedTeacher | LraError | None
         data = data_set(config.data.name, config.data.size)
         if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
             return None
-        return obtain(config.teacher, data, data.load("test") if config.data.test else None)
+        return obtain(config.teacher, data, data.load("test") if config.data.test else None, config.device)
     except LraError as error:
         return error
 

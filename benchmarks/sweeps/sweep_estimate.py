@@ -13,10 +13,10 @@ from lra.benchmarks.errors import LraError
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.experiment import budget, prepare
+from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.benchmarks.sweeps.sweep import Entry
 from lra.benchmarks.sweeps.sweep_progress import clock
-from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.state import seed_everything
 
@@ -94,7 +94,7 @@ def stand_in(config: RunConfig, data: DataSet) -> TrainedTeacher:
     if options.file or cached_path(options, data).is_file():
         return obtain(options, data, None)
     mean, std = (0.5,) * data.image[0], (0.5,) * data.image[0]
-    network = Normalized(build(options.network, data.classes, data.image), mean, std)
+    network = Normalized(network_for(options.network, data.classes, data.image, "teacher.network"), mean, std)
     return TrainedTeacher(network, options.network, mean, std, "untrained", Path("untrained"), None)
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from torch import nn
 
 from lra.networks.cifar_resnet import CifarResNet, WideStemResNet
+from lra.networks.foreign import build_foreign, is_foreign
 from lra.networks.lenet import AdvertorchLeNet, LeNet5, mlp
 from lra.networks.small_images import mobilenetv2, resnet, vgg11
 from lra.networks.wide_resnet import WideResNet
@@ -43,17 +44,20 @@ def build(name: str, classes: int, image: tuple[int, int, int]) -> nn.Module:
     """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
-        name: one of `NETWORKS`; underscores may stand for hyphens.
+        name: one of `NETWORKS`, where underscores may stand for hyphens, or one from elsewhere, see `build_foreign`.
         classes: number of classes K, at least 1.
         image: channels, height and width.
 
     Raises:
         ValueError: if the name is unknown, or the network cannot take such images.
+        ModuleNotFoundError: if it is in a package that is not installed.
     """
+    if classes < 1:
+        raise ValueError(f"a network needs at least 1 class; got {classes}")
+    if is_foreign(name):
+        return build_foreign(name, classes, image)
     constructor = NETWORKS.get(name.lower().replace("_", "-"))
     if constructor is None:
         near = difflib.get_close_matches(name.lower().replace("_", "-"), NETWORKS, n=1, cutoff=0)
         raise ValueError(f"unknown network {name!r}; did you mean {near[0]!r}? Valid: {', '.join(NETWORKS)}")
-    if classes < 1:
-        raise ValueError(f"a network needs at least 1 class; got {classes}")
     return constructor(classes, image)

@@ -53,8 +53,8 @@ def load_weights(network: nn.Module, loaded: Mapping[str, Any]) -> None:
     unknown = [n for n in weights if n not in expected]
     if missing or unknown:
         raise ValueError(
-            f"the weights are not of this {type(network).__name__}: {len(missing)} missing {missing[:1]}, "
-            f"{len(unknown)} unknown {unknown[:1]}"
+            f"the weights are not of this {type(network).__name__}: {len(missing)} missing {missing[:3]}, "
+            f"{len(unknown)} unknown {unknown[:3]}"
         )
     for name, value in weights.items():
         if value.shape != expected[name].shape:

@@ -1,0 +1,117 @@
+"""Data sets that torchvision can read and fetch; nothing is fetched unless a user asks for it."""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+
+from lra.benchmarks.errors import MissingInput, UsageError, nearest
+from lra.benchmarks.setup.datasets.labelled import DataSet, Image, Labelled, Normalisation, Split, squared
+
+
+@dataclass(frozen=True)
+class _Known:
+    reader: str
+    """Name of torchvision's class."""
+    place: str
+    """What of it lies in the data folder, in torchvision's layout."""
+    image: Image
+    normalisation: Normalisation
+    """As the literature of data-free distillation writes it."""
+    classes: int = 10
+
+
+HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+KNOWN = {
+    "mnist": _Known("MNIST", "MNIST/raw", (1, 28, 28), Normalisation((0.1307,), (0.3081,))),
+    "fashion-mnist": _Known("FashionMNIST", "FashionMNIST/raw", (1, 28, 28), Normalisation((0.2860,), (0.3530,))),
+    "svhn": _Known("SVHN", "test_32x32.mat", (3, 32, 32), HALF),
+    "cifar10": _Known(
+        "CIFAR10",
+        "cifar-10-batches-py",
+        (3, 32, 32),
+        Normalisation((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    ),
+    "cifar100": _Known(
+        "CIFAR100",
+        "cifar-100-python",
+        (3, 32, 32),
+        Normalisation((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+        classes=100,
+    ),
+}
+
+
+def data_folder() -> Path:
+    """Where downloaded data sets lie: ``$LRA_DATA``, or a folder in the user's cache."""
+    return Path(os.environ.get("LRA_DATA") or user_cache_path("lra") / "data").expanduser()
+
+
+def torchvision_set(name: str, side: int | None = None) -> DataSet:
+    """One of `KNOWN`, as bytes, resized to ``side`` if given."""
+    known = KNOWN[name]
+    image = known.image if side is None else (known.image[0], side, side)
+    return DataSet(
+        name,
+        image,
+        known.classes,
+        partial(_load, name, side),
+        f"torchvision's {known.reader}",
+        known.normalisation,
+        lambda: (data_folder() / known.place).exists(),
+    )
+
+
+def fetch(name: str) -> Path:
+    """Download a data set into the data folder, unless it is there, and return the folder.
+
+    Raises:
+        UsageError: if torchvision does not fetch it.
+        MissingInput: if that failed.
+    """
+    if name not in KNOWN:
+        raise UsageError(f"data set {name!r} cannot be fetched; did you mean {nearest(name, KNOWN)!r}?")
+    for split in ("train", "test"):
+        try:
+            _read(name, split, download=True)
+        # A server, a full disk, a damaged archive: they fail with anything.
+        except Exception as error:
+            raise MissingInput(
+                f"data set {name} could not be fetched into {data_folder()} ({error}): check the network, or put its "
+                "files there by hand"
+            ) from None
+    return data_folder()
+
+
+def _load(name: str, side: int | None, split: Split) -> Labelled:
+    if not (data_folder() / KNOWN[name].place).exists():
+        raise MissingInput(
+            f"data set {name} is not in {data_folder()}: fetch it with lra-bench data fetch {name}, or name the folder "
+            "that has it in the environment variable LRA_DATA"
+        )
+    try:
+        found = _read(name, split)
+    except Exception as error:
+        raise MissingInput(
+            f"data set {name} in {data_folder()} cannot be read ({error}): delete it there and fetch it again with "
+            f"lra-bench data fetch {name}"
+        ) from None
+    images = torch.as_tensor(found.data)
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[-1] == 3:
+        images = images.permute(0, 3, 1, 2).contiguous()
+    classes = found.labels if name == "svhn" else found.targets
+    return Labelled(squared(images, side), torch.as_tensor(classes).long())
+
+
+def _read(name: str, split: Split, download: bool = False) -> Any:
+    from torchvision import datasets
+
+    which: dict[str, Any] = {"split": split} if name == "svhn" else {"train": split == "train"}
+    return getattr(datasets, KNOWN[name].reader)(data_folder(), **which, download=download)

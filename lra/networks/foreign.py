@@ -1,0 +1,114 @@
+"""Networks from elsewhere: torchvision's, timm's, or a user's own function."""
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lra.networks.shapes import Image
+from lra.preservation import untouched
+
+LIBRARIES = ("torchvision", "timm")
+"""What may stand before the colon beside a user's module."""
+
+
+def is_foreign(name: str) -> bool:
+    """Whether ``name`` is one of ``torchvision:NAME``, ``timm:NAME``, ``package.module:function``."""
+    return ":" in name
+
+
+def runs_user_code(name: str) -> bool:
+    """Whether building ``name`` imports a module that the name itself says."""
+    return is_foreign(name) and name.partition(":")[0] not in LIBRARIES
+
+
+def build_foreign(name: str, classes: int, image: Image) -> nn.Module:
+    """Build a network from elsewhere with fresh weights, and try it on two black images.
+
+    Args:
+        name: ``torchvision:NAME`` or ``timm:NAME`` of a classifier, or ``package.module:function``, which is called
+            with the number of classes and the image's shape, and returns a module.
+        classes: K.
+        image: channels, height and width.
+
+    Raises:
+        ModuleNotFoundError: if the module is not installed.
+        ValueError: if there is no such network, or it does not map images (n,C,H,W) to logits (n,K).
+    """
+    origin, _, rest = name.partition(":")
+    maker: Callable[..., Any] = {"torchvision": _torchvision, "timm": _timm}.get(origin) or _function(origin)
+    try:
+        network = maker(rest, classes, image)
+    except (ModuleNotFoundError, ValueError):
+        raise
+    # Whatever somebody else's code raises.
+    except Exception as error:
+        raise ValueError(
+            f"network {name!r} cannot be built for {classes} classes of {image}: {_line(error)}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"network {name!r} is no torch module but {type(network).__name__}")
+    _try(network, name, classes, image)
+    return network
+
+
+def _torchvision(name: str, classes: int, image: Image) -> nn.Module:
+    from torchvision import models
+
+    # Of classifiers alone: others fetch the weights of their backbones.
+    _require(name, models.list_models(module=models), "torchvision")
+    if image[0] != 3:
+        raise ValueError(f"torchvision's networks take images of 3 channels, not {image}: write a function of your own")
+    return models.get_model(name, weights=None, num_classes=classes)
+
+
+def _timm(name: str, classes: int, image: Image) -> nn.Module:
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(f"network 'timm:{name}' needs timm: pip install 'lra[timm]'") from None
+    _require(name, timm.list_models(), "timm")
+    return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=image[0])
+
+
+def _require(name: str, known: Iterable[str], library: str) -> None:
+    known = list(known)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        raise ValueError(f"{library} has no classifier {name!r}; did you mean {near!r}?")
+
+
+def _function(module_name: str) -> Callable[[str, int, Image], Any]:
+    def build(name: str, classes: int, image: Image) -> Any:
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"network '{module_name}:{name}': {_line(error)}; install it, or put its folder into PYTHONPATH"
+            ) from None
+        function = getattr(module, name, None)
+        if not callable(function):
+            raise ValueError(f"module {module_name} has no function {name!r} to build a network")
+        return function(classes, image)
+
+    return build
+
+
+def _try(network: nn.Module, name: str, classes: int, image: Image) -> None:
+    for training in (False, True):
+        mode = "training" if training else "evaluation"
+        try:
+            with torch.no_grad(), untouched(network):
+                logits = network.train(training)(torch.zeros(2, *image))
+        except Exception as error:
+            raise ValueError(f"network {name!r} does not take images {image} in {mode} mode: {_line(error)}") from error
+        if not isinstance(logits, Tensor) or logits.shape != (2, classes):
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"network {name!r} gives {found} for two images in {mode} mode, not logits (2, {classes})")
+
+
+def _line(error: Exception) -> str:
+    return str(error).split("\n")[0] or type(error).__name__
