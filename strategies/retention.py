@@ -1,7 +1,9 @@
 """The retention axis: replay by name, its options, and how to build it from a `Setup`."""
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from lra.memory.buffers import Reservoir, Ring
 from lra.memory.generator import MemoryGenerator, MemoryGeneratorOptions
@@ -19,8 +21,8 @@ class ReplayOptions(Options):
 
     summary: ClassVar[str]
 
-    fraction: Fraction = 0.125
-    """Replayed images per step, as a fraction of the new ones (published: an eighth)."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.125
+    """Replayed images per step, as a fraction of the new ones (published: an eighth), and at least one."""
 
     def size(self, setup: Setup) -> int:
         """Replayed images per student step."""
@@ -95,7 +97,7 @@ class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
 
     updates: Count = 4
     """Memory updates per experience, in its first student steps."""
-    warmup: int = 1
+    warmup: Annotated[int, Field(ge=0)] = 1
     """Experiences before the first replay; 0 as published replays an untrained memory."""
     latent: Count | None = None
     width: Count | None = None

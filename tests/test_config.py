@@ -103,6 +103,8 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
         ({"assignments": ("student.lr",)}, "write it as section.key=value"),
         ({"assignments": ("student.lr=[",)}, "the value is no YAML"),
         ({"replay": "memory", "assignments": ("replay.fraction=2",)}, "replay.fraction = 2"),
+        ({"replay": "memory", "assignments": ("replay.fraction=0",)}, "replay.fraction = 0: input should be greater"),
+        ({"replay": "generative", "assignments": ("replay.warmup=-1",)}, "replay.warmup = -1: input should be greater"),
         ({"seed": -1}, "seed = -1"),
         ({"seed": 2**32}, "seed = 4294967296"),
         ({"steps": 0}, "schedule.steps = 0"),

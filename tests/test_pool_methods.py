@@ -3,6 +3,7 @@
 import copy
 import functools
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,8 @@ def test_a_teacher_without_batchnorm_is_refused_in_one_line(method):
         experiment(method, *METHODS[method], trained=plain_teacher())
     assert "\n" not in str(caught.value)
     assert caught.value.code == 2
+    remedy = re.search(r"set (.*?), or a method", str(caught.value))[1].split(" and ")
+    assert experiment(method, *METHODS[method], *remedy, trained=plain_teacher())
 
 
 def plain_teacher():

@@ -13,7 +13,8 @@ views l (enlarged parts), h(.) the pixel averages of what T's layers take in:
                           head <- Adam on the same
     the best x enters the pool, its [h(l) | h(g)] the bank;  400 times:  S <- SGD on D of images from the pool
 
-The paper also starts from a pool of 50 000 images made beforehand, without the student; that is left out. For large
+The paper also starts from a pool of 50 000 images made beforehand, without the student (``warmup``: 196 batches of
+256; presets cmi-adversarial/...); ``adversarial: 0`` with one such experience is its non-adversarial form. For large
 ResNets it describes images by the inputs of four stages, here ``layers: stages`` (the outputs of all). The released
 bank fails at the moment it is exactly full; ours does not. ``rounding: down`` truncates as released.
 """
@@ -49,6 +50,7 @@ class CMI(OptimisedMethod):
     name = "cmi"
     paper = "Fang et al., IJCAI 2021"
     Options = CMIOptions
+    without_batchnorm = "synthesis.bn=0 and synthesis.layers=stages"
     defaults = published(batch_size=128)
 
     @property
