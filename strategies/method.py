@@ -11,6 +11,7 @@ from torch import nn
 from lra.distances import Distance
 from lra.distillation.objective import Objective
 from lra.problem import Problem
+from lra.strategies.metrics import Measure
 from lra.synthesis.synthesizer import Synthesizer
 from lra.synthesis.triplet_term import TripletOptions
 from lra.teacher import Teacher
@@ -40,8 +41,8 @@ class SynthesisOptions(TripletOptions):
 class Method(ABC):
     """How samples are made, under a paper's name.
 
-    An experiment asks for `objective`, `sample_source` and `plugins`, once each and in this order, so that a later
-    part may refer to an earlier one (a projection shared by both sides, a clock that moves a term's weight).
+    An experiment asks for `objective`, `sample_source`, `plugins` and `measures`, once each and in this order, so
+    that a later part may refer to an earlier one (a projection shared by both sides, a clock that moves a weight).
 
     Class attributes:
         name: as typed after ``--method``.
@@ -89,4 +90,8 @@ class Method(ABC):
 
     def plugins(self) -> list[SupervisedPlugin]:
         """Plugins that belong to the method, such as a curriculum; most have none."""
+        return []
+
+    def measures(self) -> list[Measure]:
+        """What the method alone has to measure; asked for last."""
         return []

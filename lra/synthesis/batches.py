@@ -1,6 +1,6 @@
 """Synthesis of one finite batch per experience: optimised against the teacher, kept as bytes, shown augmented."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -76,6 +76,8 @@ class BatchSynthesizer(Synthesizer):
         self._show = options.crop_and_flip()
         self._views = views
         self._open: FiniteBatch | None = None
+        self.losses: list[float] = []
+        """Of each inner step of the latest experience."""
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
         """Make the batches of the next experience; the first also brings those of the warm-up.
@@ -84,6 +86,7 @@ class BatchSynthesizer(Synthesizer):
             Diverged: if no iterate's loss was finite.
         """
         made: list[FiniteBatch] = []
+        self.losses = []
         values: dict[str, TermValue] = {}
         for _ in range(self.options.warmup if self._open is None else 0):
             made.append(self._make(None)[0])
@@ -105,7 +108,8 @@ class BatchSynthesizer(Synthesizer):
             images = self.source.images()
             view = View(self.augment(images), self.teacher, student, labels, plain=images)
             loss, values = total(terms, view)
-            if (reached := loss.item()) < best:
+            self.losses.append(reached := loss.item())
+            if reached < best:
                 kept, best = images.detach().clone(), reached
                 if o.keep == "best":
                     self._tell(terms, "keep")
@@ -160,6 +164,19 @@ class BatchSynthesizer(Synthesizer):
         """As `draw`, with the random states put back."""
         with untouched():
             return self.draw(n)
+
+    def keepsake(self) -> nn.Module | None:
+        """Of the source."""
+        return self.source.keepsake()
+
+    @property
+    def awaits(self) -> bool:
+        """As the source does."""
+        return self.source.awaits
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from the weights of an earlier task's generator; raises ``ValueError`` as the source does."""
+        self.source.begin_with(weights)
 
     def state_dict(self) -> State:
         """Source, terms, the open experience, counters."""

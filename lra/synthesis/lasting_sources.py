@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lra.networks.composed import LabelGenerator
+from lra.networks.composed import FusedGenerator, LabelGenerator
 from lra.networks.generators import UpsamplingGenerator
 from lra.state import State
 from lra.synthesis.sources import BETAS, LatentSource, Source, descend
@@ -31,7 +31,7 @@ class MetaSource(LatentSource):
 
     def __init__(
         self,
-        generator: UpsamplingGenerator,
+        generator: UpsamplingGenerator | FusedGenerator,
         lr: float,
         latent_lr: float,
         steps: int,
@@ -42,13 +42,15 @@ class MetaSource(LatentSource):
         super().__init__(generator, lr, latent_lr)
         self.meta = meta
         self.renew_first_at, self.renew_scale = renew_first_at, renew_scale
-        self.outer = torch.optim.Adam(generator.parameters(), lr=lr * steps, betas=BETAS)
-        self.fast: UpsamplingGenerator = generator
+        outer = [group | {"lr": group["lr"] * steps} for group in self.groups(generator)]
+        self.outer = torch.optim.Adam(outer, betas=BETAS)
+        self.fast: nn.Module = generator
         """G' while a batch is made."""
 
     def prepared(self) -> nn.Module:
         """A copy of G, or G itself."""
         if self.batches == self.renew_first_at:
+            assert isinstance(self.generator, UpsamplingGenerator)
             nn.init.normal_(self.generator.linear.weight, 0.0, 0.02)
             nn.init.zeros_(self.generator.linear.bias)
             nn.init.normal_(self.generator.norm.weight, self.renew_scale, 0.02)
@@ -77,6 +79,10 @@ class MetaSource(LatentSource):
         if self.meta != "none":
             self.outer.step()
         self.fast = self.generator
+
+    def keepsake(self) -> nn.Module | None:
+        """G."""
+        return self.generator
 
     def _collect(self, gradient: Callable[[Tensor, Tensor], Tensor]) -> None:
         for slow, fast in zip(self.generator.parameters(), self.fast.parameters(), strict=True):
@@ -130,6 +136,10 @@ class NoisyLayerSource(Source):
     def update(self, loss: Tensor) -> None:
         """An Adam step of the generator, noisy layers included."""
         descend(self._optimiser, loss)
+
+    def keepsake(self) -> nn.Module | None:
+        """The generator, as it was at the end of the last batch."""
+        return self.generator
 
     def state_dict(self) -> State:
         """The generator and the count."""

@@ -10,17 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lra.networks.composed import FusedGenerator
 from lra.networks.generators import UpsamplingGenerator
 from lra.networks.initialisation import reset_parameters_dcgan
 from lra.networks.shapes import per_channel
 from lra.problem import Problem
 from lra.state import State
+from lra.synthesis.keepsakes import Lasting
 
 BETAS = (0.5, 0.999)
 """Adam's, in every release that optimises a generator against one batch."""
 
 
-class Source(ABC):
+class Source(Lasting, ABC):
     """Makes one batch at a time and improves it by gradient steps.
 
     Attributes:
@@ -42,7 +44,7 @@ class Source(ABC):
     def update(self, loss: Tensor) -> None:
         """One step down the gradient of ``loss``, of the latest images."""
 
-    def end(self) -> None:  # noqa: B027
+    def end(self) -> None:
         """The batch is finished."""
 
     def state_dict(self) -> State:
@@ -124,7 +126,7 @@ class LatentSource(Source):
         latent_lr: Adam's, of the latents; the generator's if not given.
     """
 
-    def __init__(self, generator: UpsamplingGenerator, lr: float, latent_lr: float | None = None):
+    def __init__(self, generator: UpsamplingGenerator | FusedGenerator, lr: float, latent_lr: float | None = None):
         super().__init__()
         self.generator = generator
         self.lr = lr
@@ -140,8 +142,11 @@ class LatentSource(Source):
         device = next(generator.parameters()).device
         self._latents = torch.randn(len(labels), self.generator.latent).to(device).requires_grad_(True)
         latents = {"params": [self._latents], "lr": self.latent_lr}
-        groups: list[dict[str, Any]] = [{"params": list(generator.parameters())}, latents]
-        self._optimiser = torch.optim.Adam(groups, lr=self.lr, betas=BETAS)
+        self._optimiser = torch.optim.Adam([*self.groups(generator), latents], betas=BETAS)
+
+    def groups(self, generator: nn.Module) -> list[dict[str, Any]]:
+        """The generator's parameters as an optimiser takes them, in groups with their learning rates."""
+        return [{"params": list(generator.parameters()), "lr": self.lr}]
 
     def prepared(self) -> nn.Module:
         """The generator that the new batch is optimised with."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lra.preservation import untouched
 from lra.state import State
+from lra.synthesis.keepsakes import Lasting
 from lra.synthesis.terms import Term, TermValue, total
 from lra.synthesis.view import View
 from lra.teacher import Teacher
@@ -23,7 +24,7 @@ class FiniteBatch(NamedTuple):
     """(n,) int64: the classes they were asked to be."""
 
 
-class Synthesizer(ABC):
+class Synthesizer(Lasting, ABC):
     """Owns a source of samples and how it is updated; one `step` opens one experience.
 
     Args:
@@ -127,13 +128,16 @@ class OnlineGenerator(Synthesizer):
         self.sampling_mode = sampling_mode
         self.clip = clip
 
+    asked: Tensor | None = None
+    """(n,): the classes that the latest latents ask for, if the generator is told any."""
+
     def step(self, student: nn.Module) -> dict[str, TermValue]:
         """``steps`` optimiser steps, each on fresh latents."""
         self.generator.train()
         values: dict[str, TermValue] = {}
         for _ in range(self.steps):
             images = self.generator(self.latents(self.batch_size))
-            view = View(images, self.teacher, student, student_mode=self.student_mode)
+            view = View(images, self.teacher, student, self.asked, student_mode=self.student_mode)
             loss, values = total(self.terms, view)
             self.optimiser.zero_grad()
             loss.backward()
@@ -166,6 +170,10 @@ class OnlineGenerator(Synthesizer):
     def latents(self, n: int) -> Tensor:
         """(n, z) standard normal, drawn on the CPU so that every device sees the same ones."""
         return torch.randn(n, self.latent).to(next(self.generator.parameters()).device)
+
+    def keepsake(self) -> nn.Module:
+        """The generator."""
+        return self.generator
 
     def state_dict(self) -> State:
         """Generator with buffers, optimiser, what terms remember, counters."""

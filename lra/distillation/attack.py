@@ -1,0 +1,154 @@
+"""Adversarial-example attack: now and then the teacher errs, and the student is told the right class (AEAHL-RG).
+
+A generative network learns, on what synthesis makes, to perturb an image so that the teacher names its least likely
+class. In a student step some images are replaced by their attacked ones, soft targets and all, while the hard labels
+stay those of the clean images: the soft target is then wrong and the hard label right, as with a teacher that errs
+on real data.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lra.networks.shapes import deviations, per_channel
+from lra.options import Count, Fraction, NonNegative, Options, Positive
+from lra.preservation import in_mode
+from lra.problem import Batch, Problem
+from lra.state import State
+from lra.synthesis.augmentation import Augmentation
+from lra.teacher import Teacher
+
+Swap = Literal["exchange", "copy", "none"]
+
+
+class AttackOptions(Options):
+    """How images are attacked; the released forms are options."""
+
+    enabled: bool = True
+    probability: Fraction = 0.001
+    """pa, of an image to be replaced by its attacked one."""
+    delta: Literal["linf", "released"] = "linf"
+    """The perturbation: at most ``budget`` in each pixel; or, as released, the network's output in (-1, 1) through
+    the inverse of the normalisation, then taken for a normalised image: always positive, without a bound."""
+    budget: Positive = 10 / 255
+    """Largest change of a pixel in [0, 1]."""
+    swap: Swap = "exchange"
+    """Where the attacked image is the one the teacher is surer of, in the same class, the two change places; or, as
+    released, the attacked one takes both; or nothing happens, and only chosen images are attacked, which is cheap."""
+    renormalise: bool = False
+    """As released: augment and normalise the attacked images a second time."""
+    floor: NonNegative = 1e-3
+    """Least cross-entropy whose logarithm the network still lowers; released without, where it goes to -∞."""
+    lr: Positive = 2e-4
+    """Adam's, of the perturbation network."""
+    width: Count | None = None
+    """Of the perturbation network: 64 for CIFAR as published, less for smaller images."""
+
+
+class Exchange(NamedTuple):
+    """What a batch came to."""
+
+    batch: Batch
+    swapped: int
+    """Images that changed places with their attacked ones."""
+    attacked: int
+    """Images that were then replaced by the other side."""
+
+
+def exchange(clean: Batch, attacked: Batch, chosen: Tensor, swap: Swap = "exchange") -> Exchange:
+    """Swap where the attack made the teacher surer of the same class, then replace the ``chosen`` ones.
+
+    Args:
+        clean, attacked: the same n images before and after the attack, each with the teacher's logits.
+        chosen: (n,) bool.
+        swap: see `AttackOptions`.
+    """
+    before, after = (F.softmax(side.logits, dim=1).max(dim=1) for side in (clean, attacked))
+    surer = (after.values >= before.values) & (after.indices == before.indices)
+    if swap == "none":
+        surer = torch.zeros_like(surer)
+    # An image that has changed places and is then attacked is back; released, both places hold the attacked one.
+    taken = surer | chosen if swap == "copy" else surer ^ chosen
+    batch = Batch(*(torch.where(_like(taken, a), b, a) for a, b in zip(clean, attacked, strict=True)))
+    return Exchange(batch, int(surer.sum()), int(chosen.sum()))
+
+
+def _like(mask: Tensor, values: Tensor) -> Tensor:
+    return mask.view(-1, *[1] * (values.dim() - 1))
+
+
+class Attacker:
+    """A perturbation network that learns to mislead the teacher (GAP; Poursaeed et al., CVPR 2018).
+
+    Args:
+        network: images (n, C, H, W), normalised -> (n, C, H, W) in (-1, 1).
+        teacher: the one to mislead; counts these queries too.
+        problem: the normalisation.
+        options: the form of the attack.
+        augment: for the released form.
+    """
+
+    def __init__(
+        self, network: nn.Module, teacher: Teacher, problem: Problem, options: AttackOptions, augment: Augmentation
+    ):
+        self.network = network.to(problem.device)
+        self.teacher = teacher
+        self.options = options
+        self.augment = augment
+        self._mean = per_channel(problem.mean, problem.image[0], "mean").to(problem.device)
+        self._std = deviations(problem.std, problem.image[0]).to(problem.device)
+        self._optimiser = torch.optim.Adam(network.parameters(), lr=options.lr, betas=(0.5, 0.999))
+
+    def perturbed(self, images: Tensor) -> Tensor:
+        """Images (n, C, H, W) in [0, 1] with what the network adds to them, and a graph to its weights."""
+        output = self.network((images - self._mean) / self._std)
+        if self.options.delta == "linf":
+            return (images + self.options.budget * output).clamp(0, 1)
+        shifted = images + self._std * (self._std * output + self._mean)
+        low, high = (getattr(images, bound)(dim=(0, 2, 3), keepdim=True) for bound in ("amin", "amax"))
+        return torch.minimum(torch.maximum(shifted, low), high)
+
+    def learn(self, images: Tensor, logits: Tensor) -> Tensor:
+        """One Adam step on ln CE(T(perturbed images), least likely class); returns it, detached.
+
+        Args:
+            images: (n, C, H, W) in [0, 1], without a graph.
+            logits: (n, K), the teacher's of them.
+        """
+        self.network.train()
+        error = F.cross_entropy(self.teacher(self.perturbed(images)), logits.argmin(dim=1))
+        loss = error.clamp_min(max(self.options.floor, torch.finfo(error.dtype).tiny)).log()
+        self._optimiser.zero_grad()
+        loss.backward()
+        self._optimiser.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def attack(self, images: Tensor) -> Batch:
+        """The attacked images with what the teacher says of them."""
+        with in_mode(self.network, training=False):
+            found = self.perturbed(images)
+        if self.options.renormalise:
+            found = (self.augment(found) - self._mean) / self._std
+        return Batch(found, self.teacher.label(found))
+
+    def applied(self, batch: Batch) -> Exchange:
+        """A student's batch after swap and attack; each image is attacked with probability pa."""
+        chosen = (torch.rand(len(batch.images)) < self.options.probability).to(batch.images.device)
+        if self.options.swap != "none":
+            return exchange(batch, self.attack(batch.images), chosen, self.options.swap)
+        images, logits = batch.images.clone(), batch.logits.clone()
+        if chosen.any():
+            images[chosen], logits[chosen] = self.attack(batch.images[chosen])
+        return Exchange(Batch(images, logits), 0, int(chosen.sum()))
+
+    def state_dict(self) -> State:
+        """Network and optimiser."""
+        return {"network": self.network.state_dict(), "optimiser": self._optimiser.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
