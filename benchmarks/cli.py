@@ -3,7 +3,6 @@
 import json
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +10,10 @@ import click
 
 from lra import __version__
 from lra.benchmarks.commands.cli_many import compare, export, sweep
+from lra.benchmarks.commands.cli_quantize import quantize
+from lra.benchmarks.commands.cli_teacher import data, teacher
+from lra.benchmarks.commands.configured import configured
 from lra.benchmarks.errors import LraError
-
-Command = Callable[..., Any]
 
 NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """What newer versions of click raise to show the help of a group called without a command."""
@@ -29,31 +29,8 @@ def cli() -> None:
     """
 
 
-for other in (compare, export, sweep):
+for other in (compare, data, export, quantize, sweep, teacher):
     cli.add_command(other)
-
-
-def configured(command: Command) -> Command:
-    """Add the options that make up a configuration."""
-    options = [
-        click.option("--method", help="How samples are made (see: list methods). [default: predfkd]"),
-        click.option("--replay", help="What the student sees again (see: list replays). [default: none]"),
-        click.option("--meta/--no-meta", default=None, help="Take the LRA step. [default: off]"),
-        click.option("--dataset", help="Data to evaluate on (see: list datasets). [default: digits]"),
-        click.option("--teacher", help="A network to train on that data, or a weights file."),
-        click.option("--student", help="The student's network (see: list models)."),
-        click.option("--steps", type=int, help="Budget in student steps, in place of epochs."),
-        click.option("--seed", type=int, help="Seed of everything random. [default: 0]"),
-        click.option("--preset", help="A named cell (see: list presets)."),
-        click.option("--config", "config_file", type=click.Path(path_type=Path), help="A YAML configuration."),
-        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any option: student.lr=0.05."),
-        click.option("--plugin", "plugins", multiple=True, metavar="MODULE:CLASS", help="An Avalanche plugin to add."),
-        click.option("--device", help="Where to compute: cpu, cuda, cuda:1. [default: cpu]"),
-        click.option("--threads", type=int, help="Torch threads."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 on_divergence = click.option(
@@ -127,51 +104,6 @@ def list_(what: str, as_json: bool) -> None:
     else:
         width = max(map(len, entries), default=0)
         click.echo("\n".join(f"{name:{width}}  {text}".rstrip() for name, text in entries.items()))
-
-
-@cli.group()
-def teacher() -> None:
-    """Train, check and list teachers."""
-
-
-@teacher.command()
-@configured
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-def train(as_json: bool, **given: Any) -> None:
-    """Train the configured teacher, or find it in the cache, and say how good it is."""
-    _teacher(as_json, given)
-
-
-@teacher.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@configured
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-def check(file: Path, as_json: bool, **given: Any) -> None:
-    """Load a weights file safely and measure it on the test set."""
-    _teacher(as_json, given | {"teacher": str(file)}, must_exist=True)
-
-
-@teacher.command(name="list")
-def list_teachers() -> None:
-    """List the trained teachers that are kept."""
-    from lra.benchmarks.setup.teachers import cache_folder
-
-    for file in sorted(cache_folder().glob("*.safetensors")):
-        click.echo(file)
-
-
-def _teacher(as_json: bool, given: dict[str, Any], must_exist: bool = False) -> None:
-    from lra.benchmarks.setup.assemble import configuration, require_file
-    from lra.benchmarks.setup.datasets import data_set
-    from lra.benchmarks.setup.teachers import obtain
-
-    if must_exist:
-        require_file(Path(given["teacher"]))
-    config = configuration(**given)
-    data = data_set(config.data.name, config.data.size)
-    found = obtain(config.teacher, data, data.load("test"))
-    record = found.record() | {"file": str(found.path)}
-    click.echo(json.dumps(record) if as_json else "\n".join(f"{key:9} {value}" for key, value in record.items()))
 
 
 def _show(folder: Any, as_json: bool) -> None:

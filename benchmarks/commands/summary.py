@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.presets import presets
 
 
@@ -19,6 +20,7 @@ def table(result: dict[str, Any], folder: Path) -> str:
         ("run", f"{result['method']}, replay {result['replay']}{meta}, {result['dataset']}, seed {result['seed']}"),
         ("teacher", f"{teacher['name']}, {_percent(teacher['accuracy'])}"),
         ("student", f"{result['student']['name']}, {result['student']['parameters']:,} parameters"),
+        *_quantization(result.get("quantization")),
         ("accuracy", _accuracy(result["accuracy"])),
         ("fidelity", f"agreement {_percent(result['agreement'])}, loyalty {_number(result['loyalty'])}"),
         ("forgetting", _forgetting(result["forgetting"])),
@@ -41,6 +43,17 @@ def _accuracy(accuracy: dict[str, Any] | None) -> str:
         f"μ {accuracy['mean']:.2f}, σ² {accuracy['variance']:.2f} "
         f"(last half: μ {accuracy['tail_mean']:.2f}, σ² {accuracy['tail_variance']:.2f})"
     )
+
+
+def _quantization(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if found is None:
+        return []
+    bits = f"W{found['weight_bits']}A{found['activation_bits']} (simulated)"
+    size = f"{found['bytes']:,} bytes for {found['bytes_full_precision']:,}, {found['bits_per_weight']:.2f} bits per weight"
+    rows = [("bits", f"{bits}, {size}")]
+    if (before := found["post_training"]) is not None:
+        rows.append(("untrained", f"{_percent(before['accuracy'])}, min-max on noise"))
+    return rows
 
 
 def _forgetting(forgetting: dict[str, Any]) -> str:
@@ -77,22 +90,37 @@ def catalogue(what: str) -> dict[str, str]:
     if what == "datasets":
         from lra.benchmarks.setup.datasets import DATASETS
 
-        known = {name: _first_line(make) for name, make in DATASETS.items()}
-        return known | {"npz:FILE": "arrays images (uint8, n,H,W[,C]) and labels; {split} in FILE: train or test"}
+        return {name: _data_set(make(None)) for name, make in DATASETS.items()} | {
+            "imagefolder:DIR": "DIR/train/CLASS and DIR/test/CLASS, or DIR/CLASS, of which a fifth is for testing",
+            "npz:TRAIN,TEST": "two files of arrays images (uint8, n,H,W[,C]) and labels; npz:TEST to train nothing",
+        }
     if what == "models":
         from lra.networks import NETWORKS
 
-        return dict.fromkeys(NETWORKS, "")
-    from lra.strategies.extensions import replay_plugins
+        return {
+            **dict.fromkeys(NETWORKS, ""),
+            "torchvision:NAME": "a classifier of torchvision, as it is",
+            "timm:NAME": "a model of timm, an optional extra",
+            "MODULE:FUNCTION": "of yours: called with the number of classes and (channels, height, width)",
+        }
+    from lra.strategies.avalanche_plugins import GUESTS
+    from lra.strategies.extensions import AVALANCHE, replay_plugins
     from lra.strategies.methods import METHODS
     from lra.strategies.retention import REPLAYS
 
     if what == "methods":
         return {name: f"{method.paper}. {_first_line(method)}" for name, method in METHODS.items()}
     installed = {name: f"installed: {point.value}" for name, point in replay_plugins().items()}
+    guests = {AVALANCHE + name: guest.verdict for name, guest in GUESTS.items()}
     if what == "plugins":
-        return installed
-    return {name: options.summary for name, options in REPLAYS.items()} | installed
+        return installed | guests
+    return {name: options.summary for name, options in REPLAYS.items()} | installed | guests
+
+
+def _data_set(data: DataSet) -> str:
+    channels, height, width = data.image
+    here = "here" if data.present() else "not here"
+    return f"{channels}x{height}x{width}, {data.classes} classes, {here}; {data.summary}"
 
 
 def _preset(tree: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ def fetch(name: str) -> Path:
         MissingInput: if that failed.
     """
     if name not in KNOWN:
-        raise UsageError(f"data set {name!r} cannot be fetched; did you mean {nearest(name, KNOWN)!r}?")
+        raise UsageError(f"data set {name!r} is not one to fetch; did you mean {nearest(name, KNOWN)!r}?")
     for split in ("train", "test"):
         try:
             _read(name, split, download=True)

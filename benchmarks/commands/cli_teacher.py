@@ -1,0 +1,78 @@
+"""Commands of ``lra-bench`` that come before a run: teachers, and the data they are trained on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lra.benchmarks.commands.configured import configured
+
+
+@click.group()
+def data() -> None:
+    """Fetch data sets."""
+
+
+@data.command()
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Download a data set (see: list datasets) and print its folder.
+
+    The folder is that of the environment variable LRA_DATA, or one in the user's cache.
+    """
+    from lra.benchmarks.setup.datasets.torchvision_sets import fetch as do
+
+    click.echo(do(name))
+
+
+@click.group()
+def teacher() -> None:
+    """Train, check and list teachers."""
+
+
+@teacher.command()
+@configured
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def train(as_json: bool, **given: Any) -> None:
+    """Train the configured teacher, or find it in the cache, and say how good it is."""
+    _obtain(as_json, given)
+
+
+@teacher.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@configured
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def check(file: Path, as_json: bool, **given: Any) -> None:
+    """Load a weights file safely and measure it on the test set.
+
+    Of a file that is not ours, say --set teacher.network=NAME, and --set teacher.mean=[...] --set teacher.std=[...]
+    unless they are those of the data set.
+    """
+    from lra.benchmarks.setup.assemble import require_file
+
+    require_file(file)
+    _obtain(as_json, given | {"teacher": str(file)})
+
+
+@teacher.command(name="list")
+def list_() -> None:
+    """List the trained teachers that are kept."""
+    from lra.benchmarks.setup.teachers import cache_folder
+
+    for file in sorted(cache_folder().glob("*.safetensors")):
+        click.echo(file)
+
+
+def _obtain(as_json: bool, given: dict[str, Any]) -> None:
+    from lra.benchmarks.runs.machine import refuse_device
+    from lra.benchmarks.setup.assemble import configuration
+    from lra.benchmarks.setup.datasets import data_set
+    from lra.benchmarks.setup.teachers import obtain
+
+    config = configuration(**given)
+    refuse_device(config.device)
+    known = data_set(config.data.name, config.data.size)
+    found = obtain(config.teacher, known, known.load("test"), config.device)
+    record = found.record() | {"file": str(found.path)}
+    click.echo(json.dumps(record) if as_json else "\n".join(f"{key:9} {value}" for key, value in record.items()))
