@@ -8,6 +8,7 @@ from functools import partial
 
 from lra.benchmarks.errors import UsageError, nearest
 from lra.benchmarks.setup.datasets.arrays import npz
+from lra.benchmarks.setup.datasets.derived import DERIVED
 from lra.benchmarks.setup.datasets.digits import digits
 from lra.benchmarks.setup.datasets.image_folder import image_folder
 from lra.benchmarks.setup.datasets.labelled import DataSet, Labelled, Normalisation, Split, normalisation
@@ -18,6 +19,7 @@ __all__ = ["DATASETS", "PLACES", "DataSet", "Labelled", "Normalisation", "Split"
 
 DATASETS: dict[str, Callable[[int | None], DataSet]] = {
     "digits": digits,
+    **DERIVED,
     **{name: partial(torchvision_set, name) for name in KNOWN},
     "tiny-imagenet": tiny_imagenet,
 }
