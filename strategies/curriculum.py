@@ -81,7 +81,7 @@ class CurriculumMethod(OnlineMethod):
 
         def grow_harder(completed: int) -> None:
             last = max(0, completed - 1)
-            self.adversary.weight = ramp(last, self.epochs, o.adversarial, o.adversarial_slope, o.begin, o.end)
+            self.adversary.weight = ramp(last, self.setup.epochs, o.adversarial, o.adversarial_slope, o.begin, o.end)
 
         return [StepClock(grow_older), EpochClock(grow_harder, per_epoch)]
 

@@ -33,6 +33,11 @@ class Setup:
     """Experiences in the run."""
     experiences_per_epoch: int
 
+    @property
+    def epochs(self) -> int:
+        """Epochs in the run, the last of them perhaps short."""
+        return -(-self.experiences // self.experiences_per_epoch)
+
 
 class SynthesisOptions(TripletOptions):
     """The base of every method's options: terms that can be added to any synthesis."""

@@ -35,11 +35,6 @@ class OnlineMethod(Method):
 
     latent: ClassVar[int]
 
-    @property
-    def epochs(self) -> int:
-        """Epochs in the run, the last of them perhaps short."""
-        return -(-self.setup.experiences // self.setup.experiences_per_epoch)
-
     def online(
         self,
         terms: Sequence[Term],

@@ -54,6 +54,7 @@ class OptimisedMethod(Method):
         labels: LabelPlan | None = None,
         augment: Augmentation | None = None,
         views: int = 1,
+        show: Augmentation | None = None,
     ) -> BatchSynthesizer:
         """The sample source that minimises ``terms``.
 
@@ -63,10 +64,11 @@ class OptimisedMethod(Method):
             labels: classes to ask for; by default drawn uniformly and sorted.
             augment: in synthesis; by default shift and flip.
             views: augmented views of each image for the student.
+            show: augmentation of each view; by default shift and flip.
         """
         classes = self.setup.problem.classes
         plan = labels or plans.uniform(classes, ordered=True)
-        return BatchSynthesizer(source, terms, self.setup.teacher, plan, self.options, augment, views)
+        return BatchSynthesizer(source, terms, self.setup.teacher, plan, self.options, augment, views, show)
 
     def generator(self) -> UpsamplingGenerator:
         """GenS of CMI, of the size that suits the images."""

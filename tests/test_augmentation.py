@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lra.synthesis.augmentation import AugmentationOptions, flipped, rolled, shifted, views, zoomed
+from lra.synthesis.augmentation import AugmentationOptions, flipped, fmixed, rolled, shifted, views, zoomed
 
 torch.set_num_threads(1)
 
@@ -84,6 +84,22 @@ def test_two_views_differ():
     pair = views(images, AugmentationOptions().crop_and_flip(), 2)
     assert pair.shape == (16, 1, 16, 16)
     assert not torch.equal(pair[:8], pair[8:])
+
+
+@pytest.mark.parametrize(("side", "alpha"), [(8, 1.0), (7, 0.2), (1, 1.0)])
+def test_fmix_takes_the_same_places_of_one_partner_each(side, alpha):
+    torch.manual_seed(0)
+    own = torch.arange(6.0)[:, None, None, None]
+    shares = []
+    for _ in range(200):
+        mixed = fmixed(own.expand(6, 2, side, side + 1), alpha)
+        foreign = mixed != own
+        partners = [set(image[theirs].tolist()) for image, theirs in zip(mixed, foreign, strict=True)]
+        assert all(len(partner) <= 1 for partner in partners)
+        moved = foreign.flatten(1).any(dim=1)
+        assert all(torch.equal(places, foreign[moved][0]) for places in foreign[moved])
+        shares.append(foreign[moved].float().mean().item() if moved.any() else 0.0)
+    assert abs(sum(shares) / len(shares) - 0.5) < 0.1
 
 
 def test_a_seed_decides():

@@ -308,6 +308,20 @@ def test_published_numbers_stand_beside_ours(runs: Path, monkeypatch: pytest.Mon
     assert none.startswith("| none | 3 |  |")
 
 
+def test_a_page_says_how_to_repeat_it(runs: Path, tmp_path: Path, lra_bench: Bench) -> None:
+    folders = sorted(file.parent for file in runs.rglob("result.json"))
+    for folder in folders:
+        (folder / "env.json").write_text(json.dumps({"cuda": None, "threads": 1, "versions": {"torch": "2.0"}}))
+    record = {"grid": {"seed": [0, 1, 2]}, "runs": [{"folder": str(f.relative_to(runs))} for f in folders]}
+    (runs / "sweep.json").write_text(json.dumps(record))
+    lra_bench("compare", runs, "--columns", "accuracy", "--write", tmp_path / "page.md")
+    written = (tmp_path / "page.md").read_text()
+    assert written.startswith(f"# page\n\n```\nlra-bench sweep GRID --out {runs}\nlra-bench ")
+    assert "```yaml\nseed: [0, 1, 2]\n```" in written
+    assert "9 runs, CPU, torch threads: 1, torch 2.0." in written
+    assert "| memory + meta | 3 | 97.67" in written
+
+
 def test_runs_of_the_old_layout_without_config_still_compare(runs: Path) -> None:
     shutil.copytree(runs, runs.parent / "bare", ignore=shutil.ignore_patterns("config.yaml"))
     assert len(compare([runs.parent / "bare"]).rows) == 3

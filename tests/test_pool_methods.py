@@ -299,6 +299,16 @@ def test_rgal_compares_what_it_is_told_and_learns_its_adapters(compared):
     assert not any(torch.equal(a, b) for a, b in zip(adapters, after, strict=True))
 
 
+def test_rgal_drops_its_extra_terms_after_a_share_of_the_epochs():
+    small = ["synthesis.steps=1", "synthesis.active=0.5", "synthesis.fmix=1"]
+    built = experiment("rgal", *METHODS["rgal"], *small, experiences=4, steps=1)
+    terms, steps = built.strategy.objective.terms, []
+    forward = built.strategy.forward
+    built.strategy.forward = lambda: steps.append([term.weight > 0 for term in terms]) or forward()
+    built.strategy.train(built.stream)
+    assert steps[:4] == [[True, True, False]] * 2 + [[False] * 3] * 2, "gram has no weight"
+
+
 def test_the_triplet_term_joins_any_method():
     records = []
     for method in ("predfkd", "dafl"):

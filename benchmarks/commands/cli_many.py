@@ -1,5 +1,7 @@
 """Commands of ``lra-bench`` on runs that are there, or many: sweep, compare, export."""
 
+import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -57,6 +59,7 @@ def sweep(
     help="How to print it; csv and json are unrounded.",
 )
 @click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw the curves into an .svg or .png.")
+@click.option("--write", type=click.Path(path_type=Path), metavar="FILE", help="Write a Markdown page to repeat it by.")
 @click.option("--allow-different", is_flag=True, help="Compare runs of several teachers or data sets.")
 def compare(
     places: tuple[Path, ...],
@@ -64,6 +67,7 @@ def compare(
     columns: str | None,
     form: str,
     figure: Path | None,
+    write: Path | None,
     allow_different: bool,
 ) -> None:
     """Compare finished runs: means over seeds with intervals, and differences paired by seed.
@@ -80,6 +84,12 @@ def compare(
 
         write_figure(found.groups, figure)
         click.echo(f"drawn: {figure}", err=True)
+    if write is not None:
+        from lra.benchmarks.comparison.page import page
+        from lra.benchmarks.files import write_text
+
+        write_text(write, page(found, places, shlex.join(["lra-bench", *sys.argv[1:]]), write.stem))
+        click.echo(f"written: {write}", err=True)
 
 
 @click.command()

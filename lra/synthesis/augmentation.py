@@ -64,6 +64,23 @@ def flipped_together(images: Tensor) -> Tensor:
     return images.flip(3) if torch.rand(()) < 0.5 else images
 
 
+def fmixed(images: Tensor, alpha: float = 1.0, decay: float = 3.0) -> Tensor:
+    """Each image with blots of another one of the batch, all in the same places: FMix (Harris et al., 2020).
+
+    The places are the highest values of smooth noise, whose Fourier amplitudes fall like frequency^-``decay``; their
+    share of the pixels is drawn from Beta(``alpha``, ``alpha``). The class of a mixture is for the teacher to say.
+    """
+    height, width = images.shape[2:]
+    rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)
+    frequency = (rows**2 + columns**2).sqrt().clamp_min(1 / max(height, width))
+    amplitudes = torch.randn(*frequency.shape, dtype=torch.complex64) / frequency**decay
+    noise = torch.fft.irfft2(amplitudes, s=(height, width))
+    share = torch.distributions.Beta(alpha, alpha).sample().item()
+    ranks = noise.flatten().argsort().argsort().view(height, width)
+    kept = (ranks >= round(share * height * width)).to(images.device)
+    return torch.where(kept, images, images[torch.randperm(len(images)).to(images.device)])
+
+
 class AugmentationOptions(Options):
     """How stored and synthetic images are shaken before a network sees them."""
 

@@ -55,6 +55,7 @@ class BatchSynthesizer(Synthesizer):
         options: sizes, schedule, what to keep.
         augment: between the source and the networks in synthesis.
         views: augmented views of each image that the student gets.
+        show: augmentation of each view; by default shift and flip.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class BatchSynthesizer(Synthesizer):
         options: BatchOptions,
         augment: Augmentation | None = None,
         views: int = 1,
+        show: Augmentation | None = None,
     ):
         super().__init__(terms)
         self.source = source
@@ -73,7 +75,7 @@ class BatchSynthesizer(Synthesizer):
         self.labels = labels
         self.options = options
         self.augment = augment or options.crop_and_flip()
-        self._show = options.crop_and_flip()
+        self._show = show or options.crop_and_flip()
         self._views = views
         self._open: FiniteBatch | None = None
         self.losses: list[float] = []

@@ -80,6 +80,6 @@ class AdaDFKD(CurriculumMethod):
         o = self.options
 
         def tighten(completed: int) -> None:
-            self.ring.hardness = ring_hardness(completed, self.epochs, o.ring_length, o.begin, o.end)
+            self.ring.hardness = ring_hardness(completed, self.setup.epochs, o.ring_length, o.begin, o.end)
 
         return [*super().plugins(), EpochClock(tighten, self.setup.experiences_per_epoch)]

@@ -17,21 +17,24 @@ Negatives are drawn by distance: by T's logits in a narrow "focal" window in syn
 student. On confident logits the focal window is mostly empty and negatives are drawn uniformly instead; how often is
 recorded as ``triplet_fallback``.
 
-The release never swaps (``triplet_swap: false``). Left out: FMix on the student's batches, and switching off the
-student's extra terms after a fraction of the epochs. Gram needs maps of equal sizes in both networks.
+The release never swaps (``triplet_swap: false``). It can mix the student's images (``fmix``, the α of FMix) and drop
+the student's extra terms after a share of the epochs (``active``). Gram needs maps of equal sizes in both networks.
 """
 
 from typing import Annotated
 
+from avalanche.core import SupervisedPlugin
 from pydantic import Field
 from torch import nn
 
 from lra.distillation.objective import Objective, StudentTerm
 from lra.distillation.student_relations import Channels, Compared, Gram, StudentTriplet, adapters_between
 from lra.distillation.witness import Witness
-from lra.options import Count, NonNegative, Positive
+from lra.options import Count, Fraction, NonNegative, Positive
 from lra.relations import TripletSampler
+from lra.strategies.clocks import EpochClock
 from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
+from lra.synthesis.augmentation import Augmentation, fmixed
 from lra.synthesis.batches import BatchSynthesizer
 from lra.synthesis.batchnorm_term import BNStat
 from lra.synthesis.sources import LatentSource
@@ -53,6 +56,10 @@ class RGALOptions(GeneratorOptions):
     compared: Compared = "global"
     channels: NonNegative = 0.1
     gram: NonNegative = 0.0
+    active: Fraction = 1.0
+    """Share of the epochs in which triplets, channels and gram count for the student."""
+    fmix: NonNegative = 0.0
+    """α of FMix on the student's images (released: 1, if on); 0 for none."""
 
 
 class RGAL(OptimisedMethod):
@@ -67,7 +74,12 @@ class RGAL(OptimisedMethod):
         """G, z and three terms; the triplet term joins them as it can in every method."""
         o = self.options
         terms = [BNStat(o.bn), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]
-        return self.batches(LatentSource(self.generator(), o.lr), terms, views=o.views)
+        return self.batches(LatentSource(self.generator(), o.lr), terms, views=o.views, show=self.shown())
+
+    def shown(self) -> Augmentation:
+        """Shift and flip, and mix if asked to."""
+        shift, alpha = self.options.crop_and_flip(), self.options.fmix
+        return (lambda images: fmixed(shift(images), alpha)) if alpha else shift
 
     def objective(self, student: nn.Module) -> Objective:
         """D, triplets, channels."""
@@ -80,4 +92,15 @@ class RGAL(OptimisedMethod):
         if stages and witness is not None:
             adapters = adapters_between(student, teacher.network, image)
             terms += [Channels(o.channels, witness, adapters), Gram(o.gram, witness, adapters)]
+        self.extras = {term: term.weight for term in terms}
         return Objective(self.setup.distance, terms)
+
+    def plugins(self) -> list[SupervisedPlugin]:
+        """The clock that ends the student's extra terms."""
+        last = self.options.active * self.setup.epochs
+
+        def weigh(completed: int) -> None:
+            for term, weight in self.extras.items():
+                term.weight = weight if completed < last else 0.0
+
+        return [EpochClock(weigh, self.setup.experiences_per_epoch)]
