@@ -1,28 +1,36 @@
-"""Plugins from outside: by ``package.module:Class``, or installed under a name of their own.
+"""Plugins from outside: by ``package.module:Class``, installed under a name of their own, or Avalanche's by name.
 
-An installed package offers plugins through the entry-point group ``lra.plugins``. A plugin class is built from
-keyword options, or by its own ``build(setup, **options)`` if it has one and so can know the problem.
+An installed package offers plugins through the entry-point group ``lra.plugins``. ``avalanche:NAME`` is a row of
+`GUESTS`, and ``avalanche:package.module:Class`` any class that expects Avalanche's data loaders. A plugin class is
+built from keyword options, or by its own ``build(setup, **options)`` if it has one and so can know the problem.
 """
 
 import importlib
 import inspect
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, wraps
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeAlias
 
 from avalanche.core import BasePlugin
 
+from lra.strategies.avalanche_plugins import GUESTS
 from lra.strategies.method import Setup
+from lra.strategies.strategy import DataFreeDistillation
 
 Plugin: TypeAlias = BasePlugin[Any]
 """Any plugin of Avalanche's, or ours."""
 
 GROUP = "lra.plugins"
+AVALANCHE = "avalanche:"
 
 
 class ExtensionError(ValueError):
     """A plugin that cannot be used, with the reason in one line."""
+
+
+class PluginFailed(RuntimeError):
+    """A plugin from outside that raised in the middle of a run."""
 
 
 @cache
@@ -37,9 +45,12 @@ def load(spec: str) -> type[Plugin]:
     Raises:
         ExtensionError: if it cannot be found, imported, or is no Avalanche plugin class.
     """
-    if spec in replay_plugins():
-        spec = replay_plugins()[spec].value
-    module_name, colon, class_name = spec.partition(":")
+    name = spec.removeprefix(AVALANCHE)
+    if name != spec and not names_class(spec):
+        return _avalanches(name)
+    if name in replay_plugins():
+        name = replay_plugins()[name].value
+    module_name, colon, class_name = name.partition(":")
     if not colon:
         raise ExtensionError(f"plugin {spec!r}: write it as package.module:Class, or install it (group {GROUP})")
     try:
@@ -54,8 +65,24 @@ def load(spec: str) -> type[Plugin]:
     return found
 
 
+def _avalanches(name: str) -> type[Plugin]:
+    if name not in GUESTS:
+        known = ", ".join(GUESTS)
+        raise ExtensionError(f"plugin 'avalanche:{name}' is none of {known}, nor avalanche:package.module:Class")
+    guest = GUESTS[name]
+    if guest.plugin is None:
+        raise ExtensionError(f"plugin 'avalanche:{name}' needs {guest.needs}, and gets {guest.gets}; {guest.verdict}")
+    return guest.plugin
+
+
+def needs_stock_data(spec: str) -> bool:
+    """Whether a plugin works on Avalanche's datasets and loaders."""
+    guest = GUESTS.get(spec.removeprefix(AVALANCHE)) if spec.startswith(AVALANCHE) else None
+    return names_class(spec) or (guest is not None and guest.stock_data)
+
+
 def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
-    """The plugin of ``spec`` with ``options``.
+    """The plugin of ``spec`` with ``options``; what it raises later on is a `PluginFailed`.
 
     Raises:
         ExtensionError: as `load`, or if it refuses the options.
@@ -63,13 +90,42 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
     plugin = load(spec)
     try:
         maker = getattr(plugin, "build", None)
-        return maker(setup, **options) if maker else plugin(**options)
-    except (TypeError, ValueError) as error:
+        made = maker(setup, **options) if maker else plugin(**options)
+    except Exception as error:
         known = ", ".join(accepted(plugin)) or "none"
         raise ExtensionError(f"plugin {spec!r} refused its options ({error}); it takes: {known}") from error
+    for hook in dir(plugin):
+        if hook.startswith(("before_", "after_")):
+            setattr(made, hook, _answerable(getattr(made, hook), f"plugin {spec!r} raised in {hook}"))
+    return made
+
+
+def _answerable(callback: Callable[..., Any], said: str) -> Callable[..., Any]:
+    """``callback``, whose exceptions say whose they are."""
+
+    @wraps(callback)
+    def call(strategy: DataFreeDistillation, **kwargs: Any) -> Any:
+        try:
+            return callback(strategy, **kwargs)
+        except Exception as error:
+            where = f"experience {strategy.clock.train_exp_counter}"
+            reason = " ".join(str(error).split())
+            raise PluginFailed(f"{said}, {where}: {type(error).__name__}: {reason}; mend it or leave it out") from error
+
+    return call
 
 
 def accepted(plugin: type[Plugin]) -> list[str]:
     """Names of the options a plugin class takes."""
     maker = getattr(plugin, "build", None) or plugin.__init__
     return [name for name in inspect.signature(maker).parameters if name not in ("self", "setup", "args", "kwargs")]
+
+
+def replay_names() -> Iterable[str]:
+    """What can be named as a replay beside the package's own: installed plugins, and Avalanche's."""
+    return [*replay_plugins(), *(AVALANCHE + name for name in GUESTS)]
+
+
+def names_class(spec: str) -> bool:
+    """Whether this is a class of Avalanche's interface, ``avalanche:package.module:Class``."""
+    return spec.startswith(AVALANCHE) and ":" in spec.removeprefix(AVALANCHE)

@@ -9,7 +9,8 @@ from typing import Any
 
 from avalanche.benchmarks.scenarios.dataset_scenario import DatasetExperience
 from avalanche.benchmarks.scenarios.generic_scenario import CLStream
-from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, make_avalanche_dataset
+from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
+from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -60,7 +61,7 @@ def _as_dataset(batch: Batch) -> "AvalancheDataset[Any]":
         DataAttribute(classes, "targets"),
         DataAttribute([0] * len(classes), "targets_task_labels", use_in_getitem=True),
     ]
-    return make_avalanche_dataset(images, data_attributes=attributes)
+    return TaskAwareSupervisedClassificationDataset([images], data_attributes=attributes)
 
 
 class SynthesisStream(CLStream[SynthesisExperience]):

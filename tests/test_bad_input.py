@@ -172,12 +172,10 @@ def test_meta_needs_something_that_replays(
     """An installed plugin that is no replay cannot carry the look-ahead; without --meta it runs."""
     from importlib.metadata import EntryPoint
 
-    from lra.benchmarks.setup import resolution
     from lra.strategies import extensions
 
     point = EntryPoint("mas", "avalanche.training.plugins:MASPlugin", extensions.GROUP)
-    for module in (extensions, resolution):
-        monkeypatch.setattr(module, "replay_plugins", lambda: {"mas": point})
+    monkeypatch.setattr(extensions, "replay_plugins", lambda: {"mas": point})
     done = lra_bench("run", *tiny, "--replay", "mas", "--meta", "--out", tmp_path / "runs")
     assert done.code == 2
     assert "--meta needs a plugin that replays" in done.err

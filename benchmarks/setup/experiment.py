@@ -10,17 +10,15 @@ from torch import nn
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
+from lra.benchmarks.setup.retaining import needs_stock_data, retention
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.distillation.objective import Objective
 from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.problem import Problem
-from lra.strategies import extensions
 from lra.strategies.checkpoint import Stateful
 from lra.strategies.divergence import DivergenceGuard, learning
 from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream
-from lra.strategies.lra import LRA
-from lra.strategies.lra_options import LRAOptions
 from lra.strategies.method import Method, Setup
 from lra.strategies.methods import METHODS, fitted
 from lra.strategies.metrics import (
@@ -30,8 +28,7 @@ from lra.strategies.metrics import (
     TrainingLosses,
 )
 from lra.strategies.probing import Plasticity, ProbeForgetting
-from lra.strategies.replay import GenerativeReplay, Replay
-from lra.strategies.retention import REPLAYS
+from lra.strategies.replay import GenerativeReplay
 from lra.strategies.schedule import ScheduleByEpoch
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
@@ -112,7 +109,7 @@ def prepare(
         momentum=config.student.momentum,
         weight_decay=config.student.weight_decay,
     )
-    plugins = [*_retention(config, setup), *clocks, *_schedule(config, optimiser, experiences)]
+    plugins = [*retention(config, setup), *clocks, *_schedule(config, optimiser, experiences)]
     measures = _measures(config, setup, stream, objective)
     every = schedule.experiences_per_epoch * config.evaluation.every
     recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
@@ -125,6 +122,7 @@ def prepare(
         plugins=[*plugins, _guard(student, synthesizer, plugins), cadence],
         evaluator=QuietEvaluation(*measures, loggers=[*loggers(), recorder], collect_all=False),
         device=device,
+        stock_data=needs_stock_data(config),
     )
     stateful = [
         part for part in [*plugins, objective, cadence, *measures, recorder] if hasattr(part, "load_state_dict")
@@ -160,39 +158,6 @@ def _method(config: RunConfig, setup: Setup) -> Method:
         return fitted(config.method, setup, options)
     except UnfitTeacher as error:
         raise UsageError(str(error)) from None
-
-
-def _retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
-    """The replay plugin, the LRA step on it, and the user's plugins, in the order they act."""
-    options = dict(config.replay)
-    name = options.pop("name")
-    try:
-        if name in REPLAYS:
-            replay = REPLAYS[name].model_validate(options).build(setup)
-        else:
-            replay = extensions.build(name, options, setup)
-        guests = _guests(config, setup)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    plugins = [replay] if replay is not None else []
-    if config.meta.enabled and isinstance(replay, Replay):
-        plugins.append(LRA(replay, LRAOptions(**config.meta.model_dump(exclude={"enabled"}))))
-    elif config.meta.enabled and replay is not None:
-        raise UsageError(f"--meta needs a plugin that replays (a lra.strategies.replay.Replay), and {name!r} is none")
-    return [*plugins, *guests]
-
-
-def _guests(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
-    options = config.plugin.model_dump()
-    specs = options.pop("use")
-    accepted = {spec: extensions.accepted(extensions.load(spec)) for spec in specs}
-    for name in options:
-        if not any(name in names for names in accepted.values()):
-            raise UsageError(f"plugin.{name}: no plugin in use takes it; they take {accepted or 'nothing'}")
-    return [
-        extensions.build(spec, {k: v for k, v in options.items() if k in names}, setup)
-        for spec, names in accepted.items()
-    ]
 
 
 def _schedule(config: RunConfig, optimiser: torch.optim.Optimizer, experiences: int) -> list[ScheduleByEpoch]:

@@ -9,7 +9,7 @@ from lra.benchmarks.setup.checking import checked, known_name
 from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.setup.layers import expanded, merged
 from lra.benchmarks.setup.presets import scale_of, settings_of
-from lra.strategies.extensions import replay_plugins
+from lra.strategies.extensions import names_class, replay_names
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 
@@ -27,6 +27,8 @@ def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
     chosen = merged(named, given)
     method = known_name("method", chosen.get("method", "predfkd"), METHODS)
     data = str(chosen.get("data", {}).get("name", "digits"))
-    replay = known_name("replay", chosen.get("replay", {}).get("name", "none"), [*REPLAYS, *replay_plugins()])
+    replay = str(chosen.get("replay", {}).get("name", "none"))
+    if not names_class(replay):
+        known_name("replay", replay, [*REPLAYS, *replay_names()])
     base: Tree = {"method": method, **METHODS[method].defaults}
     return checked(merged(merged(base, scale_of(data, method, replay)), chosen))

@@ -1,0 +1,69 @@
+"""What is to be retained, and how: replay, the LRA step on it, plugins from outside."""
+
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.setup.config import RunConfig
+from lra.strategies import extensions
+from lra.strategies.lra import LRA
+from lra.strategies.lra_options import LRAOptions
+from lra.strategies.method import Setup
+from lra.strategies.replay import Replay
+from lra.strategies.retention import REPLAYS
+
+
+def retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
+    """The replay plugin, the LRA step on it, and the user's plugins, in the order they act.
+
+    Raises:
+        UsageError: if a plugin cannot be found, refuses its options, or cannot go with the LRA step.
+    """
+    name = config.replay["name"]
+    try:
+        replay = _replay(config, setup)
+        guests = _guests(config, setup)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    plugins = [] if replay is None else [replay]
+    if not config.meta.enabled or name == "none":
+        return [*plugins, *guests]
+    if not isinstance(replay, Replay):
+        raise UsageError(
+            f"--meta needs a plugin that replays (a lra.strategies.replay.Replay), and {name!r} is none: name it with "
+            "--plugin beside a --replay such as memory"
+        )
+    step = LRA(replay, LRAOptions(**config.meta.model_dump(exclude={"enabled"})))
+    return [*plugins, step, *guests]
+
+
+def _replay(config: RunConfig, setup: Setup) -> extensions.Plugin | None:
+    options = dict(config.replay)
+    name = options.pop("name")
+    if name in REPLAYS:
+        return REPLAYS[name].model_validate(options).build(setup)
+    if not name.startswith(extensions.AVALANCHE):
+        return extensions.build(name, options, setup)
+    if options:
+        raise UsageError(f"replay.{next(iter(options))}: options of {name!r} are set as plugin.option=value")
+    return None
+
+
+def needs_stock_data(config: RunConfig) -> bool:
+    """Whether some plugin works on Avalanche's datasets and loaders."""
+    return any(map(extensions.needs_stock_data, _specs(config)))
+
+
+def _specs(config: RunConfig) -> list[str]:
+    """The plugins from outside that take the options of the section ``plugin``."""
+    name = config.replay["name"]
+    return [*([name] if name.startswith(extensions.AVALANCHE) else []), *config.plugin.use]
+
+
+def _guests(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
+    options = config.plugin.model_dump(exclude={"use"})
+    accepted = {spec: extensions.accepted(extensions.load(spec)) for spec in _specs(config)}
+    for name in options:
+        if not any(name in names for names in accepted.values()):
+            raise UsageError(f"plugin.{name}: no plugin in use takes it; they take {accepted or 'nothing'}")
+    return [
+        extensions.build(spec, {k: v for k, v in options.items() if k in names}, setup)
+        for spec, names in accepted.items()
+    ]
