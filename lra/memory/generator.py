@@ -126,8 +126,8 @@ class MemoryGenerator:
 
     def _latent_loss(self, latents: Tensor) -> Tensor:
         loss, _ = total(self.terms, View(self.generator(latents), self.teacher))
-        # The published "log_var" is a plain variance, compared with 1.
-        spread = ((latents.var(dim=0) - 1) ** 2).mean()
+        # The published "log_var" is a plain variance, compared with 1; a single latent has none.
+        spread = ((latents.var(dim=0) - 1) ** 2).mean() if len(latents) > 1 else latents.new_zeros(())
         return loss + spread + (latents.mean(dim=0) ** 2).mean()
 
     def state_dict(self) -> State:
