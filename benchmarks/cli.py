@@ -15,6 +15,9 @@ from lra.benchmarks.commands.cli_teacher import data, teacher
 from lra.benchmarks.commands.configured import configured
 from lra.benchmarks.errors import LraError
 
+MOST = 1000
+"""Characters of a complaint at most; what it quotes may be a whole file."""
+
 NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """What newer versions of click raise to show the help of a group called without a command."""
 
@@ -139,5 +142,6 @@ def main() -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    click.echo(f"lra-bench: {' '.join(message.split())}", err=True)
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(message.split()))
+    click.echo(f"lra-bench: {line if len(line) < MOST else line[:MOST] + ' ...'}", err=True)
     return code

@@ -4,14 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from lra.benchmarks.comparison.estimates import FEWEST, Difference, Estimate, How, estimate, paired
 from lra.benchmarks.comparison.groups import SHORT, Group, finished, grouped, run_folders
 from lra.benchmarks.comparison.measures import Column, chosen, measured
 from lra.benchmarks.comparison.published import published
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.records import pick
+from lra.benchmarks.untrusted import NotPlain, parse_yaml
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,10 @@ def _closest(group: Group, groups: Sequence[Group], key: str, value: str, exact:
 
 
 def _is(group: Group, key: str, value: str) -> bool:
-    return key in group.settings and group.settings[key] == yaml.safe_load(value)
+    try:
+        return key in group.settings and group.settings[key] == parse_yaml(value)
+    except NotPlain as error:
+        raise UsageError(f"against {key}={value}: {error}") from None
 
 
 def _row(group: Group, baseline: Group | None, columns: Mapping[str, Column]) -> Row:

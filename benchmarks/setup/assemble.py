@@ -8,6 +8,7 @@ from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.setup.layers import merged, parse_assignment
 from lra.benchmarks.setup.resolution import resolve
+from lra.benchmarks.untrusted import NotPlain, parse_yaml
 from lra.networks import NETWORKS
 from lra.networks.foreign import is_foreign
 
@@ -65,9 +66,9 @@ def read_config(file: Path) -> Tree:
     """
     require_file(file)
     try:
-        tree = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"config {file} is no YAML: {' '.join(str(error).split())}") from None
+        tree = parse_yaml(file.read_text())
+    except (NotPlain, UnicodeDecodeError) as error:
+        raise UsageError(f"config {file} is no YAML: {error}") from None
     if not isinstance(tree, dict):
         raise UsageError(f"config {file} holds no sections of options")
     return tree

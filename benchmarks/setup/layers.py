@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from lra.benchmarks.errors import UsageError, nearest
 from lra.benchmarks.setup.config import SCALARS, RunConfig, Tree
+from lra.benchmarks.untrusted import NotPlain, parse_yaml
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
@@ -52,8 +51,8 @@ def parse_assignment(text: str) -> Tree:
     if not equals or not all(keys):
         raise UsageError(f"--set {text!r}: write it as section.key=value, such as student.lr=0.05")
     try:
-        leaf = yaml.safe_load(value)
-    except yaml.YAMLError:
+        leaf = parse_yaml(value)
+    except NotPlain:
         raise UsageError(f"--set {text!r}: the value is no YAML scalar, list or mapping") from None
     for key in reversed(keys):
         leaf = {key: leaf}

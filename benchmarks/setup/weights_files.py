@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import write_atomically
+from lra.benchmarks.untrusted import refuse_zip_bomb
 from lra.networks.normalized import Normalized
 
 FORMAT = "lra-teacher-2"
@@ -44,6 +45,7 @@ def read_weights(path: Path) -> tuple[Mapping[str, Any], Notes]:
     Raises:
         UsageError: if the file is corrupt or would run code.
     """
+    refuse_zip_bomb(path)
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)

@@ -11,6 +11,7 @@ set: {student.lr: [0.03, 0.1]}
 """
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ KEYS = (
     *("device", "set"),
 )
 """What a grid may name: the flags of ``lra-bench run``."""
+
+MOST = 100_000
+"""Combinations in a grid at most."""
 
 Cell = dict[str, Any]
 """One combination: flags by name, and settings as ``set:section.key``."""
@@ -59,7 +63,10 @@ def expand(grid: Mapping[str, Any]) -> list[Cell]:
     if not isinstance(settings, Mapping):
         raise UsageError(f"grid: set = {settings!r}: write it as set: {{section.key: [values]}}")
     flat = {k: v for k, v in grid.items() if k != "set"} | {f"set:{k}": v for k, v in settings.items()}
-    return [dict(choice) for choice in itertools.product(*(_axis(key, value) for key, value in flat.items()))]
+    axes = [_axis(key, value) for key, value in flat.items()]
+    if math.prod(map(len, axes)) > MOST:
+        raise UsageError(f"grid: it holds {math.prod(map(len, axes)):,} combinations: {MOST:,} at most")
+    return [dict(choice) for choice in itertools.product(*axes)]
 
 
 def _axis(key: str, value: Any) -> list[tuple[str, Any]]:

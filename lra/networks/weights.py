@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -44,7 +45,7 @@ def load_weights(network: nn.Module, loaded: Mapping[str, Any]) -> None:
         loaded: what ``torch.load(..., weights_only=True)`` or safetensors returned.
 
     Raises:
-        ValueError: if names or shapes differ; the message names the first of each.
+        ValueError: if names, shapes or kinds of number differ; the message names the first of each.
     """
     expected = network.state_dict()
     weights = {_spelled(name, expected): value for name, value in unwrapped(loaded).items()}
@@ -59,7 +60,15 @@ def load_weights(network: nn.Module, loaded: Mapping[str, Any]) -> None:
     for name, value in weights.items():
         if value.shape != expected[name].shape:
             raise ValueError(f"{name} is {tuple(value.shape)} in the weights, not {tuple(expected[name].shape)}")
+        if not _of_its_kind(value, expected[name]):
+            raise ValueError(f"{name} is {value.dtype}, {value.layout} in the weights, not {expected[name].dtype}")
     network.load_state_dict(weights, strict=False)
+
+
+def _of_its_kind(value: Tensor, like: Tensor) -> bool:
+    """Whether ``value`` holds plain numbers, and floats where ``like`` does."""
+    plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
+    return plain and not value.is_complex() and value.is_floating_point() == like.is_floating_point()
 
 
 def _spelled(name: str, known: Mapping[str, Tensor]) -> str:

@@ -1,7 +1,6 @@
 """Data sets in npz files: ``images``, uint8 (n,H,W) or (n,H,W,C), and ``labels``, integers (n,)."""
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ import torch
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.files import sha256
 from lra.benchmarks.setup.datasets.labelled import DataSet, Labelled, Split, no_training, squared
+from lra.benchmarks.untrusted import refuse_zip_bomb
 
 
 def npz(text: str, side: int | None) -> DataSet:
@@ -49,10 +49,12 @@ def _existing(name: str) -> Path:
 
 
 def _read(file: Path, side: int | None) -> Labelled:
+    refuse_zip_bomb(file)
     try:
         with np.load(file, allow_pickle=False) as arrays:
             images, labels = np.asarray(arrays["images"]), np.asarray(arrays["labels"])
-    except (ValueError, OSError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
+    # The reader of a damaged file may raise anything: BadZipFile, zlib.error, MemoryError, ...
+    except Exception as error:
         raise UsageError(f"data file {file} is not an npz of arrays images and labels: {error}") from None
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
         raise UsageError(f"data file {file}: images must be uint8 (n,H,W[,C]), not {images.dtype} {images.shape}")

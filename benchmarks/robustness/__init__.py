@@ -1,0 +1,1 @@
+"""What a run withstands: kills at random moments, generated bad input, a long life."""

@@ -1,0 +1,57 @@
+"""Every method, replay and meta choice as a run of about a second that uses all the state it has."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.resolution import resolve
+from lra.strategies.methods import METHODS
+from lra.strategies.retention import REPLAYS
+
+SIZES = {"width": 8, "images": 20, "warmup": 2, "bank": 64, "negatives": 64, "life": 3, "renew_first_at": 4}
+"""Of any method that has such an option; buffers wrap around, and a generator's life ends, within the run."""
+EXTRA: dict[str, dict[str, Any]] = {
+    "predfkd": {"phase": 1.0, "phase_length": 2},
+    "zskd": {"restart": False},
+    "cudfkd": {"adversarial": 0.1, "adversarial_slope": 0.1, "age_rate": 0.1},
+    "adadfkd": {"adversarial": 0.1, "adversarial_slope": 0.1, "age_rate": 0.1},
+}
+"""What makes parts of a method move that otherwise stand still in so short a run."""
+REPLAY: dict[str, dict[str, Any]] = {
+    "memory": {"slots": 3, "period": 1},
+    "reservoir": {"capacity": 24},
+    "generative": {"latent": 10, "width": 8},
+}
+
+
+def small(method: str, replay: str, meta: bool, **more: Any) -> RunConfig:
+    """Twelve experiences of two student steps, an evaluation every second one.
+
+    Args:
+        method, replay, meta: what to run.
+        more: further settings, section by section.
+    """
+    fields = METHODS[method].Options.model_fields
+    synthesis = {name: value for name, value in SIZES.items() if name in fields} | EXTRA.get(method, {})
+    if "images" in fields:
+        synthesis["steps"] = 3
+    tree = {
+        "method": method,
+        "threads": 1,
+        "teacher": {"network": "lenet5-half-bn", "epochs": 3},
+        "student": {"network": "lenet5-half-bn", "lr": 0.02},
+        "replay": {"name": replay, **REPLAY.get(replay, {})},
+        "meta": meta,
+        "synthesis": synthesis,
+        "schedule": {"batch_size": 16, "steps_per_experience": 2, "experiences_per_epoch": 2, "steps": 24},
+        "evaluation": {"probe_size": 16, "samples": 0},
+    }
+    return resolve([tree, more])
+
+
+def every(methods: Sequence[str] = (), replays: Sequence[str] = ()) -> Iterator[tuple[str, str, bool]]:
+    """All combinations that make sense, of all methods and replays or some: nothing to retain, no meta step."""
+    for method in methods or METHODS:
+        for replay in replays or REPLAYS:
+            for meta in (False, True) if replay != "none" else (False,):
+                yield method, replay, meta

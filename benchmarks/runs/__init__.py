@@ -1,0 +1,1 @@
+"""One run: its folder, its training from start or checkpoint to result."""

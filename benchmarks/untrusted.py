@@ -1,0 +1,62 @@
+"""Reading what a stranger may have written: as data alone, and no more of it than fits."""
+
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
+
+import yaml
+
+from lra.benchmarks.errors import UsageError
+
+NODES = 200_000
+"""Values in a YAML text at most, each counted as often as aliases repeat it."""
+UNPACKED = 2**30
+"""Bytes that an archive may always unpack to."""
+SWELLING = 200
+"""How many times its own size an archive may unpack to beyond that; photographs reach 2, blank ones 1000."""
+
+
+class NotPlain(ValueError):
+    """A text that is no plain YAML; the message says why in one line."""
+
+
+def parse_yaml(text: str) -> Any:
+    """The data in a YAML text; tags that would make objects are errors.
+
+    Raises:
+        NotPlain: if it is no YAML, nested too deeply, or swollen by aliases.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except RecursionError:
+        raise NotPlain("it is nested too deeply") from None
+    # Odd scalars (a 13th month, an empty !!int) make the safe loader raise anything.
+    except Exception as error:
+        raise NotPlain(" ".join(str(error).split()) or "it cannot be read") from None
+    left = NODES
+    open_nodes = [tree]
+    while open_nodes:
+        node = open_nodes.pop()
+        left -= 1
+        if left < len(open_nodes):
+            raise NotPlain(f"it holds more than {NODES:,} values; aliases repeat them")
+        if isinstance(node, dict):
+            open_nodes += [*node.keys(), *node.values()]
+        elif isinstance(node, list | tuple | set):
+            open_nodes += node
+    return tree
+
+
+def refuse_zip_bomb(path: Path) -> None:
+    """Raise `UsageError` for an archive that unpacks to far more than it seems to hold; others are the reader's."""
+    try:
+        if not is_zipfile(path):
+            return
+        with ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (OSError, BadZipFile, ValueError, NotImplementedError):
+        return
+    if unpacked > max(UNPACKED, SWELLING * path.stat().st_size):
+        raise UsageError(
+            f"{path} unpacks from {path.stat().st_size:,} to {unpacked:,} bytes, which is refused: save it uncompressed"
+        )
