@@ -1,0 +1,92 @@
+"""What is asked for on the command line, checked."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.runs.machine import refuse_device
+from lra.benchmarks.setup.checking import explain, known_name
+from lra.benchmarks.setup.datasets import DataSet, data_set
+from lra.benchmarks.setup.layers import merged, parse_assignment
+from lra.networks import NETWORKS
+from lra.options import Count, Options
+from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, IncrementOptions
+from lra.strategies.lra_options import LRAOptions
+
+PREFIX = "split-"
+
+SIDES = {"digits": 8}
+"""Data sets used in another size than `data_set` gives them: the digits as they were scanned."""
+
+
+class IncrementConfig(Options):
+    """All that determines a result."""
+
+    benchmark: str = "split-digits"
+    strategy: str = "generative"
+    experiences: Count = 5
+    steps: Count = 200
+    """Per experience."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of everything random, the order of the classes too."""
+    model: str = "resnet8"
+    device: str = "cpu"
+    options: IncrementOptions = IncrementOptions()
+
+    @property
+    def meta(self) -> bool:
+        """Whether the LRA step is taken."""
+        return self.options.alpha is not None
+
+    def folder(self, out: Path) -> Path:
+        """Where under ``out`` the result belongs; runs that differ in the seed alone are neighbours."""
+        settings = self.model_dump_json(exclude={"seed", "device"}).encode()
+        label = f"increment-{self.benchmark}-{self.strategy}{'+meta' if self.meta else ''}"
+        safe = "".join(c if c.isalnum() or c in "+-_." else "-" for c in label)[-120:]
+        return out / safe / hashlib.sha256(settings).hexdigest()[:8] / f"seed-{self.seed}"
+
+
+def checked(config: IncrementConfig) -> DataSet:
+    """The data set of a configuration that makes sense.
+
+    Raises:
+        UsageError: for unknown names, classes that cannot be split so, and the LRA step where nothing is replayed
+            without data.
+        MissingInput: for data that are not there.
+    """
+    known_name("strategy", config.strategy, STRATEGIES)
+    known_name("model", config.model, NETWORKS)
+    if config.meta and config.strategy not in DATA_FREE:
+        raise UsageError(f"--meta needs a strategy that replays without data; choose {' or '.join(DATA_FREE)}")
+    refuse_device(config.device)
+    name = config.benchmark.removeprefix(PREFIX)
+    if name == config.benchmark:
+        raise UsageError(f"unknown benchmark {name!r}: write {PREFIX}DATASET, such as split-digits")
+    data = data_set(name, SIDES.get(name))
+    if config.experiences < 2 or data.classes % config.experiences:
+        fitting = [str(n) for n in range(2, data.classes + 1) if data.classes % n == 0]
+        raise UsageError(
+            f"the {data.classes} classes of {name} do not split into {config.experiences} experiences of equal size; "
+            f"choose --experiences {', '.join(fitting)}"
+        )
+    return data
+
+
+def configuration(given: Mapping[str, object], assignments: Sequence[str], meta: bool) -> IncrementConfig:
+    """The configuration of options ``given`` by name, ``assignments`` KEY=VALUE to a strategy, and the LRA step.
+
+    Raises:
+        UsageError: for anything unknown, of the wrong type or out of range, in one line.
+    """
+    options = {"alpha": LRAOptions().alpha} if meta else {}
+    for assignment in assignments:
+        options = merged(options, parse_assignment(assignment))
+    try:
+        return IncrementConfig.model_validate({**given, "options": IncrementOptions.model_validate(options)})
+    except ValidationError as error:
+        kind = IncrementOptions if error.title == "IncrementOptions" else IncrementConfig
+        raise UsageError(explain(error, "", kind)) from None

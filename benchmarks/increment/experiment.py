@@ -1,0 +1,101 @@
+"""One strategy on one class-incremental benchmark, from its options to ``result.json``."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.files import held, write_json
+from lra.benchmarks.increment.configuration import IncrementConfig, checked
+from lra.benchmarks.runs.machine import environment
+from lra.benchmarks.setup.datasets import DataSet
+from lra.images import unit
+from lra.networks import build
+from lra.networks.normalized import Normalized
+from lra.state import seed_everything
+from lra.strategies.increment.benchmark import growing, split
+from lra.strategies.increment.course import Course
+from lra.strategies.increment.strategies import STRATEGIES, Plan
+
+
+def run(config: IncrementConfig, out: Path, tell: Callable[[str], object]) -> tuple[dict[str, Any], Path]:
+    """Train and test; a result that is there already is read instead.
+
+    Args:
+        config: what to do.
+        out: parent of result folders.
+        tell: called with a line on each experience.
+
+    Returns:
+        the content of ``result.json``, and its folder.
+    """
+    data = checked(config)
+    folder = config.folder(out)
+    file = folder / "result.json"
+    with held(folder / ".lock", f"{folder} is in use by another process: wait for it or stop it"):
+        if not file.is_file():
+            write_json(file, _result(config, data, tell))
+    try:
+        return json.loads(file.read_text()), folder
+    except ValueError:
+        raise UsageError(f"{file} is damaged: delete it to run again") from None
+
+
+def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object]) -> dict[str, Any]:
+    train, test = data.load("train"), data.load("test")
+    seed_everything(config.seed)
+    order = torch.randperm(data.classes).tolist()
+    start, course = time.perf_counter(), Course()
+    try:
+        network = build(config.model, data.classes // config.experiences, data.image)
+        # Nothing of classes that are still to come: not even their mean.
+        grey = [0.5] * data.image[0]
+        model = growing(Normalized(network, grey, grey), data.classes // config.experiences)
+        benchmark = split(
+            (unit(train.images), train.classes), (unit(test.images), test.classes), order, config.experiences
+        )
+        plan = Plan(model, data.image, config.steps, config.options, course.evaluator, torch.device(config.device))
+        strategy = STRATEGIES[config.strategy](plan)
+        marks = course.follow(strategy, benchmark, lambda row: tell(line(row, config.experiences)))
+    except ValueError as error:
+        raise UsageError(f"{config.benchmark}, {config.strategy}: {error}") from None
+    return {
+        "schema": 1,
+        "config": config.model_dump(mode="json"),
+        "meta": config.meta,
+        "class_order": order,
+        "accuracy_matrix": marks.matrix,
+        "accuracy": marks.accuracy,
+        "average_incremental_accuracy": marks.average_incremental,
+        "forgetting": marks.forgetting,
+        "cost": {"seconds": time.perf_counter() - start},
+        "environment": environment(),
+    }
+
+
+def line(row: list[float], experiences: int) -> str:
+    """A row of the accuracy matrix to be read."""
+    each = " ".join(f"{accuracy:5.1f}" for accuracy in row)
+    return f"after {len(row)}/{experiences} experiences: {sum(row) / len(row):5.1f} %  ({each})"
+
+
+def table(result: dict[str, Any], folder: Path) -> str:
+    """A result to be read."""
+    config, rows = result["config"], result["accuracy_matrix"]
+    meta = " + LRA step" if result["meta"] else ""
+    return "\n".join(
+        [
+            f"{config['strategy']}{meta} on {config['benchmark']}, {config['experiences']} experiences, "
+            f"{config['steps']} steps each, {config['model']}, seed {config['seed']}",
+            *(line(row, config["experiences"]) for row in rows),
+            f"average accuracy at the end      {result['accuracy']:6.2f} %",
+            f"average incremental accuracy     {result['average_incremental_accuracy']:6.2f} %",
+            f"forgetting (first minus last)    {result['forgetting']:6.2f} points",
+            f"time                             {result['cost']['seconds']:6.1f} s",
+            f"result                           {folder / 'result.json'}",
+        ]
+    )

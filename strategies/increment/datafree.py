@@ -1,0 +1,166 @@
+"""Replay without data, as a plugin for an ordinary Avalanche strategy on a class-incremental benchmark.
+
+Before every experience from the second on, with f' the model as it stands, frozen, and C' the classes it knows:
+
+    G <- Adam on  one_hot·CE(f'(x), argmax f'(x)) + bn·R_bn(f'; x) + balance·(-H(mean softmax f'(x)))
+                  [+ triplet·L_tri(maps of f; swapped)],   x = G(z)
+
+and then for every minibatch of real samples (x, y) of the new classes C, with as many x' = G(z):
+
+    L_acq(θ) = CE(f(x; θ), y)
+    L_ret(θ) = KL(p' ‖ softmax f(x'; θ)),   p' = softmax f'(x') over C', 0 on new classes
+    minimise   (|C|·L_acq(θ) + |C'|·L_ret(θ'))/(|C| + |C'|),   θ' = θ, or θ - α∇L_acq(θ) with the LRA step
+
+so that every class counts alike, and the samples say both how the old classes relate and that they are none of the
+new ones. Sources: Smith et al., "Always Be Dreaming", ICCV 2021 (a generator from the old model alone); Patel et al.,
+CVPR 2023 (the LRA step). New and replayed samples go through the model together, in both losses, so that BatchNorm
+normalises them together.
+
+Weights and BatchNorm statistics are all that is carried from one experience to the next: no sample is kept.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.models import MultiTaskModule
+from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor
+
+from lra.distances import kl
+from lra.features import batchnorm_layers
+from lra.meta import InnerSGD, carry, lra_step
+from lra.options import Count, Positive
+from lra.problem import Batch
+from lra.strategies.increment.recollection import Recollection, RecollectionOptions
+
+IMPOSSIBLE = -1e4
+"""A logit that softmax makes 0, without the NaN of infinite ones."""
+
+
+class DataFreeReplayOptions(RecollectionOptions):
+    """Of the generator, and of the steps that its samples take part in."""
+
+    size: Count | None = None
+    """Replayed images per step; as many as there are real ones unless set."""
+    temperature: Positive = 1.0
+    """τ of the distillation, which carries the factor τ²."""
+    alpha: Positive | None = None
+    """α of the LRA step; without one, replay is plain."""
+
+
+class DataFreeReplayPlugin(SupervisedPlugin):
+    """Replays old classes from the model alone; see the module for what it minimises.
+
+    For a `SupervisedTemplate` with a single-head model, with a head that grows (`IncrementalClassifier`) or one of all
+    classes. The replayed samples join the minibatch with the old model's answer for a class, and what other plugins
+    add to the loss stays.
+
+    Args:
+        options: of the generator and the step.
+        mean, std: what the benchmark normalises its images with, per channel; if it leaves them in [0, 1], nothing.
+
+    Attributes:
+        classes: met in earlier experiences.
+        recollection: of the model before the current experience; ``None`` in the first.
+        replayed: what was replayed in the current step.
+        generator_steps: taken in all experiences so far.
+    """
+
+    def __init__(
+        self,
+        options: DataFreeReplayOptions | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        self.options = options or DataFreeReplayOptions()
+        self.mean, self.std = mean, std
+        self.classes: list[int] = []
+        self.recollection: Recollection | None = None
+        self.replayed: Batch | None = None
+        self.generator_steps = 0
+
+    def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Refuse models that cannot be recollected, before anything is spent on them.
+
+        Raises:
+            ValueError: for a model with several heads, or without the BatchNorm layers that ``bn`` looks at.
+        """
+        heads = [type(m).__name__ for m in strategy.model.modules() if isinstance(m, MultiTaskModule)]
+        if heads:
+            raise ValueError(
+                f"{type(self).__name__} needs a model with a single head, and {heads[0]} has one for each task: "
+                "end the model in an IncrementalClassifier, or in a Linear layer of all classes"
+            )
+        if self.options.bn and not batchnorm_layers(strategy.model):
+            raise ValueError(
+                f"{type(self).__name__} compares BatchNorm statistics, and {type(strategy.model).__name__} keeps none: "
+                "set bn=0, or choose a model with BatchNorm"
+            )
+
+    def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Freeze the model and train a generator from it."""
+        if not self.classes:
+            return
+        # Asked for its shape only.
+        channels, height, width = strategy.experience.dataset[0][0].shape
+        mean, std = self.mean or [0.0] * channels, self.std or [1.0] * channels
+        old = deepcopy(strategy.model)
+        recollection = Recollection(old, self.classes, (channels, height, width), self.options, mean, std)
+        recollection.train(strategy.model)
+        self.recollection = recollection
+        self.generator_steps += recollection.source.generator_steps
+
+    def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Let samples of the old classes join the minibatch."""
+        if self.recollection is None:
+            return
+        images, classes, *others = strategy.mbatch
+        self.replayed = replayed = self.recollection.sample(self.options.size or len(images))
+        named = torch.tensor(self.classes, device=classes.device)[replayed.logits.argmax(dim=1)]
+        tasks = others[-1].new_zeros(len(named))
+        strategy.mbatch = [torch.cat([images, replayed.images]), torch.cat([classes, named]), *others[:-1]]
+        strategy.mbatch.append(torch.cat([others[-1], tasks]))
+
+    def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Put the objective in the place of the joint minibatch's loss."""
+        if self.replayed is None:
+            return
+        images, alpha = strategy.mb_x, self.options.alpha
+        new = len(images) - len(self.replayed.images)
+        weight = len(self.classes) / len(strategy.experience.classes_in_this_experience)
+
+        def acquisition(outputs: Tensor) -> Tensor:
+            return strategy._criterion(outputs[:new], strategy.mb_y[:new])
+
+        def retention(outputs: Tensor) -> Tensor:
+            return self._retention(outputs[new:])
+
+        if alpha is None:
+            loss = acquisition(strategy.mb_output) + weight * retention(strategy.mb_output)
+        else:
+            step = lra_step(
+                strategy.model,
+                lambda forward: acquisition(forward(images)),
+                lambda forward: retention(forward(images)),
+                inner=InnerSGD(alpha),
+                weight=weight,
+                batchnorm="none",  # the strategy's own forward pass has moved the statistics
+            )
+            parameters = [p for p in strategy.model.parameters() if p.requires_grad]
+            loss = carry(step.acquisition + weight * step.retention, parameters, step.gradients)
+        strategy.loss = strategy.loss - strategy.criterion() + loss / (1 + weight)
+
+    def _retention(self, outputs: Tensor) -> Tensor:
+        """Distance () of outputs (m, K) for the replayed images from the old model's answer."""
+        assert self.replayed is not None
+        answer = torch.full_like(outputs, IMPOSSIBLE)
+        answer[:, self.classes] = self.replayed.logits
+        return kl(outputs, answer, self.options.temperature).mean()
+
+    def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Take note of the classes; forget everything else."""
+        self.classes = sorted({*self.classes, *strategy.experience.classes_in_this_experience})
+        self.recollection = self.replayed = None

@@ -1,0 +1,108 @@
+"""What a model still knows of its classes: samples made from its weights, without a sample it was trained on."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lra.networks.generator_presets import gen_s, sized_for
+from lra.networks.normalized import Normalized
+from lra.options import Count, NonNegative, Positive
+from lra.problem import Batch
+from lra.synthesis.batchnorm_term import BNStat
+from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.terms import Balance, OneHot
+from lra.synthesis.triplet_term import TripletOptions
+from lra.teacher import Teacher
+
+
+class RecollectionOptions(TripletOptions):
+    """Of the generator that is trained from a frozen model; with ``triplet`` it works against the learner (RGAL)."""
+
+    generator_steps: Count = 300
+    """Before an experience."""
+    generator_batch: Count = 64
+    generator_lr: Positive = 3e-3
+    one_hot: NonNegative = 1.0
+    bn: NonNegative = 1.0
+    """Of the BatchNorm statistics, with the weights all that is left of the old data; 0 for a model without any."""
+    balance: NonNegative = 5.0
+    latent: Count | None = None
+    """Follows the size of the images unless set, as does ``width``."""
+    width: Count | None = None
+
+
+class Known(nn.Module):
+    """A model's logits of some of its classes only.
+
+    Args:
+        model: images -> logits (n, K).
+        classes: those it has learnt.
+    """
+
+    def __init__(self, model: nn.Module, classes: Sequence[int]):
+        super().__init__()
+        self.model = model
+        self.classes = list(classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, k) in the order of the classes."""
+        return self.model(images)[:, self.classes]
+
+
+class Recollection:
+    """A frozen model and a generator that is trained from it and nothing else.
+
+    Args:
+        model: what is remembered; it must not change any more.
+        classes: those it has learnt.
+        image: (channels, height, width).
+        options: of the generator.
+        mean, std: per channel, what the model's images are normalised with; the generator's are in [0, 1] before.
+
+    Attributes:
+        source: the sample source, with its counters.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: Sequence[int],
+        image: tuple[int, int, int],
+        options: RecollectionOptions,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ):
+        self._mean, self._std = mean, std
+        device = next(model.parameters()).device
+        width, latent = sized_for(image)
+        width, latent = options.width or width, options.latent or latent
+        generator = gen_s(latent, image, width=width).to(device)
+        self._teacher = Teacher(self._normalised(Known(model, classes)))
+        self.source = OnlineGenerator(
+            generator,
+            torch.optim.Adam(generator.parameters(), lr=options.generator_lr, betas=(0.5, 0.999)),
+            [OneHot(options.one_hot), BNStat(options.bn), Balance(options.balance), options.triplet_term()],
+            self._teacher,
+            latent,
+            options.generator_batch,
+            options.generator_steps,
+        )
+
+    def train(self, learner: nn.Module) -> None:
+        """Train the generator; ``learner``, the model that will be shown the samples, is only looked at.
+
+        Raises:
+            ValueError: if BatchNorm statistics are asked for and the model has none.
+        """
+        self.source.step(self._normalised(learner))
+
+    def sample(self, n: int) -> Batch:
+        """``n`` images, normalised, with the frozen model's logits (n, k) of its classes."""
+        images = self.source.draw(n)
+        network = self._teacher.network
+        assert isinstance(network, Normalized)
+        return Batch((images - network.mean) / network.std, self._teacher.label(images))
+
+    def _normalised(self, model: nn.Module) -> Normalized:
+        return Normalized(model, self._mean, self._std).to(next(model.parameters()).device)
