@@ -13,7 +13,7 @@ from lra.networks.normalized import Normalized
 from lra.networks.weights import load_weights, unwrapped
 
 CIFAR = (3, 32, 32)
-SHALLOW = ["lenet5", "lenet5-half", "advertorch-lenet", "mlp", "resnet8", "resnet8-wide-stem", "wrn10-1"]
+SHALLOW = ["lenet5", "lenet5-half", "lenet5-bn", "advertorch-lenet", "mlp", "resnet8", "resnet8-wide-stem", "wrn10-1"]
 SIDES = [8, 16, 28, 32, 64]
 
 

@@ -103,6 +103,20 @@ def test_a_combination_given_twice_is_one_run() -> None:
     assert len(plan({"seed": [0, 0, 1]})) == 2
 
 
+def test_the_replay_of_the_paper_is_each_methods_own_and_done_once() -> None:
+    runs = plan({"method": ["dafl", "predfkd", "zskd"], "replay": ["none", "paper", "generative"]})
+    done = [(run.config.method, run.config.replay["name"]) for run in runs]
+    assert done == [
+        ("dafl", "none"),
+        ("dafl", "generative"),
+        ("predfkd", "none"),
+        ("predfkd", "generative"),
+        ("zskd", "none"),
+        ("zskd", "pool"),
+        ("zskd", "generative"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("grid", "words"),
     [
@@ -112,6 +126,7 @@ def test_a_combination_given_twice_is_one_run() -> None:
         ({"set": 5}, "set = 5"),
         ({"set": {"student.lrr": 0.1}}, "student.lrr"),
         ({"replay": ["none", "memry"]}, "grid: replay=memry: "),
+        ({"replay": "paper"}, "replay: paper belongs to a method and None is none"),
         ({"steps": "many"}, "schedule.steps"),
         ({"meta": True}, "needs a replay"),
     ],
