@@ -43,6 +43,12 @@ def _by_step(run: Run) -> tuple[float, float] | None:
     return float(mean), float(np.average((values - mean) ** 2, weights=weights))
 
 
+def _lost(run: Run) -> float | None:
+    """Points below the teacher."""
+    teacher, student = _at("teacher", "accuracy")(run), _at("accuracy", "final")(run)
+    return None if teacher is None or student is None else teacher - student
+
+
 def _part(index: int) -> Callable[[Run], float | None]:
     def read(run: Run) -> float | None:
         found = _by_step(run)
@@ -70,6 +76,9 @@ COLUMNS = {
     "teacher_queries": Column("teacher queries", _at("cost", "teacher_queries"), 0, better=-1, cost=True),
     "seconds": Column("seconds", _at("cost", "seconds"), 1, better=-1, cost=True),
     "memory": Column("peak memory (MB)", _at("cost", "peak_memory_mb"), 0, better=-1, cost=True),
+    "lost": Column("below the teacher (points)", _lost, better=-1),
+    "post_training": Column("post-training, on noise (%)", _at("quantization", "post_training", "accuracy"), better=1),
+    "bits": Column("bits per weight", _at("quantization", "bits_per_weight"), better=-1, cost=True),
 }
 
 SHOWN = (

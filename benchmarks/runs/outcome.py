@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.runs.machine import environment, peak_memory
 from lra.benchmarks.runs.run_folder import SCHEMA
+from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.metrics.evolution import evolution
 
@@ -36,6 +36,7 @@ def result(
         "dataset": config.data.name,
         "teacher": teacher.record(),
         "student": {"name": config.student.network, "parameters": parameters},
+        **({} if experiment.quantization is None else {"quantization": experiment.quantization}),
         "accuracy": _accuracy(records),
         "agreement": last.get("agreement"),
         "loyalty": last.get("loyalty"),

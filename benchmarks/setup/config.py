@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from lra.benchmarks.errors import MissingInput
+from lra.benchmarks.files import sha256
 from lra.distillation.objective import LossOptions
 from lra.options import Count, Fraction, NonNegative, Options, Positive
+from lra.quantization.network import Precision
 from lra.strategies.lra_options import LRAOptions
 
 Tree = dict[str, Any]
@@ -104,6 +108,40 @@ class PluginOptions(Options):
     """As ``package.module:Class``, or names of installed ones."""
 
 
+class QuantizationOptions(Precision):
+    """A student that is a quantised copy of its teacher."""
+
+    noise: Count = 1024
+    """Images of Gaussian noise that set its ranges at first: min-max post-training quantization, the baseline."""
+    calibration: Annotated[int, Field(ge=0)] = 10
+    """Experiences whose images set its ranges then, a batch of each; 0 keeps those of the noise."""
+
+
+class CarryOptions(Options):
+    """What a run starts from, left by an earlier one, and what it leaves for a later one."""
+
+    generator: str | None = None
+    """``generator.safetensors`` of an earlier run, which leaves one wherever a generator outlives an experience."""
+    replay: str | None = None
+    """``replay.pt`` of an earlier run: its buffer or memory generator."""
+    keep_replay: bool = False
+    """Leave a ``replay.pt``."""
+
+    def identity(self) -> Tree:
+        """The content of the files in place of their names.
+
+        Raises:
+            MissingInput: if one does not exist.
+        """
+        files = {"generator": self.generator, "replay": self.replay}
+        there = {key: Path(file) for key, file in files.items() if file is not None}
+        for key, file in there.items():
+            if not file.is_file():
+                raise MissingInput(f"carry.{key}: file {file} does not exist: give one that an earlier run left")
+        found = {key: sha256(file) for key, file in there.items()}
+        return found | {"keep_replay": self.keep_replay}
+
+
 class RunConfig(Options):
     """A whole run; ``synthesis`` and ``replay`` hold the options of the method and replay that are named."""
 
@@ -123,13 +161,21 @@ class RunConfig(Options):
     schedule: ScheduleOptions
     evaluation: EvaluationOptions
     plugin: PluginOptions
+    quantization: QuantizationOptions | None = None
+    """Absent, not null, where the student is of full precision."""
+    carry: CarryOptions | None = None
+    """Absent, not null, in a run that stands alone."""
 
     def tree(self) -> Tree:
         """As plain data, to be stored and run again."""
-        return self.model_dump(mode="json")
+        absent = {name for name in ("quantization", "carry") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=absent)
 
     def fingerprint(self, teacher_sha256: str) -> str:
         """Eight hexadecimal digits that name everything but the seed, the machine and what to do about a divergence."""
-        content = {k: v for k, v in self.tree().items() if k not in ("seed", "device", "threads", "on_divergence")}
+        apart = ("seed", "device", "threads", "on_divergence", "carry")
+        content = {k: v for k, v in self.tree().items() if k not in apart}
+        if self.carry is not None:
+            content["carry"] = self.carry.identity()
         text = json.dumps([content, teacher_sha256], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -10,12 +10,14 @@ from torch import nn
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
+from lra.benchmarks.setup.networks import network_for
+from lra.benchmarks.setup.quantizing import quantized_student
 from lra.benchmarks.setup.retaining import needs_stock_data, retention
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.distillation.objective import Objective
-from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.problem import Problem
+from lra.strategies.calibration import Calibration
 from lra.strategies.checkpoint import Stateful
 from lra.strategies.divergence import DivergenceGuard, learning
 from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream
@@ -42,14 +44,17 @@ class Experiment:
 
     Attributes:
         parts: what has a state beside strategy and stream, by name.
+        quantization: of a quantised student, its bits and what it is worth untrained.
     """
 
     config: RunConfig
+    problem: Problem
     strategy: DataFreeDistillation
     stream: SynthesisStream
     parts: dict[str, Stateful]
     fidelity: TestFidelity
     forgetting: ProbeForgetting
+    quantization: dict[str, Any] | None = None
 
 
 def budget(config: RunConfig) -> tuple[int, int]:
@@ -94,7 +99,7 @@ def prepare(
         experiences,
         schedule.experiences_per_epoch,
     )
-    student = _student(config, problem)
+    student, quantization = _student(config, problem, trained, test)
     method = _method(config, setup)
     try:
         objective, synthesizer, clocks = method.objective(student), method.sample_source(), method.plugins()
@@ -109,8 +114,8 @@ def prepare(
         momentum=config.student.momentum,
         weight_decay=config.student.weight_decay,
     )
-    plugins = [*retention(config, setup), *clocks, *_schedule(config, optimiser, experiences)]
-    measures = _measures(config, setup, stream, objective)
+    plugins = [*_calibration(config), *retention(config, setup), *clocks, *_schedule(config, optimiser, experiences)]
+    measures = [*_measures(config, setup, stream, objective), *method.measures()]
     every = schedule.experiences_per_epoch * config.evaluation.every
     recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
     cadence = EvaluationCadence(_test_stream(test, device), every, experiences, measures)
@@ -129,11 +134,13 @@ def prepare(
     ]
     return Experiment(
         config,
+        problem,
         strategy,
         stream,
         {f"{index}-{type(part).__name__}": part for index, part in enumerate(stateful)},
         next(m for m in measures if isinstance(m, TestFidelity)),
         next(m for m in measures if isinstance(m, ProbeForgetting)),
+        quantization,
     )
 
 
@@ -144,12 +151,21 @@ def _guard(student: nn.Module, synthesizer: Synthesizer, plugins: Sequence[objec
     return DivergenceGuard({"student": student, **learning(sources), **found})
 
 
-def _student(config: RunConfig, problem: Problem) -> nn.Module:
-    try:
-        network = build(config.student.network, problem.classes, problem.image)
-    except ValueError as error:
-        raise UsageError(f"student.network: {error}") from None
-    return Normalized(network, problem.mean, problem.std).to(problem.device)
+def _student(
+    config: RunConfig, problem: Problem, trained: TrainedTeacher, test: Labelled | None
+) -> tuple[nn.Module, dict[str, Any] | None]:
+    """The student, and the record of a quantised one."""
+    name = config.student.network
+    if config.quantization is not None:
+        return quantized_student(config.quantization, name, trained, problem, test)
+    network = network_for(name, problem.classes, problem.image, "student.network")
+    return Normalized(network, problem.mean, problem.std).to(problem.device), None
+
+
+def _calibration(config: RunConfig) -> list[Calibration]:
+    if config.quantization is None:
+        return []
+    return [Calibration(config.quantization.calibration, config.schedule.batch_size)]
 
 
 def _method(config: RunConfig, setup: Setup) -> Method:

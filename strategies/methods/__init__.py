@@ -6,12 +6,14 @@ from lra.features import batchnorm_layers
 from lra.strategies.method import Method, Setup
 from lra.strategies.methods.adadfkd import AdaDFKD
 from lra.strategies.methods.adi import ADI
+from lra.strategies.methods.aeahlrg import AEAHLRG
 from lra.strategies.methods.cmi import CMI
 from lra.strategies.methods.cudfkd import CuDFKD
 from lra.strategies.methods.dafl import DAFL
 from lra.strategies.methods.dfme import DFME
 from lra.strategies.methods.dfq import DFQ
 from lra.strategies.methods.fast import Fast
+from lra.strategies.methods.gdfq import GDFQ
 from lra.strategies.methods.nayer import NAYER
 from lra.strategies.methods.predfkd import PreDFKD
 from lra.strategies.methods.rgal import RGAL
@@ -35,8 +37,10 @@ METHODS: dict[str, type[Method]] = {
         Fast,
         RGAL,
         NAYER,
+        AEAHLRG,
         ZSKD,
         SoftTarget,
+        GDFQ,
     )
 }
 """Name to method, in the order they are listed."""

@@ -1,0 +1,97 @@
+"""GDFQ: a generator that knows the classes, made for students of few bits.
+
+Xu et al., "Generative Low-bitwidth Data Free Quantization", ECCV 2020, https://arxiv.org/abs/2003.03603.
+
+For every experience, with teacher T, student S (a quantised copy of T, see `lra.quantization`), generator G:
+
+    z ~ N(0, I),  y uniform,  x = G(z ⊙ embedding(y))
+    G <- Adam on  one_hot·CE(T(x), y) + bn·mean_l[MSE(m_l, M_l) + MSE(v_l, V_l)]
+                  + triplet·L_tri(maps of S; swapped)                                          (RGAL's, off)
+    x anew,  S <- SGD on D(S, T)/K + classes·CE(S(x), argmax T(x)) + student_triplet·L_tri(f_S)   (RGAL's, off)
+
+G is taught alone for ``warmup`` experiences first. m, v are the batch's statistics at T's BatchNorm layers, M, V the
+running ones; D is the KL at temperature 20, averaged over classes. It distils students of full precision, too.
+
+Departures: S learns the class T names where the paper takes y, which G was asked for (equal where G succeeds); plain
+momentum in place of Nesterov's. The code of RGAL has no quantization: with its terms
+this is RGAL's losses inside GDFQ, and not the system of that paper.
+"""
+
+from functools import partial
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from lra.distances import Distance
+from lra.distillation.hard_loss import HardLabel
+from lra.distillation.objective import Objective, StudentTerm
+from lra.distillation.student_relations import StudentTriplet
+from lra.distillation.witness import Witness
+from lra.networks.conditioned import ConditionedGenerator
+from lra.networks.generator_presets import memory_generator
+from lra.networks.shapes import Image
+from lra.options import NonNegative
+from lra.relations import TripletSampler
+from lra.strategies.online import OnlineMethod, OnlineOptions
+from lra.synthesis.batchnorm_term import BNStat
+from lra.synthesis.conditioned_source import ConditionedSource
+from lra.synthesis.terms import OneHot
+
+
+class GDFQOptions(OnlineOptions):
+    """As published for CIFAR, without RGAL."""
+
+    one_hot: NonNegative = 1.0
+    bn: NonNegative = 0.1
+    warmup: Annotated[int, Field(ge=0)] = 800
+    """Experiences' worth of generator steps before the first."""
+    classes: NonNegative = 1.0
+    """Weight of the student's cross-entropy."""
+    student_triplet: NonNegative = 0.0
+    """Weight of RGAL's term in the student's loss (RGAL: 0.1; goes with ``triplet``)."""
+
+
+class GDFQ(OnlineMethod):
+    """A class-conditional generator with familiar statistics, for a quantised student."""
+
+    name = "gdfq"
+    paper = "Xu et al., ECCV 2020"
+    Options = GDFQOptions
+    latent = 100
+    defaults = {
+        "student": {
+            "lr": 1e-4,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "loss": {"kind": "kl", "temperature": 20.0},
+        },
+        "schedule": {"batch_size": 200, "steps_per_experience": 1, "experiences_per_epoch": 200, "epochs": 400},
+    }
+
+    def synthesizer(self) -> ConditionedSource:
+        """G and its two terms; RGAL's joins them as it can in every method."""
+        o, problem = self.options, self.setup.problem
+
+        def conditioned(latent: int, image: Image, width: int) -> nn.Module:
+            body = memory_generator(latent, image, mean=problem.mean, std=problem.std, width=width)
+            return ConditionedGenerator(body, problem.classes)
+
+        terms = [OneHot(o.one_hot), BNStat(o.bn, gap="mse", reduce="mean")]
+        source = self.online(terms, conditioned, ConditionedSource)
+        assert isinstance(source, ConditionedSource)
+        source.warmup = o.warmup
+        return source
+
+    def objective(self, student: nn.Module) -> Objective:
+        """D/K, the class, RGAL's triplets."""
+        o, classes = self.options, self.setup.problem.classes
+        terms: list[StudentTerm] = [HardLabel(o.classes)]
+        if o.student_triplet:
+            witness = Witness(student, self.setup.teacher, self.setup.problem.image)
+            terms.append(StudentTriplet(o.student_triplet, witness, TripletSampler(), margin=o.triplet_margin))
+        return Objective(partial(_per_class, self.setup.distance, classes), terms)
+
+
+def _per_class(distance: Distance, classes: int, student: Tensor, teacher: Tensor) -> Tensor:
+    return distance(student, teacher) / classes
