@@ -9,7 +9,7 @@ and replayed samples x_r:
     minimise    L_acq(θ) + w·L_ret(θ - α ∇L_acq(θ))
 
 Both losses count whole in the paper (``mixture="sum"``); by default each counts by its share of the images, which is
-plain replay's joint loss when α goes to 0.
+plain replay's joint loss when α is 0.
 
 The released code never applied the second term: it differentiated through detached copies of the student
 (``higher``'s default), so its step equals plain replay to the last bit. That is ``objective="reference_detached"``
@@ -87,9 +87,12 @@ class LRA(SupervisedPlugin):
 
     def _weights(self, new: int, replayed: int) -> tuple[float, float]:
         """Weight of retention beside acquisition, and the factor of both."""
+        weight = self.options.weight
         if self.options.mixture == "sum" or self.options.objective == "reference":
-            return self.options.weight, 1.0
-        return self.options.weight * replayed / new, new / (new + replayed)
+            return weight, 1.0
+        if self.options.mixture == "convex":
+            return weight, 1 / (1 + weight)
+        return weight * replayed / new, new / (new + replayed)
 
     def _curvature(self, objective: Objective, acquired: Batch) -> Curvature | None:
         if self.options.curvature == 1:

@@ -11,8 +11,9 @@ from lra.options import NonNegative, Options, Positive
 class LRAOptions(Options):
     """α, the two losses' weights, the inner rule, and what the gradient costs."""
 
-    alpha: Positive = 0.01
-    """Inner rate α; published as 0.9, where the live term sends training to chance."""
+    alpha: NonNegative = 0.01
+    """Inner rate α; published as 0.9, where the live term sends training to chance. 0 is replay without a look-ahead,
+    weighted by ``mixture``: what the look-ahead is to be compared with."""
     alpha_ratio: Positive | None = None
     """α as a multiple of the student's current learning rate, in place of ``alpha``."""
     alpha_rate: NonNegative = 0.0
@@ -21,10 +22,10 @@ class LRAOptions(Options):
     """The rule of the inner step; adam moves every weight by about α."""
     weight: NonNegative = 1.0
     """w, of the retention loss."""
-    mixture: Literal["proportional", "sum"] = "proportional"
-    """How the two losses add up: each by its share of the images, as in plain replay's joint batch, or both whole,
-    as the paper writes it (with an eighth of the images, replay then pulls as hard as all new samples together,
-    and the student's effective rate doubles)."""
+    mixture: Literal["proportional", "convex", "sum"] = "proportional"
+    """How the two losses add up: each by its share of the images, as in plain replay's joint batch; by 1/(1+w) and
+    w/(1+w); or whole, as the paper writes it (with an eighth of the images, replay then pulls as hard as all new
+    samples together, and the student's effective rate doubles)."""
     objective: Literal["paper", "reference", "reference_detached"] = "paper"
     order: Literal[1, 2] = 2
     """1 leaves the curvature out: θ' is taken as given."""
@@ -49,6 +50,8 @@ class LRAOptions(Options):
             raise ValueError("clip and normalise exclude each other; drop one")
         if self.alpha_rate and self.alpha_ratio is not None:
             raise ValueError("alpha_rate learns alpha, which alpha_ratio sets; drop one")
+        if self.alpha_rate and not self.alpha:
+            raise ValueError("alpha_rate learns alpha from a start above 0; raise alpha")
         if self.curvature < 1 and (self.engine, self.order) != ("lean", 2):
             raise ValueError(f"curvature={self.curvature:g} needs engine=lean and order=2; change these, or drop it")
         return self

@@ -133,7 +133,7 @@ Trained = Callable[..., tuple[list[Step], nn.Module]]
 
 @pytest.mark.parametrize("engine", ["lean", "higher"])
 @pytest.mark.parametrize("replay", REPLAYS)
-@pytest.mark.parametrize("mixture", ["proportional", "sum"])
+@pytest.mark.parametrize("mixture", ["proportional", "convex", "sum"])
 def test_the_papers_objective_has_its_gradient(
     trained: Trained, student: nn.Module, replay: str, engine: str, mixture: str
 ) -> None:
@@ -149,6 +149,8 @@ def test_the_papers_objective_has_its_gradient(
         retention = by_hand.loss(by_hand.ahead(acquisition, alpha=0.3), step.old)
         if mixture == "sum":
             total = acquisition + 0.7 * retention
+        elif mixture == "convex":
+            total = (acquisition + 0.7 * retention) / 1.7
         else:
             total = 16 / 20 * acquisition + 0.7 * 4 / 20 * retention
         assert_close(step.gradient, by_hand.gradient(total))
@@ -235,16 +237,20 @@ def test_rates_are_learned_by_the_agreement_of_their_layer(trained: Trained, stu
         {"curvature": 0.5, "engine": "higher"},
         {"curvature": 0.5, "order": 1},
         {"curvature": 0},
+        {"alpha_rate": 0.1, "alpha": 0},
     ],
 )
 def test_options_that_exclude_each_other(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"drop|greater than 0"):
+    with pytest.raises(ValueError, match=r"drop|greater than 0|raise alpha"):
         LRAOptions(**options)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1e-11])
 @pytest.mark.parametrize("mixture", ["proportional", "sum"])
-def test_with_alpha_to_zero_the_gradient_is_the_joint_one(trained: Trained, student: nn.Module, mixture: str) -> None:
-    steps, _ = trained("memory", {"alpha": 1e-11, "mixture": mixture})
+def test_with_alpha_to_zero_the_gradient_is_the_joint_one(
+    trained: Trained, student: nn.Module, mixture: str, alpha: float
+) -> None:
+    steps, _ = trained("memory", {"alpha": alpha, "mixture": mixture})
     for step in steps[2:]:
         by_hand = Objective(student, step)
         assert step.old is not None
