@@ -15,6 +15,7 @@ from lra.memory.generator import MemoryGenerator
 from lra.problem import Batch
 from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation
+from lra.teacher import Teacher
 
 
 class Replay(SupervisedPlugin, ABC):
@@ -41,6 +42,14 @@ class Replay(SupervisedPlugin, ABC):
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
+
+    def begin_with(self, state: State, teacher: Teacher) -> None:
+        """Start a task from the `state_dict` of an earlier one's replay; what it stores of answers, ``teacher`` gives.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: if it does not fit.
+        """
+        self.load_state_dict(state)
 
     def before_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Recall, and join the minibatch if asked to."""
@@ -94,6 +103,11 @@ class BufferReplay(Replay):
         """Take up a state of `state_dict`."""
         self.buffer.load_state_dict(state["buffer"])
         self.completed = state["completed"]
+
+    def begin_with(self, state: State, teacher: Teacher) -> None:
+        """The stored images, with the new teacher's answers."""
+        self.load_state_dict(state)
+        self.buffer.relabel(teacher.label)
 
 
 class GenerativeReplay(Replay):

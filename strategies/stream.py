@@ -4,7 +4,6 @@ Opening an experience costs O(1) and nothing of a past one is kept: the stream i
 Python generator (Avalanche memoises those), and an experience draws its samples only when asked.
 """
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from avalanche.benchmarks.scenarios.dataset_scenario import DatasetExperience
@@ -14,6 +13,7 @@ from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervise
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from lra.closed_loop import ClosedLoop
 from lra.problem import Batch
 from lra.synthesis.synthesizer import Synthesizer
 from lra.synthesis.terms import TermValue
@@ -64,11 +64,10 @@ def _as_dataset(batch: Batch) -> "AvalancheDataset[Any]":
     return TaskAwareSupervisedClassificationDataset([images], data_attributes=attributes)
 
 
-class SynthesisStream(CLStream[SynthesisExperience]):
+class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperience]):
     """A lazy, closed-loop stream of experiences.
 
     Iterating it trains the sample source: the next experience is made against the student as it stands then.
-    A second iteration goes on where the first stopped, which is also how a resumed run continues.
 
     Args:
         synthesizer: makes the samples.
@@ -80,9 +79,6 @@ class SynthesisStream(CLStream[SynthesisExperience]):
 
     Attributes:
         student: the network that synthesis works against; a `DataFreeDistillation` strategy sets it.
-        position: experiences completed.
-        at_rest: called with nothing between experiences, when every plugin has finished with the last one: the
-            moment to save a run.
     """
 
     def __init__(
@@ -94,28 +90,23 @@ class SynthesisStream(CLStream[SynthesisExperience]):
         batch_size: int,
         last_steps: int | None = None,
     ):
-        super().__init__("synthesis", exps_iter=(), set_stream_info=False)
+        CLStream.__init__(self, "synthesis", exps_iter=(), set_stream_info=False)
+        ClosedLoop.__init__(self, length)
         self.synthesizer = synthesizer
         self.teacher = teacher
-        self.length = length
         self.steps = steps
         self.batch_size = batch_size
         self.last_steps = last_steps or steps
         self.student: nn.Module | None = None
-        self.position = 0
-        self.at_rest: Callable[[], None] = lambda: None
 
-    def __iter__(self) -> Iterator[SynthesisExperience]:
-        """Open the remaining experiences one by one.
+    def open(self) -> SynthesisExperience:
+        """Update the sample source, which opens the next experience.
 
         Raises:
             ValueError: if no student has been set.
         """
-        while self.position < self.length:
-            if self.student is None:
-                raise ValueError("the stream has no student: set stream.student, or train with DataFreeDistillation")
-            terms = self.synthesizer.step(self.student)
-            steps = self.last_steps if self.position == self.length - 1 else self.steps
-            yield SynthesisExperience(self, self.position, terms, steps)
-            self.position += 1
-            self.at_rest()
+        if self.student is None:
+            raise ValueError("the stream has no student: set stream.student, or train with DataFreeDistillation")
+        terms = self.synthesizer.step(self.student)
+        steps = self.last_steps if self.position == self.length - 1 else self.steps
+        return SynthesisExperience(self, self.position, terms, steps)

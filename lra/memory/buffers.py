@@ -1,6 +1,7 @@
 """What replay remembers: bounded stores of images with the teacher's logits, in preallocated tensors."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -47,6 +48,14 @@ class Buffer(ABC):
         if self.images is None or self.logits is None:
             raise IndexError("the buffer is empty: add a batch before sampling")
         return Batch(self.images[where], self.logits[where])
+
+    def relabel(self, answer: Callable[[Tensor], Tensor]) -> None:
+        """Let another teacher answer for what is stored: images (n, C, H, W) -> logits (n, K')."""
+        if self.images is None or not self.filled:
+            return
+        held = Batch(self.images[: self.filled], answer(self.images[: self.filled]))
+        self.logits = None
+        self.write(torch.arange(self.filled), held)
 
     def state_dict(self) -> State:
         """Contents and counters; only the filled part is stored."""
