@@ -62,7 +62,7 @@ def _by_pixels(
 
 
 class BatchNorm(torch.autograd.Function):
-    """Batch norm by the batch's own statistics, as :func:`torch.nn.functional.batch_norm` with ``training``."""
+    """Batch norm by the batch's own statistics, as `torch.nn.functional.batch_norm` with ``training``."""
 
     @staticmethod
     def forward(

@@ -14,7 +14,7 @@ _pool_backward = torch.ops.aten.max_pool2d_with_indices_backward.default
 
 
 class ReLU(torch.autograd.Function):
-    """max(x, 0), as :func:`torch.relu`."""
+    """max(x, 0), as `torch.relu`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class InPlaceReLU(torch.autograd.Function):
 
 
 class MaxPool(torch.autograd.Function):
-    """Largest value of each window, as :func:`torch.nn.functional.max_pool2d`."""
+    """Largest value of each window, as `torch.nn.functional.max_pool2d`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: tuple[Any, ...]) -> Tensor:

@@ -75,7 +75,7 @@ class Geometry:
 
 
 class Convolution(torch.autograd.Function):
-    """x * w + bias, as :func:`torch.convolution`."""
+    """x * w + bias, as `torch.convolution`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:

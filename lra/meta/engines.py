@@ -23,7 +23,7 @@ class Engine(ABC):
     Attributes:
         theta: the trainable parameters, θ.
         here: the tensors at which the acquisition forward runs (θ itself, or ``higher``'s copies of it).
-        there: θ', the same order; None before :meth:`advance`.
+        there: θ', the same order; None before `advance`.
     """
 
     def __init__(self, student: nn.Module, settings: Settings) -> None:
@@ -67,7 +67,7 @@ class LeanEngine(Engine):
             return functional_call(self.module, self._buffers, args, kwargs)
 
     def advance(self, acquisition: Tensor, create_graph: bool) -> list[Tensor | None]:
-        """See :class:`Engine`."""
+        """See `Engine`."""
         gradients = torch.autograd.grad(acquisition, self.theta, create_graph=create_graph, allow_unused=True)
         with torch.set_grad_enabled(create_graph):
             self.there = self.settings.inner.update(self.theta, gradients, self.rates)
@@ -114,7 +114,7 @@ class HigherEngine(Engine):
         return output
 
     def advance(self, acquisition: Tensor, create_graph: bool) -> list[Tensor | None]:
-        """See :class:`Engine`; ``create_graph`` was settled when the module was patched."""
+        """See `Engine`; ``create_graph`` was settled when the module was patched."""
         inner = self.settings.inner
         kept: list[Tensor | None] = [None] * len(self.theta)
 

@@ -50,7 +50,7 @@ class MetaStepError(RuntimeError):
 
 @contextmanager
 def explained(stage: str) -> Iterator[None]:
-    """Turn PyTorch's errors about differentiation into a :class:`MetaStepError`; let all others pass.
+    """Turn PyTorch's errors about differentiation into a `MetaStepError`; let all others pass.
 
     Args:
         stage: what was being computed, the first words of the message.

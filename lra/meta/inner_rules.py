@@ -12,7 +12,7 @@ from lra.meta.inner import InnerRule, Rate
 
 @dataclass(frozen=True, eq=False)
 class InnerSGD(InnerRule):
-    """First step of :class:`torch.optim.SGD`: θ' = θ − α (1 + nesterov·momentum) (g + weight_decay·θ).
+    """First step of `torch.optim.SGD`: θ' = θ − α (1 + nesterov·momentum) (g + weight_decay·θ).
 
     Args:
         momentum: in [0, 1). On a first step it acts only through ``nesterov``.
@@ -50,7 +50,7 @@ class InnerSGD(InnerRule):
 
 @dataclass(frozen=True, eq=False)
 class InnerAdam(InnerRule):
-    """First step of :class:`torch.optim.Adam`: θ' = θ − α d / (|d| + eps), d = g + weight_decay·θ.
+    """First step of `torch.optim.Adam`: θ' = θ − α d / (|d| + eps), d = g + weight_decay·θ.
 
     Its derivative, α eps / (|d| + eps)², is near zero except where |d| is about ``eps``: with the usual eps
     the second-order term carries almost nothing, and that badly conditioned. A larger eps makes it smooth.
@@ -93,7 +93,7 @@ def inner_from(optimizer: torch.optim.Optimizer) -> InnerRule:
     """The inner rule that takes ``optimizer``'s first step; its state (momentum, moments) is not read.
 
     Args:
-        optimizer: a :class:`torch.optim.SGD` or :class:`torch.optim.Adam`. Groups may differ in ``lr`` only.
+        optimizer: a `torch.optim.SGD` or `torch.optim.Adam`. Groups may differ in ``lr`` only.
 
     Raises:
         ValueError: another optimiser, ``maximize``, decoupled decay, or groups that differ in more than lr.

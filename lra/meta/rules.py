@@ -1,4 +1,4 @@
-"""Closed-form second derivatives, switched in for whatever runs inside :func:`closed_form`.
+"""Closed-form second derivatives, switched in for whatever runs inside `closed_form`.
 
 A torch-function mode sees every call of the public API, so that any module, and ``higher``'s copies, profit without
 being changed. A call the rules do not cover goes to PyTorch as it is, and keeps PyTorch's own exact derivatives.

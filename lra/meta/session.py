@@ -30,11 +30,11 @@ Curvature = Callable[[Forward], Tensor]
 
 
 class LookAhead:
-    """One meta step: ``student``, ``advance``, ``ahead``, ``gradient``, in this order; see :func:`lookahead`.
+    """One meta step: ``student``, ``advance``, ``ahead``, ``gradient``, in this order; see `lookahead`.
 
     Attributes:
-        alignment: after :meth:`gradient`, the cosine of g and v, a scalar tensor in [-1, 1].
-        alpha_gradient: after :meth:`gradient`, the objective's gradient for each of ``inner.learnable()``.
+        alignment: after `gradient`, the cosine of g and v, a scalar tensor in [-1, 1].
+        alpha_gradient: after `gradient`, the objective's gradient for each of ``inner.learnable()``.
     """
 
     def __init__(self, student: nn.Module, settings: Settings) -> None:

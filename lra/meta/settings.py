@@ -13,7 +13,7 @@ AheadStatistics = Literal["batch", "running"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a step is taken; see :func:`lra.meta.lookahead` for the meaning of each.
+    """How a step is taken; see `lra.meta.lookahead` for the meaning of each.
 
     Raises:
         ValueError: a setting that is not one of its values.

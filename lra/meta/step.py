@@ -24,7 +24,7 @@ def lookahead(
 
     Args:
         student: in the mode it should train in. Parameters without ``requires_grad`` stay out of the step.
-        inner: α and the rule that makes θ': :class:`InnerSGD`, :class:`InnerAdam` or :func:`inner_from`.
+        inner: α and the rule that makes θ': `InnerSGD`, `InnerAdam` or `inner_from`.
         engine: ``"lean"``, or the reference ``"higher"``; the same gradients and buffers.
         order: 2 for the gradient of the objective; 1 drops the inner step's derivative (H, weight decay).
         batchnorm: which forward passes move the student's buffers: that of the ``"acquisition"`` batch,
@@ -88,11 +88,11 @@ def lra_step(
     """One meta step in one call; the student's parameters and their ``.grad`` are left alone.
 
     Args:
-        student: see :func:`lookahead`, as for all arguments not named here.
+        student: see `lookahead`, as for all arguments not named here.
         acquisition: given a forward pass, the scalar acquisition loss.
         retention: given a forward pass, the scalar retention loss.
         weight: w of the retention term.
-        curvature: see :meth:`LookAhead.advance`.
+        curvature: see `LookAhead.advance`.
 
     Returns:
         losses, gradients and alignment.
