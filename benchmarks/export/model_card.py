@@ -47,6 +47,7 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
         "",
         *_section("Teacher", _teacher(teacher)),
         *_section("Measured", _measures(result)),
+        *_quantization(result),
         *_section("Use", _use(notes, files)),
         "## Licence",
         "",
@@ -79,6 +80,32 @@ def _measures(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("variance over the run, σ²", _number(pick(result, "accuracy", "variance"))),
         ("forgetting of probes", _number(pick(result, "forgetting", "average"), " points")),
     ]
+
+
+def _quantization(result: dict[str, Any]) -> list[str]:
+    found = result.get("quantization")
+    if not isinstance(found, dict):
+        return []
+    rows = [
+        (
+            "bits of weights and of layers' inputs",
+            f"{_count(found.get('weight_bits'))}, {_count(found.get('activation_bits'))}",
+        ),
+        ("bytes, with so many bits a weight", _count(found.get("bytes"))),
+        ("bytes of the teacher", _count(found.get("bytes_full_precision"))),
+        (
+            "accuracy by min-max on noise alone",
+            _number(pick(result, "quantization", "post_training", "accuracy"), " %"),
+        ),
+    ]
+    layout = (
+        "Simulated: layers compute in floats on the values that the bits can represent; nothing is said of latency. "
+        "The files keep a whole byte for each weight of 8 bits or fewer. Of each layer they hold `weight` (int8), "
+        "`weights.scale` and `weights.zero` for each output channel, `inputs.scale` and `inputs.zero`; an integer q "
+        "stands for (q - zero) · scale, and inputs (uint8) are clipped to 0 … 2^bits - 1. ONNX has them as "
+        "QuantizeLinear and DequantizeLinear."
+    )
+    return [*_section("Quantization", rows), layout, ""]
 
 
 def _use(notes: dict[str, Any], files: Sequence[Path]) -> list[tuple[str, str]]:

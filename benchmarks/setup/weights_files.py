@@ -29,6 +29,8 @@ class Notes(BaseModel):
     classes: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
+    quantization: dict[str, Any] | None = None
+    """Of weights stored as integers, the options of `lra.quantization.network.Precision`."""
 
 
 def save_network(path: Path, network: Normalized, notes: Mapping[str, Any]) -> None:

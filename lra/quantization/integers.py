@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lra.quantization.grid import Affine, stored
 from lra.quantization.layers import QuantizedConv2d, QuantizedLinear
+from lra.quantization.network import Network
 
 _ops = torch.ops.quantized_decomposed
 
@@ -50,7 +51,7 @@ class StoredWeight(_Stored):
         return _ops.dequantize_per_channel(weight, self.scale, self.zero.to(torch.int32), 0, *self.grid, self.kind)
 
 
-def in_integers(network: nn.Module) -> nn.Module:
+def in_integers(network: Network) -> Network:
     """A copy of a quantised network that holds its weights as int8 and computes the same.
 
     State of each layer: ``weight`` int8, ``weights.scale`` and ``weights.zero`` (out,), ``inputs.scale`` and

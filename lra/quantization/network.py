@@ -1,9 +1,9 @@
 """From a network to its quantised copy, and from samples to the ranges of its layers' inputs."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 from pydantic import Field
@@ -22,6 +22,8 @@ from lra.quantization.layers import (
 
 IMAGE_BITS = 8
 """Of the first layer's input: images are bytes."""
+
+Network = TypeVar("Network", bound=nn.Module)
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 
@@ -43,11 +45,11 @@ class Precision(Options):
     """Weights: 0 is stored as 0."""
 
 
-def quantized(network: nn.Module, precision: Precision) -> nn.Module:
+def quantized(network: Network, precision: Precision) -> Network:
     """A copy of ``network`` whose convolutions and linear layers round, and whose BatchNorm is frozen.
 
-    Parameters keep their names. Ranges have still to be set, with `calibrate`. First and last are the first and last
-    layer in order of registration.
+    Parameters keep their names; ``network`` holds layers and is none itself. Ranges have still to be set, with
+    `calibrate`. First and last are the first and last layer in order of registration.
 
     Raises:
         Unquantizable: naming the first layer with parameters of any other kind.
@@ -80,17 +82,13 @@ def quantized(network: nn.Module, precision: Precision) -> nn.Module:
             )
         return None
 
-    return replaced(network, fitting)
-
-
-def replaced(network: nn.Module, fitting: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:
-    """``network`` with every module for which ``fitting(name, module)`` has another one replaced by it, in place."""
     new = {module: fitting(name, module) for name, module in network.named_modules()}
-    for module in list(new):
-        for name, child in module.named_children():
+    for module in new:
+        # A child that several modules share stays shared.
+        for name, child in list(module.named_children()):
             if (other := new[child]) is not None:
                 setattr(module, name, other)
-    return new[network] or network
+    return network
 
 
 def roundings(network: nn.Module) -> list[InputRounding]:

@@ -1,0 +1,112 @@
+"""The formats a student leaves in: how each is written, and read again to see that it gives the same logits."""
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lra.benchmarks.errors import MissingInput
+from lra.benchmarks.export.blank import blank
+from lra.benchmarks.setup.weights_files import read_weights, save_network
+from lra.networks.normalized import Normalized
+from lra.networks.weights import load_weights
+from lra.quantization.integers import in_integers
+
+Writer = Callable[[Normalized, Path, Tensor, dict[str, Any]], None]
+Reader = Callable[[Path, Tensor], Tensor]
+
+
+def _write_safetensors(student: Normalized, file: Path, images: Tensor, notes: dict[str, Any]) -> None:
+    save_network(file, student, notes)
+
+
+def _read_safetensors(file: Path, images: Tensor) -> Tensor:
+    content, notes = read_weights(file)
+    network = blank(notes.model_dump())
+    if notes.quantization is not None:
+        network = in_integers(network)
+    load_weights(network.network, content)
+    with torch.no_grad():
+        return network.eval()(images)
+
+
+def _write_pt2(student: Normalized, file: Path, images: Tensor, notes: dict[str, Any]) -> None:
+    torch.export.save(torch.export.export(student, (images,), dynamic_shapes=_any_number()), file)
+
+
+def _read_pt2(file: Path, images: Tensor) -> Tensor:
+    return torch.export.load(file).module()(images)
+
+
+def _write_onnx(student: Normalized, file: Path, images: Tensor, notes: dict[str, Any]) -> None:
+    torch.onnx.export(
+        student,
+        (images,),
+        file,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=_any_number(),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+        custom_translation_table=_translations(),
+    )
+
+
+def _translations() -> dict[Any, Any]:
+    """What PyTorch's own table lacks: a scale and a zero that are tensors."""
+    from onnxscript import opset18 as op
+
+    def quantize(x: Any, scale: Any, zero: Any, low: int, high: int, dtype: int) -> Any:
+        return op.QuantizeLinear(x, scale, op.Cast(zero, to=dtype))
+
+    def dequantize(q: Any, scale: Any, zero: Any, low: int, high: int, dtype: int, out_dtype: int = -1) -> Any:
+        return op.DequantizeLinear(q, scale, op.Cast(zero, to=dtype))
+
+    operators = torch.ops.quantized_decomposed
+    return {operators.quantize_per_tensor.tensor: quantize, operators.dequantize_per_tensor.tensor: dequantize}
+
+
+def _read_onnx(file: Path, images: Tensor) -> Tensor:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": images.numpy()})
+    return torch.from_numpy(logits)
+
+
+def _any_number() -> tuple[dict[int, Any]]:
+    return ({0: torch.export.Dim("batch", min=1)},)
+
+
+def require_onnx() -> None:
+    """Raise `MissingInput` unless the packages that ONNX takes are installed."""
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingInput(f"--format onnx needs {', '.join(missing)}, not installed: pip install 'lra[export]'")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporters' remarks about themselves off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+FORMATS: dict[str, tuple[Writer, Reader]] = {
+    "safetensors": (_write_safetensors, _read_safetensors),
+    "onnx": (_write_onnx, _read_onnx),
+    "pt2": (_write_pt2, _read_pt2),
+}
