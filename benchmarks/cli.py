@@ -11,6 +11,7 @@ import click
 from lra import __version__
 from lra.benchmarks.commands.cli_many import compare, export, sweep
 from lra.benchmarks.commands.cli_quantize import quantize
+from lra.benchmarks.commands.cli_tasks import tasks
 from lra.benchmarks.commands.cli_teacher import data, teacher
 from lra.benchmarks.commands.configured import configured
 from lra.benchmarks.errors import LraError
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for other in (compare, data, export, quantize, sweep, teacher):
+for other in (compare, data, export, quantize, sweep, tasks, teacher):
     cli.add_command(other)
 
 
@@ -73,7 +74,12 @@ def run(out: Path, as_json: bool, dry_run: bool, tensorboard: bool, **given: Any
 @on_divergence
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> None:
-    """Go on with a run that was stopped."""
+    """Go on with a run, or tasks in sequence, that were stopped or failed."""
+    if (folder / "tasks.json").is_file():
+        from lra.benchmarks.commands.tasks_command import resume as go_on
+
+        click.echo(go_on(folder, as_json))
+        return
     from lra.benchmarks.runs.runner import resume as do
 
     _show(do(folder, on_divergence), as_json)
@@ -83,6 +89,11 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
 @click.argument("folder", metavar="RUN|SWEEP", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Write report.html and print its path: of a run, finished or not, or of a sweep or other folder of runs."""
+    if (folder / "tasks.json").is_file():
+        from lra.benchmarks.tasks.task_report import write_task_report
+
+        click.echo(write_task_report(folder))
+        return
     alone = any((folder / name).is_file() for name in ("result.json", "metrics.jsonl"))
     if not alone and any(folder.rglob("result.json")):
         from lra.benchmarks.reports.sweep_report import write_sweep_report

@@ -1,35 +1,19 @@
 """Configurations as curves: their mean over seeds, with its interval as a band."""
 
-import inspect
-import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lra.benchmarks.comparison.estimates import interval
 from lra.benchmarks.comparison.groups import Group
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.files import write_atomically
 from lra.benchmarks.records import Run, known, number, pick
 from lra.benchmarks.reports import figures
-from lra.benchmarks.reports.drawing import STYLE, Series
+from lra.benchmarks.reports.drawing import Series
+from lra.benchmarks.reports.figure_file import refuse_suffix, write
 from lra.benchmarks.reports.run_figures import main_curve
-
-DPI = 200
-MARGIN = 8
-"""Points around a figure that is a file of its own."""
-THEMES = """<style>
-svg { color-scheme: light dark; background: #ffffff }
-@media (prefers-color-scheme: dark) {
-  svg { background: #0d1117; --ink: #e4e8ec; --muted: #9aa4af; --rule: #4a535d; --c0: #56b4e9; --c1: #f08a4b;
-    --c2: #2fc39a; --c3: #dd93c2; --c4: #e0b13a; --c5: #8cc5d6 }
-}
-</style>"""
 
 
 def band(label: str, runs: Sequence[tuple[Sequence[float | None], Sequence[float | None]]]) -> Series:
@@ -78,32 +62,10 @@ def write_figure(groups: Sequence[Group], file: Path) -> None:
     Raises:
         UsageError: for another suffix, or if nothing can be drawn.
     """
-    if file.suffix not in (".svg", ".png"):
-        raise UsageError(f"--figure {file}: the name must end in .svg or .png")
+    refuse_suffix(file)
     accuracy = accuracy_bands(groups)
     if not accuracy:
         raise UsageError("--figure: no run has an accuracy curve to draw")
     teacher, title = evolution_options(groups)
     options: dict[str, Any] = {"forgetting": forgetting_bands(groups), "teacher": teacher, "title": title}
-    if file.suffix == ".svg":
-        content = standalone(figures.evolution(accuracy, **options)).encode()
-    else:
-        with rc_context(STYLE | {"figure.facecolor": "#ffffff"}):
-            drawn, out = inspect.unwrap(figures.evolution)(accuracy, **options), io.BytesIO()
-            drawn.set_dpi(DPI)
-            FigureCanvasAgg(drawn).print_png(out)
-            content = out.getvalue()
-    write_atomically(file, lambda target: target.write(content))
-
-
-def standalone(svg: str) -> str:
-    """An inline figure as a file of its own, in both themes."""
-    head, body = svg.split(">", 1)
-    if "xmlns=" not in head:
-        head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head)
-    if box:
-        width, height = (float(side) + 2 * MARGIN for side in box.groups())
-        frame = f'viewBox="{-MARGIN} {-MARGIN} {width} {height}" width="{width}" height="{height}"'
-        head = head.replace(box[0], frame)
-    return f"{head}>{THEMES}{body}\n"
+    write(file, figures.evolution, accuracy, **options)

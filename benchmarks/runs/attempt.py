@@ -16,6 +16,7 @@ from lra.benchmarks.runs.outcome import matrix, result
 from lra.benchmarks.runs.progress import Progress
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
 from lra.benchmarks.runs.samples import Samples
+from lra.benchmarks.setup.carrying import leave, take_up
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
 from lra.benchmarks.setup.experiment import Experiment, prepare
@@ -37,6 +38,7 @@ class Attempt:
         folder: of the run.
         experiment: its parts, built.
         rollbacks: what became of divergences so far.
+        times: student step and seconds since the start, of each evaluation.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Attempt:
         self.teacher = teacher
         self.seconds = 0.0
         self.rollbacks: list[dict[str, Any]] = []
+        self.times: list[tuple[int, float]] = []
         seed_everything(config.seed)
 
         def loggers() -> list[Any]:
             return [tensor_board(folder.path / "tensorboard")] if tensorboard else []
 
         self.experiment: Experiment = prepare(config, data, teacher, test, self._keep, loggers)
+        take_up(self.experiment)
         self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
         self.progress = Progress(self.experiment.stream.length, quiet)
 
@@ -118,6 +122,7 @@ class Attempt:
             self.metrics = self._metrics(saved["records"])
             restore(saved, self.experiment.strategy, self.experiment.stream, self.experiment.parts)
             self.seconds, self.rollbacks = float(saved["seconds"]), list(saved["rollbacks"])
+            self.times = [(step, seconds) for step, seconds in saved["times"]]
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UsageError(
@@ -129,13 +134,14 @@ class Attempt:
 
     def _keep(self, record: dict[str, Any]) -> None:
         self.metrics.append(record)
+        self.times.append((record["student_step"], self._elapsed()))
         self.samples.take(record["evaluation"], record["student_step"])
         self.progress.note(record)
 
     def _state(self) -> State:
         state = capture(self.experiment.strategy, self.experiment.stream, self.experiment.parts)
         own = {"records": len(self.metrics.records), "seconds": self._elapsed(), "rollbacks": self.rollbacks}
-        return state | own
+        return state | own | {"times": self.times}
 
     def _save(self) -> None:
         self.folder.save(self._state())
@@ -149,6 +155,8 @@ class Attempt:
         tensors = {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()}
         write_atomically(self.folder.path / "student.safetensors", lambda file: file.write(save(tensors)))
         self.folder.write_json("forgetting.json", matrix(self.experiment))
+        self.folder.write_json("times.json", self.times)
+        leave(self.folder.path, self.experiment, self.teacher)
         done = result(self.experiment, self.teacher, self.metrics.records, self._elapsed(), self.rollbacks)
         self.folder.write_json("result.json", done)
         finish(self.folder)

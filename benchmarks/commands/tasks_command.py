@@ -1,0 +1,38 @@
+"""``lra-bench tasks``: from a file to runs and their report."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lra.benchmarks.setup.assemble import read_config
+from lra.benchmarks.tasks.task_file import plan
+from lra.benchmarks.tasks.task_outcome import read_record
+from lra.benchmarks.tasks.task_report import write_task_report
+from lra.benchmarks.tasks.task_stream import perform
+
+
+def tasks_of(file: Path, given: Mapping[str, Any], out: Path, as_json: bool) -> str:
+    """Do the tasks of a file, with options that win over it; returns what is to be printed.
+
+    Raises:
+        LraError: as `lra.benchmarks.tasks.task_stream.perform`.
+    """
+    return _done(read_config(file) | dict(given), out, as_json)
+
+
+def resume(out: Path, as_json: bool) -> str:
+    """Go on with the tasks of a folder; returns what is to be printed.
+
+    Raises:
+        LraError: as `lra.benchmarks.tasks.task_stream.perform`, and if the folder holds no tasks.
+    """
+    return _done(read_record(out)["file"], out, as_json)
+
+
+def _done(tree: Mapping[str, Any], out: Path, as_json: bool) -> str:
+    perform(plan(tree), out)
+    page = write_task_report(out)
+    if as_json:
+        return json.dumps(read_record(out) | json.loads((out / "report.json").read_text()))
+    return f"{page.read_text()}\nreport      {page}"

@@ -1,0 +1,65 @@
+"""A finished run's parts, built again to be looked at: its teacher, its data, its generator."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.setup.assemble import stored_configuration
+from lra.benchmarks.setup.carrying import GENERATOR, load_generator
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.datasets import DataSet, data_set
+from lra.benchmarks.setup.experiment import Experiment, prepare
+from lra.benchmarks.setup.teachers import obtain
+from lra.state import seed_everything
+from lra.synthesis.keepsakes import take_up
+from lra.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a run worked with.
+
+    Attributes:
+        experiment: built as at its start, but for what it carried.
+        generator: as it was at the end, in evaluation mode.
+    """
+
+    config: RunConfig
+    data: DataSet
+    experiment: Experiment
+    generator: nn.Module
+
+    @property
+    def teacher(self) -> Teacher:
+        """The teacher."""
+        return self.experiment.stream.teacher
+
+    @property
+    def latent(self) -> int:
+        """How many latents the generator takes."""
+        return int(self.generator.latent)  # type: ignore[arg-type]
+
+
+def rebuilt(folder: Path) -> Rebuilt:
+    """Build the parts of the run in ``folder`` again; leaves the global random states seeded with the run's seed.
+
+    Raises:
+        MissingInput: if it left no generator, or its data or teacher are not there any more.
+        UsageError: if its method has no generator that outlives an experience.
+    """
+    config = stored_configuration(folder)
+    weights, _ = load_generator(folder / GENERATOR)
+    data = data_set(config.data.name, config.data.size)
+    seed_everything(config.seed)
+    teacher = obtain(config.teacher, data, None)
+    experiment = prepare(config, data, teacher, None, lambda record: None)
+    generator = experiment.stream.synthesizer.keepsake()
+    if generator is None or not hasattr(generator, "latent"):
+        raise UsageError(f"run {folder}: method {config.method!r} has no generator of latents that lasts")
+    try:
+        take_up(generator, weights)
+    except ValueError as error:
+        raise UsageError(f"{folder / GENERATOR} is not of this run: {error}") from None
+    return Rebuilt(config, data, experiment, generator.eval())

@@ -1,0 +1,168 @@
+"""What runs hand on to one another: generators, buffers and memory generators, in files that say what they are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lra import __version__
+from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.files import write_atomically
+from lra.benchmarks.setup.experiment import Experiment
+from lra.benchmarks.setup.teachers import TrainedTeacher
+from lra.problem import Problem
+from lra.state import State
+from lra.strategies.replay import Replay
+
+GENERATOR, REPLAY = "generator.safetensors", "replay.pt"
+FORMAT = "lra-generator-1"
+"""Names the provenance in a generator's file."""
+
+
+class Provenance(BaseModel):
+    """Where a generator is from, and what it takes and makes."""
+
+    method: str
+    dataset: str
+    teacher: str
+    """SHA-256 of its weights."""
+    image: tuple[int, int, int]
+    latent: int | None
+    mean: list[float]
+    std: list[float]
+    """Of the normalisation of the teacher it learnt from; the images are in [0, 1]."""
+    version: str
+
+
+def leave(folder: Path, experiment: Experiment, teacher: TrainedTeacher) -> None:
+    """Write what a finished run leaves for a later one into its folder."""
+    config, problem = experiment.config, experiment.problem
+    generator = experiment.stream.synthesizer.keepsake()
+    if generator is not None:
+        notes = Provenance(
+            method=config.method,
+            dataset=config.data.name,
+            teacher=teacher.sha256,
+            image=problem.image,
+            latent=latent_of(generator),
+            mean=list(problem.mean),
+            std=list(problem.std),
+            version=__version__,
+        )
+        save_generator(folder / GENERATOR, generator, notes)
+    replay = replay_of(experiment)
+    if config.carry is not None and config.carry.keep_replay and replay is not None:
+        content = {"replay": config.replay["name"], "image": list(problem.image), "state": replay.state_dict()}
+        write_atomically(folder / REPLAY, lambda file: torch.save(content, file))
+
+
+def take_up(experiment: Experiment) -> None:
+    """Let a run that is built start from what its configuration names.
+
+    Raises:
+        MissingInput: if a file does not exist.
+        UsageError: if one is damaged or does not fit, or one that is needed is not named.
+    """
+    carry, synthesizer = experiment.config.carry, experiment.stream.synthesizer
+    if carry is not None and carry.generator is not None:
+        file = Path(carry.generator)
+        weights, notes = load_generator(file)
+        refuse_unfit(file, notes, experiment.problem, latent_of(synthesizer.keepsake()))
+        try:
+            synthesizer.begin_with(weights)
+        except ValueError as error:
+            raise UsageError(f"generator {file} and method {experiment.config.method!r}: {error}") from None
+    elif synthesizer.awaits:
+        raise UsageError("synthesis.reuse needs a generator: give --set carry.generator=FILE, or take reuse anew")
+    if carry is not None and carry.replay is not None:
+        _take_up_replay(Path(carry.replay), experiment)
+
+
+def save_generator(path: Path, generator: nn.Module, notes: Provenance) -> None:
+    """Write weights, buffers and provenance as safetensors."""
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in generator.state_dict().items()}
+    write_atomically(path, lambda file: file.write(save(tensors, {FORMAT: notes.model_dump_json()})))
+
+
+def load_generator(path: Path) -> tuple[dict[str, Tensor], Provenance]:
+    """Read what `save_generator` wrote.
+
+    Raises:
+        MissingInput: if the file does not exist.
+        UsageError: if it is damaged, or says nothing of where it is from.
+    """
+    if not path.is_file():
+        raise MissingInput(f"generator {path} does not exist: a run leaves one in its folder when it is finished")
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = Provenance.model_validate_json((file.metadata() or {})[FORMAT])
+            return {name: file.get_tensor(name) for name in file.keys()}, notes  # noqa: SIM118
+    except KeyError:
+        raise UsageError(f"generator {path} does not say where it is from: give one that a run left") from None
+    except (SafetensorError, ValidationError, OSError) as error:
+        line = str(error).splitlines()[0]
+        raise UsageError(f"generator {path} cannot be read ({line}): run its task again") from None
+
+
+def refuse_unfit(path: Path, notes: Provenance, problem: Problem, latent: int | None) -> None:
+    """Raise `UsageError` for a generator of another image or latent size."""
+    if notes.image != problem.image:
+        raise UsageError(
+            f"generator {path} of {notes.dataset} makes images {_sizes(notes.image)} and this task has "
+            f"{_sizes(problem.image)}: set data.size, or start anew"
+        )
+    if latent is not None and notes.latent != latent:
+        raise UsageError(
+            f"generator {path} of {notes.dataset} takes {notes.latent} latents and this task's {latent}: "
+            f"set synthesis.latent={notes.latent}, or start anew"
+        )
+
+
+def latent_of(generator: nn.Module | None) -> int | None:
+    """How many latents a generator takes, if it says so."""
+    latent = getattr(generator, "latent", None)
+    return latent if isinstance(latent, int) else None
+
+
+def replay_of(experiment: Experiment) -> Replay | None:
+    """The replay of a run, if it has one of ours."""
+    return next((plugin for plugin in experiment.strategy.plugins if isinstance(plugin, Replay)), None)
+
+
+def _take_up_replay(path: Path, experiment: Experiment) -> None:
+    replay, name = replay_of(experiment), experiment.config.replay["name"]
+    content = _replay_file(path)
+    if replay is None or content["replay"] != name:
+        raise UsageError(f"{path} holds replay {content['replay']!r} and this run's is {name!r}: choose the same")
+    image = tuple(content["image"])
+    if image != experiment.problem.image:
+        needed = _sizes(experiment.problem.image)
+        raise UsageError(f"{path} is of images {_sizes(image)} and this task has {needed}: set data.size")
+    try:
+        replay.begin_with(content["state"], experiment.stream.teacher)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{path} does not fit replay {name!r} as it is set here: {_line(error)}") from None
+
+
+def _replay_file(path: Path) -> Mapping[str, Any]:
+    try:
+        content: State = torch.load(path, map_location="cpu", weights_only=True)
+        if {"replay", "image", "state"} <= content.keys():
+            return content
+    # The loader of a damaged file may raise anything: IndexError, struct.error, AssertionError, ...
+    except Exception as error:
+        raise UsageError(f"{path} cannot be read ({_line(error)}): run its task again") from None
+    raise UsageError(f"{path} holds no replay: give the replay.pt that a run left")
+
+
+def _sizes(image: tuple[int, ...]) -> str:
+    return "x".join(map(str, image))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

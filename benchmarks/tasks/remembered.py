@@ -1,0 +1,53 @@
+"""What a generator that went through several tasks still knows of the first: do its old teachers recognise anything?"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lra.benchmarks.runs.rebuilding import rebuilt
+from lra.benchmarks.tasks.task_outcome import TaskRun
+
+PROBE = 256
+"""Images per probe."""
+
+
+class Recognition(NamedTuple):
+    """How sure the teacher of task ``of`` is of what the generator makes after task ``after``, counted from 0."""
+
+    after: int
+    of: int
+    confidence: float
+    """Mean of the largest probability, in percent."""
+    classes: float
+    """exp of the entropy of the mean prediction: how many classes it sees, 1 to K."""
+
+
+def recognition(chain: Sequence[TaskRun]) -> list[Recognition]:
+    """The generator of every task of a chain before the teachers of this and all earlier tasks.
+
+    The same latents each time, evaluation mode.
+
+    Raises:
+        LraError: if a generator or a teacher is not there any more.
+    """
+    teachers: list[tuple[int, nn.Module]] = []
+    found: list[Recognition] = []
+    for task in sorted(chain, key=lambda run: run.index):
+        parts = rebuilt(task.run.folder)
+        teachers.append((task.index, parts.teacher.network))
+        latents = torch.randn(PROBE, parts.latent, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            images = parts.generator(latents)
+            found += [Recognition(task.index, of, *answers(teacher, images)) for of, teacher in teachers]
+    return found
+
+
+def answers(teacher: nn.Module, images: Tensor) -> tuple[float, float]:
+    """Mean confidence in percent, and the effective number of classes, of a teacher on images (n, C, H, W)."""
+    p = F.softmax(teacher(images), dim=1)
+    mean = p.mean(dim=0)
+    entropy = -(mean * mean.clamp_min(1e-12).log()).sum()
+    return 100 * p.max(dim=1).values.mean().item(), entropy.exp().item()

@@ -1,0 +1,126 @@
+"""The file of a stream of tasks: what all tasks share, what is carried, and the tasks in order.
+
+method: aeahl-rg
+replay: pool
+reuse: [anew, fix]         # a chain of tasks for each mode and seed
+seed: [0, 1, 2]
+carry: [replay]            # beside what reuse carries; or generator, for any method
+tasks:
+  - {name: zeros to fours, dataset: digits-0-4, teacher: resnet8}
+  - {name: turned, dataset: digits-turned, teacher: wrn10-1, set: {student.lr: 0.02}}
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from lra.benchmarks.errors import LraError, UsageError, nearest
+from lra.benchmarks.setup.config import RunConfig, Tree
+from lra.benchmarks.sweeps.grid import KEYS, Cell, resolve
+from lra.synthesis.reusable_source import Reuse
+
+OWN = ("tasks", "carry", "reuse")
+CARRIED = ("generator", "replay")
+MODES: tuple[str, ...] = get_args(Reuse)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One pass through the tasks."""
+
+    reuse: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """What a file of tasks asks for.
+
+    Attributes:
+        tree: the file.
+        names: of the tasks, in order.
+        cells: of the tasks; flags of ``lra-bench run`` and settings, see `lra.benchmarks.sweeps.grid`.
+        carry: what each task takes over whole, beside the parts that ``reuse`` names.
+        chains: mode by mode, seed by seed.
+    """
+
+    tree: Tree
+    names: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    carry: frozenset[str]
+    chains: tuple[Chain, ...]
+
+    def config(self, index: int, chain: Chain, more: Mapping[str, Any] | None = None) -> RunConfig:
+        """The configuration of a task, with ``more`` settings.
+
+        Raises:
+            UsageError: in one line that names the task.
+        """
+        settings = {f"set:{key}": value for key, value in (more or {}).items()}
+        try:
+            return resolve(self.cells[index] | {"seed": chain.seed} | settings)
+        except LraError as error:
+            raise type(error)(f"task {self.names[index]!r}: {error}") from None
+
+
+def plan(tree: Mapping[str, Any]) -> TaskPlan:
+    """What a file of tasks asks for, checked as far as it can be before the first task.
+
+    Raises:
+        UsageError: for anything wrong, in one line.
+    """
+    for key in tree:
+        if key not in (*KEYS, *OWN):
+            raise UsageError(f"tasks: unknown key {key!r}; did you mean {nearest(str(key), (*KEYS, *OWN))!r}?")
+    tasks = tree.get("tasks")
+    if not isinstance(tasks, list) or not tasks:
+        raise UsageError("tasks: the list of tasks is empty: give tasks: [{dataset: ..., teacher: ...}, ...]")
+    shared = {key: value for key, value in tree.items() if key not in (*OWN, "seed")}
+    named = tuple(_task(index, task, shared) for index, task in enumerate(tasks))
+    names, cells = tuple(name for name, _ in named), tuple(cell for _, cell in named)
+    if len(set(names)) < len(names):
+        raise UsageError(f"tasks: two tasks are called {max(names, key=names.count)!r}: names tell them apart")
+    carry = _choices("carry", tree.get("carry") or [], CARRIED)
+    modes = _choices("reuse", tree.get("reuse") or "anew", MODES)
+    chains = tuple(Chain(mode, seed) for mode in modes for seed in _seeds(tree.get("seed", 0)))
+    planned = TaskPlan(dict(tree), names, cells, frozenset(carry), chains)
+    for mode in modes:
+        for index in range(len(cells)):
+            planned.config(index, Chain(mode, 0), {} if mode == "anew" else {"synthesis.reuse": mode})
+    return planned
+
+
+def _task(index: int, task: object, shared: Tree) -> tuple[str, Cell]:
+    if not isinstance(task, Mapping):
+        raise UsageError(f"tasks: task {index + 1} is {task!r}: write it as {{dataset: ..., teacher: ...}}")
+    known = (*KEYS, "name")
+    for key in task:
+        if key not in known or key == "seed":
+            raise UsageError(
+                f"tasks: task {index + 1}: unknown key {key!r}; did you mean {nearest(str(key), known)!r}?"
+            )
+    cell = shared | {key: value for key, value in task.items() if key != "name"}
+    settings = _mapping("set", shared.get("set")) | _mapping("set", task.get("set"))
+    flags = {key: value for key, value in cell.items() if key != "set"}
+    return str(task.get("name", index + 1)), flags | {f"set:{key}": value for key, value in settings.items()}
+
+
+def _mapping(key: str, value: object) -> Tree:
+    if value is None or isinstance(value, Mapping):
+        return dict(value or {})
+    raise UsageError(f"tasks: {key} = {value!r}: write it as {key}: {{section.key: value}}")
+
+
+def _choices(key: str, value: object, known: Sequence[str]) -> list[str]:
+    chosen = value if isinstance(value, list) else [value]
+    for choice in chosen:
+        if choice not in known:
+            raise UsageError(f"tasks: {key} = {choice!r}; choose from {', '.join(known)}")
+    return chosen
+
+
+def _seeds(value: object) -> list[int]:
+    seeds = value if isinstance(value, list) else [value]
+    if not seeds or not all(isinstance(seed, int) for seed in seeds):
+        raise UsageError(f"tasks: seed = {value!r}: a whole number is expected, or a list of some")
+    return seeds

@@ -1,0 +1,113 @@
+"""What came of tasks in sequence, read back from their folders."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.records import Record, Run, known, number, numbers, pick, read_run, table
+from lra.benchmarks.tasks.task_stream import RECORD
+
+SHARE = 0.9
+"""Of the final agreement: where a task counts as learnt."""
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """A finished task of a chain.
+
+    Attributes:
+        index: its place in the chain, from 0.
+        name: as in the file.
+        reuse, seed: of the chain.
+        run: its run folder.
+    """
+
+    index: int
+    name: str
+    reuse: str
+    seed: int
+    run: Run
+
+    @property
+    def accuracy(self) -> float | None:
+        """Final test accuracy in percent."""
+        return number(pick(self.run.result, "accuracy", "final"))
+
+    @property
+    def agreement(self) -> float | None:
+        """Final agreement with the teacher on the test set in percent."""
+        return number(self.run.result.get("agreement"))
+
+    @property
+    def student_steps(self) -> float | None:
+        """Student steps until the agreement was first at `SHARE` of the final one."""
+        if self.agreement is None:
+            return None
+        curve = zip(self.run.column("student_step"), self.run.column("agreement"), strict=True)
+        return next((step for step, value in curve if value is not None and value >= SHARE * self.agreement), None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds until then, the synthesis before the first step included."""
+        file = self.run.folder / "times.json"
+        rows = table(json.loads(file.read_text())) if file.is_file() else []
+        return next((row[1] for row in rows if row[0] == self.student_steps), None)
+
+    @property
+    def generator_loss(self) -> list[float]:
+        """Of every inner step of synthesis, in order."""
+        return [loss for row in self.run.rows for loss in known(numbers(row.get("generator_loss")))]
+
+
+def read_record(folder: Path) -> Record:
+    """What `lra.benchmarks.tasks.task_stream.perform` wrote down.
+
+    Raises:
+        MissingInput: if there is none.
+        UsageError: if it is damaged.
+    """
+    file = folder / RECORD
+    if not file.is_file():
+        raise MissingInput(f"no {RECORD} in {folder}: make one with lra-bench tasks FILE --out {folder}")
+    try:
+        record = json.loads(file.read_text())
+        if all(isinstance(task["folder"], str) for chain in record["chains"] for task in chain["tasks"]):
+            return dict(record)
+    except (ValueError, KeyError, TypeError, OSError):
+        pass
+    raise UsageError(f"{file} is damaged: do the tasks again to write it again")
+
+
+def finished(folder: Path) -> list[TaskRun]:
+    """The finished tasks of all chains in ``folder``.
+
+    Raises:
+        MissingInput: if there is none.
+        UsageError: if a file is damaged.
+    """
+    runs = [
+        TaskRun(index, task["name"], chain["reuse"], chain["seed"], read_run(folder / task["folder"]))
+        for chain in read_record(folder)["chains"]
+        for index, task in enumerate(chain["tasks"])
+        if task["status"] == "done"
+    ]
+    if not runs:
+        raise MissingInput(f"no task in {folder} is finished: go on with lra-bench resume {folder}")
+    return runs
+
+
+def modes(runs: Iterable[TaskRun]) -> list[str]:
+    """The reuse modes there are, in the order of the file."""
+    return list(dict.fromkeys(run.reuse for run in runs))
+
+
+def names(runs: Iterable[TaskRun]) -> list[str]:
+    """The tasks there are, in order."""
+    return list(dict.fromkeys(run.name for run in sorted(runs, key=lambda run: run.index)))
+
+
+def of(runs: Sequence[TaskRun], name: str, reuse: str) -> dict[int, TaskRun]:
+    """The runs of a task in a mode, by seed."""
+    return {run.seed: run for run in runs if (run.name, run.reuse) == (name, reuse)}

@@ -1,0 +1,122 @@
+"""The report across tasks: what each came to, how soon, and what is left of the first ones in the generator."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from lra.benchmarks.comparison.estimates import estimate
+from lra.benchmarks.errors import LraError
+from lra.benchmarks.files import write_json, write_text
+from lra.benchmarks.records import known
+from lra.benchmarks.reports.figure_file import write
+from lra.benchmarks.tasks.remembered import Recognition, recognition
+from lra.benchmarks.tasks.task_figures import agreements, generator_losses, task_panels
+from lra.benchmarks.tasks.task_outcome import SHARE, TaskRun, finished, modes, names, of
+
+EARLY = 100
+"""Inner steps of synthesis that "early" means."""
+
+MEASURES: Mapping[str, Callable[[TaskRun], float | None]] = {
+    "accuracy (%)": lambda run: run.accuracy,
+    "agreement (%)": lambda run: run.agreement,
+    f"student steps to {SHARE:.0%} of it": lambda run: run.student_steps,
+    "seconds to it": lambda run: run.seconds,
+    f"generator loss, first {EARLY} steps": lambda run: _mean(run.generator_loss[:EARLY]),
+    f"generator loss, last {EARLY} steps": lambda run: _mean(run.generator_loss[-EARLY:]),
+}
+
+
+def write_task_report(folder: Path) -> Path:
+    """Write ``report.md``, ``report.json`` and two figures into the folder of tasks; returns the page.
+
+    Raises:
+        LraError: if no task is finished, or something of one is damaged.
+    """
+    runs = finished(folder)
+    remembered = _remembered(runs)
+    for name, panels, measure, x_title in (
+        ("generator-loss", generator_losses(runs), "generator loss", "inner steps of synthesis"),
+        ("agreement", agreements(runs), "agreement with the teacher (%)", "student steps"),
+    ):
+        if panels:
+            for suffix in (".svg", ".png"):
+                write(folder / (name + suffix), task_panels, panels, measure, x_title)
+    write_json(folder / "report.json", _record(runs, remembered))
+    write_text(folder / "report.md", _page(runs, remembered))
+    return folder / "report.md"
+
+
+def _remembered(runs: Sequence[TaskRun]) -> dict[str, list[list[Recognition]]]:
+    """By mode, one list for each seed; nothing for a method without a generator that lasts."""
+    found: dict[str, list[list[Recognition]]] = {}
+    for mode in modes(runs):
+        for seed in dict.fromkeys(run.seed for run in runs if run.reuse == mode):
+            chain = [run for run in runs if (run.reuse, run.seed) == (mode, seed)]
+            try:
+                found.setdefault(mode, []).append(recognition(chain))
+            except LraError:
+                return {}
+    return found
+
+
+def _record(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Recognition]]]) -> dict[str, Any]:
+    rows = [
+        {"task": run.name, "reuse": run.reuse, "seed": run.seed} | {k: value(run) for k, value in MEASURES.items()}
+        for run in runs
+    ]
+    return {"runs": rows, "recognition": {m: [[r._asdict() for r in c] for c in cs] for m, cs in remembered.items()}}
+
+
+def _page(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Recognition]]]) -> str:
+    head = ["task", "reuse", "seeds", *MEASURES]
+    rows = [
+        [name, mode, str(len(found)), *(_text([value(run) for run in found.values()]) for value in MEASURES.values())]
+        for name in names(runs)
+        for mode in modes(runs)
+        if (found := of(runs, name, mode))
+    ]
+    parts = ["# Tasks in sequence", _table(head, rows), "Means over seeds with 95 % intervals."]
+    if remembered:
+        parts += ["## What the old teachers recognise", _recognised(runs, remembered), EXPLAINED]
+    return "\n\n".join(parts) + "\n"
+
+
+EXPLAINED = (
+    "Confidence (%) of a task's teacher in what the generator makes, in evaluation mode and of the same latents, when "
+    "the task had just ended and after the last task; forgetting is the best of it at any earlier end minus the last. "
+    "Classes is how many the teacher sees, exp of the entropy of its mean prediction."
+)
+
+
+def _recognised(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Recognition]]]) -> str:
+    head = ["teacher of", "reuse", "confidence at its end", "after the last task", "forgetting", "classes", "at last"]
+    rows = []
+    for of_, name in enumerate(names(runs)):
+        for mode, chains in remembered.items():
+            seen = [own for chain in chains if len(own := [r for r in chain if r.of == of_]) > 1]
+            if seen:
+                lost = [max(r.confidence for r in own[:-1]) - own[-1].confidence for own in seen]
+                first, last = [own[0] for own in seen], [own[-1] for own in seen]
+                found = [[r.confidence for r in first], [r.confidence for r in last], lost]
+                found += [[r.classes for r in first], [r.classes for r in last]]
+                rows.append([name, mode, *map(_text, found)])
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    ruler = ["---"] * 2 + ["---:"] * (len(head) - 2)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ruler, *rows))
+
+
+def _text(values: Sequence[float | None]) -> str:
+    there = known(values)
+    if not there:
+        return "—"
+    found = estimate(there)
+    text = f"{found.mean:.4g}"
+    return text if found.low is None or found.high is None else f"{text} [{found.low:.4g}, {found.high:.4g}]"
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None

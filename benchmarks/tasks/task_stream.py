@@ -1,0 +1,137 @@
+"""Tasks one after another: the stream of them, and doing them.
+
+The stream is the same closed loop as that of experiences: a task is opened with what the one before left. Each task
+is an ordinary run in its own folder, so finished ones are not repeated and a stopped one goes on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lra.benchmarks.errors import LraError, Resumable, UsageError
+from lra.benchmarks.files import held, write_json
+from lra.benchmarks.runs.runner import run
+from lra.benchmarks.setup.carrying import GENERATOR, REPLAY
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.tasks.task_file import Chain, TaskPlan
+from lra.closed_loop import ClosedLoop
+
+RECORD = "tasks.json"
+Status = Literal["waiting", "done", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that is open: a run to be done."""
+
+    index: int
+    name: str
+    config: RunConfig
+
+
+class TaskStream(ClosedLoop[Task]):
+    """The tasks of a chain; each is configured when it is its turn, from what the last one left.
+
+    Attributes:
+        left: folder of the last finished task's run.
+    """
+
+    def __init__(self, plan: TaskPlan, chain: Chain):
+        super().__init__(len(plan.cells))
+        self.plan, self.chain = plan, chain
+        self.left: Path | None = None
+
+    def open(self) -> Task:
+        """The next task.
+
+        Raises:
+            UsageError: if the last one left nothing of what is to be carried.
+        """
+        index = self.position
+        return Task(index, self.plan.names[index], self.plan.config(index, self.chain, self._carried()))
+
+    def _carried(self) -> Mapping[str, Any]:
+        carry = self.plan.carry
+        settings: dict[str, Any] = {"carry.keep_replay": True} if "replay" in carry else {}
+        if self.left is None:
+            return settings
+        if self.chain.reuse != "anew":
+            settings["synthesis.reuse"] = self.chain.reuse
+        if self.chain.reuse != "anew" or "generator" in carry:
+            settings["carry.generator"] = self._found(GENERATOR)
+        if "replay" in carry:
+            settings["carry.replay"] = self._found(REPLAY)
+        return settings
+
+    def _found(self, name: str) -> str:
+        assert self.left is not None
+        file = (self.left / name).absolute()
+        if not file.is_file():
+            raise UsageError(
+                f"task {self.plan.names[self.position - 1]!r} left no {name}: its method or replay has none"
+            )
+        return str(file)
+
+
+@dataclass
+class Entry:
+    """A task of a chain: what became of it."""
+
+    name: str
+    status: Status = "waiting"
+    folder: str = ""
+    reason: str = ""
+
+
+def perform(plan: TaskPlan, out: Path, quiet: bool = False) -> list[list[Entry]]:
+    """Do the tasks of every chain in order; one that fails ends its chain and leaves what is finished.
+
+    Args:
+        plan: of a file.
+        out: parent of all run folders; chains share those of tasks that start alike.
+        quiet: no progress on stderr.
+
+    Raises:
+        LraError: if a task failed, once all chains are through; or if another process works in ``out``.
+        Resumable: after Ctrl-C or SIGTERM, when the run in progress is saved.
+    """
+    entries = [[Entry(name) for name in plan.names] for _ in plan.chains]
+    with held(out / ".tasks.lock", f"other tasks are done in {out}: wait for them, or choose another with --out"):
+        _write(plan, entries, out)
+        for chain, own in zip(plan.chains, entries, strict=True):
+            _do(TaskStream(plan, chain), own, out, quiet, lambda: _write(plan, entries, out))
+    failed = [(c, e) for c, own in zip(plan.chains, entries, strict=True) for e in own if e.status == "failed"]
+    if failed:
+        chain, entry = failed[0]
+        more = f" ({len(failed) - 1} more in {out / RECORD})" if len(failed) > 1 else ""
+        raise LraError(
+            f"task {entry.name!r} (reuse {chain.reuse}, seed {chain.seed}) failed: {entry.reason}{more}; "
+            f"what is finished is kept, go on with lra-bench resume {out}"
+        )
+    return entries
+
+
+def _do(stream: TaskStream, entries: Sequence[Entry], out: Path, quiet: bool, save: Any) -> None:
+    """One chain; ``save`` is called whenever an entry has changed."""
+    try:
+        for task in stream:
+            folder = run(task.config, out, quiet=quiet)
+            stream.left = folder.path
+            entry = entries[task.index]
+            entry.status, entry.folder = "done", str(folder.path.relative_to(out))
+            save()
+    except LraError as error:
+        entry = entries[stream.position]
+        entry.status, entry.reason = ("stopped" if isinstance(error, Resumable) else "failed"), str(error)
+        save()
+        if isinstance(error, Resumable):
+            raise
+
+
+def _write(plan: TaskPlan, entries: Sequence[Sequence[Entry]], out: Path) -> None:
+    chains = [
+        {"reuse": chain.reuse, "seed": chain.seed, "tasks": [vars(entry) for entry in own]}
+        for chain, own in zip(plan.chains, entries, strict=True)
+    ]
+    write_json(out / RECORD, {"schema": 1, "file": plan.tree, "chains": chains})
