@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from lra.features import batchnorm_layers, penultimate
 from lra.networks import NETWORKS, build
 from lra.networks.normalized import Normalized
 from lra.networks.weights import load_weights, unwrapped
@@ -58,6 +59,8 @@ def test_a_network_takes_oblong_images(name):
     [
         ("lenet5", 62_006),
         ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet44", 658_586),
         ("resnet56", 853_018),
         ("resnet18", 11_173_962),
         ("resnet34", 21_282_122),
@@ -68,10 +71,31 @@ def test_a_network_takes_oblong_images(name):
         ("wrn40-1", 563_930),
         ("wrn40-2", 2_243_546),
         ("vgg11", 9_231_114),
+        ("mobilenetv2", 2_236_682),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, parameters):
     assert size(build(name, 10, CIFAR)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "channels", "features"),
+    [
+        ("resnet34", 36, 8512, 512),
+        ("resnet18", 20, 4800, 512),
+        ("wrn40-2", 37, 2704, 128),
+        ("wrn40-1", 37, 1360, 64),
+        ("wrn16-2", 13, 912, 128),
+        ("wrn16-1", 13, 464, 64),
+        ("vgg11", 8, 2752, 512),
+    ],
+)
+def test_what_methods_look_at_in_a_teacher_is_as_published(name, layers, channels, features):
+    """BatchNorm layers, their channels in all, and penultimate features, as in the releases' networks."""
+    network = build(name, 10, CIFAR)
+    statistics = batchnorm_layers(network)
+    assert (len(statistics), sum(layer.num_features for layer in statistics)) == (layers, channels)
+    assert penultimate(network).in_features == features
 
 
 def test_parameter_counts_of_third_party_teachers():

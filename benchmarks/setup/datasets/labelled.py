@@ -72,7 +72,7 @@ def normalisation(data: DataSet, real: Labelled) -> Normalisation:
     else:
         # From counts of the 256 levels: exact, and without a copy of the images as floats.
         levels = torch.linspace(0, 1, 256, dtype=torch.float64)
-        counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in real.images.unbind(1)])
+        counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in real.images.unbind(1)]).double()
         shares = counts / counts.sum(dim=1, keepdim=True)
         mean = shares @ levels
         std = (shares * (levels - mean[:, None]) ** 2).sum(dim=1).sqrt()
