@@ -1,0 +1,64 @@
+"""What pages written by hand leave to the code: a line ``{{ name }}`` is replaced by the text of that name."""
+
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from generate import options
+from generate.tables import code, table
+from lra.strategies.avalanche_plugins import GUESTS
+from lra.strategies.lra_options import LRAOptions
+from lra.strategies.retention import REPLAYS
+
+ROOT = Path(__file__).parents[2]
+
+
+def filled(text: str) -> str:
+    """``text`` with every insert in its place."""
+    return re.sub(r"^\{\{ ([\w-]+) \}\}$", lambda found: INSERTS[found[1]](), text, flags=re.MULTILINE)
+
+
+def _replays() -> str:
+    rows = [[code(name), replay.summary] for name, replay in REPLAYS.items()]
+    return table(("`--replay`", "what the student sees again"), rows)
+
+
+def _replay_options() -> str:
+    parts = [
+        f"## Options of `{name}`\n\n" + options.tables(replay, "replay.")
+        for name, replay in REPLAYS.items()
+        if name != "none"
+    ]
+    return "\n\n".join(parts)
+
+
+def _meta_options() -> str:
+    return options.tables(LRAOptions, "meta.", "meta").replace(f"### Its own\n\n{inspect.getdoc(LRAOptions)}\n\n", "")
+
+
+def _guests() -> str:
+    rows = [[code(name), guest.needs, guest.gets, guest.verdict] for name, guest in GUESTS.items()]
+    return table(("`avalanche:`", "needs", "gets", "works?"), rows)
+
+
+@cache
+def _evidence() -> str:
+    """What the evidence prints, run here and now."""
+    done = subprocess.run([sys.executable, "examples/published_lra.py"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"examples/published_lra.py failed: {done.stderr}")
+    return f"```text\n{done.stdout}```"
+
+
+INSERTS: dict[str, Callable[[], str]] = {
+    "replays": _replays,
+    "replay-options": _replay_options,
+    "meta-options": _meta_options,
+    "avalanche-plugins": _guests,
+    "published-lra": _evidence,
+}
+"""Name to the function that writes it."""

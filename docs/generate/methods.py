@@ -1,0 +1,100 @@
+"""A page for every method: its docstring, options, settings, published numbers and ours."""
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from generate import options, results
+from generate.tables import code, table
+from lra.benchmarks.setup.presets import presets
+from lra.strategies.method import Method
+from lra.strategies.methods import METHODS
+
+DATA = files("lra.benchmarks")
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Address and Markdown of the overview and of every method's page."""
+    yield "methods/index.md", _overview()
+    for name, method in METHODS.items():
+        yield f"methods/{name}.md", page(method)
+
+
+def page(method: type[Method]) -> str:
+    """The page of one method."""
+    module = sys.modules[method.__module__]
+    summary, _, rest = (inspect.getdoc(module) or "").partition("\n\n")
+    parts = [
+        f"# {method.name}",
+        f"**{' '.join(summary.split())}**",
+        f"```console\nlra-bench run --method {method.name}\n```",
+        f"## Algorithm\n\n{rest}",
+        f"## Options of synthesis\n\n{options.tables(method.Options, 'synthesis.', method.name)}",
+        _settings(method),
+        _published(method.name),
+        _measured(method.name),
+        f"## In the code\n\n[`{module.__name__}`](../reference/lra.strategies.methods.md#{module.__name__})",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _overview() -> str:
+    rows = [
+        [f"[{name}]({name}.md)", method.paper, (inspect.getdoc(method) or "").split("\n")[0], code(method.memory)]
+        for name, method in METHODS.items()
+    ]
+    return (
+        "# Methods\n\nA method says how samples are made. What the student keeps of them is "
+        "[another axis](../concepts/retention.md): every method runs with every replay, with and without the LRA "
+        "step. The last column is the replay of the method's own paper, which a grid can ask for as "
+        f"`replay: paper`.\n\n{table(('method', 'paper', 'what it makes', 'replay of its paper'), rows)}"
+    )
+
+
+def _settings(method: type[Method]) -> str:
+    """Everything outside of synthesis that comes with the name: defaults, scales, presets."""
+    text = "## Settings that come with it\n\n"
+    if method.defaults:
+        text += f"Outside of synthesis, as published:\n\n{_yaml(method.defaults)}\n"
+    for data, scale in yaml.safe_load((DATA / "presets.yaml").read_text())["scales"].items():
+        own = scale.get("methods", {}).get(method.name)
+        if own:
+            text += f"On `{data}`, over the above and over what fits every method there (ours):\n\n{_yaml(own)}\n"
+    named = [
+        [code(name), _retention(preset), preset["source"]]
+        for name, preset in presets().items()
+        if preset["method"] == method.name
+    ]
+    if named:
+        text += f"Presets:\n\n{table(('preset', 'retention', 'where its numbers are from'), named)}"
+    return text
+
+
+def _retention(preset: Mapping[str, Any]) -> str:
+    replay = preset.get("replay", "none")
+    name = replay["name"] if isinstance(replay, Mapping) else replay
+    return code(f"--replay {name}" + (" --meta" if preset.get("meta") else ""))
+
+
+def _published(name: str) -> str:
+    entries = yaml.safe_load((DATA / "published.yaml").read_text())
+    mine = [e for e in entries if str(e["method"]).partition("+")[0] == name]
+    rows = [[e["dataset"], e["teacher"], e["student"], f"{e['value']:g}", e["source"]] for e in mine]
+    if not rows:
+        return "## Published\n\nNo number of it is in our list of published ones."
+    head = ("data set", "teacher", "student", "accuracy (%)", "source")
+    text = "## Published\n\nBest test accuracy over epochs, as printed by others; none is reproduced here.\n\n"
+    return text + table(head, rows)
+
+
+def _measured(name: str) -> str:
+    found = [f"From [{title}](../{address}):\n\n{rows}" for address, title, rows in results.about(name)]
+    return "## Ours\n\n" + ("\n\n".join(found) or "No table of results holds it yet.")
+
+
+def _yaml(tree: Mapping[str, Any]) -> str:
+    return f"```yaml\n{yaml.safe_dump(dict(tree), sort_keys=False, default_flow_style=None)}```\n"
