@@ -1,6 +1,6 @@
 """Kill runs at random moments, let them go on, and compare how they end with runs that were left alone.
 
-    python -m lra.benchmarks.robustness.kills [--kills N] [--method M]... [--replay R]... [--seed N]
+    python -m lra.benchmarks.robustness.kills [--kills N] [--method M]... [--replay R]... [--sample N] [--seed N]
 
 For every method, replay and meta choice, a tiny run is done once in peace. Then a second one is killed (SIGKILL) and
 started again, over and over: by turns at a random moment, and while it writes a checkpoint. Checkpoints are written
@@ -15,7 +15,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +75,7 @@ def harassed(config: RunConfig, out: Path, kills: int, seconds: float, chance: r
     while found.kills < kills:
         process = start(config, out)
         moment = time.monotonic() + chance.uniform(0, longest)
-        aimed = found.kills % 2 == 1
-        if _ended(process, lambda: time.monotonic() > moment and (not aimed or bool(_drafts(out)))):
+        if _ended(process, moment, out if found.kills % 2 else None):
             return found
         os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
@@ -88,9 +86,9 @@ def harassed(config: RunConfig, out: Path, kills: int, seconds: float, chance: r
     return found
 
 
-def _ended(process: int, is_time: Callable[[], bool]) -> bool:
-    """Wait until it is time, or the process has ended by itself."""
-    while not is_time():
+def _ended(process: int, moment: float, writing: Path | None) -> bool:
+    """Wait for a moment, and then until a file is being written below ``writing``; whether the process ended first."""
+    while time.monotonic() < moment or (writing and not _drafts(writing)):
         if os.waitpid(process, os.WNOHANG)[0]:
             return True
         time.sleep(0.0002)
@@ -129,15 +127,17 @@ def survive(config: RunConfig, kills: int, chance: random.Random) -> Survived:
 @click.option("--kills", default=4, show_default=True, help="Of each run.")
 @click.option("--method", "methods", multiple=True, help="Of these methods only.")
 @click.option("--replay", "replays", multiple=True, help="Of these replays only.")
-@click.option("--seed", default=0, show_default=True, help="Of the moments.")
-def main(kills: int, methods: tuple[str, ...], replays: tuple[str, ...], seed: int) -> None:
+@click.option("--sample", type=int, help="So many combinations, drawn at random. [default: all]")
+@click.option("--seed", default=0, show_default=True, help="Of the moments, and of the sample.")
+def main(kills: int, methods: tuple[str, ...], replays: tuple[str, ...], sample: int | None, seed: int) -> None:
     """Try all and print a table; exits 1 if any run ended otherwise than it should."""
     chance = random.Random(seed)
+    choices = list(every(methods, replays))
     rows: list[Survived] = []
     click.echo(
         "| method | replay | meta | kills | of which while writing | ends the same |\n|---|---|---|---:|---:|---|"
     )
-    for method, replay, meta in every(methods, replays):
+    for method, replay, meta in choices if sample is None else chance.sample(choices, sample):
         found = survive(small(method, replay, meta), kills, chance)
         rows.append(found)
         words = (method, replay, "yes" if meta else "no", found.kills, found.in_writing, "yes" if found.same else "NO")
