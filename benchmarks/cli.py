@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from lra import __version__
+from lra.benchmarks.commands.cli_analyse import analyse
 from lra.benchmarks.commands.cli_many import compare, export, sweep
 from lra.benchmarks.commands.cli_quantize import quantize
 from lra.benchmarks.commands.cli_tasks import tasks
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for other in (compare, data, export, quantize, sweep, tasks, teacher):
+for other in (analyse, compare, data, export, quantize, sweep, tasks, teacher):
     cli.add_command(other)
 
 

@@ -26,6 +26,7 @@ class Rebuilt:
         generator: as it was at the end, in evaluation mode.
     """
 
+    folder: Path
     config: RunConfig
     data: DataSet
     experiment: Experiment
@@ -62,4 +63,4 @@ def rebuilt(folder: Path) -> Rebuilt:
         take_up(generator, weights)
     except ValueError as error:
         raise UsageError(f"{folder / GENERATOR} is not of this run: {error}") from None
-    return Rebuilt(config, data, experiment, generator.eval())
+    return Rebuilt(folder, config, data, experiment, generator.eval())

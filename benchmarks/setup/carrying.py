@@ -19,7 +19,7 @@ from lra.problem import Problem
 from lra.state import State
 from lra.strategies.replay import Replay
 
-GENERATOR, REPLAY = "generator.safetensors", "replay.pt"
+GENERATOR, REPLAY, SYNTHETIC = "generator.safetensors", "replay.pt", "synthetic.safetensors"
 FORMAT = "lra-generator-1"
 """Names the provenance in a generator's file."""
 
@@ -40,7 +40,7 @@ class Provenance(BaseModel):
 
 
 def leave(folder: Path, experiment: Experiment, teacher: TrainedTeacher) -> None:
-    """Write what a finished run leaves for a later one into its folder."""
+    """Write what a finished run leaves for a later one, or for an analysis, into its folder."""
     config, problem = experiment.config, experiment.problem
     generator = experiment.stream.synthesizer.keepsake()
     if generator is not None:
@@ -55,6 +55,10 @@ def leave(folder: Path, experiment: Experiment, teacher: TrainedTeacher) -> None
             version=__version__,
         )
         save_generator(folder / GENERATOR, generator, notes)
+    last = experiment.stream.synthesizer.batch()
+    if last is not None:
+        images = save({"images": last.images.cpu().contiguous(), "labels": last.labels.cpu().contiguous()})
+        write_atomically(folder / SYNTHETIC, lambda file: file.write(images))
     replay = replay_of(experiment)
     if config.carry is not None and config.carry.keep_replay and replay is not None:
         content = {"replay": config.replay["name"], "image": list(problem.image), "state": replay.state_dict()}

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import Record, Run, known, number, numbers, pick, read_run, table
@@ -11,6 +12,8 @@ from lra.benchmarks.tasks.task_stream import RECORD
 
 SHARE = 0.9
 """Of the final agreement: where a task counts as learnt."""
+EARLY = 100
+"""Inner steps of synthesis that count as early."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class TaskRun:
     def generator_loss(self) -> list[float]:
         """Of every inner step of synthesis, in order."""
         return [loss for row in self.run.rows for loss in known(numbers(row.get("generator_loss")))]
+
+    @property
+    def early_loss(self) -> float | None:
+        """Mean of the first `EARLY` of these."""
+        return fmean(self.generator_loss[:EARLY]) if self.generator_loss else None
 
 
 def read_record(folder: Path) -> Record:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from lra.benchmarks.comparison.estimates import estimate
@@ -12,18 +11,14 @@ from lra.benchmarks.records import known
 from lra.benchmarks.reports.figure_file import write
 from lra.benchmarks.tasks.remembered import Recognition, recognition
 from lra.benchmarks.tasks.task_figures import agreements, generator_losses, task_panels
-from lra.benchmarks.tasks.task_outcome import SHARE, TaskRun, finished, modes, names, of
-
-EARLY = 100
-"""Inner steps of synthesis that "early" means."""
+from lra.benchmarks.tasks.task_outcome import EARLY, SHARE, TaskRun, finished, modes, names, of
 
 MEASURES: Mapping[str, Callable[[TaskRun], float | None]] = {
     "accuracy (%)": lambda run: run.accuracy,
     "agreement (%)": lambda run: run.agreement,
     f"student steps to {SHARE:.0%} of it": lambda run: run.student_steps,
     "seconds to it": lambda run: run.seconds,
-    f"generator loss, first {EARLY} steps": lambda run: _mean(run.generator_loss[:EARLY]),
-    f"generator loss, last {EARLY} steps": lambda run: _mean(run.generator_loss[-EARLY:]),
+    f"generator loss, first {EARLY} steps": lambda run: run.early_loss,
 }
 
 
@@ -116,7 +111,3 @@ def _text(values: Sequence[float | None]) -> str:
     found = estimate(there)
     text = f"{found.mean:.4g}"
     return text if found.low is None or found.high is None else f"{text} [{found.low:.4g}, {found.high:.4g}]"
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None

@@ -1,0 +1,1 @@
+"""What the papers show beside accuracy: convergence of generators, teachers' answers, bit-flip attacks."""
