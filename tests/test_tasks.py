@@ -259,3 +259,19 @@ def test_a_method_that_leaves_no_generator_cannot_carry_one(tasks: Call) -> None
     done = tasks(tree(method="zskd", carry="generator", set={"synthesis.images": 16, "synthesis.steps": 1}))
     assert done.code == 1
     assert "task 'low' left no generator.safetensors" in done.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "hard", "attacked"),
+    [([], False, True), (["--hard-loss"], True, True), (["--hard-loss", "--no-aea"], True, False)],
+)
+def test_the_hard_loss_and_its_attack_have_flags(lra_bench: Call, flags: list[str], hard: bool, attacked: bool) -> None:
+    done = lra_bench("run", "--method", "aeahl-rg", *flags, "--dry-run", "--json")
+    synthesis = json.loads(done.out)["config"]["synthesis"]
+    assert (synthesis["hard_loss"], synthesis["aea"]["enabled"]) == (hard, attacked)
+
+
+def test_the_hard_loss_is_of_one_method_only(lra_bench: Call) -> None:
+    done = lra_bench("run", "--method", "dafl", "--hard-loss", "--dry-run")
+    assert done.code == 2
+    assert "synthesis.hard_loss" in done.err

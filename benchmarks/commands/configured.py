@@ -24,6 +24,8 @@ def configured(command: Command) -> Command:
         click.option("--config", "config_file", type=click.Path(path_type=Path), help="A YAML configuration."),
         click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any option: student.lr=0.05."),
         click.option("--plugin", "plugins", multiple=True, metavar="MODULE:CLASS", help="An Avalanche plugin to add."),
+        click.option("--hard-loss/--no-hard-loss", default=None, help="Of aeahl-rg: learn the teacher's classes too."),
+        click.option("--aea/--no-aea", default=None, help="Of aeahl-rg: attack some images. [default: on]"),
         click.option("--device", help="Where to compute: cpu, cuda, cuda:1. [default: cpu]"),
         click.option("--threads", type=int, help="Torch threads."),
     ]

@@ -29,6 +29,8 @@ def configuration(
     device: str | None = None,
     threads: int | None = None,
     on_divergence: str | None = None,
+    hard_loss: bool | None = None,
+    aea: bool | None = None,
 ) -> RunConfig:
     """Resolve the options of the command line; what was not given is ``None``.
 
@@ -50,6 +52,9 @@ def configuration(
         "on_divergence": on_divergence,
         "plugin": {"use": list(plugins)} if plugins else None,
     }
+    hard: Tree = {} if hard_loss is None else {"hard_loss": hard_loss}
+    if hard or aea is not None:
+        flags["synthesis"] = hard | ({} if aea is None else {"aea": {"enabled": aea}})
     given: Tree = {}
     for text in assignments:
         given = merged(given, parse_assignment(text))
