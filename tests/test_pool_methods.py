@@ -35,6 +35,10 @@ METHODS = {
         "synthesis.width=8",
         "synthesis.lr=0.01",
     ],
+    "aeahl-rg": [
+        *("synthesis.warmup=2", "synthesis.lr=0.01", "synthesis.latent_lr=0.05", "synthesis.width=8"),
+        *("synthesis.hard_loss=true", "synthesis.aea={width: 4, probability: 0.1}"),
+    ],
     "zskd": ["synthesis.steps=20", "synthesis.rounds=1", "synthesis.lr=0.3", "synthesis.temperature=20"],
     "softtarget": ["synthesis.steps=20", "synthesis.spread=10", "synthesis.temperature=4", "synthesis.activation=0.1"],
 }
@@ -140,7 +144,7 @@ def test_restored_at_an_experience_it_goes_on_identically(method, meta):
 
 @pytest.mark.parametrize("replay", ["none", "memory", "reservoir", "pool", "generative"])
 @pytest.mark.parametrize("meta", [False, True])
-@pytest.mark.parametrize("method", ["rgal", "fast"])
+@pytest.mark.parametrize("method", ["rgal", "fast", "aeahl-rg"])
 def test_every_retention_with_and_without_the_meta_step(method, replay, meta):
     built = experiment(method, *METHODS[method], "synthesis.steps=2", replay=replay, meta=meta, experiences=3, steps=3)
     built.strategy.train(built.stream)
@@ -225,7 +229,7 @@ def test_replayed_images_are_of_earlier_experiences():
     assert all(birth < now for now, birth in births)
 
 
-@pytest.mark.parametrize("method", ["adi", "cmi", "fast", "rgal", "nayer"])
+@pytest.mark.parametrize("method", ["adi", "cmi", "fast", "rgal", "nayer", "aeahl-rg"])
 def test_a_teacher_without_batchnorm_is_refused_in_one_line(method):
     with pytest.raises(UsageError, match=r"BatchNorm.*zskd") as caught:
         experiment(method, *METHODS[method], trained=plain_teacher())

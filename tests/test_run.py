@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lra.strategies.retention import REPLAYS
 
 FILES = {
     *("config.yaml", "env.json", "teacher.json", "metrics.jsonl", "result.json", "forgetting.json"),
-    *("student.safetensors", "report.html", "log.txt", "samples"),
+    *("student.safetensors", "generator.safetensors", "times.json", "report.html", "log.txt", "samples"),
 }
 SMALL = {"generative": ("--set", "replay.width=8", "--set", "replay.latent=10"), "memory": ("--set", "replay.period=1")}
 
@@ -276,8 +276,8 @@ class Killed(BaseException):
     """As if by SIGKILL: nothing is caught or saved on the way out."""
 
 
-@pytest.mark.parametrize("meta", ["--no-meta", "--meta"])
-@pytest.mark.parametrize("replay", ["none", "memory", "reservoir", "generative"])
+# All methods and replays are in test_forgotten_state.py, and real kills in test_kills.py.
+@pytest.mark.parametrize(("replay", "meta"), [("memory", "--no-meta"), ("generative", "--meta")])
 def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bytes(
     run: Run,
     lra_bench: Callable[..., Any],
@@ -352,26 +352,58 @@ def test_a_signal_stops_a_run_at_its_next_rest(
     assert same_students(folder, whole)
 
 
-def test_a_process_that_is_interrupted_can_be_resumed(
-    command: str, tiny: list[str], tmp_path: Path, lra_bench: Callable[..., Any]
-) -> None:
-    """The real thing: Ctrl-C to a process of its own, at whatever moment it comes."""
-    long = ["run", "--out", str(tmp_path), *tiny, "--steps", "4000", "--replay", "memory"]
-    with subprocess.Popen([command, *long], stderr=subprocess.PIPE, text=True) as process:
+Started = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def started(command: str, tiny: list[str], tmp_path: Path) -> Iterator[Started]:
+    """Start a long run in a process of its own, and wait until it has written a file that is not empty."""
+    processes = []
+
+    def start(wanted: str, *options: str) -> "subprocess.Popen[str]":
+        long = [command, "run", "--out", str(tmp_path), *tiny, "--steps", "4000", "--replay", "memory", *options]
+        process = subprocess.Popen(long, stderr=subprocess.PIPE, text=True)
+        processes.append(process)
         deadline = time.monotonic() + 300
-        while not any(file.stat().st_size for file in tmp_path.rglob("metrics.jsonl")):
+        while not any(file.stat().st_size for file in tmp_path.rglob(wanted)):
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=300)
-    assert process.returncode == 130
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_process_that_is_interrupted_can_be_resumed(started: Started, tmp_path: Path, number: int, code: int) -> None:
+    """The real thing: a signal to a process of its own, at whatever moment it comes."""
+    process = started("metrics.jsonl")
+    process.send_signal(number)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == code
     (checkpoint,) = tmp_path.rglob("checkpoint.pt")
     assert f"lra-bench resume {checkpoint.parent}" in said
     state = RunFolder(checkpoint.parent).restore()
     assert state is not None
     assert state["records"] == len(lines(checkpoint.parent).splitlines())
     assert 0 < state["position"] < 2000
+
+
+def test_a_second_ctrl_c_does_not_wait(started: Started, tmp_path: Path) -> None:
+    process = started("env.json", "--set", "schedule.steps_per_experience=100000", "--steps", "100000")
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    while "once more stops at once" not in (line := process.stderr.readline()):
+        assert line, "it ended, or said nothing"
+    assert process.poll() is None, "it finishes the experience"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("lra-bench: stopped at once")
+    assert not list(tmp_path.rglob("result.json"))
 
 
 def test_resuming_what_is_finished_gives_its_result(run: Run, lra_bench: Callable[..., Any]) -> None:

@@ -12,6 +12,7 @@ SIZES = {"width": 8, "images": 20, "warmup": 2, "bank": 64, "negatives": 64, "li
 """Of any method that has such an option; buffers wrap around, and a generator's life ends, within the run."""
 EXTRA: dict[str, dict[str, Any]] = {
     "predfkd": {"phase": 1.0, "phase_length": 2},
+    "aeahl-rg": {"hard_loss": True, "aea": {"width": 4, "probability": 0.1}},
     "zskd": {"restart": False},
     "cudfkd": {"adversarial": 0.1, "adversarial_slope": 0.1, "age_rate": 0.1},
     "adadfkd": {"adversarial": 0.1, "adversarial_slope": 0.1, "age_rate": 0.1},
