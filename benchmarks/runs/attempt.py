@@ -1,6 +1,7 @@
 """One attempt at a run: from its start, or from what is saved, to its end."""
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -23,6 +24,7 @@ from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.state import State, seed_everything
 from lra.strategies.checkpoint import capture, restore
+from lra.strategies.divergence import norm
 from lra.strategies.evaluation import tensorboard as tensor_board
 
 CHECKPOINT_SECONDS = 60.0
@@ -121,6 +123,8 @@ class Attempt:
         try:
             self.metrics = self._metrics(saved["records"])
             restore(saved, self.experiment.strategy, self.experiment.stream, self.experiment.parts)
+            if not math.isfinite(norm(self.experiment.strategy.model.parameters())):
+                raise ValueError("its student has weights that are no numbers")
             self.seconds, self.rollbacks = float(saved["seconds"]), list(saved["rollbacks"])
             self.times = [(step, seconds) for step, seconds in saved["times"]]
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:

@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM as requests to stop at the next rest."""
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -26,6 +28,8 @@ def interrupts(stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
         if caught:
             raise KeyboardInterrupt
         caught.append(number)
+        # Not print: the signal may have come in the middle of one.
+        os.write(sys.stderr.fileno(), b"lra-bench: stopping as soon as all can be saved; once more stops at once\n")
         stop()
 
     before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
