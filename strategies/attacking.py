@@ -31,15 +31,15 @@ class AdversarialExamples(SupervisedPlugin):
     def before_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Replace images and soft targets."""
         images, logits, tasks = strategy.mbatch
-        batches = [Batch(images, logits)]
+        clean = [Batch(images, logits)]
         # The LRA step keeps replayed samples apart from the minibatch; plain replay has joined them.
-        apart = strategy.replayed is not None and len(images) == len(strategy.acquired.images)  # type: ignore[union-attr]
-        if apart and strategy.replayed is not None:
-            batches.append(strategy.replayed)
-        altered = [self._applied(batch) for batch in batches]
-        self.hard.tell([(new.images, old.logits.argmax(dim=1)) for new, old in zip(altered, batches, strict=True)])
+        new, replayed = strategy.acquired, strategy.replayed
+        if new is not None and replayed is not None and len(images) == len(new.images):
+            clean.append(replayed)
+        altered = [self._applied(batch) for batch in clean]
+        self.hard.tell([(side.images, old.logits.argmax(dim=1)) for side, old in zip(altered, clean, strict=True)])
         strategy.mbatch = [*altered[0], tasks]
-        if apart:
+        if len(altered) > 1:
             strategy.replayed = altered[1]
 
     def _applied(self, batch: Batch) -> Batch:

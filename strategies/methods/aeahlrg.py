@@ -1,6 +1,7 @@
 """AEAHL-RG: reusable generators, and a hard loss under adversarial-example attack.
 
-Sun, Zhang, Cao and Liu, "Data-free distillation with reusable generators and adversarial-example attack hard loss".
+"Reusable Generator Data-Free Knowledge Distillation with Adversarial Example Attack", known here from its code,
+https://github.com/sunyafeng1996/AEAHL-RG.
 
 For every task (a teacher T), with student S, generator h(z) = d((g1(z) + g2(z)) / 2), a = shift and flip:
 
@@ -75,7 +76,7 @@ class AEAHLRG(OptimisedMethod):
     """Two generators and a decoder, some of them an earlier task's; soft and hard labels, attacked now and then."""
 
     name = "aeahl-rg"
-    paper = "Sun et al., AEAHL-RG"
+    paper = "AEAHL-RG, as released by Sun"
     Options = AEAHLRGOptions
     defaults = published(lr=0.2, epochs=400)
 
