@@ -78,7 +78,7 @@ class GDFQ(OnlineMethod):
             return ConditionedGenerator(body, problem.classes)
 
         terms = [OneHot(o.one_hot), BNStat(o.bn, gap="mse", reduce="mean")]
-        source = self.online(terms, conditioned, ConditionedSource)
+        source = self.online(terms, conditioned, ConditionedSource, sampling_mode="train")
         assert isinstance(source, ConditionedSource)
         source.warmup = o.warmup
         return source
