@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from lra.benchmarks.errors import UsageError
+from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.carrying import GENERATOR, load_generator
 from lra.benchmarks.setup.config import RunConfig
@@ -15,6 +15,10 @@ from lra.benchmarks.setup.teachers import obtain
 from lra.state import seed_everything
 from lra.synthesis.keepsakes import take_up
 from lra.teacher import Teacher
+
+
+class NoGenerator(MissingInput):
+    """A run that left no generator of latents."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,13 @@ def rebuilt(folder: Path) -> Rebuilt:
     """Build the parts of the run in ``folder`` again; leaves the global random states seeded with the run's seed.
 
     Raises:
-        MissingInput: if it left no generator, or its data or teacher are not there any more.
-        UsageError: if its method has no generator that outlives an experience.
+        NoGenerator: if it left none.
+        MissingInput: if its data or teacher are not there any more.
+        UsageError: if a file is damaged or of another run.
     """
     config = stored_configuration(folder)
+    if not (folder / GENERATOR).is_file():
+        raise NoGenerator(f"run {folder} left no {GENERATOR}: it is unfinished, or its method has none that lasts")
     weights, _ = load_generator(folder / GENERATOR)
     data = data_set(config.data.name, config.data.size)
     seed_everything(config.seed)
@@ -58,7 +65,7 @@ def rebuilt(folder: Path) -> Rebuilt:
     experiment = prepare(config, data, teacher, None, lambda record: None)
     generator = experiment.stream.synthesizer.keepsake()
     if generator is None or not hasattr(generator, "latent"):
-        raise UsageError(f"run {folder}: method {config.method!r} has no generator of latents that lasts")
+        raise NoGenerator(f"run {folder}: method {config.method!r} has no generator of latents that lasts")
     try:
         take_up(generator, weights)
     except ValueError as error:

@@ -53,9 +53,16 @@ class TaskRun:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds until then, the synthesis before the first step included."""
+        """Seconds until then, the synthesis before the first step included.
+
+        Raises:
+            UsageError: if the file of times is damaged.
+        """
         file = self.run.folder / "times.json"
-        rows = table(json.loads(file.read_text())) if file.is_file() else []
+        try:
+            rows = table(json.loads(file.read_text())) if file.is_file() else []
+        except (ValueError, OSError):
+            raise UsageError(f"{file} is damaged: remove it") from None
         return next((row[1] for row in rows if row[0] == self.student_steps), None)
 
     @property

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from lra.benchmarks.comparison.estimates import estimate
-from lra.benchmarks.errors import LraError
 from lra.benchmarks.files import write_json, write_text
 from lra.benchmarks.records import known
 from lra.benchmarks.reports.figure_file import write
+from lra.benchmarks.runs.rebuilding import NoGenerator
 from lra.benchmarks.tasks.remembered import Recognition, recognition
 from lra.benchmarks.tasks.task_figures import agreements, generator_losses, task_panels
 from lra.benchmarks.tasks.task_outcome import EARLY, SHARE, TaskRun, finished, modes, names, of
@@ -50,7 +50,7 @@ def _remembered(runs: Sequence[TaskRun]) -> dict[str, list[list[Recognition]]]:
             chain = [run for run in runs if (run.reuse, run.seed) == (mode, seed)]
             try:
                 found.setdefault(mode, []).append(recognition(chain))
-            except LraError:
+            except NoGenerator:
                 return {}
     return found
 
