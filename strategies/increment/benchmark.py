@@ -24,7 +24,9 @@ def split(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], order: list
     if experiences < 1 or len(order) % experiences:
         raise ValueError(f"{len(order)} classes do not split into {experiences} experiences of equal size")
     return class_incremental_benchmark(
-        {"train": _data(*train), "test": _data(*test)}, class_order=order, num_experiences=experiences
+        {"train": _data(*train), "test": _data(*test)},
+        class_order=order,
+        num_classes_per_exp=[len(order) // experiences] * experiences,
     )
 
 

@@ -46,6 +46,7 @@ class DataFreeReplayOptions(RecollectionOptions):
     """Replayed images per step; as many as there are real ones unless set."""
     temperature: Positive = 1.0
     """τ of the distillation, which carries the factor τ²."""
+    real: float = 0.0
     alpha: Positive | None = None
     """α of the LRA step; without one, replay is plain."""
 
@@ -132,8 +133,15 @@ class DataFreeReplayPlugin(SupervisedPlugin):
         new = len(images) - len(self.replayed.images)
         weight = len(self.classes) / len(strategy.experience.classes_in_this_experience)
 
+        if self.options.real:
+            with torch.no_grad():
+                known = self.recollection._teacher.network.network(images[:new])
+
         def acquisition(outputs: Tensor) -> Tensor:
-            return strategy._criterion(outputs[:new], strategy.mb_y[:new])
+            loss = strategy._criterion(outputs[:new], strategy.mb_y[:new])
+            if self.options.real:
+                loss = loss + self.options.real * kl(outputs[:new][:, self.classes], known, 1.0).mean()
+            return loss
 
         def retention(outputs: Tensor) -> Tensor:
             return self._retention(outputs[new:])

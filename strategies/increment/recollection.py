@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lra.networks.conditioned import ConditionedGenerator
 from lra.networks.generator_presets import gen_s, sized_for
 from lra.networks.normalized import Normalized
 from lra.options import Count, NonNegative, Positive
 from lra.problem import Batch
 from lra.synthesis.batchnorm_term import BNStat
+from lra.synthesis.conditioned_source import ConditionedSource
 from lra.synthesis.synthesizer import OnlineGenerator
 from lra.synthesis.terms import Balance, OneHot
 from lra.synthesis.triplet_term import TripletOptions
@@ -27,6 +29,7 @@ class RecollectionOptions(TripletOptions):
     bn: NonNegative = 1.0
     """Of the BatchNorm statistics, with the weights all that is left of the old data; 0 for a model without any."""
     balance: NonNegative = 5.0
+    told: bool = False
     latent: Count | None = None
     """Follows the size of the images unless set, as does ``width``."""
     width: Count | None = None
@@ -79,7 +82,10 @@ class Recollection:
         width, latent = options.width or width, options.latent or latent
         generator = gen_s(latent, image, width=width).to(device)
         self._teacher = Teacher(self._normalised(Known(model, classes)))
-        self.source = OnlineGenerator(
+        kind = OnlineGenerator
+        if options.told:
+            generator, kind = ConditionedGenerator(generator, len(classes)).to(device), ConditionedSource
+        self.source = kind(
             generator,
             torch.optim.Adam(generator.parameters(), lr=options.generator_lr, betas=(0.5, 0.999)),
             [OneHot(options.one_hot), BNStat(options.bn), Balance(options.balance), options.triplet_term()],

@@ -1,0 +1,283 @@
+"""Replay from the model alone in ordinary class-incremental Avalanche benchmarks."""
+
+import gc
+import json
+import types
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from avalanche.benchmarks import CLExperience, CLScenario
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.core import SupervisedPlugin
+from avalanche.models import IncrementalClassifier, MultiHeadClassifier
+from avalanche.training import Naive
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from lra.strategies.evaluation import QuietEvaluation
+from lra.strategies.increment.benchmark import growing, split
+from lra.strategies.increment.course import Course
+from lra.strategies.increment.datafree import DataFreeReplayOptions, DataFreeReplayPlugin
+from lra.strategies.increment.strategies import STRATEGIES, StopAfter
+from lra.strategies.increment.triplets import TripletPlugin
+
+QUICK = {"generator_steps": 60, "generator_batch": 32}
+
+
+def strokes(n: int) -> tuple[Tensor, Tensor]:
+    """Noisy images of four classes: a line across, down, or along either diagonal, moved about."""
+    classes = torch.arange(4).repeat(n)
+    across, along = torch.zeros(8, 8), torch.eye(8)
+    across[3] = 1
+    lines = [across, across.T, along, along.flip(1)]
+    drawn = [lines[k].roll(tuple(torch.randint(-1, 2, (2,)).tolist()), (0, 1)) for k in classes.tolist()]
+    return torch.stack(drawn)[:, None].maximum(0.5 * torch.rand(4 * n, 1, 8, 8)), classes
+
+
+@pytest.fixture
+def benchmark() -> CLScenario:
+    """Two experiences of two classes."""
+    torch.manual_seed(0)
+    return split(strokes(40), strokes(20), [2, 0, 3, 1], 2)
+
+
+def network(head: nn.Module) -> nn.Module:
+    torch.manual_seed(1)
+    body = [nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.BatchNorm2d(8)]
+    return nn.Sequential(*body, nn.ReLU(), nn.Flatten(), head)
+
+
+def strategy(model: nn.Module, plugins: Sequence[Any], steps: int = 60, evaluator: Any = None) -> Naive:
+    return Naive(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
+        train_mb_size=16,
+        train_epochs=steps,
+        plugins=[*plugins, StopAfter(steps)],
+        evaluator=evaluator or QuietEvaluation(),
+    )
+
+
+class Spy(SupervisedPlugin):
+    """Looks at a strategy right after every backward pass."""
+
+    def __init__(self, look: Callable[[Any], None]):
+        super().__init__()
+        self.look = look
+
+    def after_backward(self, strategy: Any, **kwargs: object) -> None:
+        self.look(strategy)
+
+
+@pytest.mark.parametrize("head", [nn.Linear(32, 4), IncrementalClassifier(32, 2)], ids=["fixed", "growing"])
+def test_old_classes_are_kept_without_their_data(benchmark: CLScenario, head: nn.Module) -> None:
+    def old_and_new(plugins: Sequence[Any]) -> list[float]:
+        course = Course()
+        model = network(deepcopy(head))
+        return course.follow(strategy(model, plugins, evaluator=course.evaluator), benchmark, print).matrix[-1]
+
+    naive, replayed = old_and_new([]), old_and_new([DataFreeReplayPlugin(DataFreeReplayOptions(**QUICK))])
+    assert naive[0] < 20
+    assert replayed[0] > 50
+    assert replayed[1] > 50
+
+
+def reachable(start: object) -> list[object]:
+    """Every object that can be reached from ``start``, code left out."""
+    seen: dict[int, object] = {}
+    pending = [start]
+    while pending:
+        thing = pending.pop()
+        if id(thing) in seen or isinstance(thing, type | types.ModuleType | types.FunctionType):
+            continue
+        seen[id(thing)] = thing
+        pending.extend(gc.get_referents(thing))
+        if isinstance(thing, Tensor) and thing.grad is not None:
+            pending.append(thing.grad)
+    return list(seen.values())
+
+
+def test_no_real_sample_is_kept(benchmark: CLScenario) -> None:
+    real = {image.numpy().tobytes() for image, *_ in benchmark.train_stream[0].dataset}
+
+    def keeps(plugin: object) -> bool:
+        found = reachable(plugin)
+        images = [t for t in found if isinstance(t, Tensor) and t.shape[-3:] == (1, 8, 8)]
+        stored = {image.detach().numpy().tobytes() for t in images for image in t.reshape(-1, 1, 8, 8)}
+        return bool(stored & real) or any(isinstance(thing, AvalancheDataset | CLExperience) for thing in found)
+
+    plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=2))
+    later: list[bool] = []
+    spy = Spy(lambda s: later.append(keeps(plugin)) if plugin.replayed else None)
+    learner = strategy(network(nn.Linear(32, 4)), [plugin, spy], steps=3)
+    for experience in benchmark.train_stream:
+        learner.train(experience, eval_streams=[])
+        assert not keeps(plugin)
+    assert later == [False] * 3
+    plugin.replayed = next(iter(benchmark.train_stream[0].dataset))  # the search finds what there is
+    assert keeps(plugin)
+
+
+def test_the_old_models_answers_are_replayed(benchmark: CLScenario) -> None:
+    plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=2, size=5), mean=[0.4], std=[0.2])
+    seen: list[Tensor] = []
+
+    def look(s: Any) -> None:
+        if plugin.replayed is None:
+            return
+        images, logits = plugin.replayed
+        with torch.no_grad():
+            assert torch.allclose(old(images)[:, [0, 2]], logits, atol=1e-6)
+        assert images.min() >= -2
+        assert images.max() <= 3
+        assert torch.equal(s.mb_x[-5:], images)
+        assert torch.equal(s.mb_y[-5:], torch.tensor([0, 2])[logits.argmax(dim=1)])
+        seen.append(images)
+
+    model = network(IncrementalClassifier(32, 2))
+    learner = strategy(model, [plugin, Spy(look)], steps=3)
+    learner.train(benchmark.train_stream[0], eval_streams=[])
+    assert not seen
+    old = deepcopy(model).eval()
+    learner.train(benchmark.train_stream[1], eval_streams=[])
+    assert len(seen) == 3
+    assert not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("alpha", [None, 0.3])
+def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha: float | None) -> None:
+    class Decay(SupervisedPlugin):
+        """Another plugin's part of the loss, which has to stay."""
+
+        def before_backward(self, strategy: Any, **kwargs: object) -> None:
+            strategy.loss += 0.1 * sum(p.square().sum() for p in strategy.model.parameters())
+
+    plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=2, size=24, alpha=alpha))
+    checked: list[float] = []
+
+    def look(s: Any) -> None:
+        if plugin.replayed is None:
+            return
+        weights = {name: p.detach().clone().requires_grad_() for name, p in s.model.named_parameters()}
+        classes, share = s.experience.classes_in_this_experience, 2 / 4
+        new = s.mb_y.new_tensor([int(y) in classes for y in s.mb_y]).bool()
+        answer = torch.zeros(24, 4)
+        answer[:, [0, 2]] = plugin.replayed.logits.softmax(dim=1)
+
+        def outputs(at: dict[str, Tensor]) -> Tensor:
+            buffers = {name: buffer.clone() for name, buffer in s.model.named_buffers()}
+            return functional_call(s.model, {**at, **buffers}, (s.mb_x,))
+
+        acquisition = F.cross_entropy(outputs(weights)[new], s.mb_y[new])
+        ahead = weights
+        if alpha is not None:
+            slopes = torch.autograd.grad(acquisition, list(weights.values()), create_graph=True)
+            ahead = {name: w - alpha * g for (name, w), g in zip(weights.items(), slopes, strict=True)}
+        retention = F.cross_entropy(outputs(ahead)[~new], answer)
+        decay = 0.1 * sum(w.square().sum() for w in weights.values())
+        loss = (1 - share) * acquisition + share * retention + decay
+        for wanted, p in zip(torch.autograd.grad(loss, list(weights.values())), s.model.parameters(), strict=True):
+            checked.append(float((p.grad - wanted).norm() / wanted.norm()))
+
+    learner = strategy(network(nn.Linear(32, 4)), [Decay(), plugin, Spy(look)], steps=3)
+    for experience in benchmark.train_stream:
+        learner.train(experience, eval_streams=[])
+    assert len(checked) == 3 * 10
+    assert max(checked) < 1e-4
+
+
+def test_steps_are_counted_whatever_the_size_of_the_data(benchmark: CLScenario) -> None:
+    learner = strategy(network(nn.Linear(32, 4)), [], steps=7)
+    for experience in benchmark.train_stream:
+        learner.train(experience, eval_streams=[])
+    assert learner.clock.train_iterations == 14
+
+
+def test_triplets_pull_a_class_together(benchmark: CLScenario) -> None:
+    def spread(weight: float) -> float:
+        model = network(nn.Linear(32, 4))
+        learner = strategy(model, [TripletPlugin(weight)], steps=30)
+        learner.train(benchmark.train_stream[0], eval_streams=[])
+        images, classes, *_ = next(iter(torch.utils.data.DataLoader(benchmark.test_stream[0].dataset, 40)))
+        with torch.no_grad():
+            features = F.normalize(model.eval()[:-1](images), dim=1)
+        distances = torch.cdist(features, features)
+        same = classes[:, None] == classes
+        return float(distances[same].mean() / distances[~same].mean())
+
+    assert spread(1.0) < 0.9 * spread(0.0)
+
+
+def test_a_model_it_cannot_recollect_is_refused_by_name(benchmark: CLScenario) -> None:
+    def refusal(model: nn.Module) -> str:
+        with pytest.raises(ValueError, match="DataFreeReplayPlugin") as caught:
+            strategy(model, [DataFreeReplayPlugin()]).train(benchmark.train_stream[0], eval_streams=[])
+        return str(caught.value)
+
+    assert "IncrementalClassifier" in refusal(nn.Sequential(nn.Flatten(), MultiHeadClassifier(64)))
+    assert "bn=0" in refusal(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))
+
+
+def test_only_a_linear_head_can_grow() -> None:
+    with pytest.raises(ValueError, match="no linear layer"):
+        growing(nn.Sequential(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 2)
+
+
+TINY = ("--steps", 2, "--set", "generator_steps=2", "--model", "lenet5-bn")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_runs(lra_bench: Callable[..., Any], tmp_path: Any, name: str) -> None:
+    done = lra_bench("increment", "--strategy", name, *TINY, "--json", "--out", tmp_path)
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    matrix = result["accuracy_matrix"]
+    assert [len(row) for row in matrix] == [1, 2, 3, 4, 5]
+    averages = [sum(row) / len(row) for row in matrix]
+    assert result["accuracy"] == pytest.approx(averages[-1])
+    assert result["average_incremental_accuracy"] == pytest.approx(sum(averages) / 5)
+    first_minus_last = [matrix[j][j] - matrix[4][j] for j in range(4)]
+    assert result["forgetting"] == pytest.approx(sum(first_minus_last) / 4, abs=1e-3)
+    assert sorted(result["class_order"]) == list(range(10))
+
+
+def test_a_finished_result_is_read_again(lra_bench: Callable[..., Any], tmp_path: Any) -> None:
+    first = lra_bench("increment", "--meta", *TINY, "--experiences", 2, "--out", tmp_path)
+    again = lra_bench("increment", "--meta", *TINY, "--experiences", 2, "--out", tmp_path)
+    assert (first.code, again.code) == (0, 0)
+    assert first.out == again.out
+    assert "LRA step" in first.out
+    assert "after 2/2" in first.err
+    assert not again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--experiences", 3], ["10 classes", "2, 5, 10"]),
+        (["--experiences", 0], ["experiences"]),
+        (["--strategy", "genertive"], ["genertive", "generative"]),
+        (["--benchmark", "digits"], ["digits", "split-"]),
+        (["--benchmark", "split-digts"], ["digts", "digits"]),
+        (["--strategy", "naive", "--meta"], ["--meta", "generative or rgal"]),
+        (["--set", "generator_step=3"], ["generator_step", "generator_steps"]),
+        (["--set", "balance=-1"], ["balance", "-1"]),
+        (["--seed", -1], ["seed", "-1"]),
+        (["--model", "resnet9"], ["resnet9", "resnet"]),
+        (["--model", "lenet5"], ["DataFreeReplayPlugin", "bn=0"]),
+    ],
+)
+def test_bad_input_is_one_line(
+    lra_bench: Callable[..., Any], tmp_path: Any, arguments: list[object], words: list[str]
+) -> None:
+    done = lra_bench("increment", *arguments, "--out", tmp_path)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert not done.out
+    for word in words:
+        assert word in done.err, done.err
+    assert not list(tmp_path.rglob("result.json"))
