@@ -30,6 +30,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LRA_CACHE", str(cache))
+        patch.setenv("LRA_DATA", str(cache / "data"))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(socket.socket, "connect", refuse)
         yield cache

@@ -77,6 +77,12 @@ RUNS: list[tuple[str, int, str]] = [
     ("--set teacher.file=classes.pt --set teacher.network=mlp", 2, "classes.pt"),
     ("--set teacher.file=channels.pt --set teacher.network=lenet5", 2, "channels.pt"),
     ("--dataset npz:none.npz", 3, "none.npz does not exist"),
+    ("--dataset imagefolder:none", 3, "none does not exist"),
+    ("--dataset cifar10", 3, "lra-bench data fetch cifar10"),
+    ("--student torchvision:resnet18", 2, "3 channels"),
+    ("--student nowhere:network", 3, "PYTHONPATH"),
+    ("--set teacher.augment=flip", 2, "teacher.augment: 'flip' is none of"),
+    ("--set teacher.augment=2", 2, "teacher.augment: 2.0 is none of"),
     ("--set data.size=4", 2, "data.size = 4"),
     ("--out a-file", 2, "cannot write to"),
     ("--out a-file/below/it", 2, "cannot write to"),
@@ -107,14 +113,12 @@ def test_a_run_that_cannot_be_done(
     said: str,
 ) -> None:
     given = arguments.split()
-    # Files of arrays have a size of their own.
-    sized = settings if "npz" not in arguments else ["--teacher", "mlp", "--student", "mlp"]
     normalised = NORMALISED if "teacher.file=c" in arguments else ()
     # A teacher in the cache is made once for all of these, and is no harm.
     method = given if "dfq" in given else []
     assert lra_bench("teacher", "train", *settings, *method).code == 0
     before = untouched()
-    done = lra_bench("run", *sized, *normalised, *given)
+    done = lra_bench("run", *settings, *normalised, *given)
     assert done.code == code, done
     assert said in done.err
     assert len(done.err.splitlines()) == 1, done.err

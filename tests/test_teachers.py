@@ -18,7 +18,7 @@ from lra.benchmarks.files import sha256
 from lra.benchmarks.setup import teachers
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Labelled, data_set
-from lra.benchmarks.setup.teacher_training import train
+from lra.benchmarks.setup.teacher_training import augmented, train
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.benchmarks.setup.weights_files import FORMAT, read_weights, save_network
 from lra.networks import build
@@ -277,3 +277,19 @@ def test_labelled_data_is_what_it_says() -> None:
     assert torch.equal(DIGITS.load("train").images, train.images), "always the same split"
     # No image is in both.
     assert not {image.numpy().tobytes() for image in test.images} & {i.numpy().tobytes() for i in train.images}
+
+
+def test_training_images_are_moved_and_mirrored_as_said() -> None:
+    """Each by up to an eighth of the side, with black coming in; nothing is blurred or lost in the middle."""
+    torch.manual_seed(0)
+    images = torch.zeros(200, 1, 16, 16)
+    images[:, :, 7, 6:8] = torch.tensor([0.25, 1.0])
+    assert augmented(images, 0) is images
+    for how, mirrored in (("crop", False), ("crop-flip", True)):
+        moved = augmented(images, how)
+        assert torch.equal(moved.sum((1, 2, 3)), images.sum((1, 2, 3)))
+        places = moved.flatten(1).argmax(1)
+        rows = (places // 16 - 7).unique().tolist()
+        assert rows == [-2, -1, 0, 1, 2]
+        left = moved.flatten(1).gather(1, places[:, None] - 1).squeeze(1) == 0.25
+        assert left.all() != mirrored

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
@@ -45,10 +45,17 @@ class TeacherOptions(Options):
     lr: Positive = 0.1
     weight_decay: NonNegative = 5e-4
     batch_size: Count = 128
-    augment: Annotated[float, Field(ge=0, le=1)] | Literal["crop", "crop-flip"] = 0.12
-    """A number: random shifts as a fraction of half the side, turns and zooms in proportion. Or the custom of CIFAR:
-    padded by an eighth of the side and cropped; and mirrored."""
+    augment: float | str = 0.12
+    """A number: random shifts as a fraction of half the side, turns and zooms in proportion. Or the custom of CIFAR,
+    ``crop``: padded by an eighth of the side and cropped; or ``crop-flip``: mirrored too."""
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("augment")
+    @classmethod
+    def _known(cls, value: float | str) -> float | str:
+        if value in ("crop", "crop-flip") or (isinstance(value, float) and 0 <= value <= 1):
+            return value
+        raise ValueError(f"{value!r} is none of: a number from 0 to 1, crop, crop-flip")
 
 
 class StudentOptions(Options):
