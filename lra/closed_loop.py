@@ -4,14 +4,14 @@ Generator updates within a task, each made against the student as it stands, are
 starting from what the last one left.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class ClosedLoop(Generic[T]):
+class ClosedLoop(ABC, Generic[T]):
     """Opens its items lazily, in order; nothing of a past one is kept.
 
     A second iteration goes on where the first stopped, which is also how something resumed continues.

@@ -11,7 +11,7 @@ from lra.bit_flips import BitNetwork, Flip, best_step, candidates, search, to_in
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    layers = [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)]
+    layers = [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3)]
     return nn.Sequential(*layers).double().eval()
 
 

@@ -14,6 +14,7 @@ from lra.benchmarks.errors import LraError
 from lra.benchmarks.setup.carrying import load_generator
 from lra.benchmarks.tasks import task_stream
 from lra.benchmarks.tasks.task_file import Chain, plan
+from lra.closed_loop import ClosedLoop
 
 SETTINGS = {
     "data.size": 8,
@@ -165,6 +166,27 @@ def test_the_plan_gives_every_task_its_chains_seed_and_its_own_settings() -> Non
     low = found.config(0, found.chains[1], {"synthesis.reuse": "fix"})
     assert (low.seed, low.data.name, low.student.lr, low.synthesis["reuse"]) == (4, "digits-0-4", 0.02, "fix")
     assert found.config(1, found.chains[0]).student.lr != 0.02
+
+
+def test_a_closed_loop_opens_each_item_when_its_turn_comes_and_goes_on_where_it_stopped() -> None:
+    class Doubling(ClosedLoop[int]):
+        state = 1
+
+        def open(self) -> int:
+            return self.state
+
+    loop, rests = Doubling(4), []
+    loop.at_rest = lambda: rests.append(loop.position)
+    seen = []
+    for item in loop:
+        seen.append(item)
+        loop.state *= 2
+        if len(seen) == 2:
+            break
+    assert (seen, loop.position) == ([1, 2], 1), "the second item was not completed"
+    seen += list(loop)
+    assert seen == [1, 2, 4, 4, 4]
+    assert rests == [1, 2, 3, 4]
 
 
 RUN = [

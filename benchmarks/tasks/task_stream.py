@@ -4,7 +4,7 @@ The stream is the same closed loop as that of experiences: a task is opened with
 is an ordinary run in its own folder, so finished ones are not repeated and a stopped one goes on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -112,7 +112,7 @@ def perform(plan: TaskPlan, out: Path, quiet: bool = False) -> list[list[Entry]]
     return entries
 
 
-def _do(stream: TaskStream, entries: Sequence[Entry], out: Path, quiet: bool, save: Any) -> None:
+def _do(stream: TaskStream, entries: Sequence[Entry], out: Path, quiet: bool, save: Callable[[], None]) -> None:
     """One chain; ``save`` is called whenever an entry has changed."""
     try:
         for task in stream:
