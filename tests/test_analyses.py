@@ -31,6 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_attacks_are_counted_in_the_record_of_the_run(finished: Path) -> None:
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     counts = rows[-1]["attack"]
+    assert json.loads((finished / "result.json").read_text())["attack"] == counts
     assert counts["images"] == counts["queries"] == 4 * 16
     assert 0 < counts["attacked"] < counts["images"]
     assert "perturbation_loss" in rows[-1]["synthesis"]

@@ -44,6 +44,7 @@ def result(
         "forgetting": (asdict(forgetting) if forgetting else {}) | {"matrix_file": "forgetting.json"},
         "alignment": _alignment(records),
         "rollbacks": list(rollbacks),
+        **({"attack": last["attack"]} if "attack" in last else {}),
         "cost": _cost(experiment) | {"seconds": seconds, "peak_memory_mb": peak_memory(config.device)},
         "config_hash": config.fingerprint(teacher.sha256),
         "versions": environment()["versions"],
