@@ -108,7 +108,7 @@ def _roll_back(work: Attempt, cause: str) -> None:
         LraError: if the run is to stop at a divergence, or has had its rollbacks.
     """
     folder, config = work.folder, work.config
-    if config.on_divergence == "stop":
+    if config.on_divergence == "stop" or not folder.retreat.exists():
         saved = folder.restore()
         good = "none yet" if saved is None else f"experience {saved['position']}, {folder.checkpoint}"
         raise LraError(
