@@ -27,11 +27,8 @@ SMALL = {
 """Options of methods that take them, to make a run short."""
 
 
-@pytest.mark.parametrize(("image", "classes"), SHAPES, ids=str)
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_makes_images_of_the_size_of_the_problem(
-    method: str, image: tuple[int, int, int], classes: int
-) -> None:
+def check_run(method: str, teacher: str, image: tuple[int, int, int], classes: int) -> None:
+    """Distil a random teacher for a moment: all losses are numbers, and images have the size of the problem."""
     fields = METHODS[method].Options.model_fields
     config = resolve(
         [
@@ -47,8 +44,8 @@ def test_every_method_makes_images_of_the_size_of_the_problem(
     )
     torch.manual_seed(0)
     mean, std = (0.5,) * image[0], (0.3,) * image[0]
-    network = Normalized(build("resnet8", classes, image), mean, std).eval()
-    trained = TrainedTeacher(network, "resnet8", mean, std, "0" * 64, Path("random"), None)
+    network = Normalized(build(teacher, classes, image), mean, std).eval()
+    trained = TrainedTeacher(network, teacher, mean, std, "0" * 64, Path("random"), None)
     test = Labelled(torch.randint(256, (20, *image), dtype=torch.uint8), torch.arange(20) % classes)
     records: list[dict[str, Any]] = []
     built = prepare(config, DataSet("any", image, classes, lambda split: test), trained, test, records.append)
@@ -58,6 +55,20 @@ def test_every_method_makes_images_of_the_size_of_the_problem(
     drawn = built.stream.synthesizer.peek(5)
     assert drawn.shape[1:] == image
     assert drawn.isfinite().all()
+
+
+@pytest.mark.parametrize(("image", "classes"), SHAPES, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_makes_images_of_the_size_of_the_problem(
+    method: str, image: tuple[int, int, int], classes: int
+) -> None:
+    check_run(method, "resnet8", image, classes)
+
+
+@pytest.mark.parametrize("method", ["dfq", "cmi", "rgal", "adadfkd"])
+def test_methods_look_into_foreign_teachers(method: str) -> None:
+    """BatchNorm statistics, features and stages, through hooks."""
+    check_run(method, "torchvision:shufflenet_v2_x0_5", (3, 32, 32), 4)
 
 
 def arrays(folder: Path, image: tuple[int, int, int], classes: int, n: int = 60) -> str:

@@ -124,6 +124,8 @@ def test_tiny_imagenet_is_read_as_its_archive_is_laid_out(folder: Path) -> None:
     assert torch.equal(data_set("tiny-imagenet", 8).load("train").classes, torch.arange(200))
     (home / "val" / "val_annotations.txt").write_text("val_0.png\tn99999999\t0\n")
     assert "unpack the archive again" in refusal("tiny-imagenet", side=8)
+    picture(home / "train" / "n00000200" / "images" / "a.png", pixels(8, 8, 3))
+    assert "has 201 classes in place of 200" in refusal("tiny-imagenet", side=8)
 
 
 def test_the_list_says_size_classes_and_presence(lra_bench: Callable[..., Any], folder: Path) -> None:
@@ -193,6 +195,8 @@ def test_folders_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "train" / "c" / "1.png").unlink()
     (tmp_path / "train" / "c").rmdir()
     (tmp_path / "train").rmdir()
+    picture(tmp_path / "test" / "b" / "1.png", pixels(8, 8).astype(np.uint16) * 200)
+    assert "8 bits" in refusal(f"imagefolder:{tmp_path}")
     (tmp_path / "test" / "b" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n garbage")
     assert "cannot be read" in refusal(f"imagefolder:{tmp_path}")
 

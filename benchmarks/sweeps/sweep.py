@@ -14,6 +14,7 @@ import torch
 from lra.benchmarks.errors import LraError, Resumable
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.runs.interruption import interrupts
+from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_set
@@ -118,6 +119,7 @@ def _teacher(config: RunConfig, train: bool) -> TrainedTeacher | LraError | None
     if config.threads:
         torch.set_num_threads(config.threads)
     try:
+        refuse_device(config.device)
         data = data_set(config.data.name, config.data.size)
         if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
             return None

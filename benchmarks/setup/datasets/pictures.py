@@ -36,7 +36,7 @@ def listed(folder: Path) -> tuple[list[str], Files]:
 def shape_of(file: str, side: int | None) -> Image:
     """Channels, height and width of a picture, ``side`` in place of the last two if given: grey ones have 1 channel."""
     picture = _opened(file)
-    channels = 1 if picture.mode in ("1", "L", "I", "I;16") else 3
+    channels = 1 if picture.mode in ("1", "L", "LA") else 3
     return (channels, side or picture.height, side or picture.width)
 
 
@@ -80,4 +80,7 @@ def _opened(file: str) -> Pictures.Image:
     # What decoders of some thirty formats raise on damaged files has no common type.
     except Exception as error:
         raise UsageError(f"picture {file} cannot be read ({error}): remove it or fetch it again") from None
+    # Pillow would cut off what exceeds a byte.
+    if picture.mode.startswith(("I", "F")):
+        raise UsageError(f"picture {file} has more than 8 bits a channel: convert it to 8 bits")
     return picture

@@ -22,6 +22,8 @@ def tiny_imagenet(side: int | None = None) -> DataSet:
             )
         folder = data_folder() / FOLDER
         classes, training = listed(folder / "train")
+        if len(classes) != 200:
+            raise UsageError(f"{folder / 'train'} has {len(classes)} classes in place of 200: unpack the archive again")
         files = training if split == "train" else _annotated(folder / "val", classes)
         return decoded(files, image, side)
 
