@@ -99,15 +99,13 @@ def cached_path(options: TeacherOptions, data: DataSet) -> Path:
     return cache_folder() / f"{safe}-{key}.safetensors"
 
 
-def accuracy_of(network: torch.nn.Module, test: Labelled, device: torch.device) -> float:
-    """Percent right on labelled images; `LraError` if some answers are no numbers."""
+def accuracy_of(network: torch.nn.Module, test: Labelled, device: str | torch.device = "cpu") -> float:
+    """Percent right on labelled images, by a network on ``device``; NaN and infinity are wrong answers."""
     right = 0
     with torch.no_grad(), in_mode(network, training=False):
         for images, classes in test.batches(512):
-            logits = network(images.to(device))
-            if not bool(logits.isfinite().all()):
-                raise LraError("the teacher answers some test images with NaN or infinity: check its normalisation")
-            right += int((logits.argmax(dim=1).cpu() == classes).sum())
+            logits = network(images.to(device)).cpu()
+            right += int(((logits.argmax(dim=1) == classes) & logits.isfinite().all(dim=1)).sum())
     return 100 * right / len(test.classes)
 
 
