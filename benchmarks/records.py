@@ -133,7 +133,8 @@ def _record(path: Path, parse: Callable[[str], Any] = json.loads) -> Record:
     text = _text(path)
     try:
         value = parse(text) if text else {}
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    # The YAML reader raises anything for odd scalars, such as an empty !!int.
+    except Exception as error:
         raise ReportError(f"{path}: damaged ({_line(error)}); resume the run to write it again") from error
     if not isinstance(value, dict):
         raise ReportError(f"{path}: holds no mapping; resume the run to write it again")

@@ -154,6 +154,33 @@ def test_a_data_set(lra_bench: Callable[..., Any], canary: Path, name: str) -> N
     assert {path.name for path in Path().iterdir()} == {"d.npz"}
 
 
+@pytest.mark.parametrize("part", ["generator", "replay"])
+def test_what_an_earlier_run_left(lra_bench: Callable[..., Any], tiny: list[str], canary: Path, part: str) -> None:
+    torch.save({"replay": "memory", "image": (1, 8, 8), "state": Gadget(canary)}, "gadget")
+    given = ["--replay", "memory", "--set", f"carry.{part}=gadget"]
+    refused(lra_bench("run", "--out", "../runs", *tiny, *given), canary)
+
+
+@pytest.mark.parametrize("folder", ["../elsewhere", "/etc", 3, None])
+def test_a_sweep_that_names_runs_elsewhere(lra_bench: Callable[..., Any], canary: Path, folder: object) -> None:
+    Path("sweep").mkdir()
+    Path("sweep/sweep.json").write_text(json.dumps({"schema": 1, "grid": {}, "runs": [{"folder": folder}]}))
+    refused(lra_bench("compare", "sweep"), canary)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "3", '"<script>"', "{", "\0"])
+@pytest.mark.parametrize("file", ["result.json", "metrics.jsonl", "config.yaml", "forgetting.json"])
+def test_other_files_of_a_run(lra_bench: Callable[..., Any], stopped: Path, canary: Path, file: str, text: str) -> None:
+    (stopped / "result.json").write_text("{}")
+    (stopped / file).write_text(text)
+    done = lra_bench("report", stopped)
+    assert done.code in (0, 2, 3), done
+    assert len(done.err.splitlines()) == (done.code > 0)
+    assert "<script>" not in "".join(page.read_text() for page in stopped.glob("report.html"))
+    if file in ("result.json", "config.yaml"):
+        refused(lra_bench("resume", stopped), canary)
+
+
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )

@@ -85,11 +85,16 @@ def swept(file: Path) -> Record:
     """
     try:
         record = json.loads(file.read_text())
-        if not all(isinstance(run["folder"], str) for run in record["runs"]):
+        if not all(_inner(run["folder"]) for run in record["runs"]):
             raise ValueError
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
         raise UsageError(f"{file} is damaged: run the sweep again to write it again") from None
     return dict(record)
+
+
+def _inner(folder: str) -> bool:
+    """Whether a path stays where it is appended: the record may be a stranger's."""
+    return not Path(folder).is_absolute() and ".." not in Path(folder).parts
 
 
 def finished(folders: Iterable[Path]) -> tuple[list[Run], int]:

@@ -53,9 +53,12 @@ class RunFolder:
         if not file.is_file():
             return None
         try:
-            return json.loads(file.read_text())
-        except ValueError:
-            raise UsageError(f"{file} is damaged: delete it to run again") from None
+            found = json.loads(file.read_text())
+        except (ValueError, RecursionError, OSError):
+            found = None
+        if not isinstance(found, dict):
+            raise UsageError(f"{file} is damaged: delete it to run again")
+        return found
 
     def refuse_unwritable(self) -> None:
         """Raise `UsageError` where this folder could not be made, before anything is spent on the run."""
@@ -141,7 +144,7 @@ class MetricsFile:
             raise UsageError(f"{path} has lost records: delete {path.parent} to run again")
         try:
             self.records: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UsageError(f"{path} is damaged: delete {path.parent} to run again") from None
         write_text(path, b"".join(lines).decode())
         self.path = path
