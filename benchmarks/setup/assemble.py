@@ -95,9 +95,10 @@ def require_file(file: Path) -> None:
 
 
 def _teacher(text: str) -> Tree:
-    """A network's name, or a file."""
-    known = text.lower().replace("_", "-") in NETWORKS or is_foreign(text)
-    if Path(text).suffix and not known:
+    """A network's name, or a file, whose name may have a colon in it too."""
+    if text.lower().replace("_", "-") in NETWORKS or (is_foreign(text) and not Path(text).is_file()):
+        return {"network": text}
+    if Path(text).suffix:
         require_file(Path(text))
         return {"file": text}
     return {"network": text}
