@@ -142,9 +142,7 @@ def main() -> None:
         code = 2
     except click.ClickException as error:
         code = _complain(error.format_message(), 2)
-    except click.Abort:
-        code = _complain("stopped", 130)
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):  # click makes the one of the other
         code = _complain("stopped at once; what was saved can be resumed", 130)
     except LraError as error:
         code = _complain(str(error), error.code)

@@ -22,6 +22,7 @@ from lra.benchmarks.setup.teachers import obtain
 from lra.memory.buffers import Buffer
 from lra.state import random_states, restore_random_states, seed_everything
 from lra.strategies.checkpoint import capture, restore
+from lra.strategies.divergence import DivergenceGuard
 from lra.strategies.methods import METHODS
 from lra.synthesis.feature_bank import FeatureBank
 from lra.synthesis.pool import ImagePool
@@ -32,6 +33,7 @@ STOP, STEPS = 4, 1
 UNREAD = ("_last", "_before", "_answers", "last_metric_results", "_handles", "_forward_hooks")
 """What is left of the last evaluation, and not read before the next has set it anew; and hooks, which have numbers."""
 WITHOUT_STATE = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, torch.dtype, torch.device)
+"""Nor has the guard, which looks at networks that are found elsewhere."""
 
 
 def built(choice: tuple[str, str, bool]) -> Experiment:
@@ -74,7 +76,7 @@ def differences(one: Any, other: Any, path: str, seen: set[int]) -> Iterator[str
     elif one is None or isinstance(one, bool | int | float | str | bytes):
         if repr(one) != repr(other):
             yield f"{path}: {one!r:.40} and {other!r:.40}"
-    elif id(one) not in seen and not isinstance(one, WITHOUT_STATE):
+    elif id(one) not in seen and not isinstance(one, (*WITHOUT_STATE, DivergenceGuard)):
         seen.add(id(one))
         ones, others = parts_of(one), parts_of(other)
         if ones.keys() != others.keys():
