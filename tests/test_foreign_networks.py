@@ -122,7 +122,7 @@ def test_a_network_of_ones_own_teaches_and_learns(
 ) -> None:
     """Trained, checked as a file under its wrapper's prefix, and distilled into another of the same."""
     name = f"{own}:network"
-    done = lra_bench("run", *tiny, "--teacher", name, "--student", name, "--out", tmp_path / "runs", "--json")
+    done = lra_bench("run", *tiny, "--teacher", name, "--student", name, "--steps", "4", "--out", tmp_path / "runs")
     assert done.code == 0, done.err
     network = build(name, 10, (1, 8, 8))
     nn.init.zeros_(network[1].weight)

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import yaml
-
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.setup.layers import merged, parse_assignment
