@@ -36,6 +36,9 @@ def no_module(classes, image):
 def broken(classes, image):
     raise RuntimeError("out of order\\nand more")
 
+def picky(classes, image):
+    raise ValueError("not these\\nimages")
+
 def unlike_in_training(classes, image):
     class Two(nn.Module):
         def forward(self, images):
@@ -87,6 +90,8 @@ def test_features_of_foreign_networks_are_there_for_methods_that_look() -> None:
         ("own_networks:other_classes", IMAGE, "gives (2, 8) for two images"),
         ("own_networks:no_module", IMAGE, "no torch module"),
         ("own_networks:broken", IMAGE, "out of order"),
+        ("own_networks:picky", IMAGE, "7 classes of (3, 32, 32): not these"),
+        (":network", IMAGE, "importing  failed"),
         ("own_networks:unlike_in_training", IMAGE, "gives tuple for two images in training mode"),
         ("own_networks:number", IMAGE, "no function 'number'"),
         ("own_networks:", IMAGE, "no function"),

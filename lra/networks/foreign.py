@@ -3,6 +3,7 @@
 import difflib
 import importlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,11 +40,12 @@ def build_foreign(name: str, classes: int, image: Image) -> nn.Module:
         ValueError: if there is no such network, or it does not map images (n,C,H,W) to logits (n,K).
     """
     origin, _, rest = name.partition(":")
-    maker: Callable[..., Any] = {"torchvision": _torchvision, "timm": _timm}.get(origin) or _function(origin)
+    makers = {"torchvision": _torchvision, "timm": _timm}
+    make = (
+        makers[origin](rest, classes, image) if origin in makers else partial(_function(origin, rest), classes, image)
+    )
     try:
-        network = maker(rest, classes, image)
-    except (ModuleNotFoundError, ValueError):
-        raise
+        network = make()
     # Whatever somebody else's code raises.
     except Exception as error:
         raise ValueError(
@@ -55,23 +57,23 @@ def build_foreign(name: str, classes: int, image: Image) -> nn.Module:
     return network
 
 
-def _torchvision(name: str, classes: int, image: Image) -> nn.Module:
+def _torchvision(name: str, classes: int, image: Image) -> Callable[[], Any]:
     from torchvision import models
 
     # Of classifiers alone: others fetch the weights of their backbones.
     _require(name, models.list_models(module=models), "torchvision")
     if image[0] != 3:
         raise ValueError(f"torchvision's networks take images of 3 channels, not {image}: write a function of your own")
-    return models.get_model(name, weights=None, num_classes=classes)
+    return partial(models.get_model, name, weights=None, num_classes=classes)
 
 
-def _timm(name: str, classes: int, image: Image) -> nn.Module:
+def _timm(name: str, classes: int, image: Image) -> Callable[[], Any]:
     try:
         import timm
     except ModuleNotFoundError:
         raise ModuleNotFoundError(f"network 'timm:{name}' needs timm: pip install 'lra[timm]'") from None
     _require(name, timm.list_models(), "timm")
-    return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=image[0])
+    return partial(timm.create_model, name, pretrained=False, num_classes=classes, in_chans=image[0])
 
 
 def _require(name: str, known: Iterable[str], library: str) -> None:
@@ -81,20 +83,19 @@ def _require(name: str, known: Iterable[str], library: str) -> None:
         raise ValueError(f"{library} has no classifier {name!r}; did you mean {near!r}?")
 
 
-def _function(module_name: str) -> Callable[[str, int, Image], Any]:
-    def build(name: str, classes: int, image: Image) -> Any:
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"network '{module_name}:{name}': {_line(error)}; install it, or put its folder into PYTHONPATH"
-            ) from None
-        function = getattr(module, name, None)
-        if not callable(function):
-            raise ValueError(f"module {module_name} has no function {name!r} to build a network")
-        return function(classes, image)
-
-    return build
+def _own(module_name: str, name: str, classes: int, image: Image) -> Callable[[], Any]:
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"network '{module_name}:{name}': {_line(error)}; install it, or put its folder into PYTHONPATH"
+        ) from None
+    except Exception as error:
+        raise ValueError(f"network '{module_name}:{name}': importing {module_name} failed, {error!r}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ValueError(f"module {module_name!r} has no function {name!r} to build a network")
+    return partial(function, classes, image)
 
 
 def _try(network: nn.Module, name: str, classes: int, image: Image) -> None:
