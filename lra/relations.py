@@ -106,7 +106,8 @@ class ChannelDistillation(nn.Module):
     """Student maps made to have the teacher's channel averages, through a learnt 1x1 convolution per stage (RGAL).
 
     Args:
-        student_channels, teacher_channels: of each stage.
+        student_channels: of each stage of the student.
+        teacher_channels: of each stage of the teacher.
     """
 
     def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int]):

@@ -61,7 +61,8 @@ def exchange(clean: Batch, attacked: Batch, chosen: Tensor, swap: Swap = "exchan
     """Swap where the attack made the teacher surer of the same class, then replace the ``chosen`` ones.
 
     Args:
-        clean, attacked: the same n images before and after the attack, each with the teacher's logits.
+        clean: n images with the teacher's logits.
+        attacked: the same images after the attack, with the logits they have then.
         chosen: (n,) bool.
         swap: see `AttackOptions`.
     """

@@ -47,7 +47,8 @@ def between(low: Tensor, high: Tensor, grid: Grid, symmetric: bool = False) -> A
     """The affine map whose grid just covers [low, high] and 0.
 
     Args:
-        low, high: () or one a channel.
+        low: () or one a channel.
+        high: of the same shape.
         grid: of the integers.
         symmetric: 0 is stored as 0; otherwise it is wherever the range needs it.
     """

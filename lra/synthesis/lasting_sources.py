@@ -22,7 +22,8 @@ class MetaSource(LatentSource):
 
     Args:
         generator: G.
-        lr, latent_lr: inner learning rates.
+        lr: inner learning rate of the generator.
+        latent_lr: inner learning rate of the latents.
         steps: inner steps per batch.
         meta: how G learns.
         renew_first_at: begin this batch (counted from 1) with G's first layer drawn anew; 0 for never.

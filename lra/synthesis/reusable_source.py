@@ -32,7 +32,8 @@ class ReusableSource(MetaSource):
     Args:
         generator: first and second generator, decoder.
         teacher: judges the two at the end of a task.
-        lr, latent_lr: inner learning rates.
+        lr: inner learning rate of the generator.
+        latent_lr: inner learning rate of the latents.
         steps: inner steps per batch.
         reuse: what an earlier task brings: nothing; second generator and decoder, to be trained like all else, or
             ten times slower, or not at all.
