@@ -40,10 +40,8 @@ def build_foreign(name: str, classes: int, image: Image) -> nn.Module:
         ValueError: if there is no such network, or it does not map images (n,C,H,W) to logits (n,K).
     """
     origin, _, rest = name.partition(":")
-    makers = {"torchvision": _torchvision, "timm": _timm}
-    make = (
-        makers[origin](rest, classes, image) if origin in makers else partial(_function(origin, rest), classes, image)
-    )
+    libraries = {"torchvision": _torchvision, "timm": _timm}
+    make = libraries.get(origin, partial(_own, origin))(rest, classes, image)
     try:
         network = make()
     # Whatever somebody else's code raises.
