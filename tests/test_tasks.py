@@ -80,18 +80,12 @@ def test_a_chain_fixes_what_it_reuses_and_shares_the_first_task(tasks: Call, tmp
     assert {r["of"] for chain in record["recognition"]["fix"] for r in chain} == {0, 1}
     for name in ("report.md", "generator-loss.svg", "agreement.png"):
         assert (tmp_path / "out" / name).stat().st_size > 500
-    again = tasks(tree(reuse=["anew", "fix"]), "--json")
-    assert json.loads(again.out) == record, "finished tasks are not repeated"
-
-
-def test_a_generator_says_where_it_is_from(tasks: Call, tmp_path: Path) -> None:
-    assert tasks(tree(tasks=TWO[:1])).code == 0
-    _, notes = load_generator(folders(tmp_path / "out")[0][0] / "generator.safetensors")
+    _, notes = load_generator(fix[0] / "generator.safetensors")
     assert (notes.method, notes.dataset, notes.image, notes.latent) == ("aeahl-rg", "digits-0-4", (1, 8, 8), 128)
     assert len(notes.mean) == len(notes.std) == 1
 
 
-@pytest.mark.parametrize("replay", ["reservoir", "generative", "pool"])
+@pytest.mark.parametrize("replay", ["reservoir", "generative"])
 def test_any_method_carries_its_generator_and_its_replay(tasks: Call, tmp_path: Path, replay: str) -> None:
     content = tree(method="dafl", replay=replay, carry=["generator", "replay"], set={"synthesis.width": 8})
     done = tasks(content, "--json")
