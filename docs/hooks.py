@@ -17,7 +17,7 @@ LOADED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?https?:[^>]*>
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Lay out the sources, make the pages, and put them where the navigation names their folder."""
-    reference.link_tree()
+    reference.lay_out()
     config.extra["pages"] = dict([*methods.pages(), *results.pages(), *reference.pages()])
     config.nav = [_expanded(entry, list(config.extra["pages"])) for entry in config.nav or []]
     fences = {"custom_fences": [formulas.FENCE | {"format": formulas.fence}]}

@@ -1,5 +1,6 @@
 """The reference: one page per package, of all that its modules say of themselves."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,18 +8,18 @@ ROOT = Path(__file__).parents[2]
 TREE = ROOT / "build" / "reference"
 """The package as it is once installed: ``strategies/`` and ``benchmarks/`` inside of ``lra/``."""
 
+FOLDERS = {"lra": "lra", "strategies": "lra.strategies", "benchmarks": "lra.benchmarks"}
+"""Of the sources, with the packages that they are."""
+
 PRIVATE = ("lra.benchmarks.cli", "lra.benchmarks.commands", "lra.benchmarks.cost", "lra.benchmarks.robustness")
 """What is used through the command line."""
 
 
-def link_tree() -> None:
-    """Lay out the package for a reader of sources, which cannot follow an editable installation."""
-    package = TREE / "lra"
-    package.mkdir(parents=True, exist_ok=True)
-    for link in package.iterdir():
-        link.unlink()
-    for source in [*(ROOT / "lra").iterdir(), ROOT / "strategies", ROOT / "benchmarks"]:
-        (package / source.name).symlink_to(source)
+def lay_out() -> None:
+    """Copy the sources to where a reader that cannot follow an editable installation finds them."""
+    shutil.rmtree(TREE, ignore_errors=True)
+    for folder, package in FOLDERS.items():
+        shutil.copytree(ROOT / folder, TREE / package.replace(".", "/"), ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def pages() -> Iterator[tuple[str, str]]:
@@ -33,7 +34,7 @@ def pages() -> Iterator[tuple[str, str]]:
 def _packages() -> dict[str, list[str]]:
     """Modules by package, in alphabetical order."""
     found: dict[str, list[str]] = {}
-    for folder, package in (("lra", "lra"), ("strategies", "lra.strategies"), ("benchmarks", "lra.benchmarks")):
+    for folder, package in FOLDERS.items():
         for file in sorted((ROOT / folder).rglob("*.py")):
             parts = [package, *file.relative_to(ROOT / folder).parent.parts]
             name = ".".join(parts if file.stem == "__init__" else [*parts, file.stem])
