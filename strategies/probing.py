@@ -93,8 +93,8 @@ class ProbeForgetting(Measure):
 class Plasticity(Measure):
     """How an experience is learnt: the loss on fresh samples of it before and after its student steps.
 
-    Also how far the teacher's features of fresh samples have moved since the last evaluation ("drift": distance
-    of their means over the root mean square of their spread).
+    Also what that loss is made of afterwards (`Objective.parts`), and how far the teacher's features of fresh samples
+    have moved since the last evaluation ("drift": distance of their means over the root mean square of their spread).
 
     Args:
         synthesizer: draws the fresh samples, without a trace.
@@ -117,22 +117,25 @@ class Plasticity(Measure):
         """Measure the student before it learns the experience."""
         images = self._synthesizer.peek(self._size)
         self._fresh = Batch(images, self._teacher.network(images))
-        self._before = self._loss(strategy.model, self._fresh)
+        self._before = self._losses(strategy.model, self._fresh)["objective"]
 
     def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:
         """Losses on fresh samples, and drift."""
         if self._fresh is None:
             return {}
-        after = self._loss(strategy.model, self._fresh)
+        after = self._losses(strategy.model, self._fresh)
         drift = self._drift(self._fresh)
         self._fresh = None
-        return {"losses": {"acquisition_before": self._before, "acquisition_after": after}, "drift": drift}
+        losses = {"acquisition_before": self._before, "acquisition_after": after.pop("objective")}
+        return {"losses": losses, "parts": after, "drift": drift}
 
     @torch.no_grad()
-    def _loss(self, student: nn.Module, batch: Batch) -> float:
+    def _losses(self, student: nn.Module, batch: Batch) -> dict[str, float]:
         with untouched(student):
             student.eval()
-            return self._objective(student(batch.images), batch).item()
+            logits = student(batch.images)
+            parts = {"objective": self._objective(logits, batch)} | self._objective.parts(logits, batch)
+            return {name: value.item() for name, value in parts.items()}
 
     @torch.no_grad()
     def _drift(self, batch: Batch) -> float | None:

@@ -79,6 +79,16 @@ def test_a_sample_and_a_batch_are_weighed_alike_where_losses_are_equal() -> None
     assert by_sample(mixed, batch) < by_batch(mixed, batch)
 
 
+def test_difficulty_is_the_mean_loss_of_what_counts() -> None:
+    batch = Batch(torch.zeros(3, 1, 1, 1), torch.zeros(3, 2))
+    parts = SelfPaced(l1, age=2.0, form="hard").parts(torch.tensor([[0.0, 0], [1, 1], [4, 4]]), batch)
+    assert {name: value.item() for name, value in parts.items()} == {
+        "distance": pytest.approx(5 / 3),
+        "self_paced_weight": pytest.approx(2 / 3),
+        "difficulty": pytest.approx(1 / 2),
+    }
+
+
 def test_the_ramp_of_the_published_cell() -> None:
     values = {e: ramp(e, 250, 0.0, 0.5, 0.25, 0.75) for e in (0, 62, 63, 186, 187, 249)}
     assert values == {0: 0, 62: 0, 63: 0.5, 186: 62, 187: 62.5, 249: 62.5}

@@ -238,6 +238,7 @@ def test_records_say_what_was_measured(measured_run: Run) -> None:
             "acquisition_after",
             "objective",
         }
+        assert record["parts"] == {"distance": record["losses"]["acquisition_after"]}
         assert set(record["synthesis"]) == {"one_hot", "disagreement"}
     curve = evolution([r["accuracy"] for r in records])
     assert records[-1]["accuracy_mean"] == curve.mean

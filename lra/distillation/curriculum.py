@@ -60,10 +60,20 @@ class SelfPaced(Objective):
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """Scalar loss of the student's logits (n, K) of ``batch``."""
+        weights, losses = self._weighed(logits, batch)
+        return (weights * losses).mean()
+
+    def parts(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """As of any objective, with the mean weight v and the difficulty Σvℓ/Σv of what is learnt."""
+        weights, losses = self._weighed(logits, batch)
+        difficulty = (weights * losses).sum() / weights.sum().clamp_min(1e-12)
+        return super().parts(logits, batch) | {"self_paced_weight": weights.mean(), "difficulty": difficulty}
+
+    def _weighed(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         losses = self.per_sample(logits, batch)
         if self.granularity == "batch":
             losses = losses.mean()
-        return (self_paced_weights(losses, self.age, self.form) * losses).mean()
+        return self_paced_weights(losses, self.age, self.form), losses
 
 
 def ramp(epoch: int, epochs: int, start: float, slope: float, begin: float, end: float) -> float:

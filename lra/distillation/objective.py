@@ -56,10 +56,18 @@ class Objective:
     def per_sample(self, logits: Tensor, batch: Batch) -> Tensor:
         """Loss (n,) of each sample; a term of the whole batch counts in each."""
         loss = self.distance(logits, batch.logits)
-        for term in self.terms:
-            if term.weight != 0:
-                loss = loss + term.weight * term(logits, batch)
+        for term in self.active():
+            loss = loss + term.weight * term(logits, batch)
         return loss
+
+    def parts(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """What the loss is made of, for records: the mean distance and each term's, unweighted, by name."""
+        distance = {"distance": self.distance(logits, batch.logits).mean()}
+        return distance | {type(t).__name__: t(logits, batch).mean() for t in self.active()}
+
+    def active(self) -> list[nn.Module]:
+        """The terms that have a weight."""
+        return [term for term in self.terms if term.weight != 0]
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """What the terms learn themselves: trained by the student's optimiser, at θ only."""

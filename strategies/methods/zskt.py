@@ -76,18 +76,14 @@ class ZSKT(OnlineMethod):
 
     def synthesizer(self) -> OnlineGenerator:
         """G and its one term."""
-        terms, clip, problem = (
-            [Adversarial(self.options.adversarial, self.distance)],
-            self.options.clip,
-            self.setup.problem,
-        )
-        if self.options.form == "benchmark":
-            self.source = self.online(terms, clip=clip)
+        o, problem = self.options, self.setup.problem
+        terms = [Adversarial(o.adversarial, self.distance)]
+        if o.form == "benchmark":
+            self.source = self.online(terms, clip=o.clip)
         else:
             make = partial(gen_zskt, mean=problem.mean, std=problem.std)
-            self.source = self.online(
-                terms, make, SharedLatents, clip=clip, student_mode="train", sampling_mode="train"
-            )
+            modes = {"student_mode": "train", "sampling_mode": "train"}
+            self.source = self.online(terms, make, SharedLatents, clip=o.clip, **modes)
         return self.source
 
     def plugins(self) -> list[SupervisedPlugin]:
