@@ -53,18 +53,18 @@ PATHS = sorted(
 """Every option of a configuration."""
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
-TREES = st.recursive(
-    SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from([*RunConfig.model_fields, *KEYS]) | st.text(max_size=6), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
+SECTIONS = st.sampled_from([*RunConfig.model_fields, *KEYS])
+
+
+def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner, max_size=3) | st.dictionaries(SECTIONS | st.text(max_size=6), inner, max_size=3)
+
+
+TREES = st.recursive(SCALARS, _nested, max_leaves=6)
 TEXTS = (
-    st.dictionaries(st.sampled_from([*RunConfig.model_fields, *KEYS]) | SCALARS, TREES, max_size=4).map(yaml.safe_dump)
+    st.dictionaries(SECTIONS | SCALARS, TREES, max_size=4).map(yaml.safe_dump)
     | st.sampled_from(NASTY)
-    | st.tuples(st.sampled_from([*RunConfig.model_fields, *KEYS]), st.sampled_from(NASTY)).map(": ".join)
+    | st.tuples(SECTIONS, st.sampled_from(NASTY)).map(": ".join)
     | st.text(max_size=60)
 )
 """Of configuration files and grids."""
