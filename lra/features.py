@@ -170,7 +170,9 @@ def stages(model: nn.Module, image: tuple[int, int, int]) -> list[nn.Module]:
         if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2:].numel() > 1:
             seen.append((module, output.shape[2:]))
 
-    handles = [module.register_forward_hook(see) for module in model.modules()]
+    # What works on a layer's weight (rounds it, say) makes no maps.
+    inside = {part for layer in model.modules() if _is_layer(layer) for part in layer.modules() if part is not layer}
+    handles = [module.register_forward_hook(see) for module in model.modules() if module not in inside]
     try:
         with in_mode(model, training=False):
             model(next(model.parameters(), torch.zeros(())).new_zeros(1, *image))
@@ -192,5 +194,9 @@ def _outermost(modules: list[nn.Module], names: dict[int, str]) -> nn.Module:
     """Return the last of the least deeply nested modules, of blocks before bare layers."""
     depth = min(names[id(module)].count(".") for module in modules)
     outer = [module for module in modules if names[id(module)].count(".") == depth]
-    blocks = [module for module in outer if next(module.children(), None) is not None]
+    blocks = [module for module in outer if next(module.children(), None) is not None and not _is_layer(module)]
     return (blocks or outer)[-1]
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return "weight" in dict(module.named_parameters(recurse=False))

@@ -58,37 +58,36 @@ def quantized(network: Network, precision: Precision) -> Network:
     layers = [module for module in network.modules() if isinstance(module, Quantizable)]
     if not layers:
         raise Unquantizable(f"{type(network).__name__} has no Conv2d or Linear layer to quantise")
-    p = precision
-
-    def rounding(layer: nn.Module) -> nn.Module:
-        first, last = layer is layers[0], layer is layers[-1]
-        edge = p.edge_bits if p.edge_bits is not None and (first or last) else None
-        weights = WeightRounding(edge or p.weight_bits, p.symmetric)
-        inputs = InputRounding(IMAGE_BITS if first else edge or p.activation_bits)
-        if type(layer) is nn.Conv2d:
-            return QuantizedConv2d(layer, weights, inputs)
-        assert isinstance(layer, nn.Linear)
-        return QuantizedLinear(layer, weights, inputs)
-
-    def fitting(name: str, module: nn.Module) -> nn.Module | None:
-        if type(module) in (nn.Conv2d, nn.Linear):
-            return rounding(module)
-        if type(module) is nn.BatchNorm2d and module.running_mean is not None:
-            return FrozenBatchNorm2d(module)
-        if next(module.parameters(recurse=False), None) is not None:
-            raise Unquantizable(
-                f"layer {name!r} ({type(module).__name__}) cannot be quantised: only Conv2d and Linear can, beside "
-                "BatchNorm2d"
-            )
-        return None
-
-    new = {module: fitting(name, module) for name, module in network.named_modules()}
+    first, last = layers[0], layers[-1]
+    new = {
+        module: _rounding(name, module, precision, is_first=module is first, is_edge=module in (first, last))
+        for name, module in network.named_modules()
+    }
     for module in new:
-        # A child that several modules share stays shared.
-        for name, child in list(module.named_children()):
-            if (other := new[child]) is not None:
+        # Not named_children(), which gives a shared child under its first name only.
+        for name, child in module._modules.items():
+            if child is not None and (other := new[child]) is not None:
                 setattr(module, name, other)
     return network
+
+
+def _rounding(name: str, module: nn.Module, precision: Precision, is_first: bool, is_edge: bool) -> nn.Module | None:
+    """What takes the place of ``module``, if anything is to."""
+    edge = precision.edge_bits if is_edge else None
+    weights = WeightRounding(edge or precision.weight_bits, precision.symmetric)
+    inputs = InputRounding(IMAGE_BITS if is_first else edge or precision.activation_bits)
+    # Subclasses may do anything in their forward.
+    if type(module) is nn.Conv2d:
+        return QuantizedConv2d(module, weights, inputs)
+    if type(module) is nn.Linear:
+        return QuantizedLinear(module, weights, inputs)
+    if type(module) is nn.BatchNorm2d and module.running_mean is not None:
+        return FrozenBatchNorm2d(module)
+    if next(module.parameters(recurse=False), None) is not None:
+        raise Unquantizable(
+            f"layer {name!r} ({type(module).__name__}) cannot be quantised: Conv2d, Linear and BatchNorm2d can"
+        )
+    return None
 
 
 def roundings(network: nn.Module) -> list[InputRounding]:
