@@ -39,6 +39,9 @@ def test_a_student_of_few_bits_with_its_baseline_and_size(lra_bench: Call, tmp_p
     assert again == result
     text = lra_bench("quantize", *SHORT, "--out", tmp_path, "--weight-bits", 3, "--activation-bits", 5).out
     assert "W3A5 (simulated)" in text
+    done = lra_bench("compare", tmp_path, "--columns", "lost,post_training,gained,bits", "--format", "csv")
+    assert done.code == 0, done.err
+    assert f"{result['accuracy']['final'] - found['post_training']['accuracy']:.4g}" in done.out
 
 
 @pytest.mark.parametrize("extra", [["--rgal"], ["--replay", "memory", "--meta"]])

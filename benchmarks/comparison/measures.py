@@ -8,6 +8,9 @@ import numpy as np
 from lra.benchmarks.errors import UsageError, nearest
 from lra.benchmarks.records import Run, number, pick, table
 
+Reading = Callable[[Run], float | None]
+"""A measure of a run; ``None`` where the run has none."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -22,13 +25,13 @@ class Column:
     """
 
     title: str
-    value: Callable[[Run], float | None]
+    value: Reading
     digits: int = 2
     better: int = 0
     cost: bool = False
 
 
-def _at(*keys: str) -> Callable[[Run], float | None]:
+def _at(*keys: str) -> Reading:
     return lambda run: number(pick(run.result, *keys))
 
 
@@ -43,19 +46,26 @@ def _by_step(run: Run) -> tuple[float, float] | None:
     return float(mean), float(np.average((values - mean) ** 2, weights=weights))
 
 
-def _lost(run: Run) -> float | None:
-    """Points below the teacher."""
-    teacher, student = _at("teacher", "accuracy")(run), _at("accuracy", "final")(run)
-    return None if teacher is None or student is None else teacher - student
+def _beyond(higher: Reading, lower: Reading) -> Reading:
+    """How much more the first is than the second."""
+
+    def read(run: Run) -> float | None:
+        more, less = higher(run), lower(run)
+        return None if more is None or less is None else more - less
+
+    return read
 
 
-def _part(index: int) -> Callable[[Run], float | None]:
+def _part(index: int) -> Reading:
     def read(run: Run) -> float | None:
         found = _by_step(run)
         return None if found is None else found[index]
 
     return read
 
+
+_FINAL = _at("accuracy", "final")
+_POST_TRAINING = _at("quantization", "post_training", "accuracy")
 
 COLUMNS = {
     "accuracy": Column("accuracy, final (%)", _at("accuracy", "final"), better=1),
@@ -76,8 +86,9 @@ COLUMNS = {
     "teacher_queries": Column("teacher queries", _at("cost", "teacher_queries"), 0, better=-1, cost=True),
     "seconds": Column("seconds", _at("cost", "seconds"), 1, better=-1, cost=True),
     "memory": Column("peak memory (MB)", _at("cost", "peak_memory_mb"), 0, better=-1, cost=True),
-    "lost": Column("below the teacher (points)", _lost, better=-1),
-    "post_training": Column("post-training, on noise (%)", _at("quantization", "post_training", "accuracy"), better=1),
+    "lost": Column("below the teacher (points)", _beyond(_at("teacher", "accuracy"), _FINAL), better=-1),
+    "post_training": Column("post-training, on noise (%)", _POST_TRAINING, better=1),
+    "gained": Column("above post-training (points)", _beyond(_FINAL, _POST_TRAINING), better=1),
     "bits": Column("bits per weight", _at("quantization", "bits_per_weight"), better=-1, cost=True),
 }
 

@@ -62,7 +62,7 @@ def in_integers(network: Network) -> Network:
         if isinstance(layer, QuantizedConv2d | QuantizedLinear):
             affine = layer.weights.affine(layer.weight)
             whole = stored(layer.weight.detach(), affine).to(torch.int8)
-            layer.inputs = InputBytes(layer.inputs.affine, torch.uint8)
-            layer.weights = StoredWeight(affine, torch.int8)
+            layer.add_module("inputs", InputBytes(layer.inputs.affine, torch.uint8))
+            layer.add_module("weights", StoredWeight(affine, torch.int8))
             layer.weight = nn.Parameter(whole, requires_grad=False)
     return network.eval()
