@@ -1,5 +1,6 @@
 """The ``lra-bench`` command. Nothing heavy is imported before a command needs it, so that --help is quick."""
 
+import errno
 import json
 import sys
 import warnings
@@ -19,6 +20,9 @@ from lra.benchmarks.errors import LraError
 
 MOST = 1000
 """Characters of a complaint at most; what it quotes may be a whole file."""
+
+PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
+"""What the system finds wrong with a path."""
 
 NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """What newer versions of click raise to show the help of a group called without a command."""
@@ -147,7 +151,8 @@ def main() -> None:
     except LraError as error:
         code = _complain(str(error), error.code)
     except OSError as error:
-        code = _complain(f"{error}: make room, or see to the permissions", 1)
+        path = error.errno in PATHS
+        code = _complain(f"{error}: {'check the path' if path else 'make room, or see to the permissions'}", 1 + path)
     sys.exit(code)
 
 

@@ -19,7 +19,7 @@ from lra.options import Options
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 
-WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20) | st.just("a" * 300)
 """What can be typed."""
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8).map("no-such-{}".format)
 """Names that nothing has."""
