@@ -1,0 +1,106 @@
+"""The pages that are made from the code: all is in them, and none needs the network."""
+
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from lra.options import Options
+from lra.strategies.lra_options import LRAOptions
+from lra.strategies.methods import METHODS
+from lra.strategies.retention import REPLAYS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def generate(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a module of the generated pages."""
+    pytest.importorskip("latex2mathml", reason="the extra docs is not installed")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    return lambda name: importlib.import_module(f"generate.{name}")
+
+
+GROUPS: dict[str, type[Options]] = {
+    **{name: method.Options for name, method in METHODS.items()},
+    **{f"replay {name}": replay for name, replay in REPLAYS.items()},
+    "meta": LRAOptions,
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_option_is_in_a_table_with_its_meaning(name: str, generate: Callable[[str], ModuleType]) -> None:
+    options = generate("options")
+    group = GROUPS[name]
+    simple = [field for field, info in group.model_fields.items() if not isinstance(info.default, Options)]
+    lacking = [field for field in simple if not options.meaning(group, field, name)]
+    assert not lacking, f"give {', '.join(lacking)} a docstring (or a line in docs/options.yaml)"
+    text = options.tables(group, "x.", name)
+    for field in group.model_fields:
+        assert re.search(rf"^\| `x\.{field}[`.]", text, re.MULTILINE), field
+
+
+def test_values_and_defaults_are_the_options_own(generate: Callable[[str], ModuleType]) -> None:
+    text = generate("options").tables(METHODS["dfq"].Options, "synthesis.", "dfq")
+    assert "| `synthesis.balance` | number ≥ 0 | `20.0` |" in text
+    assert "| `synthesis.bn_gap` | `l2`, `mse`, `kl` | `l2` |" in text
+    assert "| `synthesis.latent` | integer ≥ 1 or `null` | `null` |" in text
+
+
+def test_every_common_meaning_is_of_some_option(generate: Callable[[str], ModuleType]) -> None:
+    fields = {field for group in GROUPS.values() for field in group.model_fields} | {"kind"}
+    own = {f"{name}.{field}" for name, group in GROUPS.items() for field in group.model_fields}
+    assert set(generate("options")._common()) <= fields | own
+
+
+def test_a_methods_page_has_all_its_parts(generate: Callable[[str], ModuleType]) -> None:
+    pages = dict(generate("methods").pages())
+    assert set(pages) == {"methods/index.md", *(f"methods/{name}.md" for name in METHODS)}
+    page = pages["methods/dfq.md"]
+    for part in ("R_bn = Σ", "weight_decay: 0.0001", "cifar10 | resnet34 | resnet18 | 94.61", "dfq/cifar10"):
+        assert part in page, part
+
+
+def test_rows_of_results_are_found_by_method(
+    generate: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = generate("results")
+    (tmp_path / "digits.md").write_text(
+        "# Digits\n\n| method | accuracy |\n|---|--:|\n| dfq, memory | 97 |\n| `cmi` | 96 |\n| dfq | 95 |\n"
+    )
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    results.about.cache_clear()
+    expected = "| method | accuracy |\n|---|--:|\n| dfq, memory | 97 |\n| dfq | 95 |\n"
+    assert results.about("dfq") == [("results/digits.md", "Digits", expected)]
+    assert results.about("fast") == []
+    results.about.cache_clear()
+
+
+def test_formulas_need_no_script(generate: Callable[[str], ModuleType]) -> None:
+    drawn = generate("formulas").fence("a^2\n\\theta'", "math", "math", {}, None)
+    assert drawn.count("<math") == 2
+    assert "script" not in drawn
+
+
+@pytest.mark.parametrize(
+    ("page", "foreign"),
+    [
+        ('<script src="https://cdn.example/x.js"></script>', True),
+        ('<link rel="stylesheet" href="https://fonts.example/css">', True),
+        ('<img alt="a" src="http://example/x.png">', True),
+        ('<a href="https://example.org">text</a>', False),
+        ('<img alt="a" src="digits.svg"><script src="assets/a.js"></script>', False),
+    ],
+)
+def test_a_page_that_needs_the_network_is_noticed(
+    page: str, foreign: bool, generate: Callable[[str], ModuleType]
+) -> None:
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    generate("tables")
+    hooks = importlib.import_module("hooks")
+    assert bool(hooks.LOADED.search(page)) == foreign
+    sys.modules.pop("hooks")
