@@ -30,6 +30,7 @@ ONLINE = {
     "cudfkd": ["synthesis.lr=0.01", "student.loss={kind: kl, temperature: 4}"],
     "adadfkd": ["synthesis.lr=0.01", "synthesis.negatives=80", "student.loss={kind: kl, temperature: 4}"],
     "dfme": ["synthesis.lr=0.003", "synthesis.steps=3"],
+    "gdfq": ["synthesis.lr=0.01", "synthesis.warmup=2"],
 }
 ORIGINAL = ["synthesis.form=original", "synthesis.attention=250", "synthesis.clip=5", "synthesis.lr=0.01"]
 RETENTIONS = [(r, meta) for r in ("none", "memory", "reservoir", "generative") for meta in (False, True)][1:]
