@@ -112,7 +112,7 @@ def _mapping(key: str, value: object) -> Tree:
 
 
 def _choices(key: str, value: object, known: Sequence[str]) -> list[str]:
-    chosen = value if isinstance(value, list) else [value]
+    chosen = [str(choice) for choice in _listed(value)]
     for choice in chosen:
         if choice not in known:
             raise UsageError(f"tasks: {key} = {choice!r}; choose from {', '.join(known)}")
@@ -120,7 +120,11 @@ def _choices(key: str, value: object, known: Sequence[str]) -> list[str]:
 
 
 def _seeds(value: object) -> list[int]:
-    seeds = value if isinstance(value, list) else [value]
-    if not seeds or not all(isinstance(seed, int) for seed in seeds):
+    seeds = [seed for seed in _listed(value) if isinstance(seed, int)]
+    if not seeds or seeds != _listed(value):
         raise UsageError(f"tasks: seed = {value!r}: a whole number is expected, or a list of some")
     return seeds
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
