@@ -38,7 +38,8 @@ def write(file: Path, draw: Callable[..., str], *content: Any, **options: Any) -
     Args:
         file: its suffix says the format.
         draw: one of the functions that `lra.benchmarks.reports.drawing.svg_figure` decorates.
-        content, options: its arguments.
+        content: its positional arguments.
+        options: its keyword arguments.
 
     Raises:
         UsageError: for another suffix.

@@ -29,7 +29,9 @@ def small(method: str, replay: str, meta: bool, **more: Any) -> RunConfig:
     """Twelve experiences of two student steps, an evaluation every second one.
 
     Args:
-        method, replay, meta: what to run.
+        method: how samples are made.
+        replay: what is seen again.
+        meta: whether to take the LRA step.
         more: further settings, section by section.
     """
     fields = METHODS[method].Options.model_fields

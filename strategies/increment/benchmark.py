@@ -2,7 +2,7 @@
 
 from avalanche.benchmarks import CLScenario, class_incremental_benchmark
 from avalanche.benchmarks.utils import DataAttribute
-from avalanche.benchmarks.utils.classification_dataset import ClassificationDataset
+from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
 from avalanche.models import IncrementalClassifier
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -14,7 +14,8 @@ def split(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], order: list
     """Streams ``train`` and ``test`` of as many experiences, each with the next few classes in ``order``.
 
     Args:
-        train, test: images (n, C, H, W) float in [0, 1] and classes (n,).
+        train: images (n, C, H, W) float in [0, 1] and classes (n,).
+        test: likewise.
         order: every class, once.
         experiences: how many; must divide the number of classes.
 
@@ -30,13 +31,13 @@ def split(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], order: list
     )
 
 
-def _data(images: Tensor, classes: Tensor) -> ClassificationDataset:
+def _data(images: Tensor, classes: Tensor) -> TaskAwareSupervisedClassificationDataset:
     labels = classes.tolist()
     attributes = [
         DataAttribute(labels, "targets"),
         DataAttribute([0] * len(labels), "targets_task_labels", use_in_getitem=True),
     ]
-    return ClassificationDataset([TensorDataset(images, classes)], data_attributes=attributes)
+    return TaskAwareSupervisedClassificationDataset([TensorDataset(images, classes)], data_attributes=attributes)
 
 
 def growing(network: nn.Module, classes: int) -> nn.Module:
