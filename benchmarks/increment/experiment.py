@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from lra.benchmarks.errors import UsageError
+from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.increment.configuration import IncrementConfig, checked
 from lra.benchmarks.runs.machine import environment
 from lra.benchmarks.setup.datasets import DataSet
 from lra.images import unit
+from lra.meta import MetaStepError
 from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.state import seed_everything
@@ -61,6 +62,8 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
         plan = Plan(model, data.image, config.steps, config.options, course.evaluator, torch.device(config.device))
         strategy = STRATEGIES[config.strategy](plan)
         marks = course.follow(strategy, benchmark, lambda row: tell(line(row, config.experiences)))
+    except MetaStepError as error:
+        raise LraError(f"{config.strategy} with --meta: {error}; alpha is set by --set alpha=...") from None
     except ValueError as error:
         raise UsageError(f"{config.benchmark}, {config.strategy}: {error}") from None
     return {
@@ -72,7 +75,8 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
         "accuracy": marks.accuracy,
         "average_incremental_accuracy": marks.average_incremental,
         "forgetting": marks.forgetting,
-        "cost": {"seconds": time.perf_counter() - start},
+        "forgetting_from_best": marks.forgetting_from_best,
+        "cost": {"seconds": time.perf_counter() - start, "generator_steps": marks.generator_steps},
         "environment": environment(),
     }
 
@@ -95,7 +99,8 @@ def table(result: dict[str, Any], folder: Path) -> str:
             f"average accuracy at the end      {result['accuracy']:6.2f} %",
             f"average incremental accuracy     {result['average_incremental_accuracy']:6.2f} %",
             f"forgetting (first minus last)    {result['forgetting']:6.2f} points",
-            f"time                             {result['cost']['seconds']:6.1f} s",
+            f"time                             {result['cost']['seconds']:6.1f} s, "
+            f"{result['cost']['generator_steps']} generator steps",
             f"result                           {folder / 'result.json'}",
         ]
     )

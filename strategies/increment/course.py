@@ -1,6 +1,7 @@
 """A strategy's way through a class-incremental benchmark, measured by Avalanche's metrics."""
 
 from collections.abc import Callable
+from statistics import mean
 from typing import NamedTuple
 
 from avalanche.benchmarks import CLScenario
@@ -9,6 +10,7 @@ from avalanche.evaluation.metrics.acc_matrix import AccuracyMatrixPluginMetric
 from avalanche.training.templates import SupervisedTemplate
 
 from lra.strategies.evaluation import QuietEvaluation
+from lra.strategies.increment.datafree import DataFreeReplayPlugin
 
 
 class Marks(NamedTuple):
@@ -22,6 +24,10 @@ class Marks(NamedTuple):
     """Mean over t of the mean of row t."""
     forgetting: float
     """Avalanche's StreamForgetting: mean over all but the last experience of a_jj - a_Tj."""
+    forgetting_from_best: float
+    """Likewise, of the best a_tj before the last experience minus a_Tj (Chaudhry et al. 2018)."""
+    generator_steps: int
+    """Of data-free replay."""
 
 
 class Course:
@@ -46,6 +52,8 @@ class Course:
             strategy.eval(benchmark.test_stream[: index + 1])
             rows.append([100 * value for value in self._matrix.result()[index, : index + 1].tolist()])
             tell(rows[-1])
-        averages = [sum(row) / len(row) for row in rows]
-        forgetting = self._forgetting.result()
-        return Marks(rows, averages[-1], sum(averages) / len(averages), 100 * (forgetting or 0.0))
+        averages = [mean(row) for row in rows]
+        lost = [max(row[j] for row in rows[j:-1]) - rows[-1][j] for j in range(len(rows) - 1)]
+        steps = sum(plugin.generator_steps for plugin in strategy.plugins if isinstance(plugin, DataFreeReplayPlugin))
+        first_minus_last = 100 * (self._forgetting.result() or 0.0)
+        return Marks(rows, averages[-1], mean(averages), first_minus_last, mean(lost) if lost else 0.0, steps)

@@ -2,19 +2,20 @@
 
 Before every experience from the second on, with f' the model as it stands, frozen, and C' the classes it knows:
 
-    G <- Adam on  one_hot·CE(f'(x), argmax f'(x)) + bn·R_bn(f'; x) + balance·(-H(mean softmax f'(x)))
-                  [+ triplet·L_tri(maps of f; swapped)],   x = G(z)
+    y ~ C',  x = G(z, y)
+    G <- Adam on  one_hot·CE(f'(x), y) + bn·R_bn(f'; x) + balance·(-H(mean softmax f'(x)))
+                  [+ triplet·L_tri(maps of f; swapped)]
 
-and then for every minibatch of real samples (x, y) of the new classes C, with as many x' = G(z):
+and then for every minibatch of real samples (x, y) of the new classes C, with as many x' = G(z, y'):
 
-    L_acq(θ) = CE(f(x; θ), y)
+    L_acq(θ) = CE(f(x; θ), y) + distil_new·KL(softmax f'(x) ‖ softmax f(x; θ), both over C')
     L_ret(θ) = KL(p' ‖ softmax f(x'; θ)),   p' = softmax f'(x') over C', 0 on new classes
     minimise   (|C|·L_acq(θ) + |C'|·L_ret(θ'))/(|C| + |C'|),   θ' = θ, or θ - α∇L_acq(θ) with the LRA step
 
 so that every class counts alike, and the samples say both how the old classes relate and that they are none of the
-new ones. Sources: Smith et al., "Always Be Dreaming", ICCV 2021 (a generator from the old model alone); Patel et al.,
-CVPR 2023 (the LRA step). New and replayed samples go through the model together, in both losses, so that BatchNorm
-normalises them together.
+new ones. Sources: Smith et al., "Always Be Dreaming", ICCV 2021 (a generator from the old model alone); Li and Hoiem,
+ECCV 2016 (distillation on the new images); Patel et al., CVPR 2023 (the LRA step). New and replayed samples go
+through the model together, in both losses, so that BatchNorm normalises them together.
 
 Weights and BatchNorm statistics are all that is carried from one experience to the next: no sample is kept.
 """
@@ -31,7 +32,7 @@ from torch import Tensor
 from lra.distances import kl
 from lra.features import batchnorm_layers
 from lra.meta import InnerSGD, carry, lra_step
-from lra.options import Count, Positive
+from lra.options import Count, NonNegative, Positive
 from lra.problem import Batch
 from lra.strategies.increment.recollection import Recollection, RecollectionOptions
 
@@ -46,7 +47,9 @@ class DataFreeReplayOptions(RecollectionOptions):
     """Replayed images per step; as many as there are real ones unless set."""
     temperature: Positive = 1.0
     """τ of the distillation, which carries the factor τ²."""
-    real: float = 0.0
+    distil_new: NonNegative = 1.0
+    """Weight of the old model's answer on new images: what is real must not come to mean what is new, where all that is
+    old is synthetic."""
     alpha: Positive | None = None
     """α of the LRA step; without one, replay is plain."""
 
@@ -60,7 +63,8 @@ class DataFreeReplayPlugin(SupervisedPlugin):
 
     Args:
         options: of the generator and the step.
-        mean, std: what the benchmark normalises its images with, per channel; if it leaves them in [0, 1], nothing.
+        mean: what the benchmark normalises its images with, per channel; if it leaves them in [0, 1], nothing.
+        std: likewise.
 
     Attributes:
         classes: met in earlier experiences.
@@ -127,21 +131,17 @@ class DataFreeReplayPlugin(SupervisedPlugin):
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Put the objective in the place of the joint minibatch's loss."""
-        if self.replayed is None:
+        if self.recollection is None or self.replayed is None:
             return
         images, alpha = strategy.mb_x, self.options.alpha
         new = len(images) - len(self.replayed.images)
         weight = len(self.classes) / len(strategy.experience.classes_in_this_experience)
 
-        if self.options.real:
-            with torch.no_grad():
-                known = self.recollection._teacher.network.network(images[:new])
+        known = self.recollection.answer(images[:new])
 
         def acquisition(outputs: Tensor) -> Tensor:
-            loss = strategy._criterion(outputs[:new], strategy.mb_y[:new])
-            if self.options.real:
-                loss = loss + self.options.real * kl(outputs[:new][:, self.classes], known, 1.0).mean()
-            return loss
+            distilled = kl(outputs[:new, self.classes], known, self.options.temperature).mean()
+            return strategy._criterion(outputs[:new], strategy.mb_y[:new]) + self.options.distil_new * distilled
 
         def retention(outputs: Tensor) -> Tensor:
             return self._retention(outputs[new:])

@@ -12,7 +12,6 @@ from lra.options import Count, NonNegative, Positive
 from lra.problem import Batch
 from lra.synthesis.batchnorm_term import BNStat
 from lra.synthesis.conditioned_source import ConditionedSource
-from lra.synthesis.synthesizer import OnlineGenerator
 from lra.synthesis.terms import Balance, OneHot
 from lra.synthesis.triplet_term import TripletOptions
 from lra.teacher import Teacher
@@ -29,7 +28,6 @@ class RecollectionOptions(TripletOptions):
     bn: NonNegative = 1.0
     """Of the BatchNorm statistics, with the weights all that is left of the old data; 0 for a model without any."""
     balance: NonNegative = 5.0
-    told: bool = False
     latent: Count | None = None
     """Follows the size of the images unless set, as does ``width``."""
     width: Count | None = None
@@ -61,7 +59,8 @@ class Recollection:
         classes: those it has learnt.
         image: (channels, height, width).
         options: of the generator.
-        mean, std: per channel, what the model's images are normalised with; the generator's are in [0, 1] before.
+        mean: per channel, what the model's images are normalised with; the generator's are in [0, 1] before.
+        std: likewise.
 
     Attributes:
         source: the sample source, with its counters.
@@ -80,16 +79,13 @@ class Recollection:
         device = next(model.parameters()).device
         width, latent = sized_for(image)
         width, latent = options.width or width, options.latent or latent
-        generator = gen_s(latent, image, width=width).to(device)
-        self._teacher = Teacher(self._normalised(Known(model, classes)))
-        kind = OnlineGenerator
-        if options.told:
-            generator, kind = ConditionedGenerator(generator, len(classes)).to(device), ConditionedSource
-        self.source = kind(
+        generator = ConditionedGenerator(gen_s(latent, image, width=width), len(classes)).to(device)
+        self._known = Known(model, classes)
+        self.source = ConditionedSource(
             generator,
             torch.optim.Adam(generator.parameters(), lr=options.generator_lr, betas=(0.5, 0.999)),
             [OneHot(options.one_hot), BNStat(options.bn), Balance(options.balance), options.triplet_term()],
-            self._teacher,
+            Teacher(self._normalised(self._known)),
             latent,
             options.generator_batch,
             options.generator_steps,
@@ -103,12 +99,18 @@ class Recollection:
         """
         self.source.step(self._normalised(learner))
 
+    @torch.no_grad()
     def sample(self, n: int) -> Batch:
-        """``n`` images, normalised, with the frozen model's logits (n, k) of its classes."""
+        """``n`` images, normalised, of classes asked for at random, with the frozen model's answers (n, k)."""
         images = self.source.draw(n)
-        network = self._teacher.network
-        assert isinstance(network, Normalized)
-        return Batch((images - network.mean) / network.std, self._teacher.label(images))
+        shape = (1, len(self._mean), 1, 1)
+        images = (images - images.new_tensor(self._mean).view(shape)) / images.new_tensor(self._std).view(shape)
+        return Batch(images, self.answer(images))
+
+    @torch.no_grad()
+    def answer(self, images: Tensor) -> Tensor:
+        """The frozen model's logits (n, k), in the order of the classes, of normalised images (n, C, H, W)."""
+        return self._known(images)
 
     def _normalised(self, model: nn.Module) -> Normalized:
         return Normalized(model, self._mean, self._std).to(next(model.parameters()).device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from avalanche.core import BasePlugin, SupervisedPlugin
@@ -64,7 +65,7 @@ class Plan:
     device: torch.device
 
     def build(
-        self, kind: Callable[..., SupervisedTemplate], plugins: Sequence[BasePlugin] = (), **settings: object
+        self, kind: Callable[..., SupervisedTemplate], plugins: Sequence[BasePlugin[Any]] = (), **settings: object
     ) -> SupervisedTemplate:
         """A strategy of Avalanche's class ``kind`` that takes ``steps`` annealed steps in every experience."""
         o = self.options
