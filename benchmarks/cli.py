@@ -11,6 +11,7 @@ import click
 
 from lra import __version__
 from lra.benchmarks.commands.cli_analyse import analyse
+from lra.benchmarks.commands.cli_increment import increment
 from lra.benchmarks.commands.cli_many import compare, export, sweep
 from lra.benchmarks.commands.cli_quantize import quantize
 from lra.benchmarks.commands.cli_tasks import tasks
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for other in (analyse, compare, data, export, quantize, sweep, tasks, teacher):
+for other in (analyse, compare, data, export, increment, quantize, sweep, tasks, teacher):
     cli.add_command(other)
 
 
