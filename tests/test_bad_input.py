@@ -57,7 +57,6 @@ RUNS: list[tuple[str, int, str]] = [
     ("--set student.lr=fast", 2, "student.lr = 'fast'"),
     ("--set student.lr=-1", 2, "student.lr = -1"),
     ("--set schedule.batch_size=0", 2, "schedule.batch_size = 0"),
-    ("--meta --set meta.alpha=0", 2, "meta.alpha = 0"),
     ("--meta --set meta.alpha=-0.5", 2, "meta.alpha = -0.5"),
     ("--meta --set meta.alpha=.inf", 2, "finite"),
     ("--meta --set meta.order=3", 2, "meta.order = 3"),
