@@ -34,9 +34,10 @@ class PerturbationTraining(Term):
         self._seen = None
 
     def state_dict(self) -> State:
-        """Of the attacker."""
-        return self.attacker.state_dict()
+        """The attacker, and its last loss."""
+        return {"attacker": self.attacker.state_dict(), "notes": dict(self.notes)}
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
-        self.attacker.load_state_dict(state)
+        self.attacker.load_state_dict(state["attacker"])
+        self.notes = dict(state["notes"])
