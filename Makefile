@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: install demo test lint types check clean
+.PHONY: install demo test lint types docs check clean
 
 install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed; call make PYTHON=python3.12, say")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $(READY)
 
 demo: install
@@ -28,9 +28,13 @@ lint: install
 types: install
 	rm -rf build/typed
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation --target build/typed .
-	MYPYPATH=build/typed $(BIN)/mypy -p lra
+	MYPYPATH=build/typed:docs $(BIN)/mypy -p lra -p generate -m hooks
 
-check: lint types test
+# Into build/site, without the network; a warning is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+check: lint types docs test
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -39,7 +39,8 @@ def test_every_option_is_in_a_table_with_its_meaning(name: str, generate: Callab
     simple = [field for field, info in group.model_fields.items() if not isinstance(info.default, Options)]
     lacking = [field for field in simple if not options.meaning(group, field, name)]
     assert not lacking, f"give {', '.join(lacking)} a docstring (or a line in docs/options.yaml)"
-    text = options.tables(group, "x.", name)
+    text, short = options.tables(group, "x.", name), options.whole(group, "x.", name)
+    assert set(short.splitlines()) <= set(text.splitlines())
     for field in group.model_fields:
         assert re.search(rf"^\| `x\.{field}[`.]", text, re.MULTILINE), field
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -19,13 +19,9 @@ COMMON = Path(__file__).parents[1] / "options.yaml"
 HEAD = ("option", "values", "default", "meaning")
 
 
-class Row(NamedTuple):
-    """One option."""
-
-    name: str
-    values: str
-    default: str
-    meaning: str
+def whole(group: type[Options], prefix: str, method: str = "") -> str:
+    """All options of a group in one table; see `tables`."""
+    return table(HEAD, _cells(group, list(group.model_fields), prefix, method))
 
 
 def tables(group: type[Options], prefix: str, method: str = "") -> str:
@@ -39,8 +35,8 @@ def tables(group: type[Options], prefix: str, method: str = "") -> str:
     pages = []
     for owner, names in declared(group).items():
         title = "Its own" if owner is group else f"Shared: {owner.__name__}"
-        rows = [[code(row.name), row.values, row.default, row.meaning] for row in _rows(group, names, prefix, method)]
-        pages.append(f"### {title}\n\n{inspect.getdoc(owner)}\n\n{table(HEAD, rows)}")
+        rows = table(HEAD, _cells(group, names, prefix, method))
+        pages.append(f"### {title}\n\n{inspect.getdoc(owner)}\n\n{rows}")
     return "\n".join(pages)
 
 
@@ -54,16 +50,17 @@ def declared(group: type[Options]) -> dict[type[Options], list[str]]:
     return {c: owners[c] for c in classes if c in owners}
 
 
-def _rows(group: type[Options], names: list[str], prefix: str, method: str) -> Iterator[Row]:
+def _cells(group: type[Options], names: list[str], prefix: str, method: str) -> Iterator[list[str]]:
+    """A row for each option, and for each of a group within the group."""
     schema = group.model_json_schema()
     for name in names:
         field = group.model_fields[name]
         if isinstance(field.default, Options):
             inner = type(field.default)
-            yield from _rows(inner, list(inner.model_fields), f"{prefix}{name}.", method)
+            yield from _cells(inner, list(inner.model_fields), f"{prefix}{name}.", method)
             continue
         values = _values(schema["properties"][name], schema.get("$defs", {}))
-        yield Row(prefix + name, values, code(_written(field.default)), meaning(group, name, method))
+        yield [code(prefix + name), values, code(_written(field.default)), meaning(group, name, method)]
 
 
 def meaning(group: type[Options], name: str, method: str = "") -> str:
