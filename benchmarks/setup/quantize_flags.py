@@ -23,9 +23,9 @@ def quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool | 
         UsageError: as `configuration`.
         MissingInput: likewise.
     """
-    said = {f"quantization.{name}": number for name, number in bits.items() if number is not None}
+    said: dict[str, float] = {f"quantization.{name}": number for name, number in bits.items() if number is not None}
     if rgal is not None:
-        said |= dict.fromkeys(("synthesis.triplet", "synthesis.student_triplet"), RGAL if rgal else 0)
+        said |= dict.fromkeys(("synthesis.triplet", "synthesis.student_triplet"), RGAL if rgal else 0.0)
     given = given | {
         "assignments": ("quantization={}", *given["assignments"], *(f"{key}={value}" for key, value in said.items()))
     }
