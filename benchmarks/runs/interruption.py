@@ -4,11 +4,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from lra.benchmarks.errors import Resumable
 from lra.benchmarks.runs.run_folder import RunFolder
+
+STDERR = 2
 
 
 class Interrupted(Resumable):
@@ -29,7 +31,8 @@ def interrupts(stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         caught.append(number)
         # Not print: the signal may have come in the middle of one.
-        os.write(sys.stderr.fileno(), b"lra-bench: stopping as soon as all can be saved; once more stops at once\n")
+        with suppress(OSError):
+            os.write(STDERR, b"lra-bench: stopping as soon as all can be saved; once more stops at once\n")
         stop()
 
     before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
