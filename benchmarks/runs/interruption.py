@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -11,6 +10,7 @@ from lra.benchmarks.errors import Resumable
 from lra.benchmarks.runs.run_folder import RunFolder
 
 STDERR = 2
+"""Its file descriptor."""
 
 
 class Interrupted(Resumable):
