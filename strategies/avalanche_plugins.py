@@ -1,15 +1,11 @@
-"""Avalanche's own plugins on a synthesis stream, by name: ``avalanche:ewc`` after ``--replay`` or ``--plugin``.
+"""Avalanche's own plugins, fitted to a synthesis stream: defaults for long streams, and what would fail late refused.
 
-The stream has no classes, no tasks and no finite dataset. Where a plugin asks for them it gets the teacher's argmax,
-one task label 0, and a draw of as many images as the student's steps of the experience take. `GUESTS` is the table of
-what each asks for and what becomes of it; ``docs/avalanche-plugins.md`` is written from it.
+`lra.strategies.guests` gives them their names.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
-from avalanche.core import BasePlugin
 from avalanche.training import plugins
 from avalanche.training.storage_policy import (
     BalancedExemplarsBuffer,
@@ -70,6 +66,25 @@ def _unshare(records: Mapping[str, Any]) -> None:
         record.data = record.data.clone()
 
 
+class RWalk(plugins.RWalkPlugin):
+    """Riemannian Walk (Chaudhry et al. 2018), with the student kept in training mode, which Avalanche's ends."""
+
+    @classmethod
+    def build(cls, setup: Setup, ewc_lambda: float = 0.1, ewc_alpha: float = 0.9, delta_t: int | None = None) -> Self:
+        """By default, scores every ten steps, or once in a shorter experience."""
+        interval = min(10, setup.steps) if delta_t is None else delta_t
+        if interval > setup.steps:
+            raise ValueError(
+                f"delta_t = {interval} leaves experiences of {setup.steps} steps without a score: lower it"
+            )
+        return cls(ewc_lambda, ewc_alpha, interval)
+
+    def before_training_iteration(self, strategy: DataFreeDistillation, *args: object, **kwargs: object) -> None:
+        """Look at the gradient, and learn with batch statistics all the same."""
+        super().before_training_iteration(strategy, *args, **kwargs)
+        strategy.model.train()
+
+
 class AGEM(plugins.AGEMPlugin):
     """Averaged Gradient Episodic Memory (Chaudhry et al. 2019)."""
 
@@ -112,93 +127,3 @@ class StoredReplay(plugins.ReplayPlugin):
             )
         size = max(1, setup.batch_size // 8) if batch_size_mem is None else batch_size_mem
         return cls(mem_size, batch_size_mem=size, storage_policy=POLICIES[storage_policy](mem_size))
-
-
-@dataclass(frozen=True)
-class Guest:
-    """A row of the table.
-
-    Attributes:
-        plugin: the class; ``None`` for one that cannot work here.
-        needs: what it asks of a stream.
-        gets: what the synthesis stream gives it for that.
-        verdict: what to expect of it, or why it is refused.
-        stock_data: whether it works on Avalanche's data loaders.
-    """
-
-    plugin: type[BasePlugin[Any]] | None
-    needs: str
-    gets: str
-    verdict: str
-    stock_data: bool = False
-
-
-DRAW = "a draw of the experience"
-LOGITS = f"{DRAW} with the teacher's logits; the student's distance to them is the loss"
-
-GUESTS: dict[str, Guest] = {
-    "lwf": Guest(
-        LwF,
-        "classes and tasks of past experiences",
-        "the teacher's argmax; one task",
-        "works; its old model is the student one experience ago, so it holds back little",
-    ),
-    "ewc": Guest(
-        EWC,
-        "a labelled dataset after each experience",
-        LOGITS,
-        "works; `mode=separate` grows with the number of experiences",
-    ),
-    "si": Guest(
-        SI,
-        "nothing but the student's path",
-        "that",
-        "works, with earlier weights copied; as Avalanche has it, it is inert on a CPU",
-    ),
-    "mas": Guest(plugins.MASPlugin, "unlabelled images after each experience", DRAW, "works"),
-    "rwalk": Guest(plugins.RWalkPlugin, "a labelled batch per step", "the step's batch and logits", "works"),
-    "agem": Guest(
-        AGEM,
-        "a labelled dataset to keep samples of",
-        LOGITS,
-        "works; memory and time grow with the number of experiences",
-    ),
-    "gem": Guest(
-        GEM,
-        "a labelled dataset to keep samples of",
-        LOGITS,
-        "works on short streams: one backward pass per past experience and step",
-    ),
-    "replay": Guest(
-        StoredReplay,
-        "data loaders over labelled datasets; classes for `class-balanced`",
-        f"{LOGITS}; classes are the teacher's argmax",
-        "works; slows down with the number of experiences, which `--replay reservoir` does not",
-        stock_data=True,
-    ),
-    "cwr": Guest(
-        None,
-        "experiences that bring new classes",
-        "nothing: every experience has every class",
-        "refused: it would clear the last layer and freeze the rest after the first experience",
-    ),
-    "from-scratch": Guest(
-        None,
-        "all past data in every experience",
-        "nothing: an experience has its own samples only",
-        "refused: a student reset at every generator update learns from the last one alone",
-    ),
-    "gdumb": Guest(
-        None,
-        "many epochs on a memory, once",
-        "nothing: a step is one pass over a new draw",
-        "refused: it resets the student at every generator update",
-    ),
-    "generative": Guest(
-        None,
-        "a generator with a strategy of its own and integer classes",
-        "nothing: its copies of generator and student cost more than the step",
-        "refused: use `--replay generative`, which is made for streams",
-    ),
-}
-"""Name, as typed after ``avalanche:``, to row."""

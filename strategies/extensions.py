@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from avalanche.core import BasePlugin
 
-from lra.strategies.avalanche_plugins import GUESTS
+from lra.strategies.guests import GUESTS
 from lra.strategies.method import Setup
 from lra.strategies.strategy import DataFreeDistillation
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from avalanche.core import BasePlugin
+from avalanche.models import MultiTaskModule
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
@@ -37,6 +38,9 @@ class DataFreeDistillation(SupervisedTemplate):
         stock_data: use Avalanche's datasets and loaders for synthesis experiences too, for plugins that work on
             them (its `ReplayPlugin`, say). Slow, and grows with the number of experiences.
 
+    Raises:
+        ValueError: if the model has a head for each task, of which a synthesis stream has only one.
+
     Attributes:
         acquired: the new samples of the current step.
         replayed: what a replay plugin brought to it, or ``None``.
@@ -60,6 +64,11 @@ class DataFreeDistillation(SupervisedTemplate):
         stock_data: bool = False,
         **kwargs: Any,
     ):
+        if heads := [name or "model" for name, part in model.named_modules() if isinstance(part, MultiTaskModule)]:
+            raise ValueError(
+                f"{heads[0]} has a head for each task, and {type(self).__name__} works on a stream without tasks: "
+                "give the student a single head, an nn.Linear over all classes"
+            )
         super().__init__(
             model=model,
             optimizer=optimizer,

@@ -48,9 +48,8 @@ def _accuracy(accuracy: dict[str, Any] | None) -> str:
 def _quantization(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     if found is None:
         return []
-    bits = f"W{found['weight_bits']}A{found['activation_bits']} (simulated)"
-    size = f"{found['bytes']:,} bytes for {found['bytes_full_precision']:,}, {found['bits_per_weight']:.2f} bits per weight"
-    rows = [("bits", f"{bits}, {size}")]
+    bits = f"W{found['weight_bits']}A{found['activation_bits']} (simulated), {found['bits_per_weight']:.2f} per weight"
+    rows = [("bits", f"{bits}, {found['bytes']:,} bytes of {found['bytes_full_precision']:,}")]
     if (before := found["post_training"]) is not None:
         rows.append(("untrained", f"{_percent(before['accuracy'])}, min-max on noise"))
     return rows
@@ -103,8 +102,8 @@ def catalogue(what: str) -> dict[str, str]:
             "timm:NAME": "a model of timm, an optional extra",
             "MODULE:FUNCTION": "of yours: called with the number of classes and (channels, height, width)",
         }
-    from lra.strategies.avalanche_plugins import GUESTS
     from lra.strategies.extensions import AVALANCHE, replay_plugins
+    from lra.strategies.guests import GUESTS
     from lra.strategies.methods import METHODS
     from lra.strategies.retention import REPLAYS
 

@@ -21,6 +21,7 @@ from lra.benchmarks.setup.carrying import leave, take_up
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
 from lra.benchmarks.setup.experiment import Experiment, prepare
+from lra.benchmarks.setup.retaining import forgetful
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.state import State, seed_everything
 from lra.strategies.checkpoint import capture, restore
@@ -39,6 +40,7 @@ class Attempt:
     Attributes:
         folder: of the run.
         experiment: its parts, built.
+        forgetful: plugins without a state to save; with one the run is done in one go.
         rollbacks: what became of divergences so far.
         times: student step and seconds since the start, of each evaluation.
     """
@@ -66,6 +68,7 @@ class Attempt:
 
         self.experiment: Experiment = prepare(config, data, teacher, test, self._keep, loggers)
         take_up(self.experiment)
+        self.forgetful = forgetful(config)
         self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
         self.progress = Progress(self.experiment.stream.length, quiet)
 
@@ -101,7 +104,7 @@ class Attempt:
                 if stopping or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                     self._save()
                 if stopping:
-                    raise Interrupted(stopping[0], self.folder)
+                    raise Interrupted(stopping[0], self.folder, self.forgetful)
                 # By evaluations and not by time: where a run goes back to must not depend on the machine.
                 if self._may_roll_back and len(self.metrics.records) > self.retreatable:
                     self.retreatable = len(self.metrics.records)
@@ -117,7 +120,7 @@ class Attempt:
 
     @property
     def _may_roll_back(self) -> bool:
-        return self.config.on_divergence == "rollback"
+        return self.config.on_divergence == "rollback" and not self.forgetful
 
     def _take_up(self, saved: State) -> None:
         try:
@@ -148,7 +151,9 @@ class Attempt:
         return state | own | {"times": self.times}
 
     def _save(self) -> None:
-        self.folder.save(self._state())
+        # Half a state would go on as another run.
+        if not self.forgetful:
+            self.folder.save(self._state())
         self.saved = time.monotonic()
 
     def _elapsed(self) -> float:

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -14,10 +14,11 @@ STDERR = 2
 
 
 class Interrupted(Resumable):
-    """A signal stopped the run; its state is saved."""
+    """A signal stopped the run; its state is saved, unless a plugin has none to save."""
 
-    def __init__(self, number: int, folder: RunFolder):
-        super().__init__(f"stopped; go on with lra-bench resume {folder.path}")
+    def __init__(self, number: int, folder: RunFolder, forgetful: Sequence[str] = ()):
+        how = f"begin again, for want of a state_dict of plugin {forgetful[0]!r}," if forgetful else "go on"
+        super().__init__(f"stopped; {how} with lra-bench resume {folder.path}")
         self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
 
 

@@ -21,6 +21,7 @@ from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.setup.teachers import obtain
 from lra.meta import MetaStepError
+from lra.strategies.extensions import PluginFailed
 from lra.synthesis.batches import Diverged
 
 log = logging.getLogger("lra")
@@ -86,6 +87,9 @@ def run(
                 _roll_back(work, diverged)
                 work = attempt()
                 work.open()
+        except PluginFailed as error:
+            log.debug("what the plugin raised", exc_info=error)
+            raise LraError(str(error)) from None
         except (CannotWrite, OSError) as error:
             raise Resumable(f"{error}; when that is mended, go on with lra-bench resume {folder.path}") from None
     return folder

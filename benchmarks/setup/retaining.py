@@ -14,7 +14,7 @@ def retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
     """The replay plugin, the LRA step on it, and the user's plugins, in the order they act.
 
     Raises:
-        UsageError: if a plugin cannot be found, refuses its options, or cannot go with the LRA step.
+        UsageError: if a plugin cannot be found, refuses its options, or cannot go with the LRA step or a rollback.
     """
     name = config.replay["name"]
     try:
@@ -22,6 +22,8 @@ def retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
         guests = _guests(config, setup)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if config.on_divergence == "rollback" and (without := forgetful(config)):
+        raise UsageError(f"on_divergence = 'rollback': plugin {without[0]!r} has no state_dict to go back to: use stop")
     plugins = [] if replay is None else [replay]
     if not config.meta.enabled or name == "none":
         return [*plugins, *guests]
@@ -49,6 +51,13 @@ def _replay(config: RunConfig, setup: Setup) -> extensions.Plugin | None:
 def needs_stock_data(config: RunConfig) -> bool:
     """Whether some plugin works on Avalanche's datasets and loaders."""
     return any(map(extensions.needs_stock_data, _specs(config)))
+
+
+def forgetful(config: RunConfig) -> list[str]:
+    """The plugins from outside that have no ``state_dict``, so that a run with them cannot be saved half-way."""
+    name = config.replay["name"]
+    outside = {*_specs(config), *([] if name in REPLAYS else [name])}
+    return sorted(spec for spec in outside if not hasattr(extensions.load(spec), "state_dict"))
 
 
 def _specs(config: RunConfig) -> list[str]:

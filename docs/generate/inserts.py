@@ -10,7 +10,7 @@ from pathlib import Path
 
 from generate import options
 from generate.tables import code, table
-from lra.strategies.avalanche_plugins import GUESTS
+from lra.strategies.guests import GUESTS
 from lra.strategies.lra_options import LRAOptions
 from lra.strategies.retention import REPLAYS
 

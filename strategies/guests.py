@@ -1,0 +1,109 @@
+"""Avalanche's plugins by name: ``avalanche:ewc`` after ``--replay`` or ``--plugin``.
+
+A synthesis stream has no classes, no tasks and no finite dataset. Where a plugin asks for them it gets the teacher's
+argmax, one task label 0, and a draw of as many images as the student's steps of the experience take. `GUESTS` is the
+table of what each asks for and what becomes of it; the documentation shows it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from avalanche.core import BasePlugin
+from avalanche.training.plugins import MASPlugin
+
+from lra.strategies.avalanche_plugins import AGEM, EWC, GEM, SI, LwF, RWalk, StoredReplay
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A row of the table.
+
+    Attributes:
+        plugin: the class; ``None`` for one that cannot work here.
+        needs: what it asks of a stream.
+        gets: what the synthesis stream gives it for that.
+        verdict: what to expect of it, or why it is refused.
+        stock_data: whether it works on Avalanche's data loaders.
+    """
+
+    plugin: type[BasePlugin[Any]] | None
+    needs: str
+    gets: str
+    verdict: str
+    stock_data: bool = False
+
+
+DRAW = "a draw of the experience"
+LOGITS = f"{DRAW} with the teacher's logits; the student's distance to them is the loss"
+
+GUESTS: dict[str, Guest] = {
+    "lwf": Guest(
+        LwF,
+        "classes and tasks of past experiences",
+        "the teacher's argmax; one task",
+        "works; its old model is the student one experience ago, so it holds back little",
+    ),
+    "ewc": Guest(
+        EWC,
+        "a labelled dataset after each experience",
+        LOGITS,
+        "works; `mode=separate` grows with the number of experiences",
+    ),
+    "si": Guest(
+        SI,
+        "nothing but the student's path",
+        "that",
+        "works, with earlier weights copied; as Avalanche has it, it is inert on a CPU",
+    ),
+    "mas": Guest(MASPlugin, "unlabelled images after each experience", DRAW, "works"),
+    "rwalk": Guest(
+        RWalk,
+        "a labelled batch per step",
+        "the step's batch and logits",
+        "works, with the student kept in training mode, which Avalanche's leaves",
+    ),
+    "agem": Guest(
+        AGEM,
+        "a labelled dataset to keep samples of",
+        LOGITS,
+        "works; memory and time grow with the number of experiences",
+    ),
+    "gem": Guest(
+        GEM,
+        "a labelled dataset to keep samples of",
+        LOGITS,
+        "works on short streams: one backward pass per past experience and step",
+    ),
+    "replay": Guest(
+        StoredReplay,
+        "data loaders over labelled datasets; classes for `class-balanced`",
+        f"{LOGITS}; classes are the teacher's argmax",
+        "works; slows down with the number of experiences, which `--replay reservoir` does not",
+        stock_data=True,
+    ),
+    "cwr": Guest(
+        None,
+        "experiences that bring new classes",
+        "nothing: every experience has every class",
+        "refused: it would clear the last layer and freeze the rest after the first experience",
+    ),
+    "from-scratch": Guest(
+        None,
+        "all past data in every experience",
+        "nothing: an experience has its own samples only",
+        "refused: a student reset at every generator update learns from the last one alone",
+    ),
+    "gdumb": Guest(
+        None,
+        "many epochs on a memory, once",
+        "nothing: a step is one pass over a new draw",
+        "refused: it resets the student at every generator update",
+    ),
+    "generative": Guest(
+        None,
+        "a generator with a strategy of its own and integer classes",
+        "nothing: its copies of generator and student cost more than the step",
+        "refused: use `--replay generative`, which is made for streams",
+    ),
+}
+"""Name, as typed after ``avalanche:``, to row."""
