@@ -57,7 +57,15 @@ on_divergence = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its cost; write nothing.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events into the run folder.")
-def run(out: Path, as_json: bool, dry_run: bool, tensorboard: bool, **given: Any) -> None:
+@click.option("--wandb", type=click.Choice(["offline", "online"]), help="Keep a Weights & Biases record, or send it.")
+def run(
+    out: Path,
+    as_json: bool,
+    dry_run: bool,
+    tensorboard: bool,
+    wandb: Literal["offline", "online"] | None,
+    **given: Any,
+) -> None:
     """Distil a teacher into a student, and report.
 
     A finished run is not repeated, and one that was stopped goes on where it was saved.
@@ -71,8 +79,9 @@ def run(out: Path, as_json: bool, dry_run: bool, tensorboard: bool, **given: Any
         click.echo(plan(config, as_json), nl=False)
         return
     from lra.benchmarks.runs.runner import run as do
+    from lra.benchmarks.runs.trackers import asked_for
 
-    _show(do(config, out, tensorboard=tensorboard), as_json)
+    _show(do(config, out, asked_for(tensorboard, wandb)), as_json)
 
 
 @cli.command()
@@ -128,6 +137,10 @@ def list_(what: str, as_json: bool) -> None:
 
 def _show(folder: Any, as_json: bool) -> None:
     from lra.benchmarks.commands.summary import table
+    from lra.benchmarks.runs.processes import leads
+
+    if not leads():
+        return
 
     result = folder.result
     if as_json:

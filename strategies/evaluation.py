@@ -1,7 +1,6 @@
 """When to evaluate, and an evaluator that costs nothing in between."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from avalanche.benchmarks.scenarios.generic_scenario import CLExperience, CLStream
@@ -30,13 +29,6 @@ class TestExperience(CLExperience):
 def no_test_stream() -> "CLStream[TestExperience]":
     """A test stream of nothing, on which metrics of probes still speak."""
     return CLStream("test", exps_iter=[], set_stream_info=False)
-
-
-def tensorboard(folder: Path) -> BaseLogger:
-    """Avalanche's TensorBoard logger, writing into ``folder`` from now on."""
-    from avalanche.logging import TensorboardLogger
-
-    return TensorboardLogger(tb_log_dir=folder)
 
 
 class QuietEvaluation(EvaluationPlugin):
@@ -135,7 +127,8 @@ class Recorder(BaseLogger):
     """
 
     def __init__(self, measures: Sequence[Measure], every: int, keep: Callable[[dict[str, Any]], None]):
-        super().__init__()
+        # Past Avalanche's, which has loggers on the first of several processes alone.
+        super(BaseLogger, self).__init__()
         self.measures = measures
         self.every = every
         self.keep = keep

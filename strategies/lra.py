@@ -17,6 +17,7 @@ here. What it meant to do, L_ret(θ') beside the loss of the joint batch, is ``o
 """
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from avalanche.core import SupervisedPlugin
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from lra.distillation.objective import Objective, gradients_beside
 from lra.meta import Curvature, LearnedRates, LookAhead, Rates, carry, lookahead
+from lra.meta.inner import Average
 from lra.problem import Batch
 from lra.state import State
 from lra.strategies.lra_options import LRAOptions
@@ -40,11 +42,15 @@ class LRA(SupervisedPlugin):
     Args:
         replay: brings the samples to retain; where it has none yet, the step is plain acquisition.
         options: α and all else.
+
+    Attributes:
+        average: what becomes of ∇L_acq before the inner step; a run on several processes sets it.
     """
 
     def __init__(self, replay: Replay, options: LRAOptions | None = None):
         super().__init__()
         self.options = options or LRAOptions()
+        self.average: Average | None = None
         replay.join = self.options.objective != "paper"
         self._open = ExitStack()
         self._look: LookAhead | None = None
@@ -111,7 +117,7 @@ class LRA(SupervisedPlugin):
         o = self.options
         return lookahead(
             strategy.model,
-            inner=o.rule(self._alpha(strategy)),
+            inner=replace(o.rule(self._alpha(strategy)), average=self.average),
             engine=o.engine,
             order=o.order,
             # The joint batch's own forward pass moves the statistics under the reference objective.

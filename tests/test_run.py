@@ -200,6 +200,13 @@ def test_tensorboard_events_are_written_on_demand(run: Run) -> None:
     assert list((folder / "tensorboard").glob("events*"))
 
 
+def test_weights_and_biases_keeps_a_record_without_a_network(run: Run) -> None:
+    pytest.importorskip("wandb")
+    folder = run("--wandb", "offline")
+    (record,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"forgetting" in record.read_bytes()
+
+
 @pytest.mark.parametrize("arguments", [(), ("--set", "data.test=false")])
 def test_sampling_and_rarer_evaluation_change_nothing_else(run: Run, arguments: tuple[str, ...]) -> None:
     """How a run looks at itself does not reach the student."""

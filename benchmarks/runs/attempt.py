@@ -2,7 +2,9 @@
 
 import logging
 import math
+import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from safetensors.torch import save
@@ -14,9 +16,11 @@ from lra.benchmarks.runs import checkpoint_file
 from lra.benchmarks.runs.interruption import Interrupted, interrupts
 from lra.benchmarks.runs.machine import environment
 from lra.benchmarks.runs.outcome import matrix, result
+from lra.benchmarks.runs.processes import Processes
 from lra.benchmarks.runs.progress import Progress
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
 from lra.benchmarks.runs.samples import Samples
+from lra.benchmarks.runs.trackers import Tracker
 from lra.benchmarks.setup.carrying import leave, take_up
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
@@ -26,7 +30,6 @@ from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.state import State, seed_everything
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.divergence import norm
-from lra.strategies.evaluation import tensorboard as tensor_board
 
 CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints: with one experience, the most that a kill can cost."""
@@ -52,10 +55,12 @@ class Attempt:
         data: DataSet,
         teacher: TrainedTeacher,
         test: Labelled | None,
-        tensorboard: bool = False,
+        trackers: Sequence[Tracker] = (),
         quiet: bool = False,
+        processes: Processes | None = None,
     ):
         self.config = config
+        self.processes = processes or Processes()
         self.folder = folder
         self.teacher = teacher
         self.seconds = 0.0
@@ -64,13 +69,15 @@ class Attempt:
         seed_everything(config.seed)
 
         def loggers() -> list[Any]:
-            return [tensor_board(folder.path / "tensorboard")] if tensorboard else []
+            return [] if self.processes.rank else [tracker(folder.path, config) for tracker in trackers]
 
-        self.experiment: Experiment = prepare(config, data, teacher, test, self._keep, loggers)
+        self.experiment: Experiment = prepare(self.processes.share(config), data, teacher, test, self._keep, loggers)
+        self.experiment.config = config
         take_up(self.experiment)
+        self.processes.join(self.experiment)
         self.forgetful = forgetful(config)
         self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
-        self.progress = Progress(self.experiment.stream.length, quiet)
+        self.progress = Progress(self.experiment.stream.length, quiet or self.processes.rank > 0)
 
     def open(self) -> None:
         """Start the folder, or take up what is saved there."""
@@ -79,7 +86,7 @@ class Attempt:
             self.metrics = self._metrics(0)
             self.folder.write_config(self.config.tree())
             self.folder.write_json("teacher.json", self.teacher.record())
-            self.folder.write_json("env.json", environment())
+            self.folder.write_json("env.json", environment() | {"processes": self.processes.count})
         else:
             self._take_up(saved)
             stream = self.experiment.stream
@@ -101,10 +108,12 @@ class Attempt:
 
             def rest() -> None:
                 self.progress.advance(stream.position)
-                if stopping or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                late = time.monotonic() - self.saved > CHECKPOINT_SECONDS
+                stop, due = self.processes.agreed(bool(stopping), late)
+                if stop or due:
                     self._save()
-                if stopping:
-                    raise Interrupted(stopping[0], self.folder, self.forgetful)
+                if stop:
+                    raise Interrupted(stopping[0] if stopping else signal.SIGTERM, self.folder, self.forgetful)
                 # By evaluations and not by time: where a run goes back to must not depend on the machine.
                 if self._may_roll_back and len(self.metrics.records) > self.retreatable:
                     self.retreatable = len(self.metrics.records)
@@ -124,6 +133,7 @@ class Attempt:
 
     def _take_up(self, saved: State) -> None:
         try:
+            saved = self.processes.own(saved)
             self.metrics = self._metrics(saved["records"])
             restore(saved, self.experiment.strategy, self.experiment.stream, self.experiment.parts)
             if not math.isfinite(norm(self.experiment.strategy.model.parameters())):
@@ -148,7 +158,7 @@ class Attempt:
     def _state(self) -> State:
         state = capture(self.experiment.strategy, self.experiment.stream, self.experiment.parts)
         own = {"records": len(self.metrics.records), "seconds": self._elapsed(), "rollbacks": self.rollbacks}
-        return state | own | {"times": self.times}
+        return self.processes.gathered(state | own | {"times": self.times})
 
     def _save(self) -> None:
         # Half a state would go on as another run.
@@ -163,6 +173,9 @@ class Attempt:
         student = self.experiment.strategy.model
         tensors = {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()}
         write_atomically(self.folder.path / "student.safetensors", lambda file: file.write(save(tensors)))
+        self.processes.sum_up(self.experiment)
+        if self.processes.rank:
+            return
         self.folder.write_json("forgetting.json", matrix(self.experiment))
         self.folder.write_json("times.json", self.times)
         leave(self.folder.path, self.experiment, self.teacher)

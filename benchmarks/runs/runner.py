@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -13,14 +13,18 @@ from lra.benchmarks.errors import LraError, Resumable, UsageError
 from lra.benchmarks.files import CannotWrite
 from lra.benchmarks.runs import checkpoint_file
 from lra.benchmarks.runs.attempt import Attempt, finish
+from lra.benchmarks.runs.interruption import Interrupted
 from lra.benchmarks.runs.machine import refuse_device
+from lra.benchmarks.runs.processes import Processes, local_device, processes
 from lra.benchmarks.runs.rollback import RATE, TIMES, rolled_back
 from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.runs.trackers import Tracker
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.setup.teachers import obtain
 from lra.meta import MetaStepError
+from lra.strategies.distributed import PeerLost
 from lra.strategies.extensions import PluginFailed
 from lra.synthesis.batches import Diverged
 
@@ -45,40 +49,59 @@ def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None)
 
 
 def run(
-    config: RunConfig, out: Path, tensorboard: bool = False, quiet: bool = False, at: Path | None = None
+    config: RunConfig, out: Path, trackers: Sequence[Tracker] = (), quiet: bool = False, at: Path | None = None
 ) -> RunFolder:
     """Do a run, or finish it, or return it if it is finished. What cannot be done is refused before a file is written.
 
     Args:
         config: a resolved configuration.
         out: parent of run folders.
-        tensorboard: write TensorBoard events into the folder, through Avalanche's logger.
+        trackers: further records to keep of it.
         quiet: no progress on stderr.
         at: the folder it must be, if it exists already.
 
     Raises:
         LraError: with an exit code, for everything that a user can mend.
     """
+    with processes(config.device) as group:
+        config = config.model_copy(update={"device": local_device(config.device)})
+        try:
+            return _run(config, out, trackers, quiet, at, group)
+        except PeerLost as error:
+            raise LraError(f"process {group.rank} of {group.count}: {error}; then start the run again") from None
+        except Interrupted as stopped:
+            if group.rank:
+                sys.exit(stopped.code)
+            raise
+
+
+def _run(
+    config: RunConfig, out: Path, trackers: Sequence[Tracker], quiet: bool, at: Path | None, group: Processes
+) -> RunFolder:
+    """`run`, as one of ``group``."""
     if config.threads:
         torch.set_num_threads(config.threads)
     RunFolder(out).refuse_unwritable()
     refuse_device(config.device)
     data = data_set(config.data.name, config.data.size)
     test = data.load("test") if config.data.test else None
-    teacher = obtain(config.teacher, data, test, config.device)
+    teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device))
     folder = RunFolder.of(config, teacher.name, teacher.sha256, out)
     if at is not None and folder.path != at:
         raise UsageError(f"{at} is of another teacher or was moved: its place would be {folder.path} now")
     if folder.result is not None:
         log.info("finished before: %s", folder.path)
-        if folder.checkpoint.exists():  # It was killed between its result and its report.
+        if folder.checkpoint.exists() and not group.rank:  # It was killed between its result and its report.
             with folder.locked():
                 finish(folder)
         return folder
 
-    def attempt() -> Attempt:
-        return Attempt(config, folder, data, teacher, test, tensorboard, quiet)
+    with group.folder(folder) as own:
+        _complete(own, lambda: Attempt(config, own, data, teacher, test, trackers, quiet, group))
+    return folder
 
+
+def _complete(folder: RunFolder, attempt: Callable[[], Attempt]) -> None:
     work = attempt()
     with folder.locked(), _logging(folder.path / "log.txt"):
         work.open()
@@ -92,7 +115,6 @@ def run(
             raise LraError(str(error)) from None
         except (CannotWrite, OSError) as error:
             raise Resumable(f"{error}; when that is mended, go on with lra-bench resume {folder.path}") from None
-    return folder
 
 
 def _divergence(work: Attempt) -> str | None:

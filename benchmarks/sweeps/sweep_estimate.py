@@ -116,7 +116,7 @@ def dry_run(entries: Sequence[Entry], workers: int, threads: int) -> Iterator[st
         yield f"{unknown} of them could not be timed"
     missing = {e.config.teacher.model_dump_json() for e in entries if e.folder is None and e.status == "waiting"}
     if missing:
-        yield f"{len(missing)} teachers would be trained first"
+        yield f"{len(missing)} teacher{'s' if len(missing) > 1 else ''} would be trained first"
 
 
 def _state(entry: Entry) -> str:

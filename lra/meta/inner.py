@@ -5,7 +5,7 @@ The state is fresh: an inner step equals the first step of the torch optimiser o
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import torch
@@ -16,6 +16,9 @@ Rate = float | Tensor
 
 Rates = Rate | Sequence[Rate] | Mapping[str, Rate] | Mapping[nn.Parameter, Rate]
 """One rate for all parameters, one each in the order of the trainable parameters, or by name or parameter."""
+
+Average = Callable[[Sequence[Tensor | None]], list[Tensor | None]]
+"""Of the gradients of all parameters: from those of one process to those of all."""
 
 
 def _total_norm(gradients: Sequence[Tensor]) -> Tensor:
@@ -34,6 +37,7 @@ class InnerRule(ABC):
         weight_decay: >= 0; adds ``weight_decay · θ`` to g (after clipping).
         clip: > 0; largest norm of g over all parameters. None leaves g as it is.
         normalise: divide g by its norm over all parameters.
+        average: what becomes of g before all else: a differentiable mean over processes, say.
 
     Raises:
         ValueError: a setting out of range.
@@ -44,6 +48,7 @@ class InnerRule(ABC):
     weight_decay: float = 0.0
     clip: float | None = None
     normalise: bool = False
+    average: Average | None = None
 
     def __post_init__(self) -> None:
         for rate in self._flat_rates():
@@ -95,7 +100,9 @@ class InnerRule(ABC):
         return f"{high:g}" if low == high else f"{low:g}..{high:g}"
 
     def shaped(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """The inner gradient after clipping or normalising; differentiable."""
+        """The inner gradient after averaging, and clipping or normalising; differentiable."""
+        if self.average is not None:
+            gradients = self.average(gradients)
         present = [gradient for gradient in gradients if gradient is not None]
         if not present or (self.clip is None and not self.normalise):
             return list(gradients)

@@ -1,0 +1,57 @@
+"""The toolkit from Python: Avalanche's evaluation, its loggers, and a checkpoint to go on from."""
+
+import torch
+from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
+from avalanche.logging import InteractiveLogger, TensorboardLogger
+from avalanche.training.plugins import EvaluationPlugin
+
+from lra.benchmarks.setup.config import TeacherOptions
+from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.teachers import obtain
+from lra.distances import l1
+from lra.networks import build
+from lra.networks.normalized import Normalized
+from lra.problem import Problem
+from lra.strategies.checkpoint import capture, restore
+from lra.strategies.evaluation import TestExperience
+from lra.strategies.lra import LRA
+from lra.strategies.method import Setup
+from lra.strategies.methods import METHODS
+from lra.strategies.retention import ReservoirReplay
+from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.stream import SynthesisStream
+from lra.teacher import Teacher
+
+data = data_set("digits", 8)
+test = data.load("test")
+trained = obtain(TeacherOptions(network="mlp", epochs=10), data, test)
+problem = Problem(data.image, data.classes, trained.mean, trained.std)
+setup = Setup(problem, Teacher(trained.network), l1, batch_size=32, steps=5, experiences=10, experiences_per_epoch=5)
+method = METHODS["predfkd"](setup, METHODS["predfkd"].Options())
+student = Normalized(build("mlp", problem.classes, problem.image), problem.mean, problem.std)
+replay = ReservoirReplay().build(setup)
+
+stream = SynthesisStream(method.sample_source(), setup.teacher, setup.experiences, setup.steps, setup.batch_size)
+strategy = DataFreeDistillation(
+    model=student,
+    optimizer=torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9),
+    objective=method.objective(student),
+    train_mb_size=setup.batch_size,
+    plugins=[replay, LRA(replay)],
+    evaluator=EvaluationPlugin(
+        *accuracy_metrics(stream=True),
+        *loss_metrics(epoch=True),
+        loggers=[InteractiveLogger(), TensorboardLogger("tensorboard")],
+    ),
+)
+
+
+def save() -> None:
+    """Between experiences, when nothing is half done; `restore` takes a run built afresh to where this one is."""
+    torch.save(capture(strategy, stream, {"replay": replay}), "checkpoint.pt")
+
+
+stream.at_rest = save
+strategy.train(stream)
+restore(torch.load("checkpoint.pt", weights_only=True), strategy, stream, {"replay": replay})
+strategy.eval(TestExperience(test.images, test.classes).origin_stream)

@@ -1,0 +1,130 @@
+"""One run on several processes: each makes and learns its share of every batch, and gradients are averaged.
+
+With n processes of batches of B/n the student's step is that of one process with the batch B wherever the loss is a
+mean over images. The LRA step needs two averages more for that, because its inner step goes along the gradient of the
+whole acquisition batch: one of ∇L_acq before the inner step, and, in the derivative through it, one of ∇L_ret(θ').
+
+BatchNorm normalises by the process's own share in training, as DistributedDataParallel's does; running statistics
+are averaged at the end of every experience. Terms that look at a batch as a whole (its class balance, say) look at
+the share.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, nn
+
+from lra.strategies.divergence import learning
+from lra.strategies.lra import LRA
+from lra.strategies.replay import GenerativeReplay
+from lra.strategies.strategy import DataFreeDistillation
+from lra.synthesis.synthesizer import Synthesizer
+
+
+class PeerLost(RuntimeError):
+    """Another process of the run has gone."""
+
+
+def together(collective: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    """Call a collective of torch's.
+
+    Raises:
+        PeerLost: if another process does not answer.
+    """
+    try:
+        collective(*arguments, **options)
+    except RuntimeError as error:
+        raise PeerLost("another process of this run has gone; what it said last is the reason") from error
+
+
+def averaged(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Means over processes, in one message; differentiable: the mean of the cotangents comes back."""
+    present = [gradient for gradient in gradients if gradient is not None]
+    if not present:
+        return list(gradients)
+    mean: Tensor = _Mean.apply(torch.cat([gradient.reshape(-1) for gradient in present]))
+    parts = iter(mean.split([gradient.numel() for gradient in present]))
+    return [None if gradient is None else next(parts).view_as(gradient) for gradient in gradients]
+
+
+class _Mean(torch.autograd.Function):
+    """The mean of a tensor over processes, and of its cotangent."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        """The same on every process."""
+        mean = local.clone()
+        together(dist.all_reduce, mean)
+        return mean / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
+        """As `forward`."""
+        mean: Tensor = _Mean.apply(cotangents[0])
+        return mean
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace the gradients of ``parameters`` by their means over processes."""
+    held = list(parameters)
+    for parameter, mean in zip(held, averaged([parameter.grad for parameter in held]), strict=True):
+        parameter.grad = mean
+
+
+class AverageGradients(SupervisedPlugin, supports_distributed=True):
+    """Averages the student's gradient after every backward pass; comes first of all plugins.
+
+    Args:
+        networks: all that learn: they start from the first process's weights, and their running statistics are
+            averaged when an experience closes.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]):
+        super().__init__()
+        self.networks = list(networks)
+
+    @torch.no_grad()
+    def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Start alike."""
+        for network in self.networks:
+            for tensor in network.state_dict().values():
+                together(dist.broadcast, tensor, src=0)
+
+    def after_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Average what the optimiser is about to use."""
+        average_gradients(p for group in strategy.optimizer.param_groups for p in group["params"])
+
+    @torch.no_grad()
+    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Average running statistics."""
+        held = [b for network in self.networks for b in network.buffers() if b.is_floating_point()]
+        for buffer, mean in zip(held, averaged(held), strict=True):
+            buffer.copy_(buffer if mean is None else mean)
+
+
+def distribute(strategy: DataFreeDistillation, synthesizer: Synthesizer) -> None:
+    """Let a strategy's student, sample source and memory learn from the shares of all processes.
+
+    Args:
+        strategy: not yet trained, the same on every process but for its share of the batch.
+        synthesizer: of its stream; a source whose weights live from experience to experience.
+    """
+    memories = [plugin.memory for plugin in strategy.plugins if isinstance(plugin, GenerativeReplay)]
+    owners: list[object] = [synthesizer, *memories]
+    for owner in owners:
+        for part in vars(owner).values():
+            if isinstance(part, torch.optim.Optimizer):
+                part.register_step_pre_hook(_average)
+    for plugin in strategy.plugins:
+        if isinstance(plugin, LRA):
+            plugin.average = averaged
+    others = [network for owner in owners for network in learning([owner]).values()]
+    strategy.plugins.insert(0, AverageGradients([strategy.model, *others]))
+
+
+def _average(optimiser: torch.optim.Optimizer, *arguments: object) -> None:
+    average_gradients(p for group in optimiser.param_groups for p in group["params"])

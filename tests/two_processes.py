@@ -1,0 +1,93 @@
+"""Started by test_distributed.py: the same few experiences on one process, or on as many as torchrun starts.
+
+Every process draws the latents of the whole batch and keeps its share, so that the shares are one process's batch.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lra.distances import l1
+from lra.distillation.objective import Objective
+from lra.memory.buffers import Ring
+from lra.strategies.distributed import distribute
+from lra.strategies.evaluation import QuietEvaluation
+from lra.strategies.lra import LRA
+from lra.strategies.lra_options import LRAOptions
+from lra.strategies.replay import BufferReplay
+from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.stream import SynthesisStream
+from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.terms import Disagreement, OneHot
+from lra.teacher import Teacher
+
+BATCH, CLASSES = 16, 10
+
+CASES: dict[str, dict[str, Any] | None] = {
+    "replay": None,
+    "meta": {"alpha": 0.1},
+    "meta, clipped": {"alpha": 0.1, "clip": 0.5},
+    "meta, first order": {"alpha": 0.1, "order": 1},
+    "meta, both losses whole": {"alpha": 0.1, "mixture": "sum"},
+    "meta by higher": {"alpha": 0.1, "engine": "higher"},
+    "batch statistics": {"alpha": 0.1},
+}
+
+
+class Shares(OnlineGenerator):
+    """A generator whose latents are this process's share of all."""
+
+    rank, count = 0, 1
+
+    def latents(self, n: int) -> Tensor:
+        return torch.randn(n * self.count, self.latent).chunk(self.count)[self.rank]
+
+
+def student(batchnorm: bool) -> nn.Module:
+    norm = nn.BatchNorm2d(4) if batchnorm else nn.Identity()
+    return nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Tanh(), nn.Flatten(), nn.Linear(144, CLASSES))
+
+
+def train(case: str, rank: int = 0, count: int = 1) -> dict[str, Tensor]:
+    """Student and generator after five experiences of two steps."""
+    torch.manual_seed(1)
+    teacher = Teacher(nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, CLASSES)))
+    generator = nn.Sequential(nn.Linear(8, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))
+    model, part = student(case == "batch statistics"), BATCH // count
+    adam = torch.optim.Adam(generator.parameters(), lr=0.01)
+    source = Shares(generator, adam, [OneHot(1.0), Disagreement(1.0)], teacher, latent=8, batch_size=part)
+    source.rank, source.count = rank, count
+    replay = BufferReplay(Ring(3, part), part)
+    options = CASES[case]
+    step = [] if options is None else [LRA(replay, LRAOptions(**options))]
+    strategy = DataFreeDistillation(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
+        objective=Objective(l1),
+        train_mb_size=part,
+        plugins=[replay, *step],
+        evaluator=QuietEvaluation(),
+    )
+    if count > 1:
+        distribute(strategy, source)
+    strategy.train(SynthesisStream(source, teacher, 5, 2, part))
+    found = {f"student.{name}": value for name, value in model.state_dict().items()}
+    return found | {f"generator.{name}": value for name, value in generator.state_dict().items()}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    dist.init_process_group("gloo")
+    rank, count = dist.get_rank(), dist.get_world_size()
+    torch.save({case: train(case, rank, count) for case in CASES}, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__" and "RANK" in os.environ:
+    main(Path(sys.argv[1]))
