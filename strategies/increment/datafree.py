@@ -136,7 +136,6 @@ class DataFreeReplayPlugin(SupervisedPlugin):
         images, alpha = strategy.mb_x, self.options.alpha
         new = len(images) - len(self.replayed.images)
         weight = len(self.classes) / len(strategy.experience.classes_in_this_experience)
-
         known = self.recollection.answer(images[:new])
 
         def acquisition(outputs: Tensor) -> Tensor:
