@@ -2,10 +2,10 @@
 
 import inspect
 import re
-import subprocess
-import sys
+import runpy
 from collections.abc import Callable
-from functools import cache
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from generate import options
@@ -29,7 +29,7 @@ def _replays() -> str:
 
 def _replay_options() -> str:
     parts = [
-        f"## Options of `{name}`\n\n" + options.tables(replay, "replay.")
+        f"## Options of `{name}`\n\n{inspect.getdoc(replay)}\n\n{options.whole(replay, 'replay.')}"
         for name, replay in REPLAYS.items()
         if name != "none"
     ]
@@ -37,7 +37,7 @@ def _replay_options() -> str:
 
 
 def _meta_options() -> str:
-    return options.tables(LRAOptions, "meta.", "meta").replace(f"### Its own\n\n{inspect.getdoc(LRAOptions)}\n\n", "")
+    return options.whole(LRAOptions, "meta.", "meta")
 
 
 def _guests() -> str:
@@ -45,13 +45,11 @@ def _guests() -> str:
     return table(("`avalanche:`", "needs", "gets", "works?"), rows)
 
 
-@cache
 def _evidence() -> str:
     """What the evidence prints, run here and now."""
-    done = subprocess.run([sys.executable, "examples/published_lra.py"], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"examples/published_lra.py failed: {done.stderr}")
-    return f"```text\n{done.stdout}```"
+    with redirect_stdout(StringIO()) as printed:
+        runpy.run_path(str(ROOT / "examples" / "published_lra.py"), run_name="__main__")
+    return f"```text\n{printed.getvalue()}```"
 
 
 INSERTS: dict[str, Callable[[], str]] = {
