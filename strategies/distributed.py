@@ -75,7 +75,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
         parameter.grad = mean
 
 
-class AverageGradients(SupervisedPlugin, supports_distributed=True):
+class AverageGradients(SupervisedPlugin):
     """Averages the student's gradient after every backward pass; comes first of all plugins.
 
     Args:

@@ -16,7 +16,7 @@ class WeightsAndBiases(WandBLogger):
     """Avalanche's Weights & Biases logger, for one run of several in a process: it closes its record with the run.
 
     Args:
-        folder: where the record goes; must exist, or it would go elsewhere.
+        folder: where the record goes.
         name: of the run; a run of the same name that was stopped goes on where it is sent.
         config: of the run, as plain data.
         mode: keep the record in ``folder``, or send it as well.
@@ -29,6 +29,8 @@ class WeightsAndBiases(WandBLogger):
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any], mode: Literal["offline", "online"]):
         from wandb import Settings
 
+        # Where there is no folder the record would go elsewhere.
+        folder.mkdir(parents=True, exist_ok=True)
         own = {
             # Avalanche would ask wandb for one with a function that newer versions do not have.
             "id": "".join(c if c.isalnum() else "-" for c in name)[-128:],

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -205,6 +206,16 @@ def test_weights_and_biases_keeps_a_record_without_a_network(run: Run) -> None:
     folder = run("--wandb", "offline")
     (record,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
     assert b"forgetting" in record.read_bytes()
+
+
+def test_without_weights_and_biases_a_run_that_asks_for_it_is_refused(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lra_bench: Callable[..., Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    done = lra_bench("run", *tiny, "--wandb", "offline", "--out", tmp_path / "runs")
+    assert done.code == 3
+    assert "pip install wandb" in done.err
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("arguments", [(), ("--set", "data.test=false")])

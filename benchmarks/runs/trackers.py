@@ -30,7 +30,6 @@ def asked_for(board: bool = False, wandb: Mode | None = None) -> list[Tracker]:
 
 
 def _weights_and_biases(folder: Path, config: RunConfig, mode: Mode) -> WeightsAndBiases:
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         return WeightsAndBiases(folder, "/".join(folder.parts[-3:]), config.tree(), mode)
     except ImportError:
