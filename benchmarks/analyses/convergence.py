@@ -1,6 +1,6 @@
 """Does a reused generator converge faster? Loss of every inner step of synthesis, anew against each way of reuse."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import write_json
 from lra.benchmarks.reports.figure_file import write
 from lra.benchmarks.tasks.task_figures import generator_losses, task_panels
-from lra.benchmarks.tasks.task_outcome import EARLY, TaskRun, finished, modes, names, of
+from lra.benchmarks.tasks.task_outcome import PART, TaskRun, apart, finished, names
 
 
 def convergence(folder: Path, out: Path) -> list[Path]:
@@ -24,7 +24,7 @@ def convergence(folder: Path, out: Path) -> list[Path]:
         raise MissingInput(f"no run in {folder} has a generator_loss: that of aeahl-rg has one")
     files = [out / f"convergence{suffix}" for suffix in (".json", ".svg", ".png")]
     curves = {name: {one.label: list(one.y) for one in series} for name, series in panels.items()}
-    write_json(files[0], {"early": EARLY, "tasks": _compared(runs), "curves": curves})
+    write_json(files[0], {"early": PART, "tasks": _compared(runs), "curves": curves})
     for file in files[1:]:
         write(file, task_panels, panels, "generator loss", "inner steps of synthesis")
     return files
@@ -34,15 +34,15 @@ def _compared(runs: Sequence[TaskRun]) -> list[dict[str, Any]]:
     """For each task and mode the mean early loss, and its difference from anew paired by seed."""
     rows: list[dict[str, Any]] = []
     for name in names(runs):
-        early = {
-            mode: {seed: run.early_loss for seed, run in of(runs, name, mode).items() if run.early_loss is not None}
-            for mode in modes(runs)
-        }
+        early = {mode: _early(found) for mode, found in apart(runs, name).items()}
         for mode, values in early.items():
-            if not values:
-                continue
             row: dict[str, Any] = {"task": name, "reuse": mode, "early_loss": vars(estimate(list(values.values())))}
-            if mode != "anew" and (difference := paired(values, early.get("anew", {}))) is not None:
+            if "anew" in early and mode != "anew" and (difference := paired(values, early["anew"])) is not None:
                 row |= {"minus_anew": vars(difference.estimate), "p": difference.p}
             rows.append(row)
     return rows
+
+
+def _early(runs: Mapping[int, TaskRun]) -> dict[int, float]:
+    """The early loss of each seed that has one."""
+    return {seed: run.early_loss for seed, run in runs.items() if run.early_loss is not None}

@@ -12,8 +12,8 @@ from lra.benchmarks.tasks.task_stream import RECORD
 
 SHARE = 0.9
 """Of the final agreement: where a task counts as learnt."""
-EARLY = 100
-"""Inner steps of synthesis that count as early."""
+PART = 100
+"""Inner steps of synthesis that count as early, or as late."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,13 @@ class TaskRun:
 
     @property
     def early_loss(self) -> float | None:
-        """Mean of the first `EARLY` of these."""
-        return fmean(self.generator_loss[:EARLY]) if self.generator_loss else None
+        """Mean of the first `PART` of these."""
+        return fmean(self.generator_loss[:PART]) if self.generator_loss else None
+
+    @property
+    def late_loss(self) -> float | None:
+        """Mean of the last `PART` of these."""
+        return fmean(self.generator_loss[-PART:]) if self.generator_loss else None
 
 
 def read_record(folder: Path) -> Record:
@@ -126,3 +131,13 @@ def names(runs: Iterable[TaskRun]) -> list[str]:
 def of(runs: Sequence[TaskRun], name: str, reuse: str) -> dict[int, TaskRun]:
     """The runs of a task in a mode, by seed."""
     return {run.seed: run for run in runs if (run.name, run.reuse) == (name, reuse)}
+
+
+def apart(runs: Sequence[TaskRun], name: str) -> dict[str, dict[int, TaskRun]]:
+    """The runs of a task by mode and seed; modes that share their runs, as in the first task, share an entry."""
+    folders: dict[tuple[Path, ...], list[str]] = {}
+    for mode in modes(runs):
+        found = of(runs, name, mode)
+        if found:
+            folders.setdefault(tuple(run.run.folder for run in found.values()), []).append(mode)
+    return {", ".join(same): of(runs, name, same[0]) for same in folders.values()}

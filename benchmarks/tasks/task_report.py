@@ -11,14 +11,15 @@ from lra.benchmarks.reports.figure_file import write
 from lra.benchmarks.runs.rebuilding import NoGenerator
 from lra.benchmarks.tasks.remembered import Recognition, recognition
 from lra.benchmarks.tasks.task_figures import agreements, generator_losses, task_panels
-from lra.benchmarks.tasks.task_outcome import EARLY, SHARE, TaskRun, finished, modes, names, of
+from lra.benchmarks.tasks.task_outcome import PART, SHARE, TaskRun, apart, finished, modes, names
 
 MEASURES: Mapping[str, Callable[[TaskRun], float | None]] = {
     "accuracy (%)": lambda run: run.accuracy,
     "agreement (%)": lambda run: run.agreement,
     f"student steps to {SHARE:.0%} of it": lambda run: run.student_steps,
     "seconds to it": lambda run: run.seconds,
-    f"generator loss, first {EARLY} steps": lambda run: run.early_loss,
+    f"generator loss, first {PART} steps": lambda run: run.early_loss,
+    f"last {PART}": lambda run: run.late_loss,
 }
 
 
@@ -68,8 +69,7 @@ def _page(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Re
     rows = [
         [name, mode, str(len(found)), *(_text([value(run) for run in found.values()]) for value in MEASURES.values())]
         for name in names(runs)
-        for mode in modes(runs)
-        if (found := of(runs, name, mode))
+        for mode, found in apart(runs, name).items()
     ]
     parts = ["# Tasks in sequence", _table(head, rows), "Means over seeds with 95 % intervals."]
     if remembered:
