@@ -101,13 +101,14 @@ def behaviour_figure(answers: Mapping[str, list[list[float]]]) -> Figure:
     """
     figure = Figure((WIDE, 5.6), layout="constrained")
     above, below = figure.subplots(2, 1)
-    levels = [level / LEVELS for level in range(LEVELS + 1)]
+    levels = [level / LEVELS for level in range(LEVELS)]
     series, tables = [], {name: torch.tensor(rows) for name, rows in answers.items()}
     for name, p in tables.items():
         sure = p.max(dim=1).values
-        series.append(Series(name, levels, [100 * (sure >= level).double().mean().item() for level in levels]))
-    curves(above, series)
-    above.set_title("images (%) that the teacher is at least so sure of")
+        label = f"{name} {100 * sure.mean():.0f} %"
+        series.append(Series(label, levels, [100 * (sure >= level).double().mean().item() for level in levels]))
+    curves(above, series, pattern="")
+    above.set_title("images (%) that the teacher is at least so sure of, and its mean confidence")
     above.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     width = 0.8 / len(tables)
     for index, (name, p) in enumerate(tables.items()):
