@@ -11,7 +11,7 @@ from lra.options import NonNegative, Options, Positive
 class LRAOptions(Options):
     """α, the two losses' weights, the inner rule, and what the gradient costs."""
 
-    alpha: NonNegative = 0.01
+    alpha: NonNegative = 0.03
     """Inner rate α; published as 0.9, where the live term sends training to chance. 0 is replay without a look-ahead,
     weighted by ``mixture``: what the look-ahead is to be compared with."""
     alpha_ratio: Positive | None = None
