@@ -105,7 +105,7 @@ def behaviour_figure(answers: Mapping[str, list[list[float]]]) -> Figure:
     series, tables = [], {name: torch.tensor(rows) for name, rows in answers.items()}
     for name, p in tables.items():
         sure = p.max(dim=1).values
-        label = f"{name} {100 * sure.mean():.0f} %"
+        label = f"{name} {100 * sure.mean():.0f}"
         series.append(Series(label, levels, [100 * (sure >= level).double().mean().item() for level in levels]))
     curves(above, series, pattern="")
     above.set_title("images (%) that the teacher is at least so sure of, and its mean confidence")
