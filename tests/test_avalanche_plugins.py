@@ -13,6 +13,8 @@ from avalanche.models import MultiHeadClassifier
 from avalanche.training.plugins import SynapticIntelligencePlugin
 from torch import nn
 
+from lra.benchmarks.runs import attempt
+from lra.benchmarks.runs.run_folder import RunFolder
 from lra.strategies import extensions
 from lra.strategies.avalanche_plugins import POLICIES, SI
 from lra.strategies.guests import GUESTS
@@ -215,3 +217,15 @@ def test_a_plugin_that_raises_is_named_with_its_hook_and_experience(
     assert done.err.splitlines()[-1].startswith(
         "lra-bench: plugin 'raising:Raises' raised in after_backward, experience 2: KeyError: "
     )
+
+
+@pytest.mark.parametrize(("replay", "saved"), [("avalanche:ewc", False), ("reservoir", True)])
+def test_a_run_with_a_plugin_that_has_no_state_is_never_saved_half(
+    bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, replay: str, saved: bool
+) -> None:
+    """What is saved without the plugin's memory would go on as another run."""
+    monkeypatch.setattr(attempt, "CHECKPOINT_SECONDS", 0.0)
+    kept: list[Path] = []
+    monkeypatch.setattr(RunFolder, "save", lambda folder, state: kept.append(folder.path))
+    assert bench("--replay", replay).code == 0
+    assert bool(kept) == saved
