@@ -22,7 +22,7 @@ def real(data: Labelled, n: int) -> Labelled:
 
 
 def synthetic(parts: Rebuilt, n: int) -> Tensor:
-    """``n`` images of the last batch that the run synthesised, all if there are fewer.
+    """``n`` images of the last batch that the run synthesised, drawn without repetition, all if there are fewer.
 
     Raises:
         MissingInput: if it left none.
@@ -30,7 +30,8 @@ def synthetic(parts: Rebuilt, n: int) -> Tensor:
     file = parts.folder / SYNTHETIC
     if not file.is_file():
         raise MissingInput(f"{file} does not exist: methods that synthesise batches leave one when a run is finished")
-    return unit(load_file(file)["images"][:n])
+    images = load_file(file)["images"]
+    return unit(images[torch.randperm(len(images))[:n]])
 
 
 @torch.no_grad()
