@@ -67,7 +67,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, lis
     return lay_out
 
 
-@pytest.mark.parametrize(("page", "words"), commands())
+@pytest.mark.parametrize(("page", "words"), list(commands()))
 def test_a_command_is_accepted(
     page: Path, words: list[str], desk: Callable[[Path, list[str]], None], lra_bench: Callable[..., Any]
 ) -> None:
