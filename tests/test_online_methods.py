@@ -94,7 +94,11 @@ LEARNING = {
     "dafl": (["synthesis.lr=0.01"], 5, 45),
     "zskt": (["synthesis.lr=0.01"], 10, 30),
     "dfq": (["synthesis.lr=0.01"], 5, 45),
-    "cudfkd": (["synthesis={lr: 0.01, balance_temperature: 1, adversarial_slope: 0}"], 5, 40),
+    "cudfkd": (
+        ["synthesis={lr: 0.01, balance_temperature: 1, adversarial_slope: 0, age: 2, age_rate: 1.0e-4}"],
+        5,
+        40,
+    ),
     "adadfkd": (
         ["synthesis={lr: 0.01, balance_temperature: 1, adversarial: 0.05, age: 20, negatives: 80}"],
         5,
@@ -192,7 +196,7 @@ def test_settings_that_cannot_work_are_refused(experiment: Build) -> None:
 
 
 def test_a_curriculum_gets_older_and_harder(experiment: Build) -> None:
-    settings = ["synthesis.age_rate=0.5", "synthesis.adversarial_slope=1"]
+    settings = ["synthesis={age: 2, age_rate: 0.5, adversarial_slope: 1}"]
     built = experiment("cudfkd", *settings, epochs=8)
     built.strategy.train(built.stream)
     objective, terms = built.strategy.objective, built.stream.synthesizer.terms
