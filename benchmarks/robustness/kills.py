@@ -24,7 +24,6 @@ import click
 from lra.benchmarks.files import DRAFT
 from lra.benchmarks.robustness.small_runs import every, small
 from lra.benchmarks.runs import attempt, runner
-from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_set
 
@@ -54,7 +53,8 @@ def start(config: RunConfig, out: Path) -> int:
     code = 1
     try:
         attempt.CHECKPOINT_SECONDS = 0.0
-        attempt.finish = RunFolder.drop_checkpoints  # A report would be most of the time, and comes after the result.
+        # A report would be most of the time, and comes after the result.
+        attempt.finish = lambda folder: folder.drop_checkpoints()
         runner.run(config, out, quiet=True)
         code = 0
     finally:
