@@ -37,7 +37,7 @@ def check_run(method: str, teacher: str, image: tuple[int, int, int], classes: i
                 "student": {"network": "lenet5-half", "lr": 0.01},
                 "synthesis": {name: value for name, value in SMALL.items() if name in fields},
                 "schedule": {"batch_size": 8, "steps_per_experience": 2, "experiences_per_epoch": 1, "epochs": 2},
-                "evaluation": {"probes": 1, "probe_size": 6, "samples": 0},
+                "evaluation": {"every": 1, "probes": 1, "probe_size": 6, "samples": 0},
             }
         ]
     )

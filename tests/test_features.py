@@ -182,7 +182,7 @@ def test_a_teacher_without_batchnorm_is_refused_in_one_line():
                 "features.20": (512, 2),
             },
         ),
-        ("lenet5", {"conv1": (6, 16), "conv2": (16, 4)}),
+        ("lenet5", {"bn1": (6, 16), "bn2": (16, 4)}),
     ],
 )
 def test_stages_are_the_last_maps_of_each_resolution(name, expected):
