@@ -119,8 +119,8 @@ def cases(draw: st.DrawFn) -> Case:
     names = {option.name for option in command.params}
     if "dry_run" in names:
         arguments.append("--dry-run")
-    elif "method" in names:
-        arguments += ["--method", draw(NAMES)]
+    elif wanted := names & {"method", "strategy"}:
+        arguments += [f"--{wanted.pop()}", draw(NAMES)]
     elif not arguments[len(path) :]:
         arguments.append(draw(NAMES))
     return Case(arguments, draw(CONTENTS))
