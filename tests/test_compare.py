@@ -129,6 +129,15 @@ def test_labels_show_what_differs_and_no_more(tmp_path: Path) -> None:
     ]
 
 
+def test_labels_leave_out_what_nearly_all_have(tmp_path: Path) -> None:
+    for lr in (0.1, 0.2, 0.3, 0.4, 0.5):
+        folder = write_run(tmp_path, 0, 90, "memory", lr=lr)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"schedule": {"epochs": 5}}))
+    labels = [row.group.label for row in compare([tmp_path]).rows]
+    assert sorted(labels) == [*(f"student.lr=0.{i}" for i in (1, 2, 3, 4)), "student.lr=0.5, schedule.epochs=5"]
+
+
 def test_a_run_found_twice_counts_once(runs: Path) -> None:
     assert [row.seeds for row in compare([runs, next(runs.iterdir()), runs / "."]).rows] == [3, 3, 3]
 

@@ -173,9 +173,16 @@ def _rest(index: int, names: Sequence[str], groups: Sequence[Group]) -> Iterator
     own = groups[index].settings
     keys = dict.fromkeys(key for group in twins for key in group.settings)
     apart = [key for key in keys if key not in SHORT.values() and len({_text(t.settings.get(key)) for t in twins}) > 1]
-    yield from (f"{key}={_text(own.get(key))}" for key in apart)
+    shown = [key for key in apart if not _usual(key, own, twins)] or apart
+    yield from (f"{key}={_text(own.get(key))}" for key in shown)
     if len(twins) > 1 and len({json.dumps(t.settings, sort_keys=True, default=str) for t in twins}) < len(twins):
         yield f"teacher {groups[index].teacher[:8]}"
+
+
+def _usual(key: str, own: Record, twins: Sequence[Group]) -> bool:
+    """Whether nearly all have the same value, so that only the others need to say theirs."""
+    same = sum(_text(twin.settings.get(key)) == _text(own.get(key)) for twin in twins)
+    return len(twins) > 3 and same > 0.75 * len(twins)
 
 
 def _text(value: object) -> str:
