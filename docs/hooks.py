@@ -15,9 +15,13 @@ LOADED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?https?:[^>]*>
 """Tags that make a browser fetch something from elsewhere."""
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lay out the sources, make the pages, and put them where the navigation names their folder."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Lay out the sources, before the reader of docstrings looks for them."""
     reference.lay_out()
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Make the pages, and put them where the navigation names their folder."""
     config.extra["pages"] = dict([*methods.pages(), *results.pages(), *reference.pages()])
     config.nav = [_expanded(entry, list(config.extra["pages"])) for entry in config.nav or []]
     fences = {"custom_fences": [formulas.FENCE | {"format": formulas.fence}]}
