@@ -48,14 +48,20 @@ def parse_yaml(text: str) -> Any:
 
 
 def refuse_zip_bomb(path: Path) -> None:
-    """Raise `UsageError` for an archive that unpacks to far more than it seems to hold; others are the reader's."""
+    """Raise `UsageError` for an archive that unpacks to far more than it seems to hold, or does not say how much.
+
+    What is no archive, or not there, is the reader's.
+    """
     try:
         if not is_zipfile(path):
             return
         with ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-    except (OSError, BadZipFile, ValueError, NotImplementedError):
+    except OSError:
         return
+    # Other readers, torch's for one, are content with less.
+    except (BadZipFile, ValueError, NotImplementedError) as error:
+        raise UsageError(f"{path} is an archive that cannot be looked into ({error}): save it anew") from None
     if unpacked > max(UNPACKED, SWELLING * path.stat().st_size):
         raise UsageError(
             f"{path} unpacks from {path.stat().st_size:,} to {unpacked:,} bytes, which is refused: save it uncompressed"

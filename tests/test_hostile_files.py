@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import zipfile
@@ -52,6 +53,12 @@ def swollen(path: Path, members: dict[str, bytes], claimed: int) -> None:
         for name, content in members.items():
             archive.writestr(name, content)
             archive.filelist[-1].file_size = claimed
+
+
+def unreadable(path: Path, members: dict[str, bytes], claimed: int) -> None:
+    """The same, of a version of the format that Python refuses to look into and torch does not mind."""
+    swollen(path, members, claimed)
+    path.write_bytes(re.sub(rb"(?<=PK\x01\x02..)\x14", b"\x63", path.read_bytes(), flags=re.DOTALL))
 
 
 def array(shape: str) -> bytes:
@@ -120,6 +127,10 @@ TEACHERS: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
     "a network that climbs": (
         "t.safetensors",
         lambda file, canary: save_file(weights(), file, {"lra-teacher-2": json.dumps({"network": f"../{canary}"})}),
+    ),
+    "a bomb of another version": (
+        "t.pt",
+        lambda file, _: unreadable(file, {"archive/data.pkl": b"", "archive/data/0": b"0"}, 2**40),
     ),
     "a bomb": ("t.pt", lambda file, _: swollen(file, {"archive/data.pkl": b"", "archive/data/0": b"0"}, 2**40)),
 }

@@ -22,7 +22,6 @@ class Engine(ABC):
 
     Attributes:
         theta: the trainable parameters, θ.
-        here: the tensors at which the acquisition forward runs (θ itself, or ``higher``'s copies of it).
         there: θ', the same order; None before `advance`.
     """
 
@@ -34,7 +33,6 @@ class Engine(ABC):
             raise MetaStepError("student has no trainable parameter; set requires_grad on what should learn")
         self.theta: list[Tensor] = list(self.names.values())
         self.rates = settings.inner.rates(self.names)
-        self.here = self.theta
         self.there: list[Tensor] | None = None
 
     @abstractmethod
@@ -104,7 +102,6 @@ class HigherEngine(Engine):
         # The student's own parameters, so that losses which know them directly (a penalty, say) count too.
         self._start: list[Tensor] = list(student.parameters())
         self._moved = self._start
-        self.here = [self._start[index] for index in self._indices]
 
     def student(self, *args: Any, **kwargs: Any) -> Any:
         """The patched module at θ."""
