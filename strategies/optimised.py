@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from lra.distances import kl
 from lra.networks.generator_presets import gen_s, sized_for
 from lra.networks.generators import UpsamplingGenerator
-from lra.options import Count
+from lra.options import Count, NonNegative, Positive
 from lra.strategies.method import Method, SynthesisOptions
 from lra.synthesis import labels as plans
 from lra.synthesis.augmentation import Augmentation
@@ -29,6 +31,19 @@ class GeneratorOptions(OptimisedOptions):
 
     latent: Count | None = None
     width: Count | None = None
+
+
+class MetaGeneratorOptions(GeneratorOptions):
+    """And of one that is a good start for every batch, with the three terms it learns by, as published for Fast."""
+
+    steps: Count = 10
+    warmup: Annotated[int, Field(ge=0)] = 20
+    lr: Positive = 2e-3
+    latent_lr: Positive = 0.01
+    bn: NonNegative = 10.0
+    bn_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    one_hot: NonNegative = 0.5
+    adversarial: NonNegative = 1.33
 
 
 def published(**schedule: Any) -> Mapping[str, Mapping[str, Any]]:

@@ -8,13 +8,13 @@ from typing import Any
 
 from avalanche.benchmarks.scenarios.dataset_scenario import DatasetExperience
 from avalanche.benchmarks.scenarios.generic_scenario import CLStream
-from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
-from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
+from avalanche.benchmarks.utils import AvalancheDataset
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from lra.closed_loop import ClosedLoop
 from lra.problem import Batch
+from lra.strategies.datasets import with_classes
 from lra.synthesis.synthesizer import Synthesizer
 from lra.synthesis.terms import TermValue
 from lra.teacher import Teacher
@@ -50,18 +50,10 @@ class SynthesisExperience(DatasetExperience):
         Its ``targets`` are the teacher's classes. As many images as the student's steps take, drawn at the first call.
         """
         if "dataset" not in self._drawn:
-            self._drawn["dataset"] = _as_dataset(self.draw(self.steps * self.origin_stream.batch_size))
+            images, logits = self.draw(self.steps * self.origin_stream.batch_size)
+            drawn = TensorDataset(images.cpu(), logits.cpu())
+            self._drawn["dataset"] = with_classes(drawn, logits.argmax(dim=1).tolist())
         return self._drawn["dataset"]
-
-
-def _as_dataset(batch: Batch) -> "AvalancheDataset[Any]":
-    classes = batch.logits.argmax(dim=1).tolist()
-    images = TensorDataset(batch.images.cpu(), batch.logits.cpu())
-    attributes = [
-        DataAttribute(classes, "targets"),
-        DataAttribute([0] * len(classes), "targets_task_labels", use_in_getitem=True),
-    ]
-    return TaskAwareSupervisedClassificationDataset([images], data_attributes=attributes)
 
 
 class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperience]):

@@ -1,13 +1,12 @@
 """Class-incremental benchmarks made of tensors, and networks whose head grows with them."""
 
 from avalanche.benchmarks import CLScenario, class_incremental_benchmark
-from avalanche.benchmarks.utils import DataAttribute
-from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
 from avalanche.models import IncrementalClassifier
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lra.features import penultimate
+from lra.strategies.datasets import with_classes
 
 
 def split(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], order: list[int], experiences: int) -> CLScenario:
@@ -24,20 +23,12 @@ def split(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], order: list
     """
     if experiences < 1 or len(order) % experiences:
         raise ValueError(f"{len(order)} classes do not split into {experiences} experiences of equal size")
+    parts = {"train": train, "test": test}
     return class_incremental_benchmark(
-        {"train": _data(*train), "test": _data(*test)},
+        {name: with_classes(TensorDataset(*pair), pair[1].tolist()) for name, pair in parts.items()},
         class_order=order,
         num_classes_per_exp=[len(order) // experiences] * experiences,
     )
-
-
-def _data(images: Tensor, classes: Tensor) -> TaskAwareSupervisedClassificationDataset:
-    labels = classes.tolist()
-    attributes = [
-        DataAttribute(labels, "targets"),
-        DataAttribute([0] * len(labels), "targets_task_labels", use_in_getitem=True),
-    ]
-    return TaskAwareSupervisedClassificationDataset([TensorDataset(images, classes)], data_attributes=attributes)
 
 
 def growing(network: nn.Module, classes: int) -> nn.Module:

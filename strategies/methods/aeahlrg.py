@@ -23,10 +23,9 @@ option: ``symmetric`` (g2 a copy of g1), ``follow: false`` (BatchNorm statistics
 and those of ``aea``.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from avalanche.core import SupervisedPlugin
-from pydantic import Field
 from torch import Tensor, nn
 
 from lra.distillation.attack import Attacker, AttackOptions
@@ -35,11 +34,11 @@ from lra.distillation.objective import Objective
 from lra.networks.composed import FusedGenerator
 from lra.networks.generator_presets import sized_for
 from lra.networks.perturbation import PerturbationNetwork
-from lra.options import Count, NonNegative, Positive
+from lra.options import NonNegative
 from lra.strategies.attacking import AdversarialExamples, AttackCount
 from lra.strategies.generator_loss import GeneratorLoss
 from lra.strategies.metrics import Measure
-from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
+from lra.strategies.optimised import MetaGeneratorOptions, OptimisedMethod, published
 from lra.synthesis import labels
 from lra.synthesis.batches import BatchSynthesizer
 from lra.synthesis.batchnorm_term import BNStat
@@ -48,17 +47,9 @@ from lra.synthesis.reusable_source import Branch, ReusableSource, Reuse, symmetr
 from lra.synthesis.terms import OneHot, Term
 
 
-class AEAHLRGOptions(GeneratorOptions):
+class AEAHLRGOptions(MetaGeneratorOptions):
     """As in the release for CIFAR-10, ResNet-34 to ResNet-18."""
 
-    steps: Count = 10
-    warmup: Annotated[int, Field(ge=0)] = 20
-    lr: Positive = 2e-3
-    latent_lr: Positive = 0.01
-    bn: NonNegative = 10.0
-    bn_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    one_hot: NonNegative = 0.5
-    adversarial: NonNegative = 1.33
     meta: Literal["fomaml", "reptile"] = "fomaml"
     reuse: Reuse = "anew"
     branch: Branch = "features"

@@ -19,8 +19,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lra.options import Count, NonNegative, Positive
-from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
+from lra.options import NonNegative
+from lra.strategies.optimised import MetaGeneratorOptions, OptimisedMethod, published
 from lra.synthesis import labels
 from lra.synthesis.batches import BatchSynthesizer
 from lra.synthesis.batchnorm_term import BNStat
@@ -28,17 +28,9 @@ from lra.synthesis.lasting_sources import MetaSource
 from lra.synthesis.terms import OneHot
 
 
-class FastOptions(GeneratorOptions):
+class FastOptions(MetaGeneratorOptions):
     """Fast-10, as in the paper's scripts for ResNet-34 and ResNet-18."""
 
-    steps: Count = 10
-    warmup: Annotated[int, Field(ge=0)] = 20
-    lr: Positive = 2e-3
-    latent_lr: Positive = 0.01
-    bn: NonNegative = 10.0
-    bn_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    one_hot: NonNegative = 0.5
-    adversarial: NonNegative = 1.33
     meta: Literal["fomaml", "reptile", "none"] = "fomaml"
     renew_first_at: Annotated[int, Field(ge=0)] = 140
     """The batch that starts with a new first layer; 0 for none."""
