@@ -12,6 +12,7 @@ the share.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from avalanche.core import SupervisedPlugin
@@ -106,12 +107,41 @@ class AverageGradients(SupervisedPlugin):
             buffer.copy_(buffer if mean is None else mean)
 
 
-def distribute(strategy: DataFreeDistillation, synthesizer: Synthesizer) -> None:
+class OwnNumbers(SupervisedPlugin):
+    """Seeds torch by (seed, process, student steps done); comes last of all plugins, after Avalanche's clock.
+
+    So what a process draws in a step does not depend on what was drawn before, in an evaluation say.
+
+    Args:
+        seed: of the run.
+        rank: of this process.
+    """
+
+    def __init__(self, seed: int, rank: int):
+        super().__init__()
+        self.seed, self.rank = seed, rank
+
+    def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Seed what opens the first experience."""
+        content = np.random.SeedSequence([self.seed, self.rank, strategy.clock.train_iterations])
+        torch.manual_seed(int(content.generate_state(1, np.uint64)[0]))
+
+    def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Seed the next step."""
+        self.before_training(strategy)
+
+    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Seed what opens the next experience, now that evaluations are over."""
+        self.before_training(strategy)
+
+
+def distribute(strategy: DataFreeDistillation, synthesizer: Synthesizer, seed: int | None = None) -> None:
     """Let a strategy's student, sample source and memory learn from the shares of all processes.
 
     Args:
         strategy: not yet trained, the same on every process but for its share of the batch.
         synthesizer: of its stream; a source whose weights live from experience to experience.
+        seed: of the random numbers that each process draws for itself; without one the source must see to that.
     """
     memories = [plugin.memory for plugin in strategy.plugins if isinstance(plugin, GenerativeReplay)]
     owners: list[object] = [synthesizer, *memories]
@@ -124,6 +154,8 @@ def distribute(strategy: DataFreeDistillation, synthesizer: Synthesizer) -> None
             plugin.average = averaged
     others = [network for owner in owners for network in learning([owner]).values()]
     strategy.plugins.insert(0, AverageGradients([strategy.model, *others]))
+    if seed is not None:
+        strategy.plugins.append(OwnNumbers(seed, dist.get_rank()))
 
 
 def _average(optimiser: torch.optim.Optimizer, *arguments: object) -> None:

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Iterable, Mapping
 
+import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
+from lra.problem import Batch
 from lra.strategies.strategy import DataFreeDistillation
 from lra.synthesis.batches import Diverged
 from lra.teacher import Teacher
@@ -36,7 +38,9 @@ class DivergenceGuard(SupervisedPlugin):
 
     def before_update(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Look at the loss."""
-        self._refuse("the student's loss", strategy.loss.item(), math.inf, strategy)
+        loss = strategy.loss.item()
+        named = "the student's loss" if math.isfinite(loss) else f"the student's loss ({_blame(strategy)})"
+        self._refuse(named, loss, math.inf, strategy)
 
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Look at the last gradient and at all weights."""
@@ -49,6 +53,15 @@ class DivergenceGuard(SupervisedPlugin):
     def _refuse(what: str, value: float, limit: float, strategy: DataFreeDistillation) -> None:
         if not math.isfinite(value) or value > limit:
             raise Diverged(f"{what} is {value:.3g} at student step {strategy.clock.train_iterations}")
+
+
+@torch.no_grad()
+def _blame(strategy: DataFreeDistillation) -> str:
+    """Terms of the objective that are no numbers at the current weights, on the minibatch or what is replayed."""
+    batches = [Batch(strategy.mb_x, strategy.mb_y), strategy.replayed]
+    parts = [strategy.objective.parts(strategy.model(batch.images), batch) for batch in batches if batch is not None]
+    bad = {name for found in parts for name, value in found.items() if not torch.isfinite(value)}
+    return f"its {', '.join(sorted(bad))}" if bad else "each term is finite: what a plugin added, or the look-ahead"
 
 
 def norm(tensors: Iterable[Tensor]) -> float:

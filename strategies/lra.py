@@ -24,7 +24,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from lra.distillation.objective import Objective, gradients_beside
-from lra.meta import Curvature, LearnedRates, LookAhead, Rates, carry, lookahead
+from lra.meta import Curvature, LearnedRates, LookAhead, MetaStepError, Rates, carry, lookahead
 from lra.meta.inner import Average
 from lra.problem import Batch
 from lra.state import State
@@ -56,6 +56,20 @@ class LRA(SupervisedPlugin):
         self._look: LookAhead | None = None
         self._learned: LearnedRates | None = None
         self._state: State = {}
+
+    def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            MetaStepError: if BatchNorm is to see new and replayed samples together at θ', and a term of the objective
+                looks at features, which would then be those of both.
+        """
+        inside = [type(term).__name__ for term in strategy.objective.active() if getattr(term, "inside", False)]
+        if inside and self.options.ahead_statistics == "joint":
+            raise MetaStepError(
+                f"meta.ahead_statistics = joint does not go with {inside[0]}, which looks at the features of the "
+                "replayed batch alone: choose batch or running, or give the term no weight"
+            )
 
     def before_forward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Open the look-ahead, through which the acquisition's forward pass then goes."""

@@ -117,5 +117,7 @@ def test_hard_labels_are_the_teachers_unless_told_otherwise() -> None:
     told = torch.tensor([1, 1, 1])
     term.tell([(clean.images, told)])
     assert torch.allclose(term(logits, clean), F.cross_entropy(logits, told, reduction="none"))
+    part = Batch(clean.images[:2], clean.logits[:2])
+    assert torch.allclose(term(logits[:2], part), F.cross_entropy(logits[:2], told[:2], reduction="none"))
     same = Batch(clean.images.clone(), clean.logits)
     assert torch.allclose(term(logits, same), F.cross_entropy(logits, torch.tensor([0, 1, 0]), reduction="none"))

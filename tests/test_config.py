@@ -71,6 +71,9 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
     prints = {config.fingerprint("a"), config.fingerprint("b"), *(other.fingerprint("a") for other in others)}
     assert len(prints) == 5
     assert all(len(text) == 8 for text in prints)
+    # What the step would be is nothing to a run without it.
+    assert configuration(assignments=["meta.alpha=0.5"]).fingerprint("a") == config.fingerprint("a")
+    assert len({configuration(meta=True, assignments=[f"meta.alpha={a}"]).fingerprint("a") for a in (0.5, 0.6)}) == 2
 
 
 @pytest.mark.parametrize(

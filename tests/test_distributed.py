@@ -1,5 +1,6 @@
 """A run on two processes is the run on one: the same weights, one folder, and a clear end when a process dies."""
 
+import copy
 import json
 import os
 import runpy
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from avalanche.core import SupervisedPlugin
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.runs.processes import Processes
 from lra.benchmarks.setup.assemble import configuration
+from lra.strategies.distributed import OwnNumbers
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 TORCHRUN = (sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -87,6 +90,36 @@ def test_a_run_on_two_processes_fills_one_folder(
     for name in ("student_steps", "generator_steps", "images_generated", "teacher_queries"):
         assert two["cost"][name] == one["cost"][name]
     assert {p.name for p in Path(two["run_dir"]).iterdir()} == {p.name for p in Path(one["run_dir"]).iterdir()}
+
+
+def test_what_a_process_draws_is_told_by_seed_process_and_step(
+    make_stream: Any, make_strategy: Any, student: torch.nn.Module
+) -> None:
+    class Drawn(SupervisedPlugin):
+        def __init__(self, wasteful: bool) -> None:
+            super().__init__()
+            self.batches: list[torch.Tensor] = []
+            self.wasteful = wasteful
+
+        def before_training_iteration(self, strategy: Any, **kwargs: object) -> None:
+            self.batches.append(strategy.mb_x.clone())
+
+        def after_training_exp(self, strategy: Any, **kwargs: object) -> None:
+            if self.wasteful:
+                torch.rand(7)
+
+    def batches(seed: int, rank: int, wasteful: bool = False) -> list[torch.Tensor]:
+        torch.manual_seed(5)
+        drawn = Drawn(wasteful)
+        strategy = make_strategy(copy.deepcopy(student), [drawn])
+        strategy.plugins.append(OwnNumbers(seed, rank))
+        strategy.train(make_stream(length=3))
+        return drawn.batches
+
+    first = batches(1, 0)
+    assert len({tuple(images.flatten().tolist()) for images in first}) == len(first)
+    for again, same in (((1, 0), True), ((1, 0, True), True), ((1, 1), False), ((2, 0), False)):
+        assert all(torch.equal(a, b) is same for a, b in zip(first, batches(*again), strict=True))
 
 
 @pytest.mark.slow

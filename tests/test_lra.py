@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -359,9 +360,21 @@ def test_a_first_experience_has_nothing_to_retain(trained: Trained, objective: s
     assert all(torch.equal(value, meta[name]) for name, value in plain.items())
 
 
-def test_a_published_alpha_that_explodes_is_said_in_one_line(trained: Trained) -> None:
-    from lra.meta import MetaStepError
+@pytest.mark.parametrize(("ahead", "code"), [("joint", 2), ("batch", 0)])
+def test_joint_statistics_are_refused_where_features_are_compared(
+    tiny: list[str], lra_bench: Callable[..., Any], tmp_path: Path, ahead: str, code: int
+) -> None:
+    """They would be those of new and replayed images together."""
+    method = ("--method", "adadfkd", "--set", "synthesis.bn=0", "--replay", "memory", "--meta")
+    done = lra_bench("run", *tiny, *method, "--set", f"meta.ahead_statistics={ahead}", "--out", tmp_path)
+    assert done.code == code, done.err
+    if code:
+        assert done.err.splitlines()[-1].startswith("lra-bench: --meta: meta.ahead_statistics = joint does not go with")
 
-    with pytest.raises(MetaStepError) as error:
+
+def test_a_published_alpha_that_explodes_is_said_in_one_line(trained: Trained) -> None:
+    from lra.meta import MetaDiverged
+
+    with pytest.raises(MetaDiverged) as error:
         trained("memory", {"alpha": 1e308})
     assert "\n" not in str(error.value)

@@ -100,7 +100,8 @@ class Attempt:
         """Train to the end, then write the result, the student and the report.
 
         Raises:
-            Diverged, MetaStepError: at numbers that are none any more.
+            Diverged, MetaDiverged: at numbers that are none any more.
+            MetaStepError: if the LRA step cannot be taken.
             Interrupted: at a signal, when all is saved.
         """
         stream = self.experiment.stream

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -17,7 +16,7 @@ from lra.benchmarks.errors import UsageError
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.experiment import Experiment
-from lra.state import State, seed_everything
+from lra.state import State
 from lra.strategies.distributed import distribute, together
 from lra.synthesis.synthesizer import OnlineGenerator
 
@@ -76,9 +75,7 @@ class Processes:
                 f"method {experiment.config.method!r} makes finite batches, which only one process can: choose one "
                 "with an online generator (see lra-bench list methods), or run it without torchrun"
             )
-        distribute(experiment.strategy, source)
-        # Avalanche's seeds are of 32 bits.
-        seed_everything(int(np.random.SeedSequence([experiment.config.seed, self.rank]).generate_state(1)[0]))
+        distribute(experiment.strategy, source, experiment.config.seed)
 
     def in_turn(self, make: Callable[[], T]) -> T:
         """``make`` on the leader first: what it keeps is there for the others."""

@@ -23,7 +23,7 @@ from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.setup.teachers import obtain
-from lra.meta import MetaStepError
+from lra.meta import MetaDiverged, MetaStepError
 from lra.strategies.distributed import PeerLost
 from lra.strategies.extensions import PluginFailed
 from lra.synthesis.batches import Diverged
@@ -110,6 +110,8 @@ def _complete(folder: RunFolder, attempt: Callable[[], Attempt]) -> None:
                 _roll_back(work, diverged)
                 work = attempt()
                 work.open()
+        except MetaStepError as error:
+            raise UsageError(f"--meta: {error}") from None
         except PluginFailed as error:
             log.debug("what the plugin raised", exc_info=error)
             raise LraError(str(error)) from None
@@ -121,7 +123,7 @@ def _divergence(work: Attempt) -> str | None:
     """Complete an attempt; if it cannot be because numbers are none any more, say which."""
     try:
         work.complete()
-    except (MetaStepError, Diverged) as error:
+    except (MetaDiverged, Diverged) as error:
         where = f" (student step {work.experiment.strategy.clock.train_iterations})"
         return f"diverged: {error}{'' if 'student step' in str(error) else where}"
     return None

@@ -182,6 +182,8 @@ class RunConfig(Options):
         """Eight hexadecimal digits that name everything but the seed, the machine and what to do about a divergence."""
         apart = ("seed", "device", "threads", "on_divergence", "carry")
         content = {k: v for k, v in self.tree().items() if k not in apart}
+        if not self.meta.enabled:  # What it would be is nothing to a run without it.
+            content["meta"] = {"enabled": False}
         if self.carry is not None:
             content["carry"] = self.carry.identity()
         text = json.dumps([content, teacher_sha256], sort_keys=True)

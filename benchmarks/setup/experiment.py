@@ -52,7 +52,6 @@ class Experiment:
     strategy: DataFreeDistillation
     stream: SynthesisStream
     parts: dict[str, Stateful]
-    fidelity: TestFidelity
     forgetting: ProbeForgetting
     quantization: dict[str, Any] | None = None
 
@@ -138,7 +137,6 @@ def prepare(
         strategy,
         stream,
         {f"{index}-{type(part).__name__}": part for index, part in enumerate(stateful)},
-        next(m for m in measures if isinstance(m, TestFidelity)),
         next(m for m in measures if isinstance(m, ProbeForgetting)),
         quantization,
     )

@@ -18,10 +18,14 @@ class HardLabel(StudentTerm):
         self._told: list[tuple[Tensor, Tensor]] = []
 
     def tell(self, batches: list[tuple[Tensor, Tensor]]) -> None:
-        """Take note of images (n, C, H, W), the very tensors that batches will hold, with their classes (n,)."""
+        """Take note of images (n, C, H, W), the very tensors that batches will hold, with their classes (n,).
+
+        A batch of the first so many of the images is recognised too.
+        """
         self._told = batches
 
     def forward(self, logits: Tensor, batch: Batch) -> Tensor:
         """(n,) ≥ 0."""
-        known = (classes for images, classes in self._told if images is batch.images)
+        start = batch.images.data_ptr()
+        known = (classes[: len(logits)] for images, classes in self._told if images.data_ptr() == start)
         return F.cross_entropy(logits, next(known, batch.logits.argmax(dim=1)), reduction="none")

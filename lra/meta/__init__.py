@@ -1,6 +1,7 @@
 """The LRA meta step: the gradient of L_acq(θ) + w L_ret(θ') with θ' = θ − α · rule(∇L_acq(θ))."""
 
 from lra.meta.carry import carry as carry
+from lra.meta.errors import MetaDiverged as MetaDiverged
 from lra.meta.errors import MetaStepError as MetaStepError
 from lra.meta.inner import InnerRule as InnerRule
 from lra.meta.inner import Rate as Rate

@@ -48,6 +48,10 @@ class MetaStepError(RuntimeError):
     """A meta step that cannot be taken, or whose result would be wrong."""
 
 
+class MetaDiverged(MetaStepError):
+    """A loss of a meta step that is no number."""
+
+
 @contextmanager
 def explained(stage: str) -> Iterator[None]:
     """Turn PyTorch's errors about differentiation into a `MetaStepError`; let all others pass.

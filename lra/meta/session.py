@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn.utils import get_total_norm
 
 from lra.meta.engines import ENGINES, Engine
-from lra.meta.errors import MetaStepError, explained
+from lra.meta.errors import MetaDiverged, MetaStepError, explained
 from lra.meta.graphs import require_twice_differentiable
 from lra.meta.guards import check_student
 from lra.meta.passes import clones, differentiable
@@ -77,7 +77,8 @@ class LookAhead:
                 pass is the student's at θ on cloned buffers, with fresh dropout masks.
 
         Raises:
-            MetaStepError: the loss is not finite, does not depend on θ, or cannot be differentiated (twice).
+            MetaDiverged: the loss is not finite.
+            MetaStepError: it does not depend on θ, or cannot be differentiated (twice).
         """
         engine = self._open()
         if engine.there is not None:
@@ -85,7 +86,7 @@ class LookAhead:
         if curvature is not None and (self.settings.engine, self.settings.order) != ("lean", 2):
             raise MetaStepError("curvature= needs engine='lean' and order=2; change these, or drop it")
         if self.settings.check and not bool(torch.isfinite(acquisition.detach()).all()):
-            raise MetaStepError(
+            raise MetaDiverged(
                 f"acquisition loss is {float(acquisition.detach()):g} at θ; the student has diverged: "
                 "lower its learning rate"
             )
@@ -182,7 +183,7 @@ class LookAhead:
         if not self.settings.check or bool(torch.isfinite(value.detach()).all()):
             return
         present = [gradient for gradient in self._acquired if gradient is not None]
-        raise MetaStepError(
+        raise MetaDiverged(
             f"{name} is {float(value.detach()):g} after an inner step of α={self.settings.inner.describe()} "
             f"(acquisition loss {float(self._acquisition or 0):g}, gradient norm "
             f"{float(get_total_norm(present)):g}); lower α, or clip or normalise the inner gradient"

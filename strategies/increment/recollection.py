@@ -76,7 +76,7 @@ class Recollection:
         std: Sequence[float],
     ):
         self._mean, self._std = mean, std
-        device = next(model.parameters()).device
+        self._device = device = next(model.parameters()).device
         width, latent = sized_for(image)
         width, latent = options.width or width, options.latent or latent
         generator = ConditionedGenerator(gen_s(latent, image, width=width), len(classes)).to(device)
@@ -103,8 +103,7 @@ class Recollection:
     def sample(self, n: int) -> Batch:
         """``n`` images, normalised, of classes asked for at random, with the frozen model's answers (n, k)."""
         images = self.source.draw(n)
-        shape = (1, len(self._mean), 1, 1)
-        images = (images - images.new_tensor(self._mean).view(shape)) / images.new_tensor(self._std).view(shape)
+        images = self._normalised(nn.Identity())(images)
         return Batch(images, self.answer(images))
 
     @torch.no_grad()
@@ -113,4 +112,4 @@ class Recollection:
         return self._known(images)
 
     def _normalised(self, model: nn.Module) -> Normalized:
-        return Normalized(model, self._mean, self._std).to(next(model.parameters()).device)
+        return Normalized(model, self._mean, self._std).to(self._device)
