@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -283,3 +284,23 @@ def test_in_place_relu_students() -> None:
         return lra_step(made(inplace), *loss, inner=InnerSGD(0.1), rules=rules).gradients
 
     assert far(step(True, True), step(False, False)) < 1e-9
+
+
+def test_a_torchvision_student_steps_the_same_in_place_or_not() -> None:
+    """Its BatchNorm is followed by a ReLU in place, and the rules lay its images out channels-last."""
+
+    def made(inplace: bool) -> nn.Module:
+        torch.manual_seed(1)
+        network = torchvision.models.resnet18(num_classes=5)
+        for part in network.modules():
+            if isinstance(part, nn.ReLU):
+                part.inplace = inplace
+        return network
+
+    x, x_old = torch.randn(4, 3, 32, 32), torch.randn(2, 3, 32, 32)
+
+    def step(inplace: bool) -> Any:
+        loss = [lambda f, i=i: f(i).square().mean() for i in (x, x_old)]
+        return lra_step(made(inplace), *loss, inner=InnerSGD(0.01)).gradients
+
+    assert far(step(True), step(False)) < 1e-6

@@ -57,8 +57,11 @@ def _by_pixels(
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_((var * (n / (n - 1))).to(running_var.dtype), momentum)
     scale = r if w is None else w * r
-    y = centred.mul_(scale) if bias is None else torch.addcmul(bias, centred, scale)
-    return y.view(x.shape[0], *x.shape[2:], channels).permute(0, 3, 1, 2), mean, r
+    # A tensor of its own and no view of the rows, so that what follows may overwrite it.
+    y = torch.empty_like(x)
+    rows = y.permute(0, 2, 3, 1).view(n, channels)
+    torch.mul(centred, scale, out=rows) if bias is None else torch.addcmul(bias, centred, scale, out=rows)
+    return y, mean, r
 
 
 class BatchNorm(torch.autograd.Function):
