@@ -100,6 +100,15 @@ def test_any_method_carries_its_generator_and_its_replay(tasks: Call, tmp_path: 
         assert state["buffer"]["logits"].shape[1] == 10, "the new teacher answers for the old images"
 
 
+def test_tasks_may_have_images_of_different_sizes(tasks: Call, tmp_path: Path) -> None:
+    larger = {"name": "large", "dataset": "digits", "set": {"data.size": 16}}
+    content = tree(method="dafl", replay="memory", tasks=[*TWO, larger], set={"synthesis.width": 8})
+    done = tasks(content)
+    assert done.code == 0, done.err
+    recognised = json.loads((tmp_path / "out" / "report.json").read_text())["recognition"]["anew"][0]
+    assert [(found["after"], found["of"]) for found in recognised] == [(0, 0), (1, 0), (1, 1), (2, 2)]
+
+
 def test_a_task_that_fails_leaves_the_others_and_is_taken_up_again(
     tasks: Call, lra_bench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,25 +26,28 @@ class Recognition(NamedTuple):
 
 
 def recognition(chain: Sequence[TaskRun]) -> list[Recognition]:
-    """The generator of every task of a chain before the teachers of this and all earlier tasks.
+    """The generator of every task of a chain before the teachers of this and all earlier tasks with such images.
 
     The same latents each time, evaluation mode.
 
     Raises:
         LraError: if a generator or a teacher is not there any more.
     """
-    teachers: list[tuple[int, nn.Module]] = []
+    teachers: list[tuple[int, tuple[int, int, int], nn.Module]] = []
     found: list[Recognition] = []
     for task in sorted(chain, key=lambda run: run.index):
         parts = rebuilt(task.run.folder)
-        teachers.append((task.index, parts.teacher.network))
+        teachers.append((task.index, parts.data.image, parts.teacher.network))
         latents = torch.randn(PROBE, parts.latent, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             images = parts.generator(latents)
-            found += [Recognition(task.index, of, *answers(teacher, images)) for of, teacher in teachers]
+        for of, image, teacher in teachers:
+            if image == parts.data.image:
+                found.append(Recognition(task.index, of, *answers(teacher, images)))
     return found
 
 
+@torch.no_grad()
 def answers(teacher: nn.Module, images: Tensor) -> tuple[float, float]:
     """Mean confidence in percent, and the effective number of classes, of a teacher on images (n, C, H, W)."""
     p = F.softmax(teacher(images), dim=1)

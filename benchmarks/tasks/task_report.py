@@ -72,20 +72,24 @@ def _page(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Re
         for mode, found in apart(runs, name).items()
     ]
     parts = ["# Tasks in sequence", _table(head, rows), "Means over seeds with 95 % intervals."]
-    if remembered:
-        parts += ["## What the old teachers recognise", _recognised(runs, remembered), EXPLAINED]
+    if rows := _recognised(runs, remembered):
+        parts += ["## What the old teachers recognise", _table(RECOGNISED, rows), EXPLAINED]
     return "\n\n".join(parts) + "\n"
 
 
 EXPLAINED = (
     "Confidence (%) of a task's teacher in what the generator makes, in evaluation mode and of the same latents, when "
     "the task had just ended and after the last task; forgetting is the best of it at any earlier end minus the last. "
-    "Classes is how many the teacher sees, exp of the entropy of its mean prediction."
+    "Classes is how many the teacher sees, exp of the entropy of its mean prediction. Generators of "
+    "images of another size than a teacher's are not shown to it."
 )
 
 
-def _recognised(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Recognition]]]) -> str:
-    head = ["teacher of", "reuse", "confidence at its end", "after the last task", "forgetting", "classes", "at last"]
+RECOGNISED = ("teacher of", "reuse", "confidence at its end", "after the last task", "forgetting", "classes", "at last")
+
+
+def _recognised(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Recognition]]]) -> list[list[str]]:
+    """Rows under `RECOGNISED`, of teachers that were asked again after a later task."""
     rows = []
     for of_, name in enumerate(names(runs)):
         for mode, chains in remembered.items():
@@ -96,7 +100,7 @@ def _recognised(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Seque
                 found = [[r.confidence for r in first], [r.confidence for r in last], lost]
                 found += [[r.classes for r in first], [r.classes for r in last]]
                 rows.append([name, mode, *map(_text, found)])
-    return _table(head, rows)
+    return rows
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
