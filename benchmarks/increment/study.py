@@ -38,6 +38,7 @@ ROWS = (
     Row("naive", against=""),
     Row("lwf"),
     Row("avalanche-generative"),
+    Row("avalanche-generative", settings=("vae_latent=16",), against="avalanche-generative"),
     Row("generative"),
     Row("generative", against="avalanche-generative"),
     Row("generative", meta=True, against="generative"),

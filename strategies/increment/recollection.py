@@ -20,7 +20,7 @@ from lra.teacher import Teacher
 class RecollectionOptions(TripletOptions):
     """Of the generator that is trained from a frozen model; with ``triplet`` it works against the learner (RGAL)."""
 
-    generator_steps: Count = 300
+    generator_steps: Count = 1000
     """Before an experience."""
     generator_batch: Count = 64
     generator_lr: Positive = 3e-3
