@@ -3,6 +3,8 @@
 With n processes of batches of B/n the student's step is that of one process with the batch B wherever the loss is a
 mean over images. The LRA step needs two averages more for that, because its inner step goes along the gradient of the
 whole acquisition batch: one of ∇L_acq before the inner step, and, in the derivative through it, one of ∇L_ret(θ').
+With ``meta.shares="own"`` each process looks ahead along the gradient of its own share, and the meta gradient is
+averaged once, as any other.
 
 BatchNorm normalises by the process's own share in training, as DistributedDataParallel's does; running statistics
 are averaged at the end of every experience. Terms that look at a batch as a whole (its class balance, say) look at
@@ -150,7 +152,7 @@ def distribute(strategy: DataFreeDistillation, synthesizer: Synthesizer, seed: i
             if isinstance(part, torch.optim.Optimizer):
                 part.register_step_pre_hook(_average)
     for plugin in strategy.plugins:
-        if isinstance(plugin, LRA):
+        if isinstance(plugin, LRA) and plugin.options.shares == "joint":
             plugin.average = averaged
     others = [network for owner in owners for network in learning([owner]).values()]
     strategy.plugins.insert(0, AverageGradients([strategy.model, *others]))

@@ -37,6 +37,9 @@ class LRAOptions(Options):
     ahead_statistics: Literal["batch", "joint", "running"] = "batch"
     """What BatchNorm normalises the replayed batch with at θ': its own statistics, those of new and replayed
     together, or the running ones."""
+    shares: Literal["joint", "own"] = "joint"
+    """On several processes: whether the inner step goes along the acquisition gradient of all shares, which takes three
+    messages a student step, or each process's along its own, which takes one and is another objective."""
     inner_weight_decay: NonNegative = 0.0
     """λ of the inner step (published: 5e-4)."""
     clip: Annotated[float, Field(gt=0)] | None = None

@@ -5,6 +5,8 @@ Every process draws the latents of the whole batch and keeps its share, so that 
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ CASES: dict[str, dict[str, Any] | None] = {
     "meta, clipped": {"alpha": 0.1, "clip": 0.5},
     "meta, first order": {"alpha": 0.1, "order": 1},
     "meta, both losses whole": {"alpha": 0.1, "mixture": "sum"},
+    "meta, own shares": {"alpha": 0.1, "shares": "own"},
     "meta by higher": {"alpha": 0.1, "engine": "higher"},
     "batch statistics": {"alpha": 0.1},
 }
@@ -75,9 +78,27 @@ def train(case: str, rank: int = 0, count: int = 1) -> dict[str, Tensor]:
     )
     if count > 1:
         distribute(strategy, source)
-    strategy.train(SynthesisStream(source, teacher, 5, 2, part))
+    with counted() as messages:
+        strategy.train(SynthesisStream(source, teacher, 5, 2, part))
     found = {f"student.{name}": value for name, value in model.state_dict().items()}
-    return found | {f"generator.{name}": value for name, value in generator.state_dict().items()}
+    found |= {f"generator.{name}": value for name, value in generator.state_dict().items()}
+    return found | {"messages": torch.tensor(len(messages))}
+
+
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """The sizes of what is averaged over processes meanwhile."""
+    reduce, sizes = dist.all_reduce, list[int]()
+
+    def counting(tensor: Tensor, *arguments: Any, **options: Any) -> Any:
+        sizes.append(tensor.numel())
+        return reduce(tensor, *arguments, **options)
+
+    dist.all_reduce = counting
+    try:
+        yield sizes
+    finally:
+        dist.all_reduce = reduce
 
 
 def main(folder: Path) -> None:
