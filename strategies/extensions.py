@@ -59,9 +59,13 @@ def load(spec: str) -> type[Plugin]:
         raise ExtensionError(
             f"plugin {spec!r}: importing {module_name} failed ({error!r}); is it installed?"
         ) from error
-    found = getattr(module, class_name, None)
+    if not hasattr(module, class_name):
+        raise ExtensionError(f"plugin {spec!r}: {module_name} has no {class_name!r}; name a class of it")
+    found = getattr(module, class_name)
     if not (isinstance(found, type) and issubclass(found, BasePlugin)):
-        raise ExtensionError(f"plugin {spec!r}: {module_name} has no Avalanche plugin class {class_name!r}")
+        raise ExtensionError(
+            f"plugin {spec!r}: {class_name} is no Avalanche plugin; derive it from avalanche.core.SupervisedPlugin"
+        )
     return found
 
 

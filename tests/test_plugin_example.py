@@ -98,9 +98,9 @@ def entry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     [
         ("nocolon", "write it as package.module:Class"),
         ("no_such_module:Class", "is it installed?"),
-        ("json:JSONDecoder", "json has no Avalanche plugin class 'JSONDecoder'"),
-        ("json:nothing", "json has no Avalanche plugin class 'nothing'"),
-        ("json:dumps", "json has no Avalanche plugin class 'dumps'"),
+        ("json:JSONDecoder", "JSONDecoder is no Avalanche plugin; derive it from"),
+        ("json:nothing", "json has no 'nothing'; name a class"),
+        ("json:dumps", "dumps is no Avalanche plugin; derive it from"),
         (":", "importing  failed"),
     ],
 )
