@@ -179,6 +179,32 @@ def test_a_sweep_that_names_runs_elsewhere(lra_bench: Callable[..., Any], canary
     refused(lra_bench("compare", "sweep"), canary)
 
 
+TASK = {"name": "a", "status": "done", "folder": "a", "reason": ""}
+CHAIN = {"reuse": "anew", "seed": 0, "tasks": [TASK]}
+
+
+@pytest.mark.parametrize("command", [("report",), ("resume",), ("analyse", "convergence")], ids=" ".join)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[" * 100_000, "3", "{}", '{"file": {}, "chains": 3}', '{"file": {}, "chains": [3]}'),
+        json.dumps({"file": 3, "chains": [CHAIN]}),
+        *(json.dumps({"file": {}, "chains": [{k: v for k, v in CHAIN.items() if k != name}]}) for name in CHAIN),
+        *(
+            json.dumps({"file": {}, "chains": [CHAIN | {"tasks": [TASK | wrong]}]})
+            for wrong in ({"folder": "../elsewhere"}, {"folder": "/etc"}, {"folder": 3}, {"name": ["a"]}, {"status": 3})
+        ),
+    ],
+    ids=lambda text: text[:100],
+)
+def test_a_record_of_tasks(lra_bench: Callable[..., Any], canary: Path, text: str, command: tuple[str, ...]) -> None:
+    Path("tasks").mkdir()
+    Path("tasks/tasks.json").write_text(text)
+    done = lra_bench(*command, "tasks")
+    refused(done, canary)
+    assert "tasks.json is damaged" in done.err
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "3", '"<script>"', "{", "\0"])
 @pytest.mark.parametrize("file", ["result.json", "metrics.jsonl", "config.yaml", "forgetting.json"])
 def test_other_files_of_a_run(lra_bench: Callable[..., Any], stopped: Path, canary: Path, file: str, text: str) -> None:
