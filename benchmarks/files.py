@@ -107,6 +107,11 @@ def held(lock: Path, busy: str) -> Iterator[None]:
         os.close(handle)
 
 
+def plain_name(label: str) -> str:
+    """The last 120 characters of ``label``, as a file's name: what could mean something in a path becomes a dash."""
+    return "".join(c if c.isalnum() or c in "+-_." else "-" for c in label)[-120:]
+
+
 def sha256(path: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     with path.open("rb") as file:

@@ -74,6 +74,11 @@ def read_samples(folder: Path, most: int = 12) -> list[tuple[str, bytes]]:
     return [(path.stem, _picture(path)) for path in paths]
 
 
+def inner(folder: str) -> bool:
+    """Whether a path stays where it is appended: the record it is from may be a stranger's."""
+    return not Path(folder).is_absolute() and ".." not in Path(folder).parts
+
+
 def pick(record: object, *keys: str) -> Any:
     """The value under `keys`, one inside the other, or None."""
     for key in keys:

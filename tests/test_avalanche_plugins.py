@@ -217,6 +217,8 @@ def test_a_plugin_that_raises_is_named_with_its_hook_and_experience(
     assert done.err.splitlines()[-1].startswith(
         "lra-bench: plugin 'raising:Raises' raised in after_backward, experience 2: KeyError: "
     )
+    (log,) = (tmp_path / "runs").rglob("log.txt")
+    assert 'raise KeyError("what' in log.read_text(), "where it raised"
 
 
 @pytest.mark.parametrize(("replay", "saved"), [("avalanche:ewc", False), ("reservoir", True)])

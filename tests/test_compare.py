@@ -142,10 +142,20 @@ def test_a_run_found_twice_counts_once(runs: Path) -> None:
     assert [row.seeds for row in compare([runs, next(runs.iterdir()), runs / "."]).rows] == [3, 3, 3]
 
 
-def test_by_step_weighs_uneven_evaluations(runs: Path) -> None:
-    (row, *_) = compare([runs], "mean,step_mean,variance,step_variance").rows
-    assert row.estimates["step_mean"].mean == pytest.approx(row.estimates["mean"].mean)
-    assert row.estimates["step_variance"].mean == pytest.approx(row.estimates["variance"].mean)
+def test_by_step_weighs_uneven_evaluations(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, 0, 96)
+
+    def found() -> dict[str, float]:
+        (row,) = compare([tmp_path], "mean,step_mean,variance,step_variance").rows
+        return {name: estimate.mean for name, estimate in row.estimates.items()}
+
+    even = found()
+    assert (even["step_mean"], even["step_variance"]) == pytest.approx((even["mean"], even["variance"]))
+    result = json.loads((folder / "result.json").read_text())
+    result["accuracy"]["curve"] = [[100, 50.0], [400, 90.0]]
+    (folder / "result.json").write_text(json.dumps(result))
+    uneven = found()
+    assert (uneven["step_mean"], uneven["step_variance"]) == pytest.approx((80, 300)), "1 of 4 at 50, 3 of 4 at 90"
 
 
 def test_table_on_the_command_line(runs: Path, lra_bench: Bench) -> None:

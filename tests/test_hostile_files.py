@@ -1,5 +1,6 @@
 """Files that a stranger made to harm: each is refused in one line, and what it wanted to do has not been done."""
 
+import hashlib
 import io
 import json
 import os
@@ -179,6 +180,39 @@ def test_a_sweep_that_names_runs_elsewhere(lra_bench: Callable[..., Any], canary
     refused(lra_bench("compare", "sweep"), canary)
 
 
+def test_a_bomb_for_a_replay(lra_bench: Callable[..., Any], tiny: list[str], canary: Path) -> None:
+    swollen(Path("replay.pt"), {"archive/data.pkl": b"", "archive/data/0": b"0"}, 2**40)
+    done = lra_bench("run", *tiny, "--replay", "memory", "--set", "carry.replay=replay.pt")
+    refused(done, canary)
+    assert "which is refused" in done.err
+
+
+TASK = {"name": "a", "status": "done", "folder": "a", "reason": ""}
+CHAIN = {"reuse": "anew", "seed": 0, "tasks": [TASK]}
+
+
+@pytest.mark.parametrize("command", [("report",), ("resume",), ("analyse", "convergence")], ids=" ".join)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[" * 100_000, "3", "{}", '{"file": {}, "chains": 3}', '{"file": {}, "chains": [3]}'),
+        json.dumps({"file": 3, "chains": [CHAIN]}),
+        *(json.dumps({"file": {}, "chains": [{k: v for k, v in CHAIN.items() if k != name}]}) for name in CHAIN),
+        *(
+            json.dumps({"file": {}, "chains": [CHAIN | {"tasks": [TASK | wrong]}]})
+            for wrong in ({"folder": "../elsewhere"}, {"folder": "/etc"}, {"folder": 3}, {"name": ["a"]}, {"status": 3})
+        ),
+    ],
+    ids=lambda text: text[:100],
+)
+def test_a_record_of_tasks(lra_bench: Callable[..., Any], canary: Path, text: str, command: tuple[str, ...]) -> None:
+    Path("tasks").mkdir()
+    Path("tasks/tasks.json").write_text(text)
+    done = lra_bench(*command, "tasks")
+    refused(done, canary)
+    assert "tasks.json is damaged" in done.err
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "3", '"<script>"', "{", "\0"])
 @pytest.mark.parametrize("file", ["result.json", "metrics.jsonl", "config.yaml", "forgetting.json"])
 def test_other_files_of_a_run(lra_bench: Callable[..., Any], stopped: Path, canary: Path, file: str, text: str) -> None:
@@ -255,6 +289,16 @@ def test_a_checkpoint(lra_bench: Callable[..., Any], stopped: Path, canary: Path
     refused(lra_bench("resume", stopped), canary)
     assert (stopped / "config.yaml").read_bytes() == before
     assert not (stopped / "result.json").exists()
+
+
+def test_a_bomb_for_a_checkpoint(lra_bench: Callable[..., Any], stopped: Path, canary: Path) -> None:
+    file = stopped / "checkpoint.pt"
+    swollen(file, {"archive/data.pkl": b"", "archive/data/0": b"0"}, 2**40)
+    data = file.read_bytes()
+    file.write_bytes(checkpoint_file.HEADER + b"%d\n" % checkpoint_file.SCHEMA + hashlib.sha256(data).digest() + data)
+    done = lra_bench("resume", stopped)
+    refused(done, canary)
+    assert "which is refused" in done.err
 
 
 @pytest.mark.parametrize("name", ["log.txt", "metrics.jsonl", "samples", ".lock", "checkpoint.pt"])

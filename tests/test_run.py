@@ -339,6 +339,9 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bytes(
         del result["cost"]["seconds"], result["cost"]["peak_memory_mb"]
     assert results[0] == results[1]
     assert not checkpoint.exists()
+    log = (folder / "log.txt").read_text()
+    assert "resumed at experience 5 of 10" in log
+    assert log.count("student step 20: accuracy") == 1
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])

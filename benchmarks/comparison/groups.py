@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.records import Record, Run, flatten, pick, read_run
+from lra.benchmarks.records import Record, Run, flatten, inner, pick, read_run
 
 UNHEEDED = ("seed", "device", "threads")
 """What may differ between the seeds of one configuration."""
@@ -85,16 +85,11 @@ def swept(file: Path) -> Record:
     """
     try:
         record = json.loads(file.read_text())
-        if not all(_inner(run["folder"]) for run in record["runs"]):
+        if not all(inner(run["folder"]) for run in record["runs"]):
             raise ValueError
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
         raise UsageError(f"{file} is damaged: run the sweep again to write it again") from None
     return dict(record)
-
-
-def _inner(folder: str) -> bool:
-    """Whether a path stays where it is appended: the record may be a stranger's."""
-    return not Path(folder).is_absolute() and ".." not in Path(folder).parts
 
 
 def finished(folders: Iterable[Path]) -> tuple[list[Run], int]:

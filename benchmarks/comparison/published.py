@@ -2,33 +2,33 @@
 
     {method, teacher, student, dataset, value, source}
 
-``method`` is one of ours (``predfkd``), with its retention (``predfkd+memory+meta``), or a preset (``lra-mb``);
-``metric``, if there, names a column of a comparison, and is ``accuracy`` or ``max`` otherwise.
+``method`` is one of ours (``predfkd``), with its retention (``predfkd+memory+meta``), or a preset (``lra-mb``).
 """
 
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import yaml
 
 from lra.benchmarks.comparison.groups import Group
-from lra.benchmarks.records import Record, flatten, number, pick
+from lra.benchmarks.records import Record, flatten, pick
 
 
 def published(group: Group, column: str) -> tuple[float, str] | None:
-    """The published value of a column for a configuration, and where it stands."""
+    """The published accuracy of a configuration, and where it stands; other columns have none."""
+    if column not in ("accuracy", "max"):
+        return None
     names, result = _names(group.settings), next(iter(group.runs.values())).result
     pair = {
         "teacher": pick(result, "teacher", "name"),
         "student": pick(result, "student", "name"),
         "dataset": result.get("dataset"),
     }
-    for entry in _entries():
-        same = all(_plain(entry.get(key)) == _plain(name) for key, name in pair.items())
-        measures = (entry["metric"],) if "metric" in entry else ("accuracy", "max")
-        value = number(entry.get("value"))
-        if same and value is not None and _plain(entry.get("method")) in names and column in measures:
-            return value, str(entry.get("source", ""))
+    for entry in _book("published.yaml"):
+        same = all(_plain(entry[key]) == _plain(name) for key, name in pair.items())
+        if same and _plain(entry["method"]) in names:
+            return float(entry["value"]), entry["source"]
     return None
 
 
@@ -37,7 +37,7 @@ def _names(found: Record) -> set[str]:
     names = {_plain(f"{method}+{replay}" + ("+meta" if meta else ""))}
     if replay == "none" and not meta:
         names.add(_plain(method))
-    presets = _book("presets.yaml").get("presets", {})
+    presets = _book("presets.yaml")["presets"]
     return names | {_plain(name.split("/")[0]) for name, preset in presets.items() if _is(found, preset)}
 
 
@@ -51,16 +51,9 @@ def _is(found: Record, preset: Record) -> bool:
     return same and bool(found.get("meta.enabled")) == bool(preset.get("meta"))
 
 
-def _entries() -> list[Record]:
-    found = _book("published.yaml")
-    listed = found if isinstance(found, list) else found.get("entries", [])
-    return [entry for entry in listed if isinstance(entry, dict)]
-
-
 @cache
-def _book(name: str) -> Record:
-    file = files("lra.benchmarks") / name
-    return (yaml.safe_load(file.read_text()) if file.is_file() else None) or {}
+def _book(name: str) -> Any:
+    return yaml.safe_load((files("lra.benchmarks") / name).read_text())
 
 
 def _plain(name: object) -> str:

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lra.benchmarks.cost import meta_step_variants as variants
 from lra.benchmarks.cost.meta_step_variants import Problem, Step
+from lra.benchmarks.files import write_text
 
 BASE = "plain joint replay"
 
@@ -195,7 +196,7 @@ def main() -> None:
         command = "python -m lra.benchmarks.cost.meta_step " + " ".join(sys.argv[1:])
         notes = (__doc__ or "").split("\n\n", 2)[2].replace("\n", " ")
         heading = f"# One LRA step\n\n    {command}\n\n{machine(options)}.\n\n{notes}\n"
-        options.out.write_text("\n".join([heading, *tables]))
+        write_text(options.out, "\n".join([heading, *tables]))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lra.benchmarks.files import write_text
 from lra.meta import Forward, InnerSGD, lra_step
 from lra.networks import build
 
@@ -130,7 +131,7 @@ def main() -> None:
                 text.append(f"| {name} | {v.median():.4f} | {v.quantile(0.1):.4f} | {v.min():.4f} |")
             print("\n".join(text[-len(run.found) - 1 :]), flush=True)
     if options.out:
-        options.out.write_text("\n".join(text) + "\n")
+        write_text(options.out, "\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from lra.benchmarks.errors import UsageError
+from lra.benchmarks.files import plain_name
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.setup.checking import explain, known_name
 from lra.benchmarks.setup.datasets import DataSet, data_set
@@ -46,8 +47,7 @@ class IncrementConfig(Options):
         """Where under ``out`` the result belongs; runs that differ in the seed alone are neighbours."""
         settings = self.model_dump_json(exclude={"seed", "device"}).encode()
         label = f"increment-{self.benchmark}-{self.strategy}{'+meta' if self.meta else ''}"
-        safe = "".join(c if c.isalnum() or c in "+-_." else "-" for c in label)[-120:]
-        return out / safe / hashlib.sha256(settings).hexdigest()[:8] / f"seed-{self.seed}"
+        return out / plain_name(label) / hashlib.sha256(settings).hexdigest()[:8] / f"seed-{self.seed}"
 
 
 def checked(config: IncrementConfig) -> DataSet:

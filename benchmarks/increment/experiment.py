@@ -33,6 +33,11 @@ def run(config: IncrementConfig, out: Path, tell: Callable[[str], object]) -> tu
 
     Returns:
         the content of ``result.json``, and its folder.
+
+    Raises:
+        UsageError: for a configuration that makes no sense, a folder that cannot be written to, or a damaged result.
+        MissingInput: for data that are not there.
+        LraError: if the LRA step cannot be taken, or another process does the same.
     """
     data = checked(config)
     folder = config.folder(out)

@@ -9,7 +9,7 @@ import numpy as np
 from lra.benchmarks.comparison.estimates import interval
 from lra.benchmarks.comparison.groups import Group
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.records import Run, known, number, pick
+from lra.benchmarks.records import Run, number, pick
 from lra.benchmarks.reports import figures
 from lra.benchmarks.reports.drawing import Series
 from lra.benchmarks.reports.figure_file import refuse_suffix, write
@@ -52,8 +52,11 @@ def evolution_options(groups: Sequence[Group]) -> tuple[float | None, str]:
     runs: list[Run] = [run for group in groups for run in group.runs.values()]
     tested = all(main_curve(run)[0] for run in runs)
     teachers = {number(pick(run.result, "teacher", "accuracy")) for run in runs}
-    one = known(list(teachers))[0] if tested and len(teachers) == 1 and known(list(teachers)) else None
-    return one, "test accuracy (%)" if tested else "agreement with the teacher on the probes (%)"
+    one = tested and len(teachers) == 1
+    return (
+        teachers.pop() if one else None,
+        "test accuracy (%)" if tested else "agreement with the teacher on the probes (%)",
+    )
 
 
 def write_figure(groups: Sequence[Group], file: Path) -> None:

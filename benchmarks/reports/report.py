@@ -34,8 +34,11 @@ MOST_ROWS = 400
 
 
 def write_report(run: Path) -> Path:
-    """Write ``report.html`` into the run folder, whole or not at all, and return its path."""
-    run = Path(run)
+    """Write ``report.html`` into the run folder, whole or not at all, and return its path.
+
+    Raises:
+        ReportError: if the folder holds no run, or a damaged one, or cannot be written to.
+    """
     page = render(run).encode("utf-8", "replace")
     target = run / "report.html"
     try:

@@ -12,6 +12,7 @@ import torch
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import write_atomically
+from lra.benchmarks.untrusted import refuse_zip_bomb
 from lra.state import State
 
 SCHEMA = 1
@@ -37,6 +38,7 @@ def read(path: Path) -> State:
 
     Raises:
         Unreadable: if it is cut short, changed, of another version, or no checkpoint at all.
+        UsageError: if it would unpack to far more than it seems to hold.
     """
     try:
         with path.open("rb") as file:
@@ -49,6 +51,7 @@ def read(path: Path) -> State:
         raise Unreadable("is of another version")
     if hashlib.sha256(data).digest() != digest:
         raise Unreadable("is damaged")
+    refuse_zip_bomb(path)
     try:
         state = torch.load(io.BytesIO(data), weights_only=True)
     # A stranger's file with a right checksum may make the restricted loader raise anything.

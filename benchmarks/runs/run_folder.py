@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.files import clear_drafts, held, write_text
+from lra.benchmarks.files import clear_drafts, held, plain_name, write_text
 from lra.benchmarks.runs import checkpoint_file
 from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.state import State
@@ -39,8 +39,7 @@ class RunFolder:
         label = (
             f"{config.method}+{config.replay['name']}{meta}-{teacher_name}-{config.student.network}-{config.data.name}"
         )
-        safe = "".join(c if c.isalnum() or c in "+-_." else "-" for c in label)[-120:]
-        return cls(out / safe / config.fingerprint(teacher_sha256) / f"seed-{config.seed}")
+        return cls(out / plain_name(label) / config.fingerprint(teacher_sha256) / f"seed-{config.seed}")
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -153,16 +153,18 @@ def _roll_back(work: Attempt, cause: str) -> None:
 
 @contextmanager
 def _logging(path: Path) -> Iterator[None]:
-    """Log into a file, and warnings to stderr as well."""
-    file, terminal = _Patient(path), logging.StreamHandler(sys.stderr)
+    """Log everything into a file, and warnings to stderr as well."""
+    file, terminal, level = _Patient(path), logging.StreamHandler(sys.stderr), log.level
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     terminal.setFormatter(logging.Formatter("lra-bench: %(message)s"))
     terminal.setLevel(logging.WARNING)
     for handler in (file, terminal):
         log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
     try:
         yield
     finally:
+        log.setLevel(level)
         for handler in (file, terminal):
             log.removeHandler(handler)
             handler.close()

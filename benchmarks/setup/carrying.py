@@ -15,6 +15,7 @@ from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.files import write_atomically
 from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.teachers import TrainedTeacher
+from lra.benchmarks.untrusted import refuse_zip_bomb
 from lra.problem import Problem
 from lra.state import State
 from lra.strategies.replay import Replay
@@ -154,6 +155,7 @@ def _take_up_replay(path: Path, experiment: Experiment) -> None:
 
 
 def _replay_file(path: Path) -> Mapping[str, Any]:
+    refuse_zip_bomb(path)
     try:
         content: State = torch.load(path, map_location="cpu", weights_only=True)
         if {"replay", "image", "state"} <= content.keys():

@@ -11,7 +11,7 @@ import torch
 from platformdirs import user_cache_path
 
 from lra.benchmarks.errors import LraError
-from lra.benchmarks.files import sha256
+from lra.benchmarks.files import plain_name, sha256
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Labelled
 from lra.benchmarks.setup.teacher_files import load_teacher
@@ -94,9 +94,7 @@ def cached_path(options: TeacherOptions, data: DataSet) -> Path:
     if content:
         recipe["content"] = content
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    label = f"{options.network}-{Path(data.name).stem}"
-    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in label)
-    return cache_folder() / f"{safe}-{key}.safetensors"
+    return cache_folder() / f"{plain_name(f'{options.network}-{Path(data.name).stem}')}-{key}.safetensors"
 
 
 def accuracy_of(network: torch.nn.Module, test: Labelled, device: str | torch.device = "cpu") -> float:

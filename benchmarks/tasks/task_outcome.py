@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.records import Record, Run, known, number, numbers, pick, read_run, table
+from lra.benchmarks.records import Record, Run, inner, known, number, numbers, pick, read_run, table
 from lra.benchmarks.tasks.task_stream import RECORD
 
 SHARE = 0.9
@@ -93,11 +93,17 @@ def read_record(folder: Path) -> Record:
         raise MissingInput(f"no {RECORD} in {folder}: make one with lra-bench tasks FILE --out {folder}")
     try:
         record = json.loads(file.read_text())
-        if all(isinstance(task["folder"], str) for chain in record["chains"] for task in chain["tasks"]):
+        if isinstance(record["file"], dict) and all(map(_sound, record["chains"])):
             return dict(record)
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
         pass
     raise UsageError(f"{file} is damaged: do the tasks again to write it again")
+
+
+def _sound(chain: Record) -> bool:
+    """Whether a chain's record has all that is read of it."""
+    named = isinstance(chain["reuse"], str) and isinstance(chain["seed"], int)
+    return named and all(isinstance(t["name"] + t["status"], str) and inner(t["folder"]) for t in chain["tasks"])
 
 
 def finished(folder: Path) -> list[TaskRun]:
