@@ -99,7 +99,10 @@ SHOWN = (
 """Columns of a comparison that names none."""
 
 
-TESTED = (*tuple(COLUMNS)[:8], "agreement", "loyalty")
+TESTED = (
+    *("accuracy", "mean", "variance", "max", "tail_mean", "tail_variance", "step_mean", "step_variance"),
+    *("agreement", "loyalty", "lost"),
+)
 """Columns that need a test set."""
 
 

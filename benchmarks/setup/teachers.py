@@ -55,7 +55,7 @@ class TrainedTeacher:
 
 def cache_folder() -> Path:
     """Where trained teachers are kept: ``$LRA_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("LRA_CACHE") or user_cache_path("lra")) / "teachers"
+    return Path(os.environ.get("LRA_CACHE") or user_cache_path("lra")).expanduser() / "teachers"
 
 
 def obtain(

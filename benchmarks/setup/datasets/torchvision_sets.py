@@ -96,6 +96,7 @@ def _load(name: str, side: int | None, split: Split) -> Labelled:
         )
     try:
         found = _read(name, split)
+    # What torchvision's readers raise at damaged files is anything.
     except Exception as error:
         raise MissingInput(
             f"data set {name} in {data_folder()} cannot be read ({error}): delete it there and fetch it again with "
