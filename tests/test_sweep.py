@@ -103,6 +103,13 @@ def test_a_combination_given_twice_is_one_run() -> None:
     assert len(plan({"seed": [0, 0, 1]})) == 2
 
 
+def test_combinations_that_come_to_one_folder_are_one_run() -> None:
+    """Options of a meta step that is not taken, and what a run's folder says nothing of."""
+    alphas = {"replay": "memory", "meta": [False, True], "set": {"meta.alpha": [0.01, 0.03]}}
+    assert [run.config.meta.enabled for run in plan(alphas)] == [False, True, True]
+    assert len(plan({"set": {"threads": [1, 2], "on_divergence": ["stop", "rollback"]}})) == 1
+
+
 def test_the_replay_of_the_paper_is_each_methods_own_and_done_once() -> None:
     runs = plan({"method": ["dafl", "predfkd", "zskd"], "replay": ["none", "paper", "generative"]})
     done = [(run.config.method, run.config.replay["name"]) for run in runs]
