@@ -17,7 +17,7 @@ from lra.benchmarks.commands.cli_quantize import quantize
 from lra.benchmarks.commands.cli_tasks import tasks
 from lra.benchmarks.commands.cli_teacher import data, teacher
 from lra.benchmarks.commands.configured import configured
-from lra.benchmarks.errors import LraError
+from lra.benchmarks.errors import LraError, UsageError
 
 MOST = 1000
 """Characters of a complaint at most; what it quotes may be a whole file."""
@@ -95,6 +95,8 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
 
         click.echo(go_on(folder, as_json))
         return
+    if (folder / "sweep.json").is_file():
+        raise UsageError(f"{folder} is a sweep: the command that began it goes on, lra-bench sweep GRID --out {folder}")
     from lra.benchmarks.runs.runner import resume as do
 
     _show(do(folder, on_divergence), as_json)

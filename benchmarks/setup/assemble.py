@@ -83,7 +83,10 @@ def stored_configuration(folder: Path) -> RunConfig:
     Raises:
         MissingInput: if the folder is none of a run.
     """
-    return resolve([read_config(folder.absolute() / "config.yaml")])
+    file = folder.absolute() / "config.yaml"
+    if not file.is_file():
+        raise MissingInput(f"{file} does not exist: give the folder of a run, one that holds some is none")
+    return resolve([read_config(file)])
 
 
 def require_file(file: Path) -> None:
