@@ -1,7 +1,8 @@
 """What goes wrong on a user's side: one line naming the thing, the value and the remedy, and an exit code."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -32,3 +33,26 @@ class Resumable(LraError):
 def nearest(wrong: str, known: Iterable[str]) -> str:
     """The known name most like ``wrong``."""
     return difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.0)[0]
+
+
+NO_MEMORY = ("allocate", "out of memory", "ALLOC_FAILED", "Storage size calculation overflowed")
+"""What torch says, on one device or another, where memory does not suffice."""
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Say in one line that there is not enough memory.
+
+    Raises:
+        LraError: in place of what torch or Python raises.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        if not isinstance(error, MemoryError) and not any(sign in said for sign in NO_MEMORY):
+            raise
+        raise LraError(
+            f"there is not enough memory ({said[:200]}): lower what is large, such as schedule.batch_size, data.size "
+            "or what is replayed"
+        ) from None

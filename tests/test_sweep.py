@@ -247,6 +247,15 @@ def test_dry_run_times_and_writes_nothing(done: Path, tmp_path: Path, lra_bench:
     assert "4 runs, 0 to do" in again.out
 
 
+def test_a_run_that_cannot_be_timed_is_said_so(done: Path, tmp_path: Path, lra_bench: Any) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(GRID | {"seed": 0, "set": GRID["set"] | {"student.lr": 1e30}}))
+    shown = lra_bench("sweep", file, "--out", tmp_path / "out", "--dry-run")
+    assert (shown.code, shown.err) == (0, "")
+    assert "to do" in shown.out
+    assert "nan at student step" in shown.out
+
+
 def test_lines_for_a_log(done: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     sweep(GRID, done, Inline(), SweepProgress(4))
     lines = capfd.readouterr().err.splitlines()

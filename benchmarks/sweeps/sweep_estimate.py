@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 import torch
 
-from lra.benchmarks.errors import LraError
+from lra.benchmarks.errors import LraError, within_memory
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.experiment import budget, prepare
@@ -17,8 +17,11 @@ from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.benchmarks.sweeps.sweep import Entry
 from lra.benchmarks.sweeps.sweep_progress import clock
+from lra.meta import MetaStepError
 from lra.networks.normalized import Normalized
 from lra.state import seed_everything
+from lra.strategies.extensions import PluginFailed
+from lra.synthesis.batches import Diverged
 
 TIMED = 4
 """Experiences that are timed; the first is left out, and the last has an evaluation on top."""
@@ -57,8 +60,9 @@ def _finished(entries: Sequence[Entry]) -> Estimate | None:
 
 def _timed(config: RunConfig) -> Estimate:
     try:
-        seconds = timed(config)
-    except LraError as error:
+        with within_memory():
+            seconds = timed(config)
+    except (LraError, Diverged, MetaStepError, PluginFailed) as error:
         return Estimate(None, str(error))
     return Estimate(seconds, f"from {TIMED} timed experiences")
 
