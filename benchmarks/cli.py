@@ -17,7 +17,7 @@ from lra.benchmarks.commands.cli_quantize import quantize
 from lra.benchmarks.commands.cli_tasks import tasks
 from lra.benchmarks.commands.cli_teacher import data, teacher
 from lra.benchmarks.commands.configured import configured
-from lra.benchmarks.errors import LraError, UsageError, within_memory
+from lra.benchmarks.errors import LraError, UsageError, in_one_line
 
 MOST = 1000
 """Characters of a complaint at most; what it quotes may be a whole file."""
@@ -156,7 +156,7 @@ def main() -> None:
     # Avalanche's dependencies warn at import about optional solvers.
     warnings.filterwarnings("ignore", module="qpsolvers")
     try:
-        with within_memory():
+        with in_one_line():
             code = cli.main(prog_name="lra-bench", standalone_mode=False) or 0
     except NO_ARGUMENTS as error:
         click.echo(error.format_message())

@@ -37,22 +37,32 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
 
 NO_MEMORY = ("allocate", "out of memory", "ALLOC_FAILED", "Storage size calculation overflowed")
 """What torch says, on one device or another, where memory does not suffice."""
+SINGLE = "Expected more than 1 value per channel"
+"""What torch's BatchNorm says to a batch of one."""
 
 
 @contextmanager
-def within_memory() -> Iterator[None]:
-    """Say in one line that there is not enough memory.
+def in_one_line() -> Iterator[None]:
+    """Say with a remedy what torch, or Python, says of memory that does not suffice and of batches of one.
 
     Raises:
-        LraError: in place of what torch or Python raises.
+        LraError: if there is not enough memory.
+        UsageError: if a network with BatchNorm is to learn from a single image.
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except LraError:
+        raise
+    except (MemoryError, RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())
-        if not isinstance(error, MemoryError) and not any(sign in said for sign in NO_MEMORY):
-            raise
-        raise LraError(
-            f"there is not enough memory ({said[:200]}): lower what is large, such as schedule.batch_size, data.size "
-            "or what is replayed"
-        ) from None
+        if isinstance(error, MemoryError) or any(sign in said for sign in NO_MEMORY):
+            raise LraError(
+                f"there is not enough memory ({said[:200]}): lower what is large, such as schedule.batch_size, "
+                "data.size or what is replayed"
+            ) from None
+        if SINGLE in said:
+            raise UsageError(
+                "BatchNorm has nothing to normalise in a single image: give 2 at least as schedule.batch_size, and as "
+                "synthesis.images of a method that has it"
+            ) from None
+        raise

@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 import torch
 
-from lra.benchmarks.errors import LraError, within_memory
+from lra.benchmarks.errors import LraError, in_one_line
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.experiment import budget, prepare
@@ -60,7 +60,7 @@ def _finished(entries: Sequence[Entry]) -> Estimate | None:
 
 def _timed(config: RunConfig) -> Estimate:
     try:
-        with within_memory():
+        with in_one_line():
             seconds = timed(config)
     except (LraError, Diverged, MetaStepError, PluginFailed) as error:
         return Estimate(None, str(error))
