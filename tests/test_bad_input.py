@@ -65,7 +65,7 @@ RUNS: list[tuple[str, int, str]] = [
     ("--meta --set meta.order=3", 2, "meta.order = 3"),
     ("--meta --set meta.objective=papre", 2, "meta.objective = 'papre'"),
     ("--replay memory --set replay.slots=0", 2, "replay.slots = 0"),
-    ("--replay memory --set replay.capacity=3", 2, "unknown option 'replay.capacity'"),
+    ("--replay memory --set replay.capacity=3", 2, "unknown option 'replay.capacity': it is of reservoir, pool;"),
     ("--config none.yaml", 3, "none.yaml does not exist"),
     ("--config broken.yaml", 2, "no YAML"),
     ("--config list.yaml", 2, "no sections"),
