@@ -93,7 +93,7 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
     if (folder / "tasks.json").is_file():
         from lra.benchmarks.commands.tasks_command import resume as go_on
 
-        click.echo(go_on(folder, as_json))
+        click.echo(go_on(folder, on_divergence, as_json))
         return
     if (folder / "sweep.json").is_file():
         raise UsageError(f"{folder} is a sweep: the command that began it goes on, lra-bench sweep GRID --out {folder}")
