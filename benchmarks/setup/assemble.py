@@ -99,7 +99,7 @@ def _teacher(text: str) -> Tree:
     """A network's name, or a file, whose name may have a colon in it too."""
     if text.lower().replace("_", "-") in NETWORKS or (is_foreign(text) and not Path(text).is_file()):
         return {"network": text}
-    if Path(text).suffix:
+    if Path(text).suffix or Path(text).is_file():
         require_file(Path(text))
         return {"file": text}
     return {"network": text}
