@@ -27,6 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "a-file").write_text("precious")
     (tmp_path / "broken.yaml").write_text("student: {lr: [")
     (tmp_path / "list.yaml").write_text("- 1")
+    (tmp_path / "twice.yaml").write_text("seed: 1\nstudent: {lr: 0.1}\nstudent: {network: mlp}")
     (tmp_path / "typo.yaml").write_text("student: {lrr: 3}")
     (tmp_path / "type.yaml").write_text("student: {lr: fast}")
     (tmp_path / "plugin.yaml").write_text("plugin: {use: 3}")
@@ -69,6 +70,7 @@ RUNS: list[tuple[str, int, str]] = [
     ("--config none.yaml", 3, "none.yaml does not exist"),
     ("--config broken.yaml", 2, "no YAML"),
     ("--config list.yaml", 2, "no sections"),
+    ("--config twice.yaml", 2, "line 3 gives 'student' a second time"),
     ("--config typo.yaml", 2, "did you mean 'lr'"),
     ("--config type.yaml", 2, "student.lr = 'fast'"),
     ("--config plugin.yaml", 2, "plugin.use = 3"),
