@@ -254,6 +254,16 @@ def test_a_run_that_cannot_be_timed_is_said_so(done: Path, tmp_path: Path, lra_b
     assert (shown.code, shown.err) == (0, "")
     assert "to do" in shown.out
     assert "nan at student step" in shown.out
+    runs = json.loads(lra_bench("sweep", file, "--out", tmp_path / "out", "--dry-run", "--json").out)["runs"]
+    assert [(run["status"], run["seconds"]) for run in runs] == [("to do", None)] * 2
+
+
+def test_a_grid_takes_the_flags_of_a_run() -> None:
+    grid = {"method": "aeahl-rg", "hard_loss": [False, True], "aea": False, "on_divergence": "rollback"}
+    configs = [run.config for run in plan(grid)]
+    assert [config.synthesis["hard_loss"] for config in configs] == [False, True]
+    assert {config.on_divergence for config in configs} == {"rollback"}
+    assert not any(config.synthesis["aea"]["enabled"] for config in configs)
 
 
 def test_lines_for_a_log(done: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ def sweep(
 
     tree, place = read_config(grid), out or Path("runs") / grid.stem
     if dry_run:
-        for line in estimate(tree, place, workers, threads):
+        for line in estimate(tree, place, workers, threads, as_json):
             click.echo(line)
     else:
         click.echo(perform(tree, place, engine, workers, threads, address, gpus, as_json))

@@ -26,9 +26,9 @@ from lra.strategies.methods import METHODS
 
 KEYS = (
     *("method", "replay", "meta", "dataset", "teacher", "student", "steps", "seed", "preset", "config", "plugin"),
-    *("device", "set"),
+    *("device", "on_divergence", "hard_loss", "aea", "set"),
 )
-"""What a grid may name: the flags of ``lra-bench run``."""
+"""What a grid may name: the flags of ``lra-bench run``; the threads of a run are the sweep's affair."""
 
 MOST = 100_000
 """Combinations in a grid at most."""
