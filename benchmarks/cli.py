@@ -78,10 +78,11 @@ def run(
 
         click.echo(plan(config, as_json), nl=False)
         return
+    from lra.benchmarks.commands.summary import show
     from lra.benchmarks.runs.runner import run as do
     from lra.benchmarks.runs.trackers import asked_for
 
-    _show(do(config, out, asked_for(tensorboard, wandb)), as_json)
+    show(do(config, out, asked_for(tensorboard, wandb)), as_json)
 
 
 @cli.command()
@@ -97,9 +98,10 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
         return
     if (folder / "sweep.json").is_file():
         raise UsageError(f"{folder} is a sweep: the command that began it goes on, lra-bench sweep GRID --out {folder}")
+    from lra.benchmarks.commands.summary import show
     from lra.benchmarks.runs.runner import resume as do
 
-    _show(do(folder, on_divergence), as_json)
+    show(do(folder, on_divergence), as_json)
 
 
 @cli.command()
@@ -135,20 +137,6 @@ def list_(what: str, as_json: bool) -> None:
     else:
         width = max(map(len, entries), default=0)
         click.echo("\n".join(f"{name:{width}}  {text}".rstrip() for name, text in entries.items()))
-
-
-def _show(folder: Any, as_json: bool) -> None:
-    from lra.benchmarks.commands.summary import table
-    from lra.benchmarks.runs.processes import leads
-
-    if not leads():
-        return
-
-    result = folder.result
-    if as_json:
-        click.echo(json.dumps(result | {"run_dir": str(folder.path)}))
-    else:
-        click.echo(table(result, folder.path))
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """``lra-bench quantize``: a run whose student is its teacher in few bits."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def quantize(
     post-training quantization, reported beside the result) and learns from generated images, by GDFQ or another
     --method.
     """
-    from lra.benchmarks.commands.summary import plan, table
+    from lra.benchmarks.commands.summary import plan, show
     from lra.benchmarks.setup.quantize_flags import quantizing
 
     bits = {name: given.pop(name) for name in ("weight_bits", "activation_bits", "edge_bits")}
@@ -44,6 +43,4 @@ def quantize(
         return
     from lra.benchmarks.runs.runner import run
 
-    folder = run(config, out)
-    result = folder.result or {}
-    click.echo(json.dumps(result | {"run_dir": str(folder.path)}) if as_json else table(result, folder.path))
+    show(run(config, out), as_json)

@@ -5,11 +5,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
 
+from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.presets import presets
+
+
+def show(folder: RunFolder, as_json: bool) -> None:
+    """Print what came of a run, once, however many processes did it."""
+    from lra.benchmarks.runs.processes import leads
+
+    if not leads():
+        return
+    result = folder.result or {}
+    click.echo(json.dumps(result | {"run_dir": str(folder.path)}) if as_json else table(result, folder.path))
 
 
 def table(result: dict[str, Any], folder: Path) -> str:
