@@ -17,7 +17,7 @@ from lra.benchmarks.commands.cli_quantize import quantize
 from lra.benchmarks.commands.cli_tasks import tasks
 from lra.benchmarks.commands.cli_teacher import data, teacher
 from lra.benchmarks.commands.configured import configured
-from lra.benchmarks.errors import LraError
+from lra.benchmarks.errors import LraError, UsageError, in_one_line
 
 MOST = 1000
 """Characters of a complaint at most; what it quotes may be a whole file."""
@@ -94,8 +94,10 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
     if (folder / "tasks.json").is_file():
         from lra.benchmarks.commands.tasks_command import resume as go_on
 
-        click.echo(go_on(folder, as_json))
+        click.echo(go_on(folder, on_divergence, as_json))
         return
+    if (folder / "sweep.json").is_file():
+        raise UsageError(f"{folder} is a sweep: the command that began it goes on, lra-bench sweep GRID --out {folder}")
     from lra.benchmarks.commands.summary import show
     from lra.benchmarks.runs.runner import resume as do
 
@@ -142,7 +144,8 @@ def main() -> None:
     # Avalanche's dependencies warn at import about optional solvers.
     warnings.filterwarnings("ignore", module="qpsolvers")
     try:
-        code = cli.main(prog_name="lra-bench", standalone_mode=False) or 0
+        with in_one_line():
+            code = cli.main(prog_name="lra-bench", standalone_mode=False) or 0
     except NO_ARGUMENTS as error:
         click.echo(error.format_message())
         code = 2

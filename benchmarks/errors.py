@@ -1,7 +1,8 @@
 """What goes wrong on a user's side: one line naming the thing, the value and the remedy, and an exit code."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -32,3 +33,36 @@ class Resumable(LraError):
 def nearest(wrong: str, known: Iterable[str]) -> str:
     """The known name most like ``wrong``."""
     return difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.0)[0]
+
+
+NO_MEMORY = ("allocate", "out of memory", "ALLOC_FAILED", "Storage size calculation overflowed")
+"""What torch says, on one device or another, where memory does not suffice."""
+SINGLE = "Expected more than 1 value per channel"
+"""What torch's BatchNorm says to a batch of one."""
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Say with a remedy what torch, or Python, says of memory that does not suffice and of batches of one.
+
+    Raises:
+        LraError: if there is not enough memory.
+        UsageError: if a network with BatchNorm is to learn from a single image.
+    """
+    try:
+        yield
+    except LraError:
+        raise
+    except (MemoryError, RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        if isinstance(error, MemoryError) or any(sign in said for sign in NO_MEMORY):
+            raise LraError(
+                f"there is not enough memory ({said[:200]}): lower what is large, such as schedule.batch_size, "
+                "data.size or what is replayed"
+            ) from None
+        if SINGLE in said:
+            raise UsageError(
+                "BatchNorm has nothing to normalise in a single image: give 2 at least as schedule.batch_size, and as "
+                "synthesis.images of a method that has it"
+            ) from None
+        raise

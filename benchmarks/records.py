@@ -55,6 +55,8 @@ def read_run(folder: Path) -> Run:
     """Read a run folder, which has at least one of ``result.json`` and ``metrics.jsonl``."""
     if not any((folder / name).is_file() for name in ("result.json", "metrics.jsonl")):
         raise NoRun(f"{folder}: no result.json and no metrics.jsonl there; give the folder of a run")
+    if of_increment(folder):
+        raise NoRun(f"{folder} is of lra-bench increment and no run: its result.json says all there is")
     return Run(
         folder=folder,
         result=_record(folder / "result.json"),
@@ -64,6 +66,11 @@ def read_run(folder: Path) -> Run:
         env=_record(folder / "env.json"),
         teacher=_record(folder / "teacher.json"),
     )
+
+
+def of_increment(folder: Path) -> bool:
+    """Whether a folder holds a result of ``lra-bench increment``, which lie beside those of runs."""
+    return not (folder / "config.yaml").is_file() and "accuracy_matrix" in _record(folder / "result.json")
 
 
 def read_samples(folder: Path, most: int = 12) -> list[tuple[str, bytes]]:

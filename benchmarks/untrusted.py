@@ -20,6 +20,19 @@ class NotPlain(ValueError):
     """A text that is no plain YAML; the message says why in one line."""
 
 
+class _Plain(yaml.SafeLoader):
+    """YAML's safe loader, but a key given twice is an error, as YAML has it, and not lost."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise NotPlain(f"line {key.start_mark.line + 1} gives {key.value!r} a second time")
+            seen.add((key.tag, str(key.value)))
+        return node
+
+
 def parse_yaml(text: str) -> Any:
     """The data in a YAML text; tags that would make objects are errors.
 
@@ -27,7 +40,7 @@ def parse_yaml(text: str) -> Any:
         NotPlain: if it is no YAML, nested too deeply, or swollen by aliases.
     """
     try:
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, _Plain)
     except RecursionError:
         raise NotPlain("it is nested too deeply") from None
     # Odd scalars (a 13th month, an empty !!int) make the safe loader raise anything.

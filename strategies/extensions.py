@@ -55,9 +55,10 @@ def load(spec: str) -> type[Plugin]:
         raise ExtensionError(f"plugin {spec!r}: write it as package.module:Class, or install it (group {GROUP})")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that parses its arguments ends so
         raise ExtensionError(
-            f"plugin {spec!r}: importing {module_name} failed ({error!r}); is it installed?"
+            f"plugin {spec!r}: importing {module_name} failed ({error!r}); is it installed? A folder of yours goes "
+            "into PYTHONPATH"
         ) from error
     if not hasattr(module, class_name):
         raise ExtensionError(f"plugin {spec!r}: {module_name} has no {class_name!r}; name a class of it")
@@ -89,7 +90,7 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
     """The plugin of ``spec`` with ``options``; what it raises later on is a `PluginFailed`.
 
     Raises:
-        ExtensionError: as `load`, or if it refuses the options.
+        ExtensionError: as `load`, or if it refuses the options or builds something else.
     """
     plugin = load(spec)
     try:
@@ -98,6 +99,8 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
     except Exception as error:
         known = ", ".join(accepted(plugin)) or "none"
         raise ExtensionError(f"plugin {spec!r} refused its options ({error}); it takes: {known}") from error
+    if not isinstance(made, BasePlugin):
+        raise ExtensionError(f"plugin {spec!r}: its build() gives no Avalanche plugin but {made!r}")
     for hook in dir(plugin):
         if hook.startswith(("before_", "after_")):
             setattr(made, hook, _answerable(getattr(made, hook), f"plugin {spec!r} raised in {hook}"))

@@ -9,7 +9,7 @@ from pydantic import Field
 from lra.distances import kl
 from lra.networks.generator_presets import gen_s, sized_for
 from lra.networks.generators import UpsamplingGenerator
-from lra.options import Count, NonNegative, Positive
+from lra.options import Count, NonNegative, Positive, Whole
 from lra.strategies.method import Method, SynthesisOptions
 from lra.synthesis import labels as plans
 from lra.synthesis.augmentation import Augmentation
@@ -37,7 +37,7 @@ class MetaGeneratorOptions(GeneratorOptions):
     """And of one that is a good start for every batch, with the three terms it learns by, as published for Fast."""
 
     steps: Count = 10
-    warmup: Annotated[int, Field(ge=0)] = 20
+    warmup: Whole = 20
     lr: Positive = 2e-3
     latent_lr: Positive = 0.01
     bn: NonNegative = 10.0

@@ -9,7 +9,7 @@ from lra.memory.buffers import Reservoir, Ring
 from lra.memory.generator import MemoryGenerator, MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
 from lra.networks.generator_presets import memory_generator, sized_for
-from lra.options import Count, Fraction, Options
+from lra.options import Count, Fraction, Options, Whole
 from lra.strategies.method import Setup
 from lra.strategies.pool_replay import PoolReplay
 from lra.strategies.replay import BufferReplay, GenerativeReplay, Replay
@@ -97,7 +97,7 @@ class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
 
     updates: Count = 4
     """Memory updates per experience, in its first student steps."""
-    warmup: Annotated[int, Field(ge=0)] = 1
+    warmup: Whole = 1
     """Experiences before the first replay; 0 as published replays an untrained memory."""
     latent: Count | None = None
     width: Count | None = None

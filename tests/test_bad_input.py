@@ -27,6 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "a-file").write_text("precious")
     (tmp_path / "broken.yaml").write_text("student: {lr: [")
     (tmp_path / "list.yaml").write_text("- 1")
+    (tmp_path / "twice.yaml").write_text("seed: 1\nstudent: {lr: 0.1}\nstudent: {network: mlp}")
     (tmp_path / "typo.yaml").write_text("student: {lrr: 3}")
     (tmp_path / "type.yaml").write_text("student: {lr: fast}")
     (tmp_path / "plugin.yaml").write_text("plugin: {use: 3}")
@@ -51,6 +52,9 @@ RUNS: list[tuple[str, int, str]] = [
     ("--seed -1", 2, "greater than or equal to 0"),
     ("--steps 0", 2, "schedule.steps = 0"),
     ("--threads 0", 2, "threads = 0"),
+    ("--threads 99999999999", 2, "threads = 99999999999"),
+    ("--steps 99999999999", 2, "schedule.steps: 99999999999 is more than can be counted"),
+    ("--set teacher.seed=4294967296", 2, "teacher.seed = 4294967296"),
     ("--set studnet.lr=1", 2, "did you mean 'student'"),
     ("--set student.lrr=1", 2, "did you mean 'lr'"),
     ("--set student.lr", 2, "section.key=value"),
@@ -62,10 +66,11 @@ RUNS: list[tuple[str, int, str]] = [
     ("--meta --set meta.order=3", 2, "meta.order = 3"),
     ("--meta --set meta.objective=papre", 2, "meta.objective = 'papre'"),
     ("--replay memory --set replay.slots=0", 2, "replay.slots = 0"),
-    ("--replay memory --set replay.capacity=3", 2, "unknown option 'replay.capacity'"),
+    ("--replay memory --set replay.capacity=3", 2, "unknown option 'replay.capacity': it is of reservoir, pool;"),
     ("--config none.yaml", 3, "none.yaml does not exist"),
     ("--config broken.yaml", 2, "no YAML"),
     ("--config list.yaml", 2, "no sections"),
+    ("--config twice.yaml", 2, "line 3 gives 'student' a second time"),
     ("--config typo.yaml", 2, "did you mean 'lr'"),
     ("--config type.yaml", 2, "student.lr = 'fast'"),
     ("--config plugin.yaml", 2, "plugin.use = 3"),
@@ -127,6 +132,29 @@ def test_a_run_that_cannot_be_done(
     assert (here / "a-file").read_text() == "precious"
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")]
+)
+@pytest.mark.parametrize("command", ["run", "teacher train"])
+def test_memory_that_does_not_suffice(
+    lra_bench: Callable[..., Any],
+    settings: list[str],
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    error: Exception,
+) -> None:
+    def load(*_: object) -> None:
+        raise error
+
+    for module in ("runs.runner", "setup.teachers"):
+        monkeypatch.setattr(f"lra.benchmarks.{module}.{'obtain' if 'runner' in module else 'train'}", load)
+    done = lra_bench(*command.split(), *settings, "--set", "teacher.epochs=2")
+    assert (done.code, done.out) == (1, ""), done
+    assert done.err.startswith("lra-bench: there is not enough memory")
+    assert len(done.err.splitlines()) == 1
+
+
 COMMANDS: list[tuple[str, int, str]] = [
     ("rnu", 2, "No such command 'rnu'"),
     ("list", 2, "Missing argument"),
@@ -139,6 +167,8 @@ COMMANDS: list[tuple[str, int, str]] = [
     ("teacher check none.pt", 3, "none.pt does not exist"),
     ("teacher check broken.pt", 2, "cannot be read"),
     ("teacher train --teacher mpl", 2, "did you mean 'mlp'"),
+    ("increment --seed 4294967296", 2, "seed = 4294967296"),
+    ("analyse behaviour . --seed 4294967296", 2, "4294967296"),
 ]
 
 

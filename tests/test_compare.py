@@ -89,6 +89,36 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(runs: Path) -> None:
     assert [row.estimates["accuracy"].mean for row in rows] == [95, 96, pytest.approx(293 / 3)]
 
 
+def test_what_the_folder_says_nothing_of_makes_no_other_row(runs: Path) -> None:
+    """A run that was resumed with --on-divergence rollback, and another alpha of a meta step that is off."""
+    file = runs / "predfkd+none" / "lr0.1" / "seed-1" / "config.yaml"
+    tree = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(tree | {"on_divergence": "rollback", "meta": {"enabled": False, "alpha": 0.03}}))
+    none, *_ = compare([runs]).rows
+    assert (none.group.label, none.seeds) == ("none", 3)
+
+
+def test_results_of_increments_are_no_runs(runs: Path, lra_bench: Bench) -> None:
+    """Both kinds lie in ``runs`` by default."""
+    increment = runs / "increment-split-digits-naive" / "0f0f" / "seed-0"
+    increment.mkdir(parents=True)
+    (increment / "result.json").write_text(json.dumps({"accuracy_matrix": [[90.0]], "config": {"seed": 0}}))
+    assert [row.seeds for row in compare([runs]).rows] == [3, 3, 3]
+    assert lra_bench("report", runs).code == 0
+    for command in ("compare", "report", "export", "resume"):
+        done = lra_bench(command, increment)
+        assert (done.code, done.err.count("\n")) == (3, 1), done
+    assert "is of lra-bench increment" in lra_bench("report", increment).err
+    assert not (increment / "report.html").exists()
+
+
+def test_a_sweep_is_resumed_by_its_own_command(tmp_path: Path, lra_bench: Bench) -> None:
+    (tmp_path / "sweep.json").write_text("{}")
+    done = lra_bench("resume", tmp_path)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"lra-bench sweep GRID --out {tmp_path}" in done.err
+
+
 def test_the_meta_step_is_compared_with_its_absence_by_seed(runs: Path) -> None:
     *others, meta = compare([runs]).rows
     assert [row.against for row in others] == [None, None]

@@ -218,7 +218,26 @@ def test_a_pair_of_array_files(tmp_path: Path) -> None:
         assert [len(data.load(split).classes) for split in ("train", "test")] == [6, 4]
     assert "npz:TRAIN,TEST" in refusal(f"npz:{test}", MissingInput, split="train")
     write(train, pixels(6, 9, 8), np.arange(6) % 3)
-    assert "differ" in refusal(f"npz:{train},{test}", split="train")
+    assert "1x9x8 of 3 classes" in refusal(f"npz:{train},{test}", split="train")
+
+
+def test_images_of_five_channels_are_pictured_as_their_mean(
+    tmp_path: Path, lra_bench: Callable[..., Any], tiny: list[str]
+) -> None:
+    classes = np.arange(40) % 4
+    images = np.broadcast_to(60 * classes[:, None, None, None], (40, 8, 8, 5)).astype(np.uint8)
+    file = write(tmp_path / "five.npz", images, classes)
+    more = ("--dataset", f"npz:{file},{file}", "--set", "teacher.epochs=20", "--out", tmp_path / "runs")
+    assert lra_bench("run", *tiny, *more).code == 0
+    assert any((tmp_path / "runs").rglob("*.png"))
+
+
+def test_a_teacher_needs_two_images_at_a_time(tmp_path: Path, lra_bench: Callable[..., Any], tiny: list[str]) -> None:
+    file = write(tmp_path / "one.npz", pixels(1, 8, 8), np.array([1]))
+    for wrong in (("--set", "teacher.batch_size=1"), ("--dataset", f"npz:{file},{file}")):
+        done = lra_bench("teacher", "train", *tiny, *wrong)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "two images at a time" in done.err
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,13 @@ def test_wrong_formats_are_one_line(run: Path, lra_bench: Bench, formats: str, w
     assert words in done.err
 
 
+def test_the_card_of_an_odd_result_leaves_out_what_is_odd(run: Path, tmp_path: Path, lra_bench: Bench) -> None:
+    odd = shutil.copytree(run, tmp_path / "odd")
+    (odd / "result.json").write_text(json.dumps({"teacher": 3, "accuracy": [1], "method": None, "cost": "x"}))
+    assert lra_bench("export", odd).code == 0
+    assert "distilled from mlp" in (odd / "export" / "README.md").read_text()
+
+
 def test_runs_that_cannot_be_exported(run: Path, tmp_path: Path, lra_bench: Bench) -> None:
     assert lra_bench("export", tmp_path).code == 3
     copy = shutil.copytree(run, tmp_path / "a")

@@ -111,11 +111,22 @@ def test_what_is_no_plugin_is_refused_in_one_line(spec: str, said: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_module_that_fails_to_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "broken_plugin.py").write_text("raise SystemError('bad\\nnews')")
+@pytest.mark.parametrize("text", ["raise SystemError('bad\\nnews')", "import sys; sys.exit(3)"])
+def test_a_module_that_fails_to_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "broken_plugin.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(extensions.ExtensionError, match="importing broken_plugin failed"):
         extensions.load("broken_plugin:Class")
+
+
+def test_what_builds_no_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = "from avalanche.core import SupervisedPlugin"
+    (tmp_path / "odd_plugin.py").write_text(
+        f"{base}\nclass Odd(SupervisedPlugin):\n    @classmethod\n    def build(cls, setup):\n        return 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(extensions.ExtensionError, match="gives no Avalanche plugin but 3"):
+        extensions.build("odd_plugin:Odd", {}, None)  # type: ignore[arg-type]
 
 
 def test_options_that_a_plugin_does_not_take_are_named(entry: Callable[..., None]) -> None:

@@ -44,6 +44,13 @@ def test_a_student_of_few_bits_with_its_baseline_and_size(lra_bench: Call, tmp_p
     assert f"{result['accuracy']['final'] - found['post_training']['accuracy']:.4g}" in done.out
 
 
+def test_of_several_processes_one_prints(lra_bench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantized(lra_bench, tmp_path)
+    monkeypatch.setattr("lra.benchmarks.runs.processes.leads", lambda: False)
+    done = lra_bench("quantize", *SHORT, "--out", tmp_path, "--json")
+    assert (done.code, done.out) == (0, "")
+
+
 @pytest.mark.parametrize("extra", [["--rgal"], ["--replay", "memory", "--meta"]])
 def test_with_rgal_and_with_the_meta_step(lra_bench: Call, tmp_path: Path, extra: list[str]) -> None:
     result = quantized(lra_bench, tmp_path, *extra)

@@ -103,6 +103,13 @@ def test_a_combination_given_twice_is_one_run() -> None:
     assert len(plan({"seed": [0, 0, 1]})) == 2
 
 
+def test_combinations_that_come_to_one_folder_are_one_run() -> None:
+    """Options of a meta step that is not taken, and what a run's folder says nothing of."""
+    alphas = {"replay": "memory", "meta": [False, True], "set": {"meta.alpha": [0.01, 0.03]}}
+    assert [run.config.meta.enabled for run in plan(alphas)] == [False, True, True]
+    assert len(plan({"set": {"threads": [1, 2], "on_divergence": ["stop", "rollback"]}})) == 1
+
+
 def test_the_replay_of_the_paper_is_each_methods_own_and_done_once() -> None:
     runs = plan({"method": ["dafl", "predfkd", "zskd"], "replay": ["none", "paper", "generative"]})
     done = [(run.config.method, run.config.replay["name"]) for run in runs]
@@ -238,6 +245,25 @@ def test_dry_run_times_and_writes_nothing(done: Path, tmp_path: Path, lra_bench:
     again = lra_bench("sweep", file, "--out", done, "--dry-run")
     assert again.out.count("finished ") >= 4
     assert "4 runs, 0 to do" in again.out
+
+
+def test_a_run_that_cannot_be_timed_is_said_so(done: Path, tmp_path: Path, lra_bench: Any) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(GRID | {"seed": 0, "set": GRID["set"] | {"student.lr": 1e30}}))
+    shown = lra_bench("sweep", file, "--out", tmp_path / "out", "--dry-run")
+    assert (shown.code, shown.err) == (0, "")
+    assert "to do" in shown.out
+    assert "nan at student step" in shown.out
+    runs = json.loads(lra_bench("sweep", file, "--out", tmp_path / "out", "--dry-run", "--json").out)["runs"]
+    assert [(run["status"], run["seconds"]) for run in runs] == [("to do", None)] * 2
+
+
+def test_a_grid_takes_the_flags_of_a_run() -> None:
+    grid = {"method": "aeahl-rg", "hard_loss": [False, True], "aea": False, "on_divergence": "rollback"}
+    configs = [run.config for run in plan(grid)]
+    assert [config.synthesis["hard_loss"] for config in configs] == [False, True]
+    assert {config.on_divergence for config in configs} == {"rollback"}
+    assert not any(config.synthesis["aea"]["enabled"] for config in configs)
 
 
 def test_lines_for_a_log(done: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

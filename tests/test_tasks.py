@@ -148,7 +148,10 @@ def test_a_task_that_fails_leaves_the_others_and_is_taken_up_again(
         ({"reuse": "always"}, "reuse = 'always'"),
         ({"carry": "everything"}, "carry = 'everything'"),
         ({"seed": "zero"}, "seed = 'zero'"),
-        ({"method": "dafl", "reuse": "fix"}, "unknown option 'synthesis.reuse'"),
+        ({"seed": [0, -1]}, "seed = -1"),
+        ({"seed": True}, "seed = True"),
+        ({"tasks": [*TWO, {"dataset": "digit"}]}, "task '3': unknown data set 'digit'; did you mean 'digits'"),
+        ({"method": "dafl", "reuse": "fix"}, "unknown option 'synthesis.reuse': it is of aeahl-rg;"),
         ({"taks": []}, "unknown key 'taks'; did you mean 'tasks'"),
     ],
 )
@@ -157,6 +160,25 @@ def test_bad_files_are_refused_in_one_line(tasks: Call, changes: dict[str, Any],
     assert done.code == 2
     assert message in done.err
     assert done.err.count("\n") == 1
+
+
+def test_what_a_later_task_lacks_is_found_before_the_first(tasks: Call, tmp_path: Path) -> None:
+    gone = {"name": "gone", "dataset": f"npz:{tmp_path}/none.npz"}
+    done = tasks(tree(tasks=[*TWO, gone]))
+    assert (done.code, done.err.count("\n")) == (3, 1)
+    assert "task 'gone': data file" in done.err
+    done = tasks(tree(tasks=[*TWO, {"name": "gone", "dataset": "cifar10"}]))
+    assert (done.code, done.err.count("\n")) == (3, 1)
+    assert "lra-bench data fetch cifar10" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_resumed_task_may_roll_back(tasks: Call, tmp_path: Path, lra_bench: Call) -> None:
+    task = {"name": "wild", "dataset": "digits-0-4", "set": {"student.lr": 1e30}}
+    done = tasks(tree(method="dafl", replay="none", tasks=[task], set={"synthesis.width": 8}))
+    assert "--on-divergence rollback" in done.err
+    done = lra_bench("resume", tmp_path / "out", "--on-divergence", "rollback")
+    assert (done.code, "after 3 rollbacks" in done.err) == (1, True), done
 
 
 def test_the_plan_gives_every_task_its_chains_seed_and_its_own_settings() -> None:
@@ -297,4 +319,4 @@ def test_the_hard_loss_and_its_attack_have_flags(lra_bench: Call, flags: list[st
 def test_the_hard_loss_is_of_one_method_only(lra_bench: Call) -> None:
     done = lra_bench("run", "--method", "dafl", "--hard-loss", "--dry-run")
     assert done.code == 2
-    assert "synthesis.hard_loss" in done.err
+    assert "'synthesis.hard_loss': it is of aeahl-rg;" in done.err

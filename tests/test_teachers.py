@@ -113,6 +113,19 @@ def test_state_dicts_as_they_are_found(
     assert obtain(options, DIGITS, TEST).accuracy == trained.accuracy
 
 
+def test_the_network_of_a_file_to_check_is_named_by_a_flag(
+    weights: dict[str, torch.Tensor], trained: TrainedTeacher, tmp_path: Path, lra_bench: Callable[..., Any]
+) -> None:
+    """Whatever its name ends in."""
+    file = tmp_path / "weights"
+    torch.save(weights, file)
+    scale = ("--set", f"teacher.mean={list(trained.mean)}", "--set", f"teacher.std={list(trained.std)}")
+    checked = lra_bench("teacher", "check", file, "--teacher", "mlp", "--set", "data.size=8", *scale)
+    assert (checked.code, f"{trained.accuracy}" in checked.out) == (0, True), checked
+    planned = lra_bench("run", "--teacher", file, "--dry-run")
+    assert f"file: {file}" in planned.out
+
+
 def test_a_missing_file_is_a_missing_input(refused: Refused, tmp_path: Path) -> None:
     assert "lra-bench teacher train" in refused(tmp_path / "none.pt", kind=MissingInput)
 

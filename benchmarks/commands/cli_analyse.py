@@ -6,6 +6,9 @@ import click
 
 OUT = click.option("--out", type=click.Path(path_type=Path), help="Where to. [default: the folder that is looked at]")
 
+IMAGES = click.IntRange(1, 1_000_000)
+SEED = click.IntRange(0, 2**32 - 1)
+
 
 @click.group()
 def analyse() -> None:
@@ -24,9 +27,9 @@ def convergence(folder: Path, out: Path | None) -> None:
 
 @analyse.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--images", type=click.IntRange(1), default=256, show_default=True, help="Images of each kind.")
+@click.option("--images", type=IMAGES, default=256, show_default=True, help="Images of each kind.")
 @click.option("--attack-steps", type=click.IntRange(0), default=200, show_default=True, help="To learn the attack in.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
 @OUT
 def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path | None) -> None:
     """Confidence and predicted classes of the teacher on real, synthetic and attacked images."""
@@ -39,7 +42,7 @@ def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Attacks for each source.")
 @click.option("--iterations", type=click.IntRange(1), default=20, show_default=True, help="Of the bit search.")
-@click.option("--images", type=click.IntRange(1), default=128, show_default=True, help="Images an attacker has.")
+@click.option("--images", type=IMAGES, default=128, show_default=True, help="Images an attacker has.")
 @OUT
 def bitflip(folder: Path, runs: int, iterations: int, images: int, out: Path | None) -> None:
     """Bit-flip attack on the 8-bit teacher of an aeahl-rg run, from five sources of images."""

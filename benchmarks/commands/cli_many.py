@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+THREADS = click.IntRange(1, 1024)
+
 
 @click.command()
 @click.argument("grid", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep. [default: runs/NAME OF GRID]")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time. [default: one a processor; one on a GPU]")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Torch threads of each run.")
+@click.option("--threads", type=THREADS, default=1, show_default=True, help="Torch threads of each run.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to run.")
 @click.option("--address", help="Ray cluster to use, such as auto. [default: start one on this machine]")
 @click.option(
@@ -40,7 +42,7 @@ def sweep(
 
     tree, place = read_config(grid), out or Path("runs") / grid.stem
     if dry_run:
-        for line in estimate(tree, place, workers, threads):
+        for line in estimate(tree, place, workers, threads, as_json):
             click.echo(line)
     else:
         click.echo(perform(tree, place, engine, workers, threads, address, gpus, as_json))

@@ -46,13 +46,13 @@ def train(as_json: bool, **given: Any) -> None:
 def check(file: Path, as_json: bool, **given: Any) -> None:
     """Load a weights file safely and measure it on the test set.
 
-    Of a file that is not ours, say --set teacher.network=NAME, and --set teacher.mean=[...] --set teacher.std=[...]
+    Of a file that is not ours, say --teacher NAME of its network, and --set teacher.mean=[...] --set teacher.std=[...]
     unless they are those of the data set.
     """
     from lra.benchmarks.setup.assemble import require_file
 
     require_file(file)
-    _obtain(as_json, given | {"teacher": str(file)})
+    _obtain(as_json, given, file)
 
 
 @teacher.command(name="list")
@@ -64,7 +64,7 @@ def list_() -> None:
         click.echo(file)
 
 
-def _obtain(as_json: bool, given: dict[str, Any]) -> None:
+def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> None:
     from lra.benchmarks.runs.machine import refuse_device
     from lra.benchmarks.setup.assemble import configuration
     from lra.benchmarks.setup.datasets import data_set
@@ -73,6 +73,7 @@ def _obtain(as_json: bool, given: dict[str, Any]) -> None:
     config = configuration(**given)
     refuse_device(config.device)
     known = data_set(config.data.name, config.data.size)
-    found = obtain(config.teacher, known, known.load("test"), config.device)
+    teacher = config.teacher if file is None else config.teacher.model_copy(update={"file": str(file)})
+    found = obtain(teacher, known, known.load("test"), config.device)
     record = found.record() | {"file": str(found.path)}
     click.echo(json.dumps(record) if as_json else "\n".join(f"{key:9} {value}" for key, value in record.items()))

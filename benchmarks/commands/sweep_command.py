@@ -1,5 +1,6 @@
 """``lra-bench sweep``: from a grid to runs, with the engine that was asked for."""
 
+import json
 import os
 import sys
 from collections import Counter
@@ -49,12 +50,16 @@ def _ending(entries: Sequence[Entry], out: Path, page: Path) -> str:
     return f"runs        {len(entries)}: {what}\ncompare     lra-bench compare {out}\nreport      {page}"
 
 
-def estimate(grid: Mapping[str, Any], out: Path, workers: int | None, threads: int) -> Iterator[str]:
+def estimate(grid: Mapping[str, Any], out: Path, workers: int | None, threads: int, as_json: bool) -> Iterator[str]:
     """Lines about the runs of a grid and what they would take; nothing is written."""
-    from lra.benchmarks.sweeps.sweep_estimate import dry_run
+    from lra.benchmarks.sweeps.sweep_estimate import dry_run, record
 
     planned = plan(grid)
-    return dry_run(located(planned, out, train=False), workers or processors(planned, threads), threads)
+    entries, number = located(planned, out, train=False), workers or processors(planned, threads)
+    if as_json:
+        yield json.dumps({"runs": record(entries, threads), "workers": number})
+    else:
+        yield from dry_run(entries, number, threads)
 
 
 def processors(planned: Sequence[Planned], threads: int) -> int:

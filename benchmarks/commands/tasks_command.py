@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lra.benchmarks.setup.assemble import read_config
 from lra.benchmarks.tasks.task_file import plan
@@ -21,13 +21,21 @@ def tasks_of(file: Path, given: Mapping[str, Any], out: Path, as_json: bool) -> 
     return _done(read_config(file) | dict(given), out, as_json)
 
 
-def resume(out: Path, as_json: bool) -> str:
+def resume(out: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> str:
     """Go on with the tasks of a folder; returns what is to be printed.
+
+    Args:
+        out: the folder.
+        on_divergence: in place of what the tasks were started with.
+        as_json: print JSON.
 
     Raises:
         LraError: as `lra.benchmarks.tasks.task_stream.perform`, and if the folder holds no tasks.
     """
-    return _done(read_record(out)["file"], out, as_json)
+    tree = read_record(out)["file"]
+    if on_divergence is not None:
+        tree = tree | {"set": (tree.get("set") or {}) | {"on_divergence": on_divergence}}
+    return _done(tree, out, as_json)
 
 
 def _done(tree: Mapping[str, Any], out: Path, as_json: bool) -> str:

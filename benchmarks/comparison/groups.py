@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.records import Record, Run, flatten, inner, pick, read_run
+from lra.benchmarks.records import Record, Run, flatten, inner, of_increment, pick, read_run
 
-UNHEEDED = ("seed", "device", "threads")
-"""What may differ between the seeds of one configuration."""
+UNHEEDED = ("seed", "device", "threads", "on_divergence")
+"""What may differ between the seeds of one configuration; beside it, how a meta step that is off would be taken."""
 
 SHORT = {
     "method": "method",
@@ -74,7 +74,8 @@ def _inside(place: Path) -> Iterator[Path]:
         listed = (place / run["folder"] for run in swept(sweep)["runs"])
         yield from (folder for folder in listed if (folder / "config.yaml").is_file())
     else:
-        yield from sorted({file.parent for name in ("config.yaml", "result.json") for file in place.rglob(name)})
+        found = sorted({file.parent for name in ("config.yaml", "result.json") for file in place.rglob(name)})
+        yield from (folder for folder in found if not of_increment(folder))
 
 
 def swept(file: Path) -> Record:
@@ -141,6 +142,8 @@ def settings(run: Run) -> Record:
         "teacher": {"network": pick(result, "teacher", "name")},
     }
     tree = run.config or named
+    if not pick(tree, "meta", "enabled"):
+        tree = tree | {"meta": {"enabled": False}}
     return dict(flatten({k: v for k, v in tree.items() if k not in UNHEEDED}))
 
 

@@ -22,8 +22,8 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
         files: what was exported.
         licence: of the weights, if that is known.
     """
-    result = run.result
-    teacher, dataset = result.get("teacher") or {}, _word(result.get("dataset"))
+    result, teacher = run.result, run.teacher
+    dataset = _word(result.get("dataset"))
     meta = " with the LRA meta step" if result.get("meta") else ""
     lines = [
         *("---", "library_name: lra", f"license: {'other' if licence else 'unknown'}"),

@@ -3,9 +3,8 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import plain_name
@@ -14,7 +13,7 @@ from lra.benchmarks.setup.checking import explain, known_name
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.layers import merged, parse_assignment
 from lra.networks import NETWORKS
-from lra.options import Count, Options
+from lra.options import Count, Options, Seed
 from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, IncrementOptions
 from lra.strategies.lra_options import LRAOptions
 
@@ -32,7 +31,7 @@ class IncrementConfig(Options):
     experiences: Count = 5
     steps: Count = 200
     """Per experience."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Of everything random, the order of the classes too."""
     model: str = "resnet8"
     device: str = "cpu"

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from lra.benchmarks.errors import LraError, Resumable, UsageError
+from lra.benchmarks.errors import LraError, Resumable, UsageError, in_one_line
 from lra.benchmarks.files import CannotWrite
 from lra.benchmarks.runs import checkpoint_file
 from lra.benchmarks.runs.attempt import Attempt, finish
@@ -63,7 +63,7 @@ def run(
     Raises:
         LraError: with an exit code, for everything that a user can mend.
     """
-    with processes(config.device) as group:
+    with in_one_line(), processes(config.device) as group:
         config = config.model_copy(update={"device": local_device(config.device)})
         try:
             return _run(config, out, trackers, quiet, at, group)

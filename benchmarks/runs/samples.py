@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torchvision.utils import make_grid
 
 from lra.benchmarks.files import write_atomically
@@ -28,10 +29,15 @@ class Samples:
         number = evaluation + 1
         if self.count == 0 or number & (number - 1):
             return
-        images = self.synthesizer.peek(self.count).clamp(0, 1).cpu()
+        images = shown(self.synthesizer.peek(self.count).clamp(0, 1).cpu())
         grid = make_grid(images, nrow=self.count, padding=1, pad_value=1.0)
         pixels = grid.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         write_atomically(self.folder / f"step-{step:06d}.png", lambda file: _png(pixels, file))
+
+
+def shown(images: Tensor) -> Tensor:
+    """Images as a picture can have them, grey or RGB: of other channels their mean."""
+    return images if images.shape[1] in (1, 3) else images.mean(dim=1, keepdim=True)
 
 
 def _png(pixels: object, file: object) -> None:

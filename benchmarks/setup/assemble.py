@@ -83,7 +83,10 @@ def stored_configuration(folder: Path) -> RunConfig:
     Raises:
         MissingInput: if the folder is none of a run.
     """
-    return resolve([read_config(folder.absolute() / "config.yaml")])
+    file = folder.absolute() / "config.yaml"
+    if not file.is_file():
+        raise MissingInput(f"{file} does not exist: give the folder of a run, one that holds some is none")
+    return resolve([read_config(file)])
 
 
 def require_file(file: Path) -> None:
@@ -96,7 +99,7 @@ def _teacher(text: str) -> Tree:
     """A network's name, or a file, whose name may have a colon in it too."""
     if text.lower().replace("_", "-") in NETWORKS or (is_foreign(text) and not Path(text).is_file()):
         return {"network": text}
-    if Path(text).suffix:
+    if Path(text).suffix or Path(text).is_file():
         require_file(Path(text))
         return {"file": text}
     return {"network": text}

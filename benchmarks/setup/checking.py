@@ -1,6 +1,6 @@
 """Checks a configuration in full, before anything happens; what is wrong is said in one line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,12 +27,13 @@ def checked(tree: Tree) -> RunConfig:
     try:
         synthesis = method.Options.model_validate(tree.get("synthesis", {}))
     except ValidationError as error:
-        raise UsageError(explain(error, "synthesis", method.Options)) from None
+        others = {name: other.Options for name, other in METHODS.items()}
+        raise UsageError(explain(error, "synthesis", method.Options, others)) from None
     if name in REPLAYS:
         try:
             retained = REPLAYS[name].model_validate(replay).model_dump(mode="json")
         except ValidationError as error:
-            raise UsageError(explain(error, "replay", REPLAYS[name])) from None
+            raise UsageError(explain(error, "replay", REPLAYS[name], REPLAYS)) from None
     else:
         # An installed plugin's options are its own affair, until it is built.
         retained = replay
@@ -61,11 +62,16 @@ def known_name(key: str, name: object, known: Iterable[str]) -> str:
     return name
 
 
-def explain(error: ValidationError, section: str, options: type[Options]) -> str:
-    """One line on the first thing wrong: key, value, remedy."""
+def explain(
+    error: ValidationError, section: str, options: type[Options], others: Mapping[str, type[Options]] | None = None
+) -> str:
+    """One line on the first thing wrong: key, value, remedy; ``others`` are what might have been chosen instead."""
     first = error.errors()[0]
     path = ".".join([*filter(None, [section]), *map(str, first["loc"])])
     if first["type"] == "extra_forbidden":
+        owners = [name for name, other in (others or {}).items() if first["loc"][0] in other.model_fields]
+        if owners and len(first["loc"]) == 1:
+            return f"unknown option {path!r}: it is of {', '.join(owners)}; choose that, or leave the option out"
         known = _fields(options, first["loc"][:-1])
         return f"unknown option {path!r}; did you mean {nearest(str(first['loc'][-1]), known)!r}?"
     if first["type"] == "value_error":

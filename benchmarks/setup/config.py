@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
 from lra.distillation.objective import LossOptions
-from lra.options import Count, Fraction, NonNegative, Options, Positive
+from lra.options import Count, Fraction, NonNegative, Options, Positive, Seed, Whole
 from lra.quantization.network import Precision
 from lra.strategies.lra_options import LRAOptions
 
@@ -25,7 +25,7 @@ class DataOptions(Options):
     """The labelled data a student is evaluated on, and a teacher may be trained on."""
 
     name: str = "digits"
-    size: Annotated[int, Field(ge=8)] | None = None
+    size: Annotated[Count, Field(ge=8)] | None = None
     """Side that images are resized to; the data set's own if not given."""
     test: bool = True
     """False: there is no test set; all but test accuracy is still measured."""
@@ -48,7 +48,7 @@ class TeacherOptions(Options):
     augment: float | str = 0.12
     """A number: random shifts as a fraction of half the side, turns and zooms in proportion. Or the custom of CIFAR,
     ``crop``: padded by an eighth of the side and cropped; or ``crop-flip``: mirrored too."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @field_validator("augment")
     @classmethod
@@ -96,7 +96,7 @@ class EvaluationOptions(Options):
     """Probes kept at most, evenly spread over the run."""
     probe_size: Count = 64
     """Images per probe."""
-    samples: Annotated[int, Field(ge=0)] = 16
+    samples: Whole = 16
     """Generated images kept as a picture at some evaluations; 0 for none."""
 
 
@@ -120,7 +120,7 @@ class QuantizationOptions(Precision):
 
     noise: Count = 1024
     """Images of Gaussian noise that set its ranges at first: min-max post-training quantization, the baseline."""
-    calibration: Annotated[int, Field(ge=0)] = 10
+    calibration: Whole = 10
     """Experiences whose images set its ranges then, a batch of each; 0 keeps those of the noise."""
 
 
@@ -153,9 +153,9 @@ class RunConfig(Options):
     """A whole run; ``synthesis`` and ``replay`` hold the options of the method and replay that are named."""
 
     method: str
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     device: str = "cpu"
-    threads: Count | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Torch threads; its own default if not given."""
     on_divergence: Literal["stop", "rollback"] = "stop"
     """Where numbers are none any more: stop, or go back to the last evaluation and on at half the learning rate."""

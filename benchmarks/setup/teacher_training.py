@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from lra.benchmarks.errors import LraError
+from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, normalisation
 from lra.benchmarks.setup.networks import network_for
@@ -21,9 +21,15 @@ def train(options: TeacherOptions, data: DataSet, path: Path, device: torch.devi
     """Train a teacher on the training split and write it to ``path``, leaving random states as they were.
 
     Raises:
+        UsageError: if it would learn from single images.
         LraError: if it diverges.
     """
     real = data.load("train")
+    if min(options.batch_size, len(real.images)) < 2:
+        raise UsageError(
+            f"teacher.batch_size = {options.batch_size} and data set {data.name} has {len(real.images)} to train on: "
+            "a teacher learns from two images at a time at least"
+        )
     scale = normalisation(data, real)
     images, classes = real.images.to(device), real.classes.to(device)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):

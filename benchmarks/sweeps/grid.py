@@ -26,9 +26,9 @@ from lra.strategies.methods import METHODS
 
 KEYS = (
     *("method", "replay", "meta", "dataset", "teacher", "student", "steps", "seed", "preset", "config", "plugin"),
-    *("device", "set"),
+    *("device", "on_divergence", "hard_loss", "aea", "set"),
 )
-"""What a grid may name: the flags of ``lra-bench run``."""
+"""What a grid may name: the flags of ``lra-bench run``; the threads of a run are the sweep's affair."""
 
 MOST = 100_000
 """Combinations in a grid at most."""
@@ -89,15 +89,16 @@ def plan(grid: Mapping[str, Any]) -> list[Planned]:
     """
     cells = expand(grid)
     axes = [key for key in cells[0] if len({repr(cell[key]) for cell in cells}) > 1]
-    runs: dict[str, Planned] = {}
+    runs: dict[tuple[str, int], Planned] = {}
     for cell in cells:
         label = " ".join(f"{key.removeprefix('set:')}={_text(cell[key])}" for key in axes) or "the run"
         try:
             config = resolve(cell)
+            same = config.fingerprint(""), config.seed
         except LraError as error:
             raise type(error)(f"grid: {label}: {error}") from None
         if not (config.meta.enabled and config.replay["name"] == "none"):
-            runs.setdefault(config.model_dump_json(), Planned(label, config))
+            runs.setdefault(same, Planned(label, config))
     if not runs:
         raise UsageError("grid: meta: true needs a replay, such as replay: memory")
     return list(runs.values())

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 import torch
 
-from lra.benchmarks.errors import LraError
+from lra.benchmarks.errors import LraError, in_one_line
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.experiment import budget, prepare
@@ -17,8 +18,11 @@ from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.benchmarks.sweeps.sweep import Entry
 from lra.benchmarks.sweeps.sweep_progress import clock
+from lra.meta import MetaStepError
 from lra.networks.normalized import Normalized
 from lra.state import seed_everything
+from lra.strategies.extensions import PluginFailed
+from lra.synthesis.batches import Diverged
 
 TIMED = 4
 """Experiences that are timed; the first is left out, and the last has an evaluation on top."""
@@ -57,8 +61,9 @@ def _finished(entries: Sequence[Entry]) -> Estimate | None:
 
 def _timed(config: RunConfig) -> Estimate:
     try:
-        seconds = timed(config)
-    except LraError as error:
+        with in_one_line():
+            seconds = timed(config)
+    except (LraError, Diverged, MetaStepError, PluginFailed) as error:
         return Estimate(None, str(error))
     return Estimate(seconds, f"from {TIMED} timed experiences")
 
@@ -98,16 +103,23 @@ def stand_in(config: RunConfig, data: DataSet) -> TrainedTeacher:
     return TrainedTeacher(network, options.network, mean, std, "untrained", Path("untrained"), None)
 
 
+def record(entries: Sequence[Entry], threads: int) -> list[dict[str, Any]]:
+    """Which runs there are, which are done, and what the rest would take, as plain data."""
+    return [
+        {"label": entry.label, "status": _state(entry), "seconds": cost.seconds, "basis": cost.basis}
+        for entry, cost in zip(entries, estimates(entries, threads), strict=True)
+    ]
+
+
 def dry_run(entries: Sequence[Entry], workers: int, threads: int) -> Iterator[str]:
-    """Lines that say which runs there are, which are done, and what the rest would take."""
-    costs = estimates(entries, threads)
-    rows = [(_state(e), e.label, _cost(c)) for e, c in zip(entries, costs, strict=True)]
+    """The same as lines to be read."""
+    runs = record(entries, threads)
+    rows = [(run["status"], run["label"], _cost(run)) for run in runs]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     for state, label, cost in rows:
         yield f"{state:{widths[0]}}  {label:{widths[1]}}  {cost}".rstrip()
-    todo = [c for e, c in zip(entries, costs, strict=True) if e.status == "waiting"]
-    total = sum(c.seconds or 0 for c in todo)
-    unknown = sum(c.seconds is None for c in todo)
+    todo = [run["seconds"] for run, entry in zip(runs, entries, strict=True) if entry.status == "waiting"]
+    total, unknown = sum(seconds or 0 for seconds in todo), todo.count(None)
     yield (
         f"{len(entries)} runs, {len(todo)} to do: {clock(total)} of work, "
         f"about {clock(total / workers)} on {workers} workers"
@@ -125,5 +137,5 @@ def _state(entry: Entry) -> str:
     return {"finished before": "finished", "waiting": "to do"}.get(entry.status, entry.status)
 
 
-def _cost(cost: Estimate) -> str:
-    return cost.basis if cost.seconds is None else f"{clock(cost.seconds)} ({cost.basis})"
+def _cost(run: dict[str, Any]) -> str:
+    return run["basis"] if run["seconds"] is None else f"{clock(run['seconds'])} ({run['basis']})"

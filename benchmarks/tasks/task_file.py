@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from lra.benchmarks.errors import LraError, UsageError, nearest
-from lra.benchmarks.setup.config import RunConfig, Tree
+from lra.benchmarks.setup.config import DataOptions, RunConfig, Tree
+from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.sweeps.grid import KEYS, Cell, resolve
 from lra.synthesis.reusable_source import Reuse
 
@@ -68,6 +69,7 @@ def plan(tree: Mapping[str, Any]) -> TaskPlan:
 
     Raises:
         UsageError: for anything wrong, in one line.
+        MissingInput: for data that are not there.
     """
     for key in tree:
         if key not in (*KEYS, *OWN):
@@ -84,10 +86,23 @@ def plan(tree: Mapping[str, Any]) -> TaskPlan:
     modes = _choices("reuse", tree.get("reuse") or "anew", MODES)
     chains = tuple(Chain(mode, seed) for mode in modes for seed in _seeds(tree.get("seed", 0)))
     planned = TaskPlan(dict(tree), names, cells, frozenset(carry), chains)
-    for mode in modes:
+    for chain in chains:
         for index in range(len(cells)):
-            planned.config(index, Chain(mode, 0), {} if mode == "anew" else {"synthesis.reuse": mode})
+            more = {} if chain.reuse == "anew" else {"synthesis.reuse": chain.reuse}
+            config = planned.config(index, chain, more)
+            if chain == chains[0]:
+                _find(config.data, names[index])
     return planned
+
+
+def _find(options: DataOptions, task: str) -> None:
+    """Raise `LraError` if the data of a task are not there: not only when it is its turn, after all others."""
+    try:
+        data = data_set(options.name, options.size)
+        if options.test and not data.present():
+            data.load("test")  # says how to get them
+    except LraError as error:
+        raise type(error)(f"task {task!r}: {error}") from None
 
 
 def _task(index: int, task: object, shared: Tree) -> tuple[str, Cell]:
@@ -120,7 +135,7 @@ def _choices(key: str, value: object, known: Sequence[str]) -> list[str]:
 
 
 def _seeds(value: object) -> list[int]:
-    seeds = [seed for seed in _listed(value) if isinstance(seed, int)]
+    seeds = [seed for seed in _listed(value) if isinstance(seed, int) and not isinstance(seed, bool)]
     if not seeds or seeds != _listed(value):
         raise UsageError(f"tasks: seed = {value!r}: a whole number is expected, or a list of some")
     return seeds

@@ -5,15 +5,12 @@ AAAI 2022. Memory generator M and encoder E form a variational autoencoder over 
 image is stored. Replay first tunes its latents against the teacher ("self-inference").
 """
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.networks.encoder import Encoder
-from lra.options import NonNegative, Options, Positive
+from lra.options import NonNegative, Options, Positive, Whole
 from lra.problem import Batch
 from lra.state import State
 from lra.synthesis.terms import Balance, OneHot, total
@@ -28,7 +25,7 @@ class MemoryGeneratorOptions(Options):
     """Adam rate of memory generator and encoder (published: generator rate / 40)."""
     latent_lr: Positive = 0.02
     """Adam rate of the self-inference steps on the latents."""
-    latent_steps: Annotated[int, Field(ge=0)] = 1
+    latent_steps: Whole = 1
     """Self-inference steps: 1 as published, 0 to draw latents straight from the prior."""
     one_hot: NonNegative = 1.0
     balance: NonNegative = 2.171472409516259

@@ -88,7 +88,7 @@ def _own(module_name: str, name: str, classes: int, image: Image) -> Callable[[]
         raise ModuleNotFoundError(
             f"network '{module_name}:{name}': {_line(error)}; install it, or put its folder into PYTHONPATH"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that parses its arguments ends so
         raise ValueError(f"network '{module_name}:{name}': importing {module_name} failed, {error!r}") from error
     function = getattr(module, name, None)
     if not callable(function):

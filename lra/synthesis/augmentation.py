@@ -5,14 +5,12 @@ the border that a shift brings in is black, as it is when a stored picture is pa
 """
 
 from collections.abc import Callable
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from lra.options import Options
+from lra.options import Options, Whole
 
 Augmentation = Callable[[Tensor], Tensor]
 """Images (n, C, H, W) -> as many images of the same size."""
@@ -84,7 +82,7 @@ def fmixed(images: Tensor, alpha: float = 1.0, decay: float = 3.0) -> Tensor:
 class AugmentationOptions(Options):
     """How stored and synthetic images are shaken before a network sees them."""
 
-    shift: Annotated[int, Field(ge=0)] | None = None
+    shift: Whole | None = None
     """Largest shift in pixels; an eighth of the side if not given (4 at 32 pixels, as published)."""
     flip: bool = True
     """Mirror half of the images; not for digits and letters."""

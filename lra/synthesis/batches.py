@@ -1,13 +1,12 @@
 """Synthesis of one finite batch per experience: optimised against the teacher, kept as bytes, shown augmented."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from lra.options import Count
+from lra.options import Count, Whole
 from lra.preservation import untouched
 from lra.state import State
 from lra.synthesis.augmentation import Augmentation, AugmentationOptions, views
@@ -29,7 +28,7 @@ class BatchOptions(AugmentationOptions):
     """Gradient steps on each batch."""
     rounds: Count = 1
     """Batches per experience."""
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: Whole = 0
     """Batches before the student's first step, all of which the first experience brings; without the student."""
     keep: Literal["best", "last"] = "best"
     """The iterate of the lowest loss, or the last one (what aliasing made of "best" in ADI's and ZSKD's releases)."""

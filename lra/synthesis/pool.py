@@ -1,14 +1,13 @@
 """The image pool: every finite batch that synthesis ever made, as bytes, up to a stated capacity."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from lra.memory.buffers import reservoir_places
-from lra.options import Options
+from lra.options import Count, Options
 from lra.state import State
 
 Rounding = Literal["nearest", "down"]
@@ -84,7 +83,7 @@ class PoolOptions(Options):
 
     policy: Literal["unbounded", "reservoir", "fifo"] = "unbounded"
     """Everything, as published; or a uniform sample of it; or the latest."""
-    capacity: Annotated[int, Field(ge=1)] = 51200
+    capacity: Count = 51200
     """Images held by ``reservoir`` and ``fifo``; an unbounded pool grows to what the run makes."""
 
     def pool(self) -> "ImagePool":

@@ -1,11 +1,8 @@
 """RGAL's triplet term for synthesis; it can be added to any method (`TripletOptions`)."""
 
-from typing import Annotated
-
-from pydantic import Field
 from torch import Tensor
 
-from lra.options import NonNegative, Options, Positive
+from lra.options import NonNegative, Options, Positive, Whole
 from lra.relations import TripletSampler, triplet_loss
 from lra.synthesis.terms import Term
 from lra.synthesis.view import View
@@ -55,7 +52,7 @@ class TripletOptions(Options):
     triplet_low: NonNegative = 0.5
     """The window of distances, on the unit sphere, that negatives are drawn from: RGAL's focal one is (0.5, 1.0)."""
     triplet_high: Positive = 1.0
-    triplet_start: Annotated[int, Field(ge=0)] = 2
+    triplet_start: Whole = 2
     """The first of the student's stages to compare, from 0."""
 
     def triplet_term(self) -> Triplet:

@@ -15,11 +15,9 @@ drawn anew; the release also draws the scales of its BatchNorm about 0 (``renew_
 10 steps at lr 0.002 and latent_lr 0.01, 5 at 0.003 and 0.01, 2 at 0.005 and 0.015; ``meta: none`` optimises G itself.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from lra.options import NonNegative
+from lra.options import NonNegative, Whole
 from lra.strategies.optimised import MetaGeneratorOptions, OptimisedMethod, published
 from lra.synthesis import labels
 from lra.synthesis.batches import BatchSynthesizer
@@ -32,7 +30,7 @@ class FastOptions(MetaGeneratorOptions):
     """Fast-10, as in the paper's scripts for ResNet-34 and ResNet-18."""
 
     meta: Literal["fomaml", "reptile", "none"] = "fomaml"
-    renew_first_at: Annotated[int, Field(ge=0)] = 140
+    renew_first_at: Whole = 140
     """The batch that starts with a new first layer; 0 for none."""
     renew_scale: NonNegative = 1.0
 

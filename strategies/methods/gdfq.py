@@ -18,9 +18,7 @@ this is RGAL's losses inside GDFQ, and not the system of that paper.
 """
 
 from functools import partial
-from typing import Annotated
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from lra.distances import Distance
@@ -31,7 +29,7 @@ from lra.distillation.witness import Witness
 from lra.networks.conditioned import ConditionedGenerator
 from lra.networks.generator_presets import memory_generator
 from lra.networks.shapes import Image
-from lra.options import NonNegative
+from lra.options import NonNegative, Whole
 from lra.relations import TripletSampler
 from lra.strategies.online import OnlineMethod, OnlineOptions
 from lra.synthesis.batchnorm_term import BNStat
@@ -44,7 +42,7 @@ class GDFQOptions(OnlineOptions):
 
     one_hot: NonNegative = 1.0
     bn: NonNegative = 0.1
-    warmup: Annotated[int, Field(ge=0)] = 800
+    warmup: Whole = 800
     """Experiences' worth of generator steps before the first."""
     classes: NonNegative = 1.0
     """Weight of the student's cross-entropy."""

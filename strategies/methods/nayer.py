@@ -28,7 +28,7 @@ from torch import Tensor
 
 from lra.networks.composed import LabelGenerator
 from lra.networks.generator_presets import sized_for
-from lra.options import Count, NonNegative, Positive
+from lra.options import Count, NonNegative, Positive, Whole
 from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
 from lra.synthesis import labels
 from lra.synthesis.batches import BatchSynthesizer
@@ -43,7 +43,7 @@ class NAYEROptions(GeneratorOptions):
     images: Count = 400
     steps: Count = 30
     rounds: Count = 2
-    warmup: Annotated[int, Field(ge=0)] = 200
+    warmup: Whole = 200
     lr: Positive = 4e-3
     bn: NonNegative = 10.0
     bn_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -28,7 +28,10 @@ def npz(text: str, side: int | None) -> DataSet:
             return held_out
         real = _read(training(), side)
         if real.images.shape[1:] != held_out.images.shape[1:] or int(real.classes.max()) >= classes:
-            raise UsageError(f"data files {train} and {test} differ in the shape of images or in the classes")
+            raise UsageError(
+                f"data file {train} has images {_sizes(real)} of {int(real.classes.max()) + 1} classes and {test} "
+                f"{_sizes(held_out)} of {classes}: the file to test on says what both have"
+            )
         return real
 
     def training() -> Path:
@@ -46,6 +49,10 @@ def _existing(name: str) -> Path:
     if not Path(name).is_file():
         raise MissingInput(f"data file {name} does not exist: give npz:FILE with arrays images and labels")
     return Path(name)
+
+
+def _sizes(found: Labelled) -> str:
+    return "x".join(map(str, found.images.shape[1:]))
 
 
 def _read(file: Path, side: int | None) -> Labelled:
