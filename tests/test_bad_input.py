@@ -91,7 +91,7 @@ RUNS: list[tuple[str, int, str]] = [
     ("--out a-file", 2, "cannot write to"),
     ("--out a-file/below/it", 2, "cannot write to"),
     ("--plugin nowhere:Class", 2, "is it installed?"),
-    ("--plugin json:JSONDecoder", 2, "no Avalanche plugin class"),
+    ("--plugin json:JSONDecoder", 2, "JSONDecoder is no Avalanche plugin"),
     ("--plugin Class", 2, "package.module:Class"),
     ("--set plugin.alpha=1", 2, "plugin.alpha"),
     ("--device nonsense", 2, "device = 'nonsense'"),
