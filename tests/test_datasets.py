@@ -1,5 +1,6 @@
 """Data sets: found by name or place, kept as bytes, in one line when they are not there or not whole."""
 
+import json
 import struct
 import urllib.error
 from collections.abc import Callable
@@ -230,6 +231,26 @@ def test_images_of_five_channels_are_pictured_as_their_mean(
     more = ("--dataset", f"npz:{file},{file}", "--set", "teacher.epochs=20", "--out", tmp_path / "runs")
     assert lra_bench("run", *tiny, *more).code == 0
     assert any((tmp_path / "runs").rglob("*.png"))
+
+
+def test_other_images_to_test_on_under_the_same_name_make_another_run(
+    tmp_path: Path, lra_bench: Callable[..., Any], tiny: list[str]
+) -> None:
+    classes = np.arange(40) % 4
+    train, test = (write(tmp_path / f"{name}.npz", pixels(40, 8, 8), classes) for name in ("train", "test"))
+
+    def run() -> Path:
+        more = ("--dataset", f"npz:{train},{test}", "--json", "--out", tmp_path / "runs")
+        return Path(json.loads(lra_bench("run", *tiny, *more).out)["run_dir"])
+
+    first = run()
+    assert run() == first
+    write(test, 255 - pixels(40, 8, 8), classes)
+    second = run()
+    assert second.parent != first.parent
+    result = json.loads((second / "result.json").read_text())
+    assert result["config_hash"] == second.parent.name
+    assert result["teacher"]["sha256"] == json.loads((first / "result.json").read_text())["teacher"]["sha256"]
 
 
 def test_a_teacher_needs_two_images_at_a_time(tmp_path: Path, lra_bench: Callable[..., Any], tiny: list[str]) -> None:

@@ -180,7 +180,8 @@ class Attempt:
         self.folder.write_json("forgetting.json", matrix(self.experiment))
         self.folder.write_json("times.json", self.times)
         leave(self.folder.path, self.experiment, self.teacher)
-        done = result(self.experiment, self.teacher, self.metrics.records, self._elapsed(), self.rollbacks)
+        name = self.folder.config_hash
+        done = result(self.experiment, self.teacher, self.metrics.records, self._elapsed(), name, self.rollbacks)
         self.folder.write_json("result.json", done)
         finish(self.folder)
 

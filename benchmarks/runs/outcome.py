@@ -20,6 +20,7 @@ def result(
     teacher: TrainedTeacher,
     records: Sequence[Record],
     seconds: float,
+    config_hash: str,
     rollbacks: Sequence[Record] = (),
 ) -> Record:
     """The result of an experiment that is trained, from it, the records of its evaluations and its rollbacks."""
@@ -46,7 +47,7 @@ def result(
         "rollbacks": list(rollbacks),
         **({"attack": last["attack"]} if "attack" in last else {}),
         "cost": _cost(experiment) | {"seconds": seconds, "peak_memory_mb": peak_memory(config.device)},
-        "config_hash": config.fingerprint(teacher.sha256),
+        "config_hash": config_hash,
         "versions": environment()["versions"],
     }
 

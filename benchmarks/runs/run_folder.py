@@ -14,6 +14,8 @@ from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import clear_drafts, held, plain_name, write_text
 from lra.benchmarks.runs import checkpoint_file
 from lra.benchmarks.setup.config import RunConfig, Tree
+from lra.benchmarks.setup.datasets import DataSet
+from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.state import State
 
 SCHEMA = 1
@@ -33,13 +35,19 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def of(cls, config: RunConfig, teacher_name: str, teacher_sha256: str, out: Path) -> "RunFolder":
-        """The folder that this configuration and teacher always get under ``out``."""
+    def of(cls, config: RunConfig, teacher: TrainedTeacher, data: DataSet, out: Path) -> "RunFolder":
+        """The folder that this configuration, teacher and test set always get under ``out``."""
         meta = "+meta" if config.meta.enabled else ""
         label = (
-            f"{config.method}+{config.replay['name']}{meta}-{teacher_name}-{config.student.network}-{config.data.name}"
+            f"{config.method}+{config.replay['name']}{meta}-{teacher.name}-{config.student.network}-{config.data.name}"
         )
-        return cls(out / plain_name(label) / config.fingerprint(teacher_sha256) / f"seed-{config.seed}")
+        tested_on = data.content("test") if config.data.test else ""
+        return cls(out / plain_name(label) / config.fingerprint(teacher.sha256, tested_on) / f"seed-{config.seed}")
+
+    @property
+    def config_hash(self) -> str:
+        """The fingerprint of what is done in it."""
+        return self.path.absolute().parent.name
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -86,7 +86,7 @@ def _run(
     data = data_set(config.data.name, config.data.size)
     test = data.load("test") if config.data.test else None
     teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device))
-    folder = RunFolder.of(config, teacher.name, teacher.sha256, out)
+    folder = RunFolder.of(config, teacher, data, out)
     if at is not None and folder.path != at:
         raise UsageError(f"{at} is of another teacher or was moved: its place would be {folder.path} now")
     if folder.result is not None:

@@ -178,13 +178,18 @@ class RunConfig(Options):
         absent = {name for name in ("quantization", "carry") if getattr(self, name) is None}
         return self.model_dump(mode="json", exclude=absent)
 
-    def fingerprint(self, teacher_sha256: str) -> str:
-        """Eight hexadecimal digits that name everything but the seed, the machine and what to do about a divergence."""
+    def fingerprint(self, teacher_sha256: str, tested_on: str = "") -> str:
+        """Eight hexadecimal digits that name everything but the seed, the machine and what to do about a divergence.
+
+        Args:
+            teacher_sha256: hash of the teacher's weights.
+            tested_on: what tells the test set from others of its name.
+        """
         apart = ("seed", "device", "threads", "on_divergence", "carry")
         content = {k: v for k, v in self.tree().items() if k not in apart}
         if not self.meta.enabled:  # What it would be is nothing to a run without it.
             content["meta"] = {"enabled": False}
         if self.carry is not None:
             content["carry"] = self.carry.identity()
-        text = json.dumps([content, teacher_sha256], sort_keys=True)
+        text = json.dumps([content, teacher_sha256, *filter(None, [tested_on])], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]

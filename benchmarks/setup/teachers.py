@@ -90,7 +90,7 @@ def cached_path(options: TeacherOptions, data: DataSet) -> Path:
         "image": data.image,
         "format": FORMAT,
     }
-    content = data.content()
+    content = data.content("train")
     if content:
         recipe["content"] = content
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]

@@ -17,7 +17,7 @@ from lra.benchmarks.runs.interruption import interrupts
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.benchmarks.sweeps.engines import Engine, Job
 from lra.benchmarks.sweeps.grid import Planned, plan
@@ -97,24 +97,24 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
         out: parent of run folders.
         train: False leaves runs whose teacher is not there yet without a folder.
     """
-    teachers: dict[str, TrainedTeacher | LraError | None] = {}
+    teachers: dict[str, tuple[TrainedTeacher, DataSet] | LraError | None] = {}
     entries = []
     for run in planned:
         key = f"{run.config.teacher.model_dump_json()} {run.config.data.model_dump_json()}"
         if key not in teachers:
             teachers[key] = _teacher(run.config, train)
-        teacher = teachers[key]
-        if isinstance(teacher, TrainedTeacher):
-            folder = RunFolder.of(run.config, teacher.name, teacher.sha256, out)
+        found = teachers[key]
+        if isinstance(found, tuple):
+            folder = RunFolder.of(run.config, *found, out)
             finished = folder.result is not None
             entries.append(Entry(run.label, run.config, folder, "finished before" if finished else "waiting"))
         else:
-            status: Status = "failed" if teacher else "waiting"
-            entries.append(Entry(run.label, run.config, None, status, str(teacher or "")))
+            status: Status = "failed" if found else "waiting"
+            entries.append(Entry(run.label, run.config, None, status, str(found or "")))
     return entries
 
 
-def _teacher(config: RunConfig, train: bool) -> TrainedTeacher | LraError | None:
+def _teacher(config: RunConfig, train: bool) -> tuple[TrainedTeacher, DataSet] | LraError | None:
     # As in a single run: the sums of its training, and so the file, depend on the number of threads.
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -123,7 +123,7 @@ def _teacher(config: RunConfig, train: bool) -> TrainedTeacher | LraError | None
         data = data_set(config.data.name, config.data.size)
         if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
             return None
-        return obtain(config.teacher, data, data.load("test") if config.data.test else None, config.device)
+        return obtain(config.teacher, data, data.load("test") if config.data.test else None, config.device), data
     except LraError as error:
         return error
 

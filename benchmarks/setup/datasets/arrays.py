@@ -39,9 +39,12 @@ def npz(text: str, side: int | None) -> DataSet:
             raise no_training(f"npz:{text}", "name both, as npz:TRAIN,TEST")
         return _existing(train)
 
+    def content(split: Split) -> str:
+        return sha256(training() if split == "train" else _existing(test))
+
     classes = int(held_out.classes.max()) + 1
     channels, height, width = held_out.images.shape[1:]
-    return DataSet(f"npz:{text}", (channels, height, width), classes, load, content=lambda: sha256(training()))
+    return DataSet(f"npz:{text}", (channels, height, width), classes, load, content=content)
 
 
 def _existing(name: str) -> Path:

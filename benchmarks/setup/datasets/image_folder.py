@@ -35,8 +35,8 @@ def image_folder(text: str, side: int | None) -> DataSet:
             raise no_training(f"imagefolder:{text}", "put them into train/ beside test/")
         return splits[split]
 
-    def content() -> str:
-        sizes = [(_within(file, folder), Path(file).stat().st_size) for file, _ in files("train")]
+    def content(split: Split) -> str:
+        sizes = [(_within(file, folder), Path(file).stat().st_size) for file, _ in files(split)]
         return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
 
     return DataSet(

@@ -50,7 +50,7 @@ class DataSet:
         summary: one line for listings.
         published: the normalisation that the literature uses for it, if it has one.
         present: whether its files are here.
-        content: what tells its training images from others of the same name; empty where the name says all.
+        content: what tells a split from others of the same name; empty where the name says all.
     """
 
     name: str
@@ -60,7 +60,7 @@ class DataSet:
     summary: str = ""
     published: Normalisation | None = None
     present: Callable[[], bool] = lambda: True
-    content: Callable[[], str] = str
+    content: Callable[[Split], str] = lambda split: ""
 
 
 def normalisation(data: DataSet, real: Labelled) -> Normalisation:
