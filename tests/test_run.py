@@ -521,3 +521,11 @@ def test_teacher_commands(lra_bench: Callable[..., Any], tiny: list[str], tmp_pa
     checked = lra_bench("teacher", "check", trained["file"], "--json", "--set", "data.size=8")
     assert json.loads(checked.out) == trained
     assert teachers.cache_folder() in Path(trained["file"]).parents
+
+
+def test_a_meta_step_with_nothing_to_retain_is_pointed_out(
+    lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path
+) -> None:
+    done = lra_bench("run", *tiny, "--meta", "--out", tmp_path)
+    assert (done.code, "nothing to retain without a --replay" in done.err) == (0, True)
+    assert "nothing to retain" not in lra_bench("run", *tiny, "--meta", "--replay", "memory", "--out", tmp_path).err

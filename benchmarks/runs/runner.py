@@ -104,6 +104,8 @@ def _run(
 def _complete(folder: RunFolder, attempt: Callable[[], Attempt]) -> None:
     work = attempt()
     with folder.locked(), _logging(folder.path / "log.txt"):
+        if work.config.meta.enabled and work.config.replay["name"] == "none":
+            log.warning("--meta has nothing to retain without a --replay: this is plain finetuning")
         work.open()
         try:
             while (diverged := _divergence(work)) is not None:
