@@ -237,15 +237,20 @@ def test_other_images_to_test_on_under_the_same_name_make_another_run(
     tmp_path: Path, lra_bench: Callable[..., Any], tiny: list[str]
 ) -> None:
     classes = np.arange(40) % 4
-    train, test = (write(tmp_path / f"{name}.npz", pixels(40, 8, 8), classes) for name in ("train", "test"))
+    # As bright as the class says, which a teacher can learn.
+    images = np.broadcast_to(60 * classes[:, None, None], (40, 8, 8)).astype(np.uint8)
+    train, test = (write(tmp_path / f"{name}.npz", images, classes) for name in ("train", "test"))
 
     def run() -> Path:
-        more = ("--dataset", f"npz:{train},{test}", "--json", "--out", tmp_path / "runs")
-        return Path(json.loads(lra_bench("run", *tiny, *more).out)["run_dir"])
+        trained = ("--set", "teacher.epochs=20")
+        more = ("--dataset", f"npz:{train},{test}", *trained, "--json", "--out", tmp_path / "runs")
+        done = lra_bench("run", *tiny, *more)
+        assert done.code == 0, done.err
+        return Path(json.loads(done.out)["run_dir"])
 
     first = run()
     assert run() == first
-    write(test, 255 - pixels(40, 8, 8), classes)
+    write(test, images + 1, classes)
     second = run()
     assert second.parent != first.parent
     result = json.loads((second / "result.json").read_text())
