@@ -26,10 +26,10 @@ class _Plain(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
                 raise NotPlain(f"line {key.start_mark.line + 1} gives {key.value!r} a second time")
-            seen.add((key.tag, str(key.value)))
+            seen.add((key.tag, key.value))
         return node
 
 
@@ -72,7 +72,7 @@ def refuse_zip_bomb(path: Path) -> None:
             unpacked = sum(member.file_size for member in archive.infolist())
     except OSError:
         return
-    # Other readers, torch's for one, are content with less.
+    # zipfile raises NotImplementedError at what it cannot read; other readers, torch's for one, are content with less.
     except (BadZipFile, ValueError, NotImplementedError) as error:
         raise UsageError(f"{path} is an archive that cannot be looked into ({error}): save it anew") from None
     if unpacked > max(UNPACKED, SWELLING * path.stat().st_size):

@@ -1,5 +1,6 @@
 """Data sets in npz files: ``images``, uint8 (n,H,W) or (n,H,W,C), and ``labels``, integers (n,)."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ def npz(text: str, side: int | None) -> DataSet:
             raise no_training(f"npz:{text}", "name both, as npz:TRAIN,TEST")
         return _existing(train)
 
+    @cache  # a sweep asks for each of its runs
     def content(split: Split) -> str:
         return sha256(training() if split == "train" else _existing(test))
 
