@@ -9,7 +9,8 @@ and replayed samples x_r:
     minimise    L_acq(θ) + w·L_ret(θ - α ∇L_acq(θ))
 
 Both losses count whole in the paper (``mixture="sum"``); by default each counts by its share of the images, which is
-plain replay's joint loss when α is 0.
+plain replay's joint loss when α is 0. The inner step goes down the acquisition loss as it counts, s·L_acq, so that a
+step with few new images, which take the student less far, looks less far ahead: θ' = θ - α s ∇L_acq(θ).
 
 The released code never applied the second term: it differentiated through detached copies of the student
 (``higher``'s default), so its step equals plain replay to the last bit. That is ``objective="reference_detached"``
@@ -94,10 +95,10 @@ class LRA(SupervisedPlugin):
             look.advance(acquisition, self._curvature(strategy.objective, strategy.acquired))
             retention = strategy.objective(self._ahead(look, strategy.acquired, strategy.replayed), strategy.replayed)
             kept = gradients_beside(retention, extra)
-            weight, share = self._weights(len(strategy.acquired.images), len(strategy.replayed.images))
+            weight, share = self._weights(strategy)
             gradients = look.gradient(retention, weight, acquisition=joint is None)
         if self._learned is not None:
-            self._learned.learn(look.alpha_gradient)
+            self._learned.learn(look.alpha_gradient, share)
         value = weight * retention.detach() + (acquisition.detach() if joint is None else 0)
         parameters = [p for p in strategy.model.parameters() if p.requires_grad]
         new = 1.0 if joint is None else 0.0
@@ -105,8 +106,11 @@ class LRA(SupervisedPlugin):
         meta = carry(value, [*parameters, *extra], [*gradients, *own])
         strategy.loss = share * meta if joint is None else joint + meta
 
-    def _weights(self, new: int, replayed: int) -> tuple[float, float]:
+    def _weights(self, strategy: DataFreeDistillation) -> tuple[float, float]:
         """Weight of retention beside acquisition, and the factor of both."""
+        assert strategy.acquired is not None
+        assert strategy.replayed is not None
+        new, replayed = len(strategy.acquired.images), len(strategy.replayed.images)
         weight = self.options.weight
         if self.options.mixture == "sum" or self.options.objective == "reference":
             return weight, 1.0
@@ -140,17 +144,19 @@ class LRA(SupervisedPlugin):
         )
 
     def _alpha(self, strategy: DataFreeDistillation) -> Rates:
+        """α times the share with which acquisition counts."""
         o = self.options
+        _, share = self._weights(strategy)
         if o.alpha_ratio is not None:
-            return o.alpha_ratio * float(strategy.optimizer.param_groups[0]["lr"])
+            return share * o.alpha_ratio * float(strategy.optimizer.param_groups[0]["lr"])
         if not o.alpha_rate:
-            return o.alpha
+            return share * o.alpha
         if self._learned is None:
             count = sum(parameter.requires_grad for parameter in strategy.model.parameters())
             self._learned = LearnedRates(count, o.alpha, o.alpha_rate)
             if self._state:
                 self._learned.load_state_dict(self._state)
-        return self._learned.rates()
+        return self._learned.rates(share)
 
     def state_dict(self) -> State:
         """The learned rates, if they are learned."""

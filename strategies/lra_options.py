@@ -12,10 +12,11 @@ class LRAOptions(Options):
     """α, the two losses' weights, the inner rule, and what the gradient costs."""
 
     alpha: NonNegative = 0.03
-    """Inner rate α; published as 0.9, where the live term sends training to chance. 0 is replay without a look-ahead,
-    weighted by ``mixture``: what the look-ahead is to be compared with."""
+    """Inner rate α, of the acquisition loss as it counts by ``mixture``; published as 0.9, where the live term sends
+    training to chance. 0 is replay without a look-ahead: what the look-ahead is to be compared with."""
     alpha_ratio: Positive | None = None
-    """α as a multiple of the student's current learning rate, in place of ``alpha``."""
+    """α as a multiple of the student's current learning rate, in place of ``alpha``; 1 looks as far ahead as a step of
+    plain SGD on the new samples' part of the loss would go."""
     alpha_rate: NonNegative = 0.0
     """Learn α, one for each parameter tensor, from ``alpha`` on: the step of log α (see `LearnedRates`)."""
     inner: Literal["sgd", "adam"] = "sgd"

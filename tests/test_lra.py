@@ -134,11 +134,14 @@ Trained = Callable[..., tuple[list[Step], nn.Module]]
 
 @pytest.mark.parametrize("engine", ["lean", "higher"])
 @pytest.mark.parametrize("replay", REPLAYS)
-@pytest.mark.parametrize("mixture", ["proportional", "convex", "sum"])
+@pytest.mark.parametrize(
+    ("mixture", "acquired", "retained"),
+    [("proportional", 16 / 20, 0.7 * 4 / 20), ("convex", 1 / 1.7, 0.7 / 1.7), ("sum", 1, 0.7)],
+)
 def test_the_papers_objective_has_its_gradient(
-    trained: Trained, student: nn.Module, replay: str, engine: str, mixture: str
+    trained: Trained, student: nn.Module, replay: str, engine: str, mixture: str, acquired: float, retained: float
 ) -> None:
-    """L_acq(θ) + w·L_ret(θ - α∇L_acq(θ)), or each loss by its share of the images."""
+    """s·L_acq(θ) + w·L_ret(θ - α∇(s·L_acq)(θ)), with 16 new images and 4 old ones."""
     steps, _ = trained(replay, {"alpha": 0.3, "weight": 0.7, "engine": engine, "mixture": mixture})
     assert [step.old is not None for step in steps] == [False, False, True, True, True, True]
     for step in steps:
@@ -147,13 +150,8 @@ def test_the_papers_objective_has_its_gradient(
         if step.old is None:
             assert_close(step.gradient, by_hand.gradient(acquisition))
             continue
-        retention = by_hand.loss(by_hand.ahead(acquisition, alpha=0.3), step.old)
-        if mixture == "sum":
-            total = acquisition + 0.7 * retention
-        elif mixture == "convex":
-            total = (acquisition + 0.7 * retention) / 1.7
-        else:
-            total = 16 / 20 * acquisition + 0.7 * 4 / 20 * retention
+        retention = by_hand.loss(by_hand.ahead(acquired * acquisition, alpha=0.3), step.old)
+        total = acquired * acquisition + retained * retention
         assert_close(step.gradient, by_hand.gradient(total))
         assert step.loss == pytest.approx(total.item())
 
@@ -163,6 +161,11 @@ def test_the_meta_term_is_alive(trained: Trained) -> None:
     plain = trained("memory")[1]
     meta = trained("memory", {"alpha": 0.3})[1]
     assert not torch.allclose(plain[4].weight, meta[4].weight, rtol=1e-6)
+
+
+def test_a_learned_rate_looks_as_far_ahead_as_a_constant_one_at_its_start(trained: Trained) -> None:
+    constant, learned = ([*trained("memory", {"alpha": 0.3} | more)[0]][2] for more in ({}, {"alpha_rate": 0.1}))
+    assert_close(constant.gradient, learned.gradient)
 
 
 @pytest.mark.parametrize("options", [{"order": 1}, {"inner_weight_decay": 0.2}, {"alpha_ratio": 4.0}])

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lra.benchmarks.runs import attempt, checkpoint_file
+from lra.benchmarks.runs import attempt, checkpoint_file, interruption
 from lra.benchmarks.runs.attempt import Attempt
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
 from lra.benchmarks.setup import datasets, teachers
@@ -380,6 +381,43 @@ def test_a_signal_stops_a_run_at_its_next_rest(
     assert same_students(folder, whole)
 
 
+@pytest.mark.parametrize("step", [1, 20, 21, 22, 23])
+@pytest.mark.parametrize("replay", ["memory", "generative"])
+def test_a_signal_in_a_long_experience_stops_the_run_at_the_end_of_a_step(
+    run: Run,
+    lra_bench: Callable[..., Any],
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replay: str,
+    step: int,
+) -> None:
+    """Whichever optimiser's step it is; the experience is begun again, from where it began."""
+    whole = run("--replay", replay, out="whole")
+    steps = 0
+
+    def count(*taken: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interruption, "PATIENCE", 0.0)
+        patch.setattr(attempt, "PATIENCE", 0.0)
+        hook = register_optimizer_step_post_hook(count)
+        try:
+            done = lra_bench("run", "--out", tmp_path / "stopped", *tiny, "--replay", replay)
+        finally:
+            hook.remove()
+    assert done.code == 130
+    assert steps == step
+    folder = next((tmp_path / "stopped").rglob("checkpoint.pt")).parent
+    assert lra_bench("resume", folder).code == 0
+    assert lines(folder) == lines(whole)
+    assert same_students(folder, whole)
+
+
 Started = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -420,13 +458,24 @@ def test_a_process_that_is_interrupted_can_be_resumed(started: Started, tmp_path
     assert 0 < state["position"] < 2000
 
 
+def test_ctrl_c_does_not_wait_for_an_experience_of_minutes(started: Started, tmp_path: Path) -> None:
+    process = started("env.json", "--set", "schedule.steps_per_experience=100000", "--steps", "100000")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    (checkpoint,) = tmp_path.rglob("checkpoint.pt")
+    state = RunFolder(checkpoint.parent).restore()
+    assert state is not None
+    assert state["position"] == 0
+
+
 def test_a_second_ctrl_c_does_not_wait(started: Started, tmp_path: Path) -> None:
     process = started("env.json", "--set", "schedule.steps_per_experience=100000", "--steps", "100000")
     assert process.stderr is not None
     process.send_signal(signal.SIGINT)
     while "once more stops at once" not in (line := process.stderr.readline()):
         assert line, "it ended, or said nothing"
-    assert process.poll() is None, "it finishes the experience"
+    assert process.poll() is None, "it waits for the end of the experience, though not for long"
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 130

@@ -21,7 +21,7 @@ SETTINGS = {
     "resnet8": ((3, 32, 32), 128),
     "resnet20": ((3, 32, 32), 64),
     "wrn16-1": ((3, 32, 32), 64),
-    "resnet18": ((3, 32, 32), 8),
+    "resnet18": ((3, 32, 32), 32),
 }
 """Image and default batch of each network."""
 

@@ -13,7 +13,7 @@ from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import write_atomically
 from lra.benchmarks.reports.report import write_report
 from lra.benchmarks.runs import checkpoint_file
-from lra.benchmarks.runs.interruption import Interrupted, interrupts
+from lra.benchmarks.runs.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.runs.machine import environment
 from lra.benchmarks.runs.outcome import matrix, result
 from lra.benchmarks.runs.processes import Processes
@@ -46,6 +46,7 @@ class Attempt:
         forgetful: plugins without a state to save; with one the run is done in one go.
         rollbacks: what became of divergences so far.
         times: student step and seconds since the start, of each evaluation.
+        at_hand: the state at the last rest, while an experience is open that may be long.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Attempt:
             self._take_up(saved)
             stream = self.experiment.stream
             log.info("resumed at experience %d of %d", stream.position, stream.length)
-        self.started = self.saved = time.monotonic()
+        self.started = self.saved = self.rested = time.monotonic()
         self.retreatable = len(self.metrics.records)
         if self._may_roll_back and not self.folder.retreat.exists():
             checkpoint_file.write(self.folder.retreat, self._state())
@@ -107,6 +108,9 @@ class Attempt:
         stream = self.experiment.stream
         with interrupts() as stopping:
 
+            def stopped() -> Interrupted:
+                return Interrupted(stopping[0] if stopping else signal.SIGTERM, self.folder, self.forgetful)
+
             def rest() -> None:
                 self.progress.advance(stream.position)
                 late = time.monotonic() - self.saved > CHECKPOINT_SECONDS
@@ -114,16 +118,22 @@ class Attempt:
                 if stop or due:
                     self._save()
                 if stop:
-                    raise Interrupted(stopping[0] if stopping else signal.SIGTERM, self.folder, self.forgetful)
+                    raise stopped()
+                self._remember(time.monotonic() - self.rested > PATIENCE)
                 # By evaluations and not by time: where a run goes back to must not depend on the machine.
                 if self._may_roll_back and len(self.metrics.records) > self.retreatable:
                     self.retreatable = len(self.metrics.records)
                     checkpoint_file.write(self.folder.retreat, self._state())
 
             stream.at_rest = rest
+            self._remember(long=True)
             try:
                 if stream.position < stream.length:
-                    self.experiment.strategy.train(stream)
+                    with at_a_step(stopping, lambda: self.at_hand is not None):
+                        self.experiment.strategy.train(stream)
+            except GivenUp:
+                self._save(self.at_hand)
+                raise stopped() from None
             finally:
                 self.progress.close()
         self._close()
@@ -161,11 +171,17 @@ class Attempt:
         own = {"records": len(self.metrics.records), "seconds": self._elapsed(), "rollbacks": self.rollbacks}
         return self.processes.gathered(state | own | {"times": self.times})
 
-    def _save(self) -> None:
+    def _save(self, state: memoryview | None = None) -> None:
         # Half a state would go on as another run.
         if not self.forgetful:
-            self.folder.save(self._state())
+            self.folder.save(state or self._state())
         self.saved = time.monotonic()
+
+    def _remember(self, long: bool) -> None:
+        """Have the state at this rest at hand, if the next one may be ``long`` in coming."""
+        # Of several processes, all would have to give up the same experience.
+        self.at_hand = checkpoint_file.packed(self._state()) if long and self.processes.count == 1 else None
+        self.rested = time.monotonic()
 
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self.started

@@ -24,11 +24,16 @@ class Unreadable(UsageError):
     """A checkpoint that cannot be used; the message says why in a few words."""
 
 
-def write(path: Path, state: State, before: Path | None = None) -> None:
-    """Write ``state`` atomically; the file that was there goes to ``before``."""
+def packed(state: State) -> memoryview:
+    """``state`` as it is now, whatever becomes of its tensors."""
     content = io.BytesIO()
     torch.save(state, content)
-    data = content.getbuffer()
+    return content.getbuffer()
+
+
+def write(path: Path, state: State | memoryview, before: Path | None = None) -> None:
+    """Write ``state``, as it is or `packed`, atomically; the file that was there goes to ``before``."""
+    data = state if isinstance(state, memoryview) else packed(state)
     head = HEADER + b"%d\n" % SCHEMA + hashlib.sha256(data).digest()
     write_atomically(path, lambda file: (file.write(head), file.write(data)), before)
 

@@ -1,16 +1,21 @@
-"""Ctrl-C and SIGTERM as requests to stop at the next rest."""
+"""Ctrl-C and SIGTERM as requests to stop: at the next rest, or at the end of a step where that is long in coming."""
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
+
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lra.benchmarks.errors import Resumable
 from lra.benchmarks.runs.run_folder import RunFolder
 
 STDERR = 2
 """Its file descriptor."""
+PATIENCE = 2.0
+"""Seconds from a signal in which an experience may come to its end; a longer one is given up."""
 
 
 class Interrupted(Resumable):
@@ -20,6 +25,10 @@ class Interrupted(Resumable):
         how = f"begin again, for want of a state_dict of plugin {forgetful[0]!r}," if forgetful else "go on"
         super().__init__(f"stopped; {how} with lra-bench resume {folder.path}")
         self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
+
+
+class GivenUp(BaseException):
+    """The open experience ends here. No ``except Exception`` on the way, of a plugin say, is to keep this."""
 
 
 @contextmanager
@@ -42,3 +51,28 @@ def interrupts(stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def at_a_step(caught: Sequence[int], may: Callable[[], bool]) -> Iterator[None]:
+    """Raise `GivenUp` when an optimiser's step is done, the student's or synthesis', `PATIENCE` after a signal.
+
+    Args:
+        caught: signals so far, of `interrupts`.
+        may: whether nothing but the open experience would be lost.
+    """
+    since: list[float] = []
+
+    def look(*step: object) -> None:
+        if not caught:
+            return
+        if not since:
+            since.append(time.monotonic())
+        if time.monotonic() - since[0] >= PATIENCE and may():
+            raise GivenUp
+
+    hook = register_optimizer_step_post_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -111,7 +111,7 @@ class RunFolder:
         """Write the resolved configuration."""
         write_text(self.path / "config.yaml", yaml.safe_dump(tree, sort_keys=False))
 
-    def save(self, state: State) -> None:
+    def save(self, state: State | memoryview) -> None:
         """Write a checkpoint, atomically; the one before it is kept."""
         checkpoint_file.write(self.checkpoint, state, self.before)
 

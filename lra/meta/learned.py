@@ -31,13 +31,13 @@ class LearnedRates:
         self.log = torch.full((count,), self.start, requires_grad=True)
         self.optimizer = torch.optim.Adam([self.log], lr=rate)
 
-    def rates(self) -> tuple[Tensor, ...]:
-        """α of each parameter, for an inner rule's ``lr``."""
-        return self.log.exp().unbind()
+    def rates(self, share: float = 1.0) -> tuple[Tensor, ...]:
+        """``share`` times α of each parameter, for an inner rule's ``lr``."""
+        return (share * self.log.exp()).unbind()
 
-    def learn(self, gradients: Sequence[Tensor]) -> None:
-        """Take up the ``alpha_gradient`` of a step made with the last `rates`."""
-        self.log.grad = torch.stack([*gradients]).to(self.log) * self.log.detach().exp()
+    def learn(self, gradients: Sequence[Tensor], share: float = 1.0) -> None:
+        """Take up the ``alpha_gradient`` of a step made with ``rates(share)``."""
+        self.log.grad = torch.stack([*gradients]).to(self.log) * (share * self.log.detach().exp())
         self.optimizer.step()
         with torch.no_grad():
             self.log.clamp_(self.start - REACH, self.start + REACH)
