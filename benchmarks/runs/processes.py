@@ -146,7 +146,7 @@ class Follower(RunFolder):
         """What the leader saved."""
         return self.leader.restore()
 
-    def save(self, state: State) -> None:
+    def save(self, state: State | memoryview) -> None:
         """Leave it to the leader."""
 
 
