@@ -34,7 +34,8 @@ def perform(
     """
     planned = plan(grid)
     number = workers or processors(planned, threads)
-    entries = sweep(grid, out, _engine(engine, number, threads, address, gpus), SweepProgress(len(planned)), threads)
+    chosen, progress = _engine(engine, number, threads, address, gpus), SweepProgress(len(planned))
+    entries = sweep(planned, grid, out, chosen, progress, threads)
     failed = [entry for entry in entries if entry.status == "failed"]
     for entry in failed:
         print(f"failed: {entry.label}: {entry.reason}", file=sys.stderr)

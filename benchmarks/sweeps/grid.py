@@ -28,7 +28,7 @@ KEYS = (
     *("method", "replay", "meta", "dataset", "teacher", "student", "steps", "seed", "preset", "config", "plugin"),
     *("device", "on_divergence", "hard_loss", "aea", "set"),
 )
-"""What a grid may name: the flags of ``lra-bench run``; the threads of a run are the sweep's affair."""
+"""What a grid may name: the flags of ``lra-bench run``, but for ``--threads``, which is the sweep's."""
 
 MOST = 100_000
 """Combinations in a grid at most."""
@@ -62,6 +62,8 @@ def expand(grid: Mapping[str, Any]) -> list[Cell]:
     settings = grid.get("set") or {}
     if not isinstance(settings, Mapping):
         raise UsageError(f"grid: set = {settings!r}: write it as set: {{section.key: [values]}}")
+    if "threads" in settings:
+        raise UsageError("grid: set: threads: how many a run may use is the sweep's affair: give --threads")
     flat = {k: v for k, v in grid.items() if k != "set"} | {f"set:{k}": v for k, v in settings.items()}
     axes = [_axis(key, value) for key, value in flat.items()]
     if math.prod(map(len, axes)) > MOST:

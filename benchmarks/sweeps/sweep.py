@@ -20,7 +20,7 @@ from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.benchmarks.sweeps.engines import Engine, Job
-from lra.benchmarks.sweeps.grid import Planned, plan
+from lra.benchmarks.sweeps.grid import Planned
 
 Status = Literal["waiting", "finished before", "done", "failed", "stopped"]
 RECORD = "sweep.json"
@@ -63,22 +63,23 @@ class Stopped(Resumable):
         self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
 
 
-def sweep(grid: Mapping[str, Any], out: Path, engine: Engine, view: View, threads: int = 1) -> list[Entry]:
+def sweep(
+    planned: Sequence[Planned], grid: Mapping[str, Any], out: Path, engine: Engine, view: View, threads: int = 1
+) -> list[Entry]:
     """Do the runs of a grid that are not finished yet; one that fails does not stop the others.
 
     Args:
-        grid: see `lra.benchmarks.sweeps.grid`.
+        planned: those runs.
+        grid: that they are planned from, for the record; see `lra.benchmarks.sweeps.grid`.
         out: folder of the sweep, parent of its run folders.
         engine: where to run.
         view: told of the progress.
         threads: of each run.
 
     Raises:
-        UsageError: if the grid holds anything invalid; nothing is written then.
         LraError: if another sweep works in ``out``.
         Stopped: after Ctrl-C or SIGTERM, when all runs are saved.
     """
-    planned = plan(grid)
     with held(out / ".sweep.lock", f"another sweep works in {out}: wait for it, stop it, or choose another with --out"):
         entries = located(planned, out)
         try:
