@@ -93,6 +93,7 @@ RUNS: list[tuple[str, int, str]] = [
     ("--plugin nowhere:Class", 2, "is it installed?"),
     ("--plugin json:JSONDecoder", 2, "JSONDecoder is no Avalanche plugin"),
     ("--plugin Class", 2, "package.module:Class"),
+    ("--plugin avalanche:mas --plugin avalanche:mas", 2, "once is enough"),
     ("--set plugin.alpha=1", 2, "plugin.alpha"),
     ("--device nonsense", 2, "device = 'nonsense'"),
     ("--device meta", 2, "device = 'meta'"),

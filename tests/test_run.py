@@ -204,9 +204,14 @@ def test_progress_goes_to_stderr_and_the_table_to_stdout(
     assert "experiences  accuracy" not in done.out
 
 
-def test_tensorboard_events_are_written_on_demand(run: Run) -> None:
+def test_tensorboard_events_are_written_on_demand(
+    run: Run, lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path
+) -> None:
     folder = run("--tensorboard")
     assert list((folder / "tensorboard").glob("events*"))
+    again = lra_bench("run", "--out", tmp_path / "runs", *tiny, "--tensorboard")
+    assert again.code == 0
+    assert "nothing to track" in again.err
 
 
 def test_weights_and_biases_keeps_a_record_without_a_network(run: Run) -> None:

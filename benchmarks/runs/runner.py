@@ -91,6 +91,8 @@ def _run(
         raise UsageError(f"{at} is of another teacher or was moved: its place would be {folder.path} now")
     if folder.result is not None:
         log.info("finished before: %s", folder.path)
+        if trackers:
+            print(f"lra-bench: finished before, nothing to track: {folder.path}", file=sys.stderr)
         if folder.checkpoint.exists() and not group.rank:  # It was killed between its result and its report.
             with folder.locked():
                 finish(folder)

@@ -114,6 +114,14 @@ class PluginOptions(Options):
     use: list[str] = []
     """As ``package.module:Class``, or names of installed ones."""
 
+    @field_validator("use")
+    @classmethod
+    def _once(cls, names: list[str]) -> list[str]:
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is given {names.count(twice[0])} times; once is enough")
+        return names
+
 
 class QuantizationOptions(Precision):
     """A student that is a quantised copy of its teacher."""
