@@ -58,7 +58,7 @@ def write_run(parent: Path, seed: int, final: float, replay: str = "none", meta:
         "teacher": {"network": "lenet5"},
         "student": {"network": "mlp", "lr": lr},
         "replay": {"name": replay} | ({"slots": 10} if replay == "memory" else {}),
-        "meta": {"enabled": meta, "alpha": 0.01},
+        "meta": {"enabled": meta, "alpha": 0.01, "alpha_ratio": None},
     }
     rows = [{"student_step": s, "accuracy": a, "forgetting": 3 - s / 100, "probes": {}} for s, a in curve]
     (folder / "result.json").write_text(json.dumps(result))

@@ -153,7 +153,7 @@ def _differing(groups: Sequence[Group]) -> tuple[list[str], list[tuple[str, list
 
 def _shared(groups: Sequence[Group]) -> Record:
     """The settings that all groups have alike."""
-    return {key: groups[0].settings[key] for key in _keys(groups) if _same(key, groups)}
+    return {key: groups[0].settings.get(key) for key in _keys(groups) if _same(key, groups)}
 
 
 def _keys(groups: Sequence[Group]) -> dict[str, None]:
