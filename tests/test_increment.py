@@ -178,7 +178,7 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
         acquisition = F.cross_entropy(logits, s.mb_y[new]) + distilled
         ahead = weights
         if alpha is not None:
-            slopes = torch.autograd.grad(acquisition, list(weights.values()), create_graph=True)
+            slopes = torch.autograd.grad((1 - share) * acquisition, list(weights.values()), create_graph=True)
             ahead = {name: w - alpha * g for (name, w), g in zip(weights.items(), slopes, strict=True)}
         retention = F.cross_entropy(outputs(ahead)[~new], answer)
         decay = 0.1 * sum(w.square().sum() for w in weights.values())

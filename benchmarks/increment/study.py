@@ -7,7 +7,7 @@ Finished results are read from their folders, so that a study that was stopped g
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +27,22 @@ class Row(NamedTuple):
     meta: bool = False
     settings: tuple[str, ...] = ()
     against: str = "naive"
+    steps: int | None = None
+    """Per experience, where it is not what the command takes."""
 
     @property
     def label(self) -> str:
         """As the table names it."""
-        return " ".join([self.strategy, *(["+ meta"] if self.meta else []), *self.settings])
+        return " ".join([self.strategy, *(["+ meta"] if self.meta else []), *self.settings]) + self._budget
+
+    @property
+    def baseline(self) -> str:
+        """The label of the row it is compared with, at as many steps."""
+        return self.against + self._budget
+
+    @property
+    def _budget(self) -> str:
+        return "" if self.steps is None else f", {self.steps} steps"
 
 
 ROWS = (
@@ -51,6 +62,18 @@ ROWS = (
 )
 """The last two keep real images."""
 
+BUDGETS = tuple(
+    row
+    for steps in (50, 100, 400)
+    for row in (
+        Row("naive", against="", steps=steps),
+        Row("avalanche-generative", steps=steps),
+        Row("generative", steps=steps),
+        Row("generative", against="avalanche-generative", steps=steps),
+    )
+)
+"""Fewer and more steps of the model than the command takes."""
+
 COMMAND = "python -m lra.benchmarks.increment.study"
 
 NOTES = (
@@ -58,6 +81,11 @@ NOTES = (
     "on); differences are paired by seed, p of the two-sided sign-flip test, which with five pairs is 0.062 at the "
     "least. Strategies buffer and joint keep real images; avalanche-generative teaches an autoencoder the real images "
     "as they pass; the others keep none. Seconds are wall time, on a machine that may have been shared."
+)
+
+BUDGET_NOTES = (
+    "The model's steps in every experience, and those of Avalanche's autoencoder; data-free replay trains its "
+    "generator for as many steps as above."
 )
 
 MEASURES = {
@@ -84,8 +112,9 @@ def page(seeds: int, out: Path) -> str:
     """Do what is missing, and write down all of it."""
     results: dict[str, dict[int, Result]] = {}
     for seed in range(seeds):
-        for row in ROWS:
-            config = configuration({"strategy": row.strategy, "seed": seed}, row.settings, row.meta)
+        for row in ROWS + BUDGETS:
+            given = {"strategy": row.strategy, "seed": seed} | ({"steps": row.steps} if row.steps else {})
+            config = configuration(given, row.settings, row.meta)
             result, _ = run(config, out, lambda line: None)
             results.setdefault(row.label, {})[seed] = result
             print(f"seed {seed}, {row.label}: {result['accuracy']:.2f} %", file=sys.stderr, flush=True)
@@ -96,13 +125,18 @@ def page(seeds: int, out: Path) -> str:
         f"{settings['steps']} steps with {settings['model']}; {seeds} seeds, each with its own order of classes. "
         f"{ran['cuda'] or 'CPU'}, torch threads: {ran['threads']}, torch {ran['versions']['torch']}."
     )
+    parts = [
+        *("# Split digits, class-incremental", f"    {COMMAND} --seeds {seeds}", intro, _table(ROWS, results), NOTES),
+        *("## Fewer and more steps", BUDGET_NOTES, _table(BUDGETS, results)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Sequence[Row], results: Mapping[str, Mapping[int, Result]]) -> str:
     head = ["", *MEASURES.values(), "against", "difference, end", "p", "seconds"]
     lines = [head, ["---", *["---:"] * 3, "---", *["---:"] * 3]]
-    lines += [cells(row, results[row.label], results.get(row.against)) for row in ROWS]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return (
-        "\n\n".join(["# Split digits, class-incremental", f"    {COMMAND} --seeds {seeds}", intro, table, NOTES]) + "\n"
-    )
+    lines += [cells(row, results[row.label], results.get(row.baseline)) for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:

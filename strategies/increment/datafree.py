@@ -10,7 +10,8 @@ and then for every minibatch of real samples (x, y) of the new classes C, with a
 
     L_acq(θ) = CE(f(x; θ), y) + distil_new·KL(softmax f'(x) ‖ softmax f(x; θ), both over C')
     L_ret(θ) = KL(p' ‖ softmax f(x'; θ)),   p' = softmax f'(x') over C', 0 on new classes
-    minimise   (|C|·L_acq(θ) + |C'|·L_ret(θ'))/(|C| + |C'|),   θ' = θ, or θ - α∇L_acq(θ) with the LRA step
+    minimise   s·L_acq(θ) + (1 - s)·L_ret(θ'),   s = |C|/(|C| + |C'|),
+    θ' = θ,   or θ - α s ∇L_acq(θ) with the LRA step
 
 so that every class counts alike, and the samples say both how the old classes relate and that they are none of the
 new ones. Sources: Smith et al., "Always Be Dreaming", ICCV 2021 (a generator from the old model alone); Li and Hoiem,
@@ -51,7 +52,7 @@ class DataFreeReplayOptions(RecollectionOptions):
     """Weight of the old model's answer on new images: what is real must not come to mean what is new, where all that is
     old is synthetic."""
     alpha: Positive | None = None
-    """α of the LRA step; without one, replay is plain."""
+    """α of the LRA step, of the acquisition loss by its share; without one, replay is plain."""
 
 
 class DataFreeReplayPlugin(SupervisedPlugin):
@@ -152,7 +153,7 @@ class DataFreeReplayPlugin(SupervisedPlugin):
                 strategy.model,
                 lambda forward: acquisition(forward(images)),
                 lambda forward: retention(forward(images)),
-                inner=InnerSGD(alpha),
+                inner=InnerSGD(alpha / (1 + weight)),
                 weight=weight,
                 batchnorm="none",  # the strategy's own forward pass has moved the statistics
             )
