@@ -87,7 +87,9 @@ def memory() -> Replay:
 
 def ours(objective: str) -> dict[str, Tensor]:
     """The student with this toolkit's step under a named objective."""
-    options = LRAOptions.model_validate({"objective": objective, "alpha": ALPHA, "inner_weight_decay": DECAY})
+    # As in the release, each batch goes through the student by itself.
+    own = {"statistics": "batch", "alpha": ALPHA, "inner_weight_decay": DECAY}
+    options = LRAOptions.model_validate({"objective": objective, **own})
     replay = memory()
     return student_after(replay, [LRA(replay, options)])
 

@@ -22,10 +22,10 @@ from dataclasses import replace
 
 import torch
 from avalanche.core import SupervisedPlugin
-from torch import Tensor
 
-from lra.distillation.objective import Objective, gradients_beside
-from lra.meta import Curvature, LearnedRates, LookAhead, MetaStepError, Rates, carry, lookahead
+from lra.distillation.objective import gradients_beside
+from lra.features import batchnorm_layers
+from lra.meta import Curvature, Forward, LearnedRates, LookAhead, Rates, carry, lookahead
 from lra.meta.inner import Average
 from lra.problem import Batch
 from lra.state import State
@@ -58,27 +58,13 @@ class LRA(SupervisedPlugin):
         self._learned: LearnedRates | None = None
         self._state: State = {}
 
-    def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            MetaStepError: if BatchNorm is to see new and replayed samples together at θ', and a term of the objective
-                looks at features, which would then be those of both.
-        """
-        inside = [type(term).__name__ for term in strategy.objective.active() if getattr(term, "inside", False)]
-        if inside and self.options.ahead_statistics == "joint":
-            raise MetaStepError(
-                f"meta.ahead_statistics = joint does not go with {inside[0]}, which looks at the features of the "
-                "replayed batch alone: choose batch or running, or give the term no weight"
-            )
-
     def before_forward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Open the look-ahead, through which the acquisition's forward pass then goes."""
         if strategy.replayed is None or self.options.objective == "reference_detached":
             return
         self._look = look = self._open.enter_context(self._lookahead(strategy))
         if self.options.objective == "paper":
-            strategy.forward_model = look.student
+            strategy.forward_model = self._beside(look.student, strategy, strategy.replayed)
 
     def before_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Put the objective, with its gradient, in the place of the loss."""
@@ -89,11 +75,13 @@ class LRA(SupervisedPlugin):
         with self._open.pop_all():
             acquisition = strategy.loss
             if joint is not None:
-                acquisition = strategy.objective(look.student(strategy.acquired.images), strategy.acquired)
+                forward = self._beside(look.student, strategy, strategy.replayed)
+                acquisition = strategy.objective(forward(strategy.acquired.images), strategy.acquired)
             extra = list(strategy.objective.parameters())
             beside = gradients_beside(acquisition, extra)
-            look.advance(acquisition, self._curvature(strategy.objective, strategy.acquired))
-            retention = strategy.objective(self._ahead(look, strategy.acquired, strategy.replayed), strategy.replayed)
+            look.advance(acquisition, self._curvature(strategy, strategy.acquired, strategy.replayed))
+            ahead = self._beside(look.ahead, strategy, strategy.acquired)
+            retention = strategy.objective(ahead(strategy.replayed.images), strategy.replayed)
             kept = gradients_beside(retention, extra)
             weight, share = self._weights(strategy)
             gradients = look.gradient(retention, weight, acquisition=joint is None)
@@ -118,18 +106,18 @@ class LRA(SupervisedPlugin):
             return weight, 1 / (1 + weight)
         return weight * replayed / new, new / (new + replayed)
 
-    def _curvature(self, objective: Objective, acquired: Batch) -> Curvature | None:
+    def _curvature(self, strategy: DataFreeDistillation, acquired: Batch, replayed: Batch) -> Curvature | None:
         if self.options.curvature == 1:
             return None
         count = max(2, round(self.options.curvature * len(acquired.images)))  # BatchNorm needs two
         part = Batch(acquired.images[:count], acquired.logits[:count])
-        return lambda forward: objective(forward(part.images), part)
+        return lambda forward: strategy.objective(self._beside(forward, strategy, replayed)(part.images), part)
 
-    def _ahead(self, look: LookAhead, acquired: Batch, replayed: Batch) -> Tensor:
-        """Logits of the replayed images at θ'."""
-        if self.options.ahead_statistics != "joint":
-            return look.ahead(replayed.images)
-        return look.ahead(torch.cat([acquired.images, replayed.images]))[len(acquired.images) :]
+    def _beside(self, forward: Forward, strategy: DataFreeDistillation, others: Batch) -> Forward:
+        """A forward pass in which BatchNorm sees ``others`` too, if it is to and there is any."""
+        if self.options.statistics != "joint" or not batchnorm_layers(strategy.model):
+            return forward
+        return lambda images: forward(torch.cat([images, others.images]))[: len(images)]
 
     def _lookahead(self, strategy: DataFreeDistillation) -> LookAhead:
         o = self.options
@@ -140,7 +128,7 @@ class LRA(SupervisedPlugin):
             order=o.order,
             # The joint batch's own forward pass moves the statistics under the reference objective.
             batchnorm=o.batchnorm if o.objective == "paper" else "none",
-            ahead_statistics="running" if o.ahead_statistics == "running" else "batch",
+            ahead_statistics="running" if o.statistics == "running" else "batch",
         )
 
     def _alpha(self, strategy: DataFreeDistillation) -> Rates:

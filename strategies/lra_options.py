@@ -35,9 +35,9 @@ class LRAOptions(Options):
     engine: Literal["lean", "higher"] = "lean"
     batchnorm: Literal["acquisition", "both"] = "acquisition"
     """Which batches move the student's running statistics, once each per step."""
-    ahead_statistics: Literal["batch", "joint", "running"] = "batch"
-    """What BatchNorm normalises the replayed batch with at θ': its own statistics, those of new and replayed
-    together, or the running ones."""
+    statistics: Literal["joint", "batch", "running"] = "joint"
+    """What BatchNorm normalises new and replayed images with: their statistics together, in both losses, as in plain
+    replay; each batch's own, which is cheaper; or for the replayed ones, at θ', the running statistics."""
     shares: Literal["joint", "own"] = "joint"
     """On several processes: whether the inner step goes along the acquisition gradient of all shares, which takes three
     messages a student step, or each process's along its own, which takes one and is another objective."""

@@ -198,8 +198,10 @@ def test_a_witness_asks_the_teacher_once_per_batch_and_notices_a_stale_student()
     witness.teacher_features(batch)
     assert teacher.queries == before + 5
     student(torch.rand(2, *IMAGE))
-    with pytest.raises(RuntimeError, match="latest forward pass had 2"):
+    with pytest.raises(RuntimeError, match="latest forward pass, of 2, did not begin"):
         witness.student_features(batch)
+    student(torch.cat([batch.images, torch.rand(2, *IMAGE)]))
+    assert len(witness.student_features(batch)) == 5
     assert feature_size(student) == 3
 
 

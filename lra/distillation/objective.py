@@ -23,12 +23,7 @@ class StudentTerm(nn.Module, ABC):
 
     Args:
         weight: its factor in the sum.
-
-    Attributes:
-        inside: whether it looks at features of the latest forward pass, which must then have been of its batch alone.
     """
-
-    inside = False
 
     def __init__(self, weight: float):
         super().__init__()

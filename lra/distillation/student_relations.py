@@ -45,7 +45,6 @@ class StudentTriplet(StudentTerm):
         super().__init__(weight)
         self.witness, self.sampler, self.compared = witness, sampler, compared
         self.margin, self.start = margin, start
-        self.inside = witness is not None and compared != "logits"
         self.fallback = torch.zeros(())
 
     def forward(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -73,8 +72,6 @@ class Channels(StudentTerm):
         witness: of stage maps.
         adapters: for the stages compared.
     """
-
-    inside = True
 
     def __init__(self, weight: float, witness: Witness, adapters: ChannelDistillation):
         super().__init__(weight)

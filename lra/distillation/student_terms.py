@@ -21,8 +21,6 @@ class InfoNCE(StudentTerm):
         temperature: τ.
     """
 
-    inside = True
-
     def __init__(self, weight: float, witness: Witness, project: nn.Module, temperature: float = 0.07):
         super().__init__(weight)
         self.project = project
@@ -47,8 +45,6 @@ class AttentionTransfer(StudentTerm):
         weight: factor in the sum (ZSKT's β).
         witness: knows the maps.
     """
-
-    inside = True
 
     def __init__(self, weight: float, witness: Witness):
         super().__init__(weight)

@@ -13,9 +13,9 @@ class Witness:
     """Features and stage maps of student and teacher on the batch that an objective is asked about.
 
     The student is tapped for as long as the witness lives: its values are those of its latest forward pass, at
-    whatever weights, those of a look-ahead too. (The meta engine ``higher`` refuses a student with hooks and
-    says so; the lean one is right.) The teacher is asked again, without a graph and at most once for the same
-    images, and counts that query.
+    whatever weights, those of a look-ahead too; of that pass the batch may be the first part. (The meta engine
+    ``higher`` refuses a student with hooks and says so; the lean one is right.) The teacher is asked again, without a
+    graph and at most once for the same images, and counts that query.
 
     Args:
         student: the learner.
@@ -30,7 +30,8 @@ class Witness:
         self._taps = [Tap(student, [penultimate(student)])]
         if maps:
             self._taps.append(Tap(student, stages_of(student, self._blank), "output"))
-        for tap in self._taps:
+        self._shown = Tap(student, [student])
+        for tap in [*self._taps, self._shown]:
             tap.__enter__()
         self._asked: Tensor | None = None
         self._answers: list[list[Tensor]] = []
@@ -39,7 +40,7 @@ class Witness:
         """(n, d'), with their graph.
 
         Raises:
-            RuntimeError: if the student's latest forward pass was not of this many images.
+            RuntimeError: if the student's latest forward pass did not begin with these images.
         """
         return pooled(self._latest(0, batch)[0])
 
@@ -56,13 +57,13 @@ class Witness:
         return self._ask(batch)[1]
 
     def _latest(self, index: int, batch: Batch) -> list[Tensor]:
-        values = self._taps[index].values
-        if len(values[0]) != len(batch.images):
+        (shown,), count = self._shown.values, len(batch.images)
+        if shown is not batch.images and not torch.equal(shown[:count], batch.images):
             raise RuntimeError(
-                f"the objective was asked about {len(batch.images)} images and the student's latest forward pass "
-                f"had {len(values[0])}: call it right after the forward pass it is about"
+                f"the objective was asked about {count} images and the student's latest forward pass, of {len(shown)}, "
+                "did not begin with them: call it right after the forward pass it is about"
             )
-        return values
+        return [value[:count] for value in self._taps[index].values]
 
     @torch.no_grad()
     def _ask(self, batch: Batch) -> list[list[Tensor]]:
