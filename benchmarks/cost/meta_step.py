@@ -6,7 +6,8 @@ Each round takes one step of every kind in turn. "time" is the median over round
 plain joint replay step in the same round, "fastest" the ratio of the fastest of each. One CPU thread is timed by the
 processor's clock (a shared machine's wall clock also counts the neighbours), all else by the wall's. FLOPs count
 convolutions and matrix products. Peak memory is the most that a step holds beyond what was allocated before it. The
-exact gradient is that of PyTorch's own derivatives in float64; a plain step's differs, as it has no look-ahead.
+exact gradient is that of PyTorch's own derivatives in float64, each batch going through the student by itself. A plain
+step's differs, as it has no look-ahead and BatchNorm sees both batches together, as with joint statistics.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lra.benchmarks.cost import meta_step_variants as variants
 from lra.benchmarks.cost.meta_step_variants import Problem, Step
 from lra.benchmarks.files import write_text
+from lra.features import batchnorm_layers
 
 BASE = "plain joint replay"
 
@@ -39,6 +41,8 @@ def rows(p: Problem, options: argparse.Namespace) -> Iterator[tuple[str, Step]]:
     yield "first order", variants.meta(p, order=1)
     yield "lean, exact, PyTorch's own derivatives", variants.meta(p, rules=False)
     yield "lean, exact, closed-form rules", variants.meta(p)
+    if batchnorm_layers(p.student):
+        yield "lean, exact, rules, joint statistics", variants.together(p)
     with suppress(ImportError):
         yield "higher, published style (redundant passes)", variants.published(p)
         yield "higher, exact, PyTorch's own derivatives", variants.meta(p, engine="higher", rules=False)

@@ -105,6 +105,21 @@ def meta(p: Problem, **options: Any) -> Step:
     return lambda: lra_step(p.student, p.acquire, p.retain, inner=InnerSGD(ALPHA), **options).gradients
 
 
+def together(p: Problem) -> Step:
+    """The exact step with both batches going through the student in both passes, as ``meta.statistics=joint`` has it."""
+
+    def beside(forward: Callable[..., Tensor], others: Tensor) -> Callable[..., Tensor]:
+        return lambda x: forward(torch.cat([x, others]))[: len(x)]
+
+    def acquire(forward: Callable[..., Tensor]) -> Tensor:
+        return p.acquire(beside(forward, p.x_old))
+
+    def retain(forward: Callable[..., Tensor]) -> Tensor:
+        return p.retain(beside(forward, p.x))
+
+    return lambda: lra_step(p.student, acquire, retain, inner=InnerSGD(ALPHA)).gradients
+
+
 def part(p: Problem, fraction: float) -> Step:
     """Second order with the curvature of a part of the acquisition batch."""
     count = max(2, round(len(p.x) * fraction))
