@@ -106,7 +106,7 @@ def meta(p: Problem, **options: Any) -> Step:
 
 
 def together(p: Problem) -> Step:
-    """The exact step with both batches going through the student in both passes, as ``meta.statistics=joint`` has it."""
+    """The exact step with both batches going through the student in both passes: ``meta.statistics=joint``."""
 
     def beside(forward: Callable[..., Tensor], others: Tensor) -> Callable[..., Tensor]:
         return lambda x: forward(torch.cat([x, others]))[: len(x)]
