@@ -20,12 +20,11 @@ here. What it meant to do, L_ret(θ') beside the loss of the joint batch, is ``o
 from contextlib import ExitStack
 from dataclasses import replace
 
-import torch
 from avalanche.core import SupervisedPlugin
 
 from lra.distillation.objective import gradients_beside
 from lra.features import batchnorm_layers
-from lra.meta import Curvature, Forward, LearnedRates, LookAhead, Rates, carry, lookahead
+from lra.meta import Curvature, Forward, LearnedRates, LookAhead, Rates, beside, carry, lookahead
 from lra.meta.inner import Average
 from lra.problem import Batch
 from lra.state import State
@@ -78,7 +77,7 @@ class LRA(SupervisedPlugin):
                 forward = self._beside(look.student, strategy, strategy.replayed)
                 acquisition = strategy.objective(forward(strategy.acquired.images), strategy.acquired)
             extra = list(strategy.objective.parameters())
-            beside = gradients_beside(acquisition, extra)
+            learnt = gradients_beside(acquisition, extra)
             look.advance(acquisition, self._curvature(strategy, strategy.acquired, strategy.replayed))
             ahead = self._beside(look.ahead, strategy, strategy.acquired)
             retention = strategy.objective(ahead(strategy.replayed.images), strategy.replayed)
@@ -90,7 +89,7 @@ class LRA(SupervisedPlugin):
         value = weight * retention.detach() + (acquisition.detach() if joint is None else 0)
         parameters = [p for p in strategy.model.parameters() if p.requires_grad]
         new = 1.0 if joint is None else 0.0
-        own = [new * a + weight * r for a, r in zip(beside, kept, strict=True)]
+        own = [new * a + weight * r for a, r in zip(learnt, kept, strict=True)]
         meta = carry(value, [*parameters, *extra], [*gradients, *own])
         strategy.loss = share * meta if joint is None else joint + meta
 
@@ -117,7 +116,7 @@ class LRA(SupervisedPlugin):
         """A forward pass in which BatchNorm sees ``others`` too, if it is to and there is any."""
         if self.options.statistics != "joint" or not batchnorm_layers(strategy.model):
             return forward
-        return lambda images: forward(torch.cat([images, others.images]))[: len(images)]
+        return beside(forward, others.images)
 
     def _lookahead(self, strategy: DataFreeDistillation) -> LookAhead:
         o = self.options

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import l1_loss
 
-from lra.meta import InnerSGD, closed_form, lra_step
+from lra.meta import InnerSGD, beside, closed_form, lra_step
 from lra.networks import build
 
 ALPHA = 0.01
@@ -107,17 +107,14 @@ def meta(p: Problem, **options: Any) -> Step:
 
 def together(p: Problem) -> Step:
     """The exact step with both batches going through the student in both passes: ``meta.statistics=joint``."""
-
-    def beside(forward: Callable[..., Tensor], others: Tensor) -> Callable[..., Tensor]:
-        return lambda x: forward(torch.cat([x, others]))[: len(x)]
-
-    def acquire(forward: Callable[..., Tensor]) -> Tensor:
-        return p.acquire(beside(forward, p.x_old))
-
-    def retain(forward: Callable[..., Tensor]) -> Tensor:
-        return p.retain(beside(forward, p.x))
-
-    return lambda: lra_step(p.student, acquire, retain, inner=InnerSGD(ALPHA)).gradients
+    return lambda: (
+        lra_step(
+            p.student,
+            lambda forward: p.acquire(beside(forward, p.x_old)),
+            lambda forward: p.retain(beside(forward, p.x)),
+            inner=InnerSGD(ALPHA),
+        ).gradients
+    )
 
 
 def part(p: Problem, fraction: float) -> Step:

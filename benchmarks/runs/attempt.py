@@ -174,7 +174,7 @@ class Attempt:
     def _save(self, state: memoryview | None = None) -> None:
         # Half a state would go on as another run.
         if not self.forgetful:
-            self.folder.save(state or self._state())
+            self.folder.save(self._state() if state is None else state)
         self.saved = time.monotonic()
 
     def _remember(self, long: bool) -> None:

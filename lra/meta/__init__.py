@@ -10,6 +10,7 @@ from lra.meta.inner_rules import InnerAdam as InnerAdam
 from lra.meta.inner_rules import InnerSGD as InnerSGD
 from lra.meta.inner_rules import inner_from as inner_from
 from lra.meta.learned import LearnedRates as LearnedRates
+from lra.meta.passes import beside as beside
 from lra.meta.rules import closed_form as closed_form
 from lra.meta.session import Curvature as Curvature
 from lra.meta.session import Forward as Forward

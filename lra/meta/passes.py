@@ -1,8 +1,9 @@
 """What surrounds a forward pass: the student's parameters and buffers, and how it may be differentiated."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,6 +20,11 @@ def trainable(student: nn.Module) -> dict[str, nn.Parameter]:
 def clones(student: nn.Module) -> dict[str, Tensor]:
     """The student's buffers (running statistics, spectral-norm vectors, ...), cloned."""
     return {name: buffer.detach().clone() for name, buffer in student.named_buffers()}
+
+
+def beside(forward: Callable[..., Tensor], others: Tensor) -> Callable[[Tensor], Tensor]:
+    """``forward`` of images (n, C, H, W) that go through it, first, with ``others``: BatchNorm sees all of them."""
+    return lambda images: forward(torch.cat([images, others]))[: len(images)]
 
 
 @contextmanager
