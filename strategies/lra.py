@@ -24,13 +24,16 @@ from avalanche.core import SupervisedPlugin
 
 from lra.distillation.objective import gradients_beside
 from lra.features import batchnorm_layers
-from lra.meta import Curvature, Forward, LearnedRates, LookAhead, Rates, beside, carry, lookahead
+from lra.meta import AheadStatistics, Curvature, Forward, LearnedRates, LookAhead, Rates, beside, carry, lookahead
 from lra.meta.inner import Average
 from lra.problem import Batch
 from lra.state import State
 from lra.strategies.lra_options import LRAOptions
 from lra.strategies.replay import Replay
 from lra.strategies.strategy import DataFreeDistillation
+
+AHEAD: dict[str, AheadStatistics] = {"joint": "acquisition", "batch": "batch", "running": "running"}
+"""By ``statistics``, what BatchNorm normalises by at θ'; the pass of the acquisition is one of all images, if joint."""
 
 
 class LRA(SupervisedPlugin):
@@ -79,7 +82,7 @@ class LRA(SupervisedPlugin):
             extra = list(strategy.objective.parameters())
             learnt = gradients_beside(acquisition, extra)
             look.advance(acquisition, self._curvature(strategy, strategy.acquired, strategy.replayed))
-            ahead = self._beside(look.ahead, strategy, strategy.acquired)
+            ahead = strategy.cast(look.ahead)
             retention = strategy.objective(ahead(strategy.replayed.images), strategy.replayed)
             kept = gradients_beside(retention, extra)
             weight, share = self._weights(strategy)
@@ -114,9 +117,9 @@ class LRA(SupervisedPlugin):
 
     def _beside(self, forward: Forward, strategy: DataFreeDistillation, others: Batch) -> Forward:
         """A forward pass in which BatchNorm sees ``others`` too, if it is to and there is any."""
-        if self.options.statistics != "joint" or not batchnorm_layers(strategy.model):
-            return forward
-        return beside(forward, others.images)
+        if self.options.statistics == "joint" and batchnorm_layers(strategy.model):
+            forward = beside(forward, others.images)
+        return strategy.cast(forward)
 
     def _lookahead(self, strategy: DataFreeDistillation) -> LookAhead:
         o = self.options
@@ -127,7 +130,7 @@ class LRA(SupervisedPlugin):
             order=o.order,
             # The joint batch's own forward pass moves the statistics under the reference objective.
             batchnorm=o.batchnorm if o.objective == "paper" else "none",
-            ahead_statistics="running" if o.statistics == "running" else "batch",
+            ahead_statistics=AHEAD[o.statistics],
         )
 
     def _alpha(self, strategy: DataFreeDistillation) -> Rates:

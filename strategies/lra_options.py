@@ -36,8 +36,9 @@ class LRAOptions(Options):
     batchnorm: Literal["acquisition", "both"] = "acquisition"
     """Which batches move the student's running statistics, once each per step."""
     statistics: Literal["joint", "batch", "running"] = "joint"
-    """What BatchNorm normalises new and replayed images with: their statistics together, in both losses, as in plain
-    replay; each batch's own, which is cheaper; or for the replayed ones, at θ', the running statistics."""
+    """What BatchNorm normalises by: new and replayed images by their statistics together, as in plain replay (at θ' by
+    those they had at θ, whose gradient counts too); each batch by its own, which is cheaper and the paper's; or the
+    replayed ones, at θ', by the running statistics."""
     shares: Literal["joint", "own"] = "joint"
     """On several processes: whether the inner step goes along the acquisition gradient of all shares, which takes three
     messages a student step, or each process's along its own, which takes one and is another objective."""
@@ -56,6 +57,8 @@ class LRAOptions(Options):
             raise ValueError("alpha_rate learns alpha, which alpha_ratio sets; drop one")
         if self.alpha_rate and not self.alpha:
             raise ValueError("alpha_rate learns alpha from a start above 0; raise alpha")
+        if (self.batchnorm, self.statistics) == ("both", "joint"):
+            raise ValueError("batchnorm=both needs statistics=batch: the joint ones are taken once; change one")
         if self.curvature < 1 and (self.engine, self.order) != ("lean", 2):
             raise ValueError(f"curvature={self.curvature:g} needs engine=lean and order=2; change these, or drop it")
         return self

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import l1_loss, mse_loss
 
-from lra.meta import InnerAdam, InnerRule, InnerSGD, MetaStep, lookahead, lra_step
+from lra.meta import Forward, InnerAdam, InnerRule, InnerSGD, MetaStep, MetaStepError, beside, lookahead, lra_step
 
 TOLERANCE = 1e-9
 
@@ -199,10 +200,14 @@ def test_engines_agree(build: Callable[[], nn.Module], inner: InnerRule, order: 
 
 
 @pytest.mark.parametrize("engine", ["lean", "higher"])
-@pytest.mark.parametrize("ahead", ["batch", "running"])
+@pytest.mark.parametrize("ahead", ["batch", "acquisition", "running"])
 @pytest.mark.parametrize(("policy", "updates"), [("none", 0), ("acquisition", 1), ("both", 2)])
 def test_buffers_follow_the_policy(engine: str, ahead: str, policy: str, updates: int) -> None:
     student, reference = made(resnet), made(resnet)
+    if (policy, ahead) == ("both", "acquisition"):
+        with pytest.raises(ValueError, match="change one"):
+            step(student, engine=engine, batchnorm=policy, ahead_statistics=ahead)
+        return
     step(student, engine=engine, batchnorm=policy, ahead_statistics=ahead)
     if updates:
         reference(batches()[0])
@@ -214,8 +219,13 @@ def test_buffers_follow_the_policy(engine: str, ahead: str, policy: str, updates
     assert all(layer.training for layer in student.modules())
 
 
-@pytest.mark.parametrize("policy", ["none", "acquisition", "both"])
-@pytest.mark.parametrize("ahead", ["batch", "running"])
+@pytest.mark.parametrize(
+    ("policy", "ahead"),
+    [
+        *product(["none", "acquisition", "both"], ["batch", "running"]),
+        *product(["none", "acquisition"], ["acquisition"]),
+    ],
+)
 def test_engines_agree_on_buffers(policy: str, ahead: str) -> None:
     students = [made(resnet), made(resnet)]
     results = [
@@ -225,6 +235,46 @@ def test_engines_agree_on_buffers(policy: str, ahead: str) -> None:
     assert far(results[0].gradients, results[1].gradients) < TOLERANCE
     for name, buffer in students[0].named_buffers():
         assert torch.allclose(buffer, students[1].get_buffer(name), rtol=1e-12), name
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("build", [resnet, wrn])
+def test_lent_statistics_have_the_same_gradient_with_and_without_rules(
+    build: Callable[[], nn.Module], order: int
+) -> None:
+    """And from both engines; the rules are made to apply, for they leave small batches alone."""
+    found = [
+        step(made(build), ahead_statistics="acquisition", engine=engine, order=order, rules=rules).gradients
+        for engine in ("lean", "higher")
+        for rules in (False, True)
+    ]
+    for gradients in found[1:]:
+        assert far(found[0], gradients) < TOLERANCE
+
+
+def test_lent_statistics_of_both_batches_at_a_zero_rate_give_plain_replay() -> None:
+    student = made(resnet)
+    x, t, x_old, t_old = batches()
+
+    def acquisition(forward: Forward) -> Tensor:
+        return mse_loss(beside(forward, x_old)(x), t)
+
+    def retention(forward: Forward) -> Tensor:
+        return mse_loss(forward(x_old), t_old)
+
+    found = lra_step(student, acquisition, retention, inner=InnerSGD(0.0), ahead_statistics="acquisition").gradients
+    outputs = student(torch.cat([x, x_old]))
+    plain = mse_loss(outputs[: len(x)], t) + mse_loss(outputs[len(x) :], t_old)
+    assert far(found, torch.autograd.grad(plain, list(student.parameters()))) < TOLERANCE
+
+
+def test_statistics_can_only_be_lent_by_a_pass_of_the_look_ahead() -> None:
+    student = made(resnet)
+    x, t, x_old, _ = batches()
+    with lookahead(student, InnerSGD(0.1), ahead_statistics="acquisition") as look:
+        look.advance(mse_loss(student(x), t))
+        with pytest.raises(MetaStepError, match=r"look\.student"):
+            look.ahead(x_old)
 
 
 def test_running_statistics_ahead_change_the_gradient() -> None:

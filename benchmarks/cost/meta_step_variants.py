@@ -105,14 +105,16 @@ def meta(p: Problem, **options: Any) -> Step:
     return lambda: lra_step(p.student, p.acquire, p.retain, inner=InnerSGD(ALPHA), **options).gradients
 
 
-def together(p: Problem) -> Step:
-    """The exact step with both batches going through the student in both passes: ``meta.statistics=joint``."""
+def together(p: Problem, **options: Any) -> Step:
+    """The exact step with BatchNorm's statistics of both batches together: ``meta.statistics=joint``."""
     return lambda: (
         lra_step(
             p.student,
             lambda forward: p.acquire(beside(forward, p.x_old)),
-            lambda forward: p.retain(beside(forward, p.x)),
+            p.retain,
             inner=InnerSGD(ALPHA),
+            ahead_statistics="acquisition",
+            **options,
         ).gradients
     )
 

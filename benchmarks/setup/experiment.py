@@ -126,6 +126,7 @@ def prepare(
         plugins=[*plugins, _guard(student, synthesizer, plugins), cadence],
         evaluator=QuietEvaluation(*measures, loggers=[*loggers(), recorder], collect_all=False),
         device=device,
+        precision=getattr(torch, config.student.precision),
         stock_data=needs_stock_data(config),
     )
     stateful = [

@@ -63,7 +63,10 @@ class Witness:
                 f"the objective was asked about {count} images and the student's latest forward pass, of {len(shown)}, "
                 "did not begin with them: call it right after the forward pass it is about"
             )
-        return [value[:count] for value in self._taps[index].values]
+        # A pass in half precision is compared in single, as its logits are.
+        half = (torch.bfloat16, torch.float16)
+        values = [value[:count] for value in self._taps[index].values]
+        return [value.float() if value.dtype in half else value for value in values]
 
     @torch.no_grad()
     def _ask(self, batch: Batch) -> list[list[Tensor]]:

@@ -15,6 +15,7 @@ from lra.meta.rules import closed_form as closed_form
 from lra.meta.session import Curvature as Curvature
 from lra.meta.session import Forward as Forward
 from lra.meta.session import LookAhead as LookAhead
+from lra.meta.settings import AheadStatistics as AheadStatistics
 from lra.meta.step import MetaStep as MetaStep
 from lra.meta.step import lookahead as lookahead
 from lra.meta.step import lra_step as lra_step

@@ -65,7 +65,7 @@ def _by_pixels(
 
 
 class BatchNorm(torch.autograd.Function):
-    """Batch norm by the batch's own statistics, as `torch.nn.functional.batch_norm` with ``training``."""
+    """Batch norm by the batch's own statistics, as `torch.nn.functional.batch_norm` with ``training``; with them."""
 
     @staticmethod
     def forward(
@@ -77,24 +77,32 @@ class BatchNorm(torch.autograd.Function):
         running_var: Tensor | None,
         momentum: float,
         eps: float,
-    ) -> Tensor:
-        """Normalise, scale and shift; moves the running statistics, if any."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """y, μ and r of the x given; moves the running statistics, if any."""
         forward = _by_pixels if _is_by_pixels(x) else _forward
         y, mean, r = forward(x, w, bias, running_mean, running_var, True, momentum, eps)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, w, mean, r)
-        return y
+        return y, mean, r
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         """Derive x, w and bias, by a function with derivatives of its own where a graph is asked for."""
         x, w, mean, r = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:3])
-        if torch.is_grad_enabled():
-            found = _BatchNormBackward.apply(outputs[0], x, w, mean, r)
-            found = tuple(g if need else None for g, need in zip(found, needs, strict=True))
+        for_y, for_mean, for_r = outputs
+        found: tuple[Tensor | None, ...]
+        if for_mean is not None or for_r is not None:
+            require_last_derivative()
+            for_y = torch.zeros_like(x) if for_y is None else for_y
+            found = _through_moments(for_y, for_mean, for_r, x, w, mean, r)
+        elif for_y is None:
+            found = (None, None, None)
+        elif torch.is_grad_enabled():
+            found = _BatchNormBackward.apply(for_y, x, w, mean, r)
         else:
-            found = _first(outputs[0], x, w, mean, r, needs)
-        return *found, None, None, None, None
+            return *_first(for_y, x, w, mean, r, needs), None, None, None, None
+        return *(g if need else None for g, need in zip(found, needs, strict=True)), None, None, None, None
 
 
 class _BatchNormBackward(torch.autograd.Function):
@@ -130,6 +138,21 @@ class _BatchNormBackward(torch.autograd.Function):
         for_x = _affine(x, mean, r, u * a2 - s * g2 - scale * r * k, u * a1 - s * g1)
         for_x.addcmul_(gradient, s.view(shape)).addcmul_(a, u.neg().view(shape))
         return out, for_x, None if w is None else n * r * k, None, None
+
+
+def _through_moments(
+    for_y: Tensor, for_mean: Tensor | None, for_r: Tensor | None, x: Tensor, w: Tensor | None, mean: Tensor, r: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The first derivatives where μ and r are used elsewhere too: dμ = dx / n and dr = -r² x̂ dx / n, for each x."""
+    _, for_w, for_bias = _first(for_y, x, w, mean, r, [False, True, True])
+    n, scale = x.numel() // x.shape[1], r if w is None else w * r
+    factor, shift = -scale * for_w, -scale * for_bias
+    if for_r is not None:
+        factor = factor - for_r * r.square()
+    if for_mean is not None:
+        shift = shift + for_mean
+    for_x = _affine(x, mean, r, factor / n, shift / n)
+    return for_x.addcmul_(for_y, scale.view([1, -1] + [1] * (x.dim() - 2))), for_w, for_bias
 
 
 def _affine(x: Tensor, mean: Tensor, r: Tensor, factor: Tensor, shift: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ An engine owns the forward passes, the acquisition gradient and the inner step; 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.func import functional_call
 from lra.meta.errors import MetaStepError
 from lra.meta.passes import clones, differentiable, running_statistics, trainable
 from lra.meta.settings import Settings
+from lra.meta.statistics import Moments, normalised_by, recording
 
 
 class Engine(ABC):
@@ -34,6 +36,30 @@ class Engine(ABC):
         self.theta: list[Tensor] = list(self.names.values())
         self.rates = settings.inner.rates(self.names)
         self.there: list[Tensor] | None = None
+        self._moments: list[Moments] = []
+
+    @property
+    def _lends_moments(self) -> bool:
+        """Whether batch norm at θ' uses, with their graph, the moments of the pass at θ."""
+        return self.settings.ahead_statistics == "acquisition"
+
+    @contextmanager
+    def _pass_at_theta(self) -> Iterator[None]:
+        self._moments.clear()
+        with ExitStack() as stack:
+            stack.enter_context(differentiable(self.settings, self.settings.order))
+            if self._lends_moments:
+                stack.enter_context(recording(self._moments, self.settings.rules))
+            yield
+
+    @contextmanager
+    def _pass_ahead(self, module: nn.Module) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(differentiable(self.settings, 1))
+            stack.enter_context(running_statistics(module, self.settings.ahead_statistics == "running"))
+            if self._lends_moments:
+                stack.enter_context(normalised_by(self._moments))
+            yield
 
     @abstractmethod
     def student(self, *args: Any, **kwargs: Any) -> Any:
@@ -59,14 +85,17 @@ class LeanEngine(Engine):
 
     def student(self, *args: Any, **kwargs: Any) -> Any:
         """The student as it is; under buffer policy ``none`` on cloned buffers."""
-        with differentiable(self.settings, self.settings.order):
+        with self._pass_at_theta():
             if not self._buffers:
                 return self.module(*args, **kwargs)
             return functional_call(self.module, self._buffers, args, kwargs)
 
     def advance(self, acquisition: Tensor, create_graph: bool) -> list[Tensor | None]:
         """See `Engine`."""
-        gradients = torch.autograd.grad(acquisition, self.theta, create_graph=create_graph, allow_unused=True)
+        keep = create_graph or self._lends_moments
+        gradients = torch.autograd.grad(
+            acquisition, self.theta, retain_graph=keep, create_graph=create_graph, allow_unused=True
+        )
         with torch.set_grad_enabled(create_graph):
             self.there = self.settings.inner.update(self.theta, gradients, self.rates)
         if not create_graph:
@@ -80,8 +109,7 @@ class LeanEngine(Engine):
             own = self.settings.batchnorm == "both"
             self._ahead_buffers = {} if own else self._buffers or clones(self.module)
         state = {**dict(zip(self.names, self.there, strict=True)), **self._ahead_buffers}
-        running = self.settings.ahead_statistics == "running"
-        with differentiable(self.settings, 1), running_statistics(self.module, running):
+        with self._pass_ahead(self.module):
             return functional_call(self.module, state, args, kwargs)
 
 
@@ -105,7 +133,7 @@ class HigherEngine(Engine):
 
     def student(self, *args: Any, **kwargs: Any) -> Any:
         """The patched module at θ."""
-        with differentiable(self.settings, self.settings.order):
+        with self._pass_at_theta():
             output = self._forward(self._start, args, kwargs)
         self._keep_buffers(self.settings.batchnorm != "none")
         return output
@@ -127,16 +155,19 @@ class HigherEngine(Engine):
             self.module.parameters(),
             fmodel=self._patched,
             override={"lr": list(self.rates)},
-            track_higher_grads=create_graph,
+            # higher keeps the graph of the pass at θ, which lent moments need, only with that of its gradient.
+            track_higher_grads=create_graph or self._lends_moments,
         )
         self._moved = list(step.step(acquisition, params=self._start, grad_callback=reuse))
+        if self._lends_moments and not create_graph:
+            self._moved = [moved.detach().requires_grad_(moved.requires_grad) for moved in self._moved]
+            self._patched.update_params(self._moved)
         self.there = [self._moved[index] for index in self._indices]
         return [None if gradient is None else gradient.detach() for gradient in kept]
 
     def ahead(self, *args: Any, **kwargs: Any) -> Any:
         """The patched module at θ'."""
-        running = self.settings.ahead_statistics == "running"
-        with differentiable(self.settings, 1), running_statistics(self._patched, running):
+        with self._pass_ahead(self._patched):
             output = self._forward(self._moved, args, kwargs)
         self._keep_buffers(self.settings.batchnorm == "both")
         return output

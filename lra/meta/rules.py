@@ -65,13 +65,15 @@ def _convolution(axes: int) -> Callable[..., Tensor | None]:
             return None
         if _better_channels_last(input, weight, groups):
             input = input.contiguous(memory_format=torch.channels_last)
+            # Once, and not in every pass that needs it.
+            weight = weight.contiguous(memory_format=torch.channels_last)
         geometry = Geometry(_each(stride, axes), _each(padding, axes), _each(dilation, axes), groups)
         return Convolution.apply(input, weight, bias, geometry)
 
     return rule
 
 
-def _batch_norm(
+def batch_norm_with_moments(
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -80,11 +82,17 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Tensor | None:
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """What ``torch.nn.functional.batch_norm`` gives, the mean and 1/sqrt(var + eps); ``None`` if no rule covers it."""
     covered = training and eps > 0 and input.dim() >= 2 and input.numel() > input.shape[1]
     if not covered or not _plain(input, weight, bias):
         return None
     return BatchNorm.apply(input, weight, bias, running_mean, running_var, momentum, eps)
+
+
+def _batch_norm(*args: Any, **kwargs: Any) -> Tensor | None:
+    found = batch_norm_with_moments(*args, **kwargs)
+    return None if found is None else found[0]
 
 
 def _relu(input: Tensor, inplace: bool = False) -> Tensor | None:

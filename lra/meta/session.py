@@ -20,7 +20,7 @@ from lra.meta.graphs import require_twice_differentiable
 from lra.meta.guards import check_student
 from lra.meta.passes import clones, differentiable
 from lra.meta.settings import Settings
-from lra.meta.vectors import cosine, filled
+from lra.meta.vectors import cosine, filled, plus
 
 Forward = Callable[..., Any]
 """A forward pass of the student: ``(batch, *image) -> (batch, classes)`` for a classifier."""
@@ -126,10 +126,11 @@ class LookAhead:
             found = torch.autograd.grad(retention, targets, allow_unused=True)
             outer, rest = found[:count], list[Tensor | None](found[2 * count :])
             ahead = filled(found[count : 2 * count], engine.theta)
-            meta: Sequence[Tensor] = filled(outer, engine.theta)
             if self._detached:
                 through, rest = self._through_step(engine, ahead)
-                meta = [direct + moved for direct, moved in zip(meta, through, strict=True)]
+                meta = plus(outer, through)
+            else:
+                meta = filled(outer, engine.theta)
         acquired = filled(self._acquired, engine.theta)
         self.alignment = cosine(acquired, ahead)
         self.alpha_gradient = tuple(weight * g for g in filled(rest, self._alphas))
@@ -147,7 +148,7 @@ class LookAhead:
         if self.settings.order == 1 and not self._alphas:
             return ahead, []
         theta = [parameter.detach().requires_grad_() for parameter in engine.theta]
-        given = [None if g is None else g.clone().requires_grad_() for g in self._acquired]
+        given = [None if g is None else g.detach().requires_grad_() for g in self._acquired]
         moved = self.settings.inner.update(theta, given, engine.rates)
         present = [gradient for gradient in given if gradient is not None]
         found = torch.autograd.grad(moved, [*theta, *present, *self._alphas], ahead, allow_unused=True)
@@ -156,8 +157,7 @@ class LookAhead:
             return ahead, list(found[split:])
         cotangents = iter(found[len(theta) : split])
         bent = self._hessian_product(engine, [None if g is None else next(cotangents) for g in given])
-        kept = filled(found[: len(theta)], theta)
-        return [a + b for a, b in zip(kept, bent, strict=True)], list(found[split:])
+        return plus(found[: len(theta)], bent), list(found[split:])
 
     def _hessian_product(self, engine: Engine, vector: Sequence[Tensor | None]) -> list[Tensor]:
         assert self._curvature is not None

@@ -8,7 +8,7 @@ from lra.meta.inner import InnerRule
 EngineName = Literal["lean", "higher"]
 Order = Literal[1, 2]
 BatchNormPolicy = Literal["acquisition", "both", "none"]
-AheadStatistics = Literal["batch", "running"]
+AheadStatistics = Literal["batch", "acquisition", "running"]
 
 
 @dataclass(frozen=True)
@@ -38,5 +38,9 @@ class Settings:
             value = getattr(self, name)
             if value not in get_args(kind):
                 raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(str, get_args(kind)))}")
+        if self.batchnorm == "both" and self.ahead_statistics == "acquisition":
+            raise ValueError(
+                "batchnorm='both' moves statistics at θ', where ahead_statistics='acquisition' takes none; change one"
+            )
         if not isinstance(self.inner, InnerRule):
             raise ValueError(f"inner is {type(self.inner).__name__}; give an inner rule, InnerSGD say")

@@ -29,8 +29,9 @@ def lookahead(
         order: 2 for the gradient of the objective; 1 drops the inner step's derivative (H, weight decay).
         batchnorm: which forward passes move the student's buffers: that of the ``"acquisition"`` batch,
             ``"both"`` (the retention batch at θ' next), or ``"none"``.
-        ahead_statistics: batch-norm layers at θ' normalise by their own ``"batch"`` or by ``"running"``
-            statistics.
+        ahead_statistics: what batch-norm layers normalise by at θ': the mean and variance of their own ``"batch"``;
+            those of the latest pass at θ, of the ``"acquisition"``, through which retention's gradient then also
+            flows; or the ``"running"`` ones.
         rules: closed-form second derivatives of convolution and batch norm in place of PyTorch's generic
             ones: the same values in less time.
         check: refuse losses and gradients that are not finite; on a GPU this waits for it, three times a step.
