@@ -71,6 +71,11 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
     prints = {config.fingerprint("a"), config.fingerprint("b"), *(other.fingerprint("a") for other in others)}
     assert len(prints) == 5
     assert all(len(text) == 8 for text in prints)
+    # Precision came later: runs of full precision keep their names.
+    assert "precision" not in config.tree()["student"]
+    half = configuration(assignments=["student.precision=bfloat16"])
+    assert half.fingerprint("a") != config.fingerprint("a")
+    assert resolve([half.tree()]) == half
     # What the step would be is nothing to a run without it.
     assert configuration(assignments=["meta.alpha=0.5"]).fingerprint("a") == config.fingerprint("a")
     assert len({configuration(meta=True, assignments=[f"meta.alpha={a}"]).fingerprint("a") for a in (0.5, 0.6)}) == 2
@@ -93,6 +98,8 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
         ({"assignments": ("student.lr=nan",)}, "student.lr = 'nan': input should be a finite number"),
         ({"assignments": ("student.lr=.nan",)}, "student.lr = nan: input should be a finite number"),
         ({"assignments": ("meta.alpha=-0.1",)}, "meta.alpha = -0.1: input should be greater than or equal to 0"),
+        ({"assignments": ("student.precision=half",)}, "student.precision = 'half'"),
+        ({"meta": True, "assignments": ("meta.batchnorm=both",)}, "meta: batchnorm=both needs statistics=batch"),
         ({"assignments": ("meta.clip=1", "meta.normalise=true")}, "meta: clip and normalise exclude each other"),
         ({"assignments": ("schedule.batch_size=0",)}, "schedule.batch_size = 0: input should be greater"),
         ({"assignments": ("schedule.batch_size=2.5",)}, "schedule.batch_size = 2.5: input should be a valid integer"),

@@ -407,6 +407,33 @@ def test_running_statistics_are_those_of_the_acquisition(trained: Trained, stude
     torch.testing.assert_close(model[1].running_mean, mean)
 
 
+@pytest.mark.parametrize("options", [{}, {"statistics": "batch"}, {"order": 1}, {"curvature": 0.5}])
+@pytest.mark.parametrize("objective", ["paper", "reference"])
+def test_half_precision_rounds_every_pass_of_the_step(
+    make_stream: MakeStream,
+    make_strategy: MakeStrategy,
+    student: nn.Module,
+    teacher: Teacher,
+    objective: str,
+    options: dict[str, Any],
+) -> None:
+    """Each pass by autocast, and a gradient that differs from that of single precision by rounding alone."""
+    gradients, seen = [], set[torch.dtype]()
+    for precision in (torch.float32, torch.bfloat16):
+        model, spy, replay = copy.deepcopy(student), Spy(), REPLAYS["memory"](teacher)
+        if precision == torch.bfloat16:
+            # The generator looks at the student in evaluation mode.
+            model[4].register_forward_hook(lambda m, x, output: seen.add(output.dtype) if m.training else None)
+        stream = make_stream(length=2, steps=1)
+        torch.manual_seed(0)
+        plugin = LRA(replay, LRAOptions(alpha=0.3, objective=objective, **options))
+        make_strategy(model, [replay, plugin, spy], precision=precision).train(stream)
+        gradients.append(torch.cat([part.flatten() for part in spy.steps[-1].gradient]))
+    assert seen == {torch.bfloat16}
+    assert not torch.equal(*gradients)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.95
+
+
 @pytest.mark.parametrize("objective", ["paper", "reference"])
 def test_a_first_experience_has_nothing_to_retain(trained: Trained, objective: str) -> None:
     plain = trained("memory", length=1)[1].state_dict()
@@ -414,12 +441,12 @@ def test_a_first_experience_has_nothing_to_retain(trained: Trained, objective: s
     assert all(torch.equal(value, meta[name]) for name, value in plain.items())
 
 
-@pytest.mark.parametrize("statistics", ["joint", "batch"])
+@pytest.mark.parametrize("setting", ["meta.statistics=joint", "meta.statistics=batch", "student.precision=bfloat16"])
 def test_terms_that_look_inside_see_their_own_images(
-    tiny: list[str], lra_bench: Callable[..., Any], tmp_path: Path, statistics: str
+    tiny: list[str], lra_bench: Callable[..., Any], tmp_path: Path, setting: str
 ) -> None:
     method = ("--method", "adadfkd", "--set", "synthesis.bn=0", "--replay", "memory", "--meta")
-    student = ("--student", "lenet5-bn", "--set", f"meta.statistics={statistics}")
+    student = ("--student", "lenet5-bn", "--set", setting)
     done = lra_bench("run", *tiny, *method, *student, "--out", tmp_path)
     assert done.code == 0, done.err
 

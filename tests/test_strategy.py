@@ -127,3 +127,28 @@ def test_a_test_set_is_sliced_not_loaded(make_strategy: MakeStrategy, student: n
     watch = Each("before_eval_forward", lambda s: sizes.append(len(s.mb_x)))
     make_strategy(student, [watch], eval_mb_size=4).eval(test.origin_stream)
     assert sizes == [4, 4, 2]
+
+
+def test_training_in_half_precision_rounds_the_students_passes_and_nothing_else(
+    make_stream: MakeStream, make_strategy: MakeStrategy, student: nn.Module
+) -> None:
+    """Logits as of autocast, in single precision; weights, gradients and evaluation are of single precision."""
+    seen: list[torch.Tensor] = []
+    look = Each("after_forward", lambda s: seen.extend([s.mb_x, s.mb_output]))
+    strategy = make_strategy(student, [look], precision=torch.bfloat16)
+    before = copy.deepcopy(student).train()
+    strategy.train(make_stream(length=1, steps=1))
+    images, logits = seen
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = before(images)
+    assert rounded.dtype == torch.bfloat16
+    assert torch.equal(logits, rounded.float())
+    assert not torch.equal(logits, before(images))
+    assert all(
+        p.dtype == torch.float32 and p.grad is not None and p.grad.dtype == p.dtype for p in student.parameters()
+    )
+
+    shown: list[torch.Tensor] = []
+    strategy.plugins.append(Each("after_eval_forward", lambda s: shown.extend([s.mb_x, s.mb_output])))
+    strategy.eval(TestExperience(torch.rand(10, 1, 8, 8), torch.arange(10)).origin_stream)
+    assert torch.equal(shown[1], student.eval()(shown[0]))
