@@ -202,6 +202,9 @@ def test_a_witness_asks_the_teacher_once_per_batch_and_notices_a_stale_student()
         witness.student_features(batch)
     student(torch.cat([batch.images, torch.rand(2, *IMAGE)]))
     assert len(witness.student_features(batch)) == 5
+    broken = Batch(torch.full_like(batch.images, torch.nan), batch.logits)
+    student(torch.cat([broken.images, batch.images]))
+    assert witness.student_features(broken).isnan().any(), "for the guard against divergence to find"
     assert feature_size(student) == 3
 
 

@@ -58,7 +58,11 @@ class Witness:
 
     def _latest(self, index: int, batch: Batch) -> list[Tensor]:
         (shown,), count = self._shown.values, len(batch.images)
-        if shown is not batch.images and not torch.equal(shown[:count], batch.images):
+        # NaN equal to itself, so that images that are broken end where divergence is looked for.
+        same = shown is batch.images or (
+            len(shown) >= count and torch.allclose(shown[:count], batch.images, rtol=0, atol=0, equal_nan=True)
+        )
+        if not same:
             raise RuntimeError(
                 f"the objective was asked about {count} images and the student's latest forward pass, of {len(shown)}, "
                 "did not begin with them: call it right after the forward pass it is about"
