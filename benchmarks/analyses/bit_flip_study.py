@@ -13,6 +13,7 @@ import torch
 
 from lra.benchmarks.analyses.sources import data_sources
 from lra.benchmarks.files import write_json, write_text
+from lra.benchmarks.markdown import table
 from lra.benchmarks.records import known
 from lra.benchmarks.reports.comparison_figure import band
 from lra.benchmarks.reports.figure_file import write
@@ -100,11 +101,15 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
 def _page(record: dict[str, Any]) -> str:
     head = f"Teacher {record['teacher']}: {record['accuracy']:.2f} %, {record['accuracy_8_bit']:.2f} % in 8 bits, "
     head += f"{record['iterations']} iterations, {record['images']} images an attacker.\n\n"
-    rows = ["| source | accuracy after (%) | flips to chance | reached it |", "| --- | ---: | ---: | ---: |"]
+    rows = []
     for name, found in record["sources"].items():
-        cells = (_text(found["accuracy_after"]), _text(found["flips_to_chance"]))
-        rows.append(f"| {name} | {cells[0]} | {cells[1]} | {found['reached']} of {len(found['runs'])} |")
-    return head + "\n".join(rows) + "\n\nMean ± standard deviation over attacks.\n"
+        reached = f"{found['reached']} of {len(found['runs'])}"
+        rows.append([name, _text(found["accuracy_after"]), _text(found["flips_to_chance"]), reached])
+    return (
+        head
+        + table(["source", "accuracy after (%)", "flips to chance", "reached it"], rows)
+        + "\n\nMean ± standard deviation over attacks.\n"
+    )
 
 
 def _text(spread: dict[str, float | None]) -> str:

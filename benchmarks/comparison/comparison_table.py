@@ -11,6 +11,7 @@ from typing import Any
 from lra.benchmarks.comparison.compare import Comparison, Row
 from lra.benchmarks.comparison.estimates import Difference, Estimate
 from lra.benchmarks.comparison.measures import Column
+from lra.benchmarks.markdown import table
 
 Cells = list[list[str]]
 """A table row by row, the headings first."""
@@ -116,11 +117,9 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """A pipe table, and the notes as one small line."""
-    head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in cells(comparison)]
-    rule = ["---", *("---:" for _ in head[1:])]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+    head, *rows = cells(comparison)
     notes = "; ".join(comparison.notes).replace("<", "&lt;") + "."
-    return table + "\n" + (f"\n<sub>{notes}</sub>\n" if comparison.notes else "")
+    return table(head, rows) + "\n" + (f"\n<sub>{notes}</sub>\n" if comparison.notes else "")
 
 
 def latex(comparison: Comparison) -> str:

@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lra.benchmarks.cost import meta_step_variants as variants
 from lra.benchmarks.cost.meta_step_variants import Problem, Step
 from lra.benchmarks.files import write_text
+from lra.benchmarks.markdown import table
 from lra.features import batchnorm_layers
 
 BASE = "plain joint replay"
@@ -148,22 +149,18 @@ def machine(options: argparse.Namespace) -> str:
     return f"{name}, {threads}, load {load} at the end; torch {torch.__version__}, Python {platform.python_version()}"
 
 
-def table(records: list[dict[str, Any]]) -> str:
+def section(records: list[dict[str, Any]]) -> str:
     """The records of one network in markdown."""
-    head = records[0]
-    batches = f"{head['batch']} new and {max(1, head['batch'] // 8)} old samples"
-    cost = f"{head['seconds'] * 1e3:.1f} ms, {head['flops'] / 1e9:.2f} GFLOP, {head['memory'] / 2**20:.0f} MiB"
-    lines = [
-        f"## {head['network']}, {batches}, plain step {cost}\n",
-        "| step | time | fastest | FLOPs | peak memory | cosine to exact | distance to exact |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    first = records[0]
+    batches = f"{first['batch']} new and {max(1, first['batch'] // 8)} old samples"
+    cost = f"{first['seconds'] * 1e3:.1f} ms, {first['flops'] / 1e9:.2f} GFLOP, {first['memory'] / 2**20:.0f} MiB"
+    head = ["step", "time", "fastest", "FLOPs", "peak memory", "cosine to exact", "distance to exact"]
+    rows = []
     for r in records:
         flops = f"{r['flops_ratio']:.2f}" if r["flops"] else "–"
-        times = f"{r['ratio']:.2f} | {r['ratio_of_fastest']:.2f}"
-        closeness = f"{r['cosine']:.5f} | {r['error']:.1e}"
-        lines.append(f"| {r['row']} | {times} | {flops} | {r['memory_ratio']:.2f} | {closeness} |")
-    return "\n".join(lines) + "\n"
+        ratios = [f"{r['ratio']:.2f}", f"{r['ratio_of_fastest']:.2f}", flops, f"{r['memory_ratio']:.2f}"]
+        rows.append([r["row"], *ratios, f"{r['cosine']:.5f}", f"{r['error']:.1e}"])
+    return f"## {first['network']}, {batches}, plain step {cost}\n\n{table(head, rows)}\n"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -191,7 +188,7 @@ def main() -> None:
     for network in options.networks:
         found = measure(network, options)
         records += found
-        tables.append(table(found))
+        tables.append(section(found))
         if not options.json:
             print(tables[-1], flush=True)
     if options.json:

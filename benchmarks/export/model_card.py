@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lra.benchmarks.markdown import table
 from lra.benchmarks.records import Run, number, pick
 
 USES = {
@@ -61,7 +62,7 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"## {title}", "", "| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows), ""]
+    return [f"## {title}", "", table(["", ""], rows, words=(0, 1)), ""]
 
 
 def _teacher(teacher: dict[str, Any]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from lra.benchmarks.comparison.comparison_table import interval, p_value
 from lra.benchmarks.comparison.estimates import estimate, paired
 from lra.benchmarks.increment.configuration import configuration
 from lra.benchmarks.increment.experiment import run
+from lra.benchmarks.markdown import table
 
 Result = Mapping[str, Any]
 """What `run` gives."""
@@ -134,9 +135,8 @@ def page(seeds: int, out: Path) -> str:
 
 def _table(rows: Sequence[Row], results: Mapping[str, Mapping[int, Result]]) -> str:
     head = ["", *MEASURES.values(), "against", "difference, end", "p", "seconds"]
-    lines = [head, ["---", *["---:"] * 3, "---", *["---:"] * 3]]
-    lines += [cells(row, results[row.label], results.get(row.baseline)) for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines = [cells(row, results[row.label], results.get(row.baseline)) for row in rows]
+    return table(head, lines, words=(0, head.index("against")))
 
 
 def main() -> None:

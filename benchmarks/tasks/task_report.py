@@ -6,6 +6,7 @@ from typing import Any
 
 from lra.benchmarks.comparison.estimates import estimate
 from lra.benchmarks.files import write_json, write_text
+from lra.benchmarks.markdown import table
 from lra.benchmarks.records import known
 from lra.benchmarks.reports.figure_file import write
 from lra.benchmarks.runs.rebuilding import NoGenerator
@@ -104,8 +105,7 @@ def _recognised(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Seque
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    ruler = ["---"] * 2 + ["---:"] * (len(head) - 2)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ruler, *rows))
+    return table(head, rows, words=(0, 1))
 
 
 def _text(values: Sequence[float | None]) -> str:

@@ -1,12 +1,13 @@
-"""Markdown tables."""
+"""Markdown tables of words."""
 
 from collections.abc import Iterable, Sequence
+
+from lra.benchmarks import markdown
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A pipe table; cells are Markdown, and may hold pipes."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return markdown.table(head, rows, words=range(len(head))) + "\n"
 
 
 def code(value: object) -> str:
