@@ -87,8 +87,8 @@ def memory() -> Replay:
 
 def ours(objective: str) -> dict[str, Tensor]:
     """The student with this toolkit's step under a named objective."""
-    # As in the release, each batch goes through the student by itself.
-    own = {"statistics": "batch", "alpha": ALPHA, "inner_weight_decay": DECAY}
+    # As in the release, each batch goes through the student by itself, and α is constant.
+    own = {"statistics": "batch", "alpha": ALPHA, "alpha_rate": 0.0, "inner_weight_decay": DECAY}
     options = LRAOptions.model_validate({"objective": objective, **own})
     replay = memory()
     return student_after(replay, [LRA(replay, options)])

@@ -50,7 +50,7 @@ def averaged(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         return list(gradients)
     mean: Tensor = _Mean.apply(torch.cat([gradient.reshape(-1) for gradient in present]))
     parts = iter(mean.split([gradient.numel() for gradient in present]))
-    return [None if gradient is None else next(parts).view_as(gradient) for gradient in gradients]
+    return [None if gradient is None else next(parts).view_as(gradient).to(gradient.dtype) for gradient in gradients]
 
 
 class _Mean(torch.autograd.Function):
@@ -84,11 +84,13 @@ class AverageGradients(SupervisedPlugin):
     Args:
         networks: all that learn: they start from the first process's weights, and their running statistics are
             averaged when an experience closes.
+        steps: LRA steps whose learned rates belong to the same message.
     """
 
-    def __init__(self, networks: Sequence[nn.Module]):
+    def __init__(self, networks: Sequence[nn.Module], steps: Sequence[LRA] = ()):
         super().__init__()
         self.networks = list(networks)
+        self.steps = list(steps)
 
     @torch.no_grad()
     def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
@@ -99,7 +101,8 @@ class AverageGradients(SupervisedPlugin):
 
     def after_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Average what the optimiser is about to use."""
-        average_gradients(p for group in strategy.optimizer.param_groups for p in group["params"])
+        rates = [rate for step in self.steps for rate in step.learned()]
+        average_gradients([*(p for group in strategy.optimizer.param_groups for p in group["params"]), *rates])
 
     @torch.no_grad()
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
@@ -151,11 +154,12 @@ def distribute(strategy: DataFreeDistillation, synthesizer: Synthesizer, seed: i
         for part in vars(owner).values():
             if isinstance(part, torch.optim.Optimizer):
                 part.register_step_pre_hook(_average)
-    for plugin in strategy.plugins:
-        if isinstance(plugin, LRA) and plugin.options.shares == "joint":
-            plugin.average = averaged
+    steps = [plugin for plugin in strategy.plugins if isinstance(plugin, LRA)]
+    for step in steps:
+        if step.options.shares == "joint":
+            step.average = averaged
     others = [network for owner in owners for network in learning([owner]).values()]
-    strategy.plugins.insert(0, AverageGradients([strategy.model, *others]))
+    strategy.plugins.insert(0, AverageGradients([strategy.model, *others], steps))
     if seed is not None:
         strategy.plugins.append(OwnNumbers(seed, dist.get_rank()))
 

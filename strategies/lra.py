@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from avalanche.core import SupervisedPlugin
+from torch import Tensor
 
 from lra.distillation.objective import gradients_beside
 from lra.features import batchnorm_layers
@@ -88,13 +89,22 @@ class LRA(SupervisedPlugin):
             weight, share = self._weights(strategy)
             gradients = look.gradient(retention, weight, acquisition=joint is None)
         if self._learned is not None:
-            self._learned.learn(look.alpha_gradient, share)
+            self._learned.receive(look.alpha_gradient, share)
         value = weight * retention.detach() + (acquisition.detach() if joint is None else 0)
         parameters = [p for p in strategy.model.parameters() if p.requires_grad]
         new = 1.0 if joint is None else 0.0
         own = [new * a + weight * r for a, r in zip(learnt, kept, strict=True)]
         meta = carry(value, [*parameters, *extra], [*gradients, *own])
         strategy.loss = share * meta if joint is None else joint + meta
+
+    def after_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Learn the rates, from what several processes have averaged by now."""
+        if self._learned is not None:
+            self._learned.learn()
+
+    def learned(self) -> list[Tensor]:
+        """What is learned beside the student, for its gradient to be averaged over processes: log α, if it is."""
+        return [] if self._learned is None else [self._learned.log]
 
     def _weights(self, strategy: DataFreeDistillation) -> tuple[float, float]:
         """Weight of retention beside acquisition, and the factor of both."""

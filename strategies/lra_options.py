@@ -1,6 +1,6 @@
 """How the LRA step is taken: every choice that `lra.strategies.lra` leaves open."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,8 +17,9 @@ class LRAOptions(Options):
     alpha_ratio: Positive | None = None
     """α as a multiple of the student's current learning rate, in place of ``alpha``; 1 looks as far ahead as a step of
     plain SGD on the new samples' part of the loss would go."""
-    alpha_rate: NonNegative = 0.0
-    """Learn α, one for each parameter tensor, from ``alpha`` on: the step of log α (see `LearnedRates`)."""
+    alpha_rate: NonNegative = 0.02
+    """Learn α, one for each parameter tensor, from ``alpha`` on: the step of log α (see `LearnedRates`). 0 keeps it
+    constant, and is the default where ``alpha_ratio`` sets it or ``alpha`` is 0."""
     inner: Literal["sgd", "adam"] = "sgd"
     """The rule of the inner step; adam moves every weight by about α."""
     weight: NonNegative = 1.0
@@ -48,6 +49,14 @@ class LRAOptions(Options):
     """Largest norm of the inner gradient."""
     normalise: bool = False
     """Divide the inner gradient by its norm."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _constant(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "alpha_rate" in given:
+            return given
+        constant = given.get("alpha_ratio") is not None or given.get("alpha") == 0
+        return {**given, "alpha_rate": 0.0} if constant else given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

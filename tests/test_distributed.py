@@ -157,7 +157,6 @@ def test_a_process_that_dies_ends_the_run_in_one_line(tiny: list[str], tmp_path:
         ({"assignments": ["schedule.batch_size=15"]}, "batch_size = 15 cannot be shared out evenly to 2 processes"),
         ({"replay": "reservoir", "assignments": ["replay.capacity=7"]}, "replay.capacity = 7 cannot be shared out"),
         ({"assignments": ["on_divergence=rollback"]}, "is for a run on one process"),
-        ({"meta": True, "assignments": ["meta.alpha_rate=0.1"]}, "rates are learnt on one process only"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused(given: dict[str, Any], said: str) -> None:

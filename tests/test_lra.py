@@ -134,7 +134,7 @@ def trained(
 ) -> Callable[..., tuple[list[Step], nn.Module]]:
     """Train the same student with a replay and LRA, in float64; gives its steps and what it became.
 
-    BatchNorm sees each batch by itself, unless options say otherwise.
+    BatchNorm sees each batch by itself, and α is constant, unless options say otherwise.
     """
     student.double()
     teacher.double()
@@ -148,7 +148,8 @@ def trained(
     ) -> tuple[list[Step], nn.Module]:
         model, spy = copy.deepcopy(student), Spy()
         plugin = REPLAYS[replay](teacher)
-        meta = [] if options is None else [LRA(plugin, LRAOptions(**{"statistics": "batch", **options}))]
+        constant = {"statistics": "batch", "alpha_rate": 0.0}
+        meta = [] if options is None else [LRA(plugin, LRAOptions(**constant | options))]
         stream = make_stream(length=length)
         torch.manual_seed(0)
         make_strategy(model, [plugin, *before, *meta, *after, spy]).train(stream)

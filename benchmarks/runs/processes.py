@@ -48,8 +48,6 @@ class Processes:
             return config
         if config.on_divergence == "rollback":
             raise UsageError("on_divergence = 'rollback' is for a run on one process: use stop")
-        if config.meta.alpha_rate:
-            raise UsageError("meta.alpha_rate: rates are learnt on one process only: set it to 0")
         schedule = config.schedule.model_copy(
             update={"batch_size": self._part("schedule.batch_size", config.schedule.batch_size)}
         )

@@ -7,7 +7,7 @@ An engine owns the forward passes, the acquisition gradient and the inner step; 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,21 @@ from lra.meta.settings import Settings
 from lra.meta.statistics import Moments, normalised_by, recording
 
 
+class InnerStep(NamedTuple):
+    """An inner step from leaf to leaf: what the derivative of θ' is taken by, where θ' itself is cut off."""
+
+    theta: list[Tensor]
+    gradients: list[Tensor | None]
+    moved: list[Tensor]
+
+
 class Engine(ABC):
     """Runs ``student`` at θ and at θ'.
 
     Attributes:
         theta: the trainable parameters, θ.
         there: θ', the same order; None before `advance`.
+        step: how θ' came about, if it is a leaf and this is known.
     """
 
     def __init__(self, student: nn.Module, settings: Settings) -> None:
@@ -36,7 +45,14 @@ class Engine(ABC):
         self.theta: list[Tensor] = list(self.names.values())
         self.rates = settings.inner.rates(self.names)
         self.there: list[Tensor] | None = None
+        self.step: InnerStep | None = None
         self._moments: list[Moments] = []
+
+    def inner_step(self, gradients: Sequence[Tensor | None]) -> InnerStep:
+        """θ' anew, from leaves that hold θ and ∇L_acq(θ)."""
+        theta = [parameter.detach().requires_grad_() for parameter in self.theta]
+        given = [None if gradient is None else gradient.detach().requires_grad_() for gradient in gradients]
+        return InnerStep(theta, given, self.settings.inner.update(theta, given, self.rates))
 
     @property
     def _lends_moments(self) -> bool:
@@ -96,10 +112,11 @@ class LeanEngine(Engine):
         gradients = torch.autograd.grad(
             acquisition, self.theta, retain_graph=keep, create_graph=create_graph, allow_unused=True
         )
-        with torch.set_grad_enabled(create_graph):
+        if create_graph:
             self.there = self.settings.inner.update(self.theta, gradients, self.rates)
-        if not create_graph:
-            self.there = [moved.detach().requires_grad_() for moved in self.there]
+        else:
+            self.step = self.inner_step(gradients)
+            self.there = [moved.detach().requires_grad_() for moved in self.step.moved]
         return [None if gradient is None else gradient.detach() for gradient in gradients]
 
     def ahead(self, *args: Any, **kwargs: Any) -> Any:

@@ -35,10 +35,16 @@ class LearnedRates:
         """``share`` times α of each parameter, for an inner rule's ``lr``."""
         return (share * self.log.exp()).unbind()
 
-    def learn(self, gradients: Sequence[Tensor], share: float = 1.0) -> None:
-        """Take up the ``alpha_gradient`` of a step made with ``rates(share)``."""
+    def receive(self, gradients: Sequence[Tensor], share: float = 1.0) -> None:
+        """Make the ``alpha_gradient`` of a step taken with ``rates(share)`` the gradient of ``log``."""
         self.log.grad = torch.stack([*gradients]).to(self.log) * (share * self.log.detach().exp())
+
+    def learn(self) -> None:
+        """Move the rates down what was received, if anything was since the last time."""
+        if self.log.grad is None:
+            return
         self.optimizer.step()
+        self.log.grad = None
         with torch.no_grad():
             self.log.clamp_(self.start - REACH, self.start + REACH)
 

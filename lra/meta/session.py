@@ -147,14 +147,12 @@ class LookAhead:
         """∇L_ret(θ') carried from the leaf θ' back to θ and α, H left out (order 1) or stood in for."""
         if self.settings.order == 1 and not self._alphas:
             return ahead, []
-        theta = [parameter.detach().requires_grad_() for parameter in engine.theta]
-        given = [None if g is None else g.detach().requires_grad_() for g in self._acquired]
-        moved = self.settings.inner.update(theta, given, engine.rates)
+        theta, given, moved = engine.step or engine.inner_step(self._acquired)
+        if self._curvature is None:
+            return ahead, list(torch.autograd.grad(moved, self._alphas, ahead, allow_unused=True))
         present = [gradient for gradient in given if gradient is not None]
         found = torch.autograd.grad(moved, [*theta, *present, *self._alphas], ahead, allow_unused=True)
         split = len(theta) + len(present)
-        if self._curvature is None:
-            return ahead, list(found[split:])
         cotangents = iter(found[len(theta) : split])
         bent = self._hessian_product(engine, [None if g is None else next(cotangents) for g in given])
         return plus(found[: len(theta)], bent), list(found[split:])
