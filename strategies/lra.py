@@ -10,7 +10,8 @@ and replayed samples x_r:
 
 Both losses count whole in the paper (``mixture="sum"``); by default each counts by its share of the images, which is
 plain replay's joint loss when α is 0. The inner step goes down the acquisition loss as it counts, s·L_acq, so that a
-step with few new images, which take the student less far, looks less far ahead: θ' = θ - α s ∇L_acq(θ).
+step with few new images, which take the student less far, looks less far ahead: θ' = θ - α s ∇L_acq(θ). There is an α
+for each parameter tensor, learned down the same objective (`lra.meta.LearnedRates`) unless it is to be constant.
 
 The released code never applied the second term: it differentiated through detached copies of the student
 (``higher``'s default), so its step equals plain replay to the last bit. That is ``objective="reference_detached"``

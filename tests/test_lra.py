@@ -283,6 +283,13 @@ def test_rates_are_learned_by_the_agreement_of_their_layer(trained: Trained, stu
     assert_close(step.gradient, expected, tolerance=1e-4)
 
 
+def test_rates_are_learned_unless_alpha_comes_from_elsewhere_or_is_zero() -> None:
+    assert LRAOptions().alpha_rate > 0
+    for options in (LRAOptions(alpha=0.0), LRAOptions(alpha_ratio=1.0), LRAOptions(alpha_rate=0.0)):
+        assert options.alpha_rate == 0
+        assert LRAOptions.model_validate(options.model_dump()) == options
+
+
 @pytest.mark.parametrize(
     "options",
     [

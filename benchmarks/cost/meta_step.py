@@ -42,6 +42,7 @@ def rows(p: Problem, options: argparse.Namespace) -> Iterator[tuple[str, Step]]:
     yield "first order", variants.meta(p, order=1)
     yield "lean, exact, PyTorch's own derivatives", variants.meta(p, rules=False)
     yield "lean, exact, closed-form rules", variants.meta(p)
+    yield "lean, exact, rules, learned rates", variants.learned(p)
     if batchnorm_layers(p.student):
         yield "lean, exact, rules, joint statistics", variants.together(p)
     with suppress(ImportError):

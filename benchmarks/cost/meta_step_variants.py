@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import l1_loss
 
-from lra.meta import InnerSGD, beside, closed_form, lra_step
+from lra.meta import InnerSGD, LearnedRates, beside, closed_form, lra_step
 from lra.networks import build
 
 ALPHA = 0.01
@@ -103,6 +103,12 @@ def joint(p: Problem, rules: bool = False) -> Step:
 def meta(p: Problem, **options: Any) -> Step:
     """The toolkit's step with ``options``."""
     return lambda: lra_step(p.student, p.acquire, p.retain, inner=InnerSGD(ALPHA), **options).gradients
+
+
+def learned(p: Problem) -> Step:
+    """The exact step with a rate for each parameter tensor, and its gradient: ``meta.alpha_rate``."""
+    rates = LearnedRates(len(p.parameters), ALPHA, 0.02)
+    return lambda: lra_step(p.student, p.acquire, p.retain, inner=InnerSGD(rates.rates())).gradients
 
 
 def together(p: Problem, **options: Any) -> Step:
