@@ -73,9 +73,10 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
     assert all(len(text) == 8 for text in prints)
     # Precision came later: runs of full precision keep their names.
     assert "precision" not in config.tree()["student"]
-    half = configuration(assignments=["student.precision=bfloat16"])
-    assert half.fingerprint("a") != config.fingerprint("a")
-    assert resolve([half.tree()]) == half
+    for assignment in ("student.precision=bfloat16", "student.channels_last=true"):
+        other = configuration(assignments=[assignment])
+        assert other.fingerprint("a") != config.fingerprint("a")
+        assert resolve([other.tree()]) == other
     # What the step would be is nothing to a run without it.
     assert configuration(assignments=["meta.alpha=0.5"]).fingerprint("a") == config.fingerprint("a")
     assert len({configuration(meta=True, assignments=[f"meta.alpha={a}"]).fingerprint("a") for a in (0.5, 0.6)}) == 2

@@ -46,6 +46,15 @@ def unlike_in_training(classes, image):
             return (logits, logits) if self.training else logits
     return Two()
 
+def viewing(classes, image):
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.head = nn.Conv2d(image[0], 4, 3), nn.Linear(4 * (image[1] - 2) ** 2, classes)
+        def forward(self, images):
+            return self.head(self.convolution(images).view(len(images), -1))
+    return Views()
+
 number = 3
 """
 
@@ -207,3 +216,15 @@ def test_a_missing_module_of_a_teacher_is_a_missing_input(tmp_path: Path) -> Non
     torch.save(brightest(), tmp_path / "t.pt")
     with pytest.raises(MissingInput, match="nowhere"):
         found(tmp_path / "t.pt", "nowhere:network", problem(), mean=[0.5] * 3, std=[0.5] * 3)
+
+
+def test_a_network_that_needs_contiguous_maps_cannot_have_them_channels_last(
+    own: str, tiny: list[str], lra_bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    options = ("run", *tiny, "--student", "own_networks:viewing", "--out", tmp_path)
+    assert lra_bench(*options).code == 0
+    done = lra_bench(*options, "--set", "student.channels_last=true")
+    assert done.code == 2
+    assert "student.channels_last: own_networks:viewing cannot be run so (view size is not compatible" in done.err
+    assert done.err.rstrip().endswith("leave it out")
+    assert done.err.count("\n") == 1

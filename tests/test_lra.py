@@ -449,7 +449,10 @@ def test_a_first_experience_has_nothing_to_retain(trained: Trained, objective: s
     assert all(torch.equal(value, meta[name]) for name, value in plain.items())
 
 
-@pytest.mark.parametrize("setting", ["meta.statistics=joint", "meta.statistics=batch", "student.precision=bfloat16"])
+@pytest.mark.parametrize(
+    "setting",
+    ["meta.statistics=joint", "meta.statistics=batch", "student.precision=bfloat16", "student.channels_last=true"],
+)
 def test_terms_that_look_inside_see_their_own_images(
     tiny: list[str], lra_bench: Callable[..., Any], tmp_path: Path, setting: str
 ) -> None:

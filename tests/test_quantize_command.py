@@ -84,7 +84,7 @@ def test_what_is_exported_gives_the_students_logits_again(lra_bench: Call, tmp_p
         (["--weight-bits", "9"], "9 is not in the range 2<=x<=8"),
         (["--activation-bits", "1"], "1 is not in the range 2<=x<=8"),
         (["--set", "quantization.weight_bits=1"], "quantization.weight_bits = 1"),
-        (["--set", "student.precision=bfloat16"], "use float32"),
+        (["--set", "student.precision=bfloat16"], "student.precision is for students of full precision"),
         (["--student", "lenet5"], "student.network=resnet8"),
         (["--teacher", "lenet5"], "synthesis.bn=0"),
     ],

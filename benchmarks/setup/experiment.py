@@ -10,7 +10,7 @@ from torch import nn
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
-from lra.benchmarks.setup.networks import network_for
+from lra.benchmarks.setup.networks import channels_last, network_for
 from lra.benchmarks.setup.quantizing import quantized_student
 from lra.benchmarks.setup.retaining import needs_stock_data, retention
 from lra.benchmarks.setup.teachers import TrainedTeacher
@@ -158,6 +158,8 @@ def _student(
     if config.quantization is not None:
         return quantized_student(config.quantization, name, trained, problem, test)
     network = network_for(name, problem.classes, problem.image, "student.network")
+    if config.student.channels_last:
+        network = channels_last(network, name, problem.image)
     return Normalized(network, problem.mean, problem.std).to(problem.device), None
 
 

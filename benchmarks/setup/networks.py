@@ -1,9 +1,11 @@
 """Networks for a data set, with what is wrong said to the user."""
 
+import torch
 from torch import nn
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.networks import build
+from lra.preservation import in_mode
 
 
 def network_for(name: str, classes: int, image: tuple[int, int, int], key: str) -> nn.Module:
@@ -19,3 +21,19 @@ def network_for(name: str, classes: int, image: tuple[int, int, int], key: str) 
         raise MissingInput(f"{key}: {error}") from None
     except ValueError as error:
         raise UsageError(f"{key}: {error}") from None
+
+
+def channels_last(network: nn.Module, name: str, image: tuple[int, int, int]) -> nn.Module:
+    """``network`` with its convolutions' weights channel by channel, so that its maps come out so.
+
+    Raises:
+        UsageError: if it takes its maps for contiguous.
+    """
+    network = network.to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad(), in_mode(network, training=False):
+            network(torch.zeros(2, *image))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UsageError(f"student.channels_last: {name} cannot be run so ({reason}): leave it out") from None
+    return network
