@@ -49,7 +49,7 @@ def rows(p: Problem, options: argparse.Namespace) -> Iterator[tuple[str, Step]]:
         yield "higher, published style (redundant passes)", variants.published(p)
         yield "higher, exact, PyTorch's own derivatives", variants.meta(p, engine="higher", rules=False)
         yield "higher, exact, closed-form rules", variants.meta(p, engine="higher")
-    for parts in (4, 8):
+    for parts in (4, 8, 16):
         yield f"lean, curvature of 1/{parts} of the batch", variants.part(p, 1 / parts)
     if options.channels_last:
         last = p.to(memory_format=torch.channels_last)

@@ -65,8 +65,6 @@ def _convolution(axes: int) -> Callable[..., Tensor | None]:
             return None
         if _better_channels_last(input, weight, groups):
             input = input.contiguous(memory_format=torch.channels_last)
-            # Once, and not in every pass that needs it.
-            weight = weight.contiguous(memory_format=torch.channels_last)
         geometry = Geometry(_each(stride, axes), _each(padding, axes), _each(dilation, axes), groups)
         return Convolution.apply(input, weight, bias, geometry)
 
