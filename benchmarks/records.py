@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.setup.config import LATER, StudentOptions
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IMAGE_LIMIT = 4_000_000  # bytes of one sample picture
@@ -51,6 +52,14 @@ class Run:
         return next((v for v in reversed(self.column(*keys)) if v is not None), None)
 
 
+def _whole(config: Record) -> Record:
+    """A stored configuration with what it leaves out of the student where that is as it always was."""
+    student = config.get("student")
+    if not isinstance(student, dict):
+        return config
+    return config | {"student": StudentOptions().model_dump(include=LATER) | student}
+
+
 def read_run(folder: Path) -> Run:
     """Read a run folder, which has at least one of ``result.json`` and ``metrics.jsonl``."""
     if not any((folder / name).is_file() for name in ("result.json", "metrics.jsonl")):
@@ -62,7 +71,7 @@ def read_run(folder: Path) -> Run:
         result=_record(folder / "result.json"),
         rows=_rows(folder / "metrics.jsonl"),
         matrix=_record(folder / "forgetting.json"),
-        config=_record(folder / "config.yaml", yaml.safe_load),
+        config=_whole(_record(folder / "config.yaml", yaml.safe_load)),
         env=_record(folder / "env.json"),
         teacher=_record(folder / "teacher.json"),
     )

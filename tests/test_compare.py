@@ -56,7 +56,7 @@ def write_run(parent: Path, seed: int, final: float, replay: str = "none", meta:
         "threads": 1,
         "data": {"name": result["dataset"], "size": None},
         "teacher": {"network": "lenet5"},
-        "student": {"network": "mlp", "lr": lr},
+        "student": {"network": "mlp", "lr": lr} | changed.get("student", {}),
         "replay": {"name": replay} | ({"slots": 10} if replay == "memory" else {}),
         "meta": {"enabled": meta, "alpha": 0.01, "alpha_ratio": None},
     }
@@ -157,6 +157,14 @@ def test_labels_show_what_differs_and_no_more(tmp_path: Path) -> None:
         "memory, student.lr=0.1",
         "memory, student.lr=0.3",
     ]
+
+
+def test_what_a_configuration_leaves_out_is_as_it_always_was(tmp_path: Path) -> None:
+    write_run(tmp_path / "single", 0, 90, "memory")
+    write_run(tmp_path / "half", 0, 91, "memory", student={"precision": "bfloat16"})
+    rows = compare([tmp_path], against="student.precision=float32").rows
+    found = {row.group.label: row.against for row in rows}
+    assert found == {"student.precision=float32": None, "student.precision=bfloat16": "student.precision=float32"}
 
 
 def test_labels_leave_out_what_nearly_all_have(tmp_path: Path) -> None:
