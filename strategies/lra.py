@@ -157,6 +157,7 @@ class LRA(SupervisedPlugin):
             self._learned = LearnedRates(count, o.alpha, o.alpha_rate)
             if self._state:
                 self._learned.load_state_dict(self._state)
+                self._state = {}
         return self._learned.rates(share)
 
     def state_dict(self) -> State:
