@@ -14,11 +14,13 @@ from typing import Any
 import yaml
 
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.setup.config import LATER, StudentOptions
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IMAGE_LIMIT = 4_000_000  # bytes of one sample picture
 Record = dict[str, Any]
+
+LATER: Record = {"precision": "float32", "channels_last": False}
+"""Options of the student that a stored configuration leaves out unless set: runs keep the names they had before."""
 
 
 class ReportError(UsageError, ValueError):
@@ -57,7 +59,7 @@ def _whole(config: Record) -> Record:
     student = config.get("student")
     if not isinstance(student, dict):
         return config
-    return config | {"student": StudentOptions().model_dump(include=LATER) | student}
+    return config | {"student": LATER | student}
 
 
 def read_run(folder: Path) -> Run:

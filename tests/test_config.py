@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
+from lra.benchmarks.records import LATER
 from lra.benchmarks.setup.assemble import configuration, read_config
 from lra.benchmarks.setup.layers import merged, parse_assignment
 from lra.benchmarks.setup.presets import presets
@@ -72,6 +73,7 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
     assert len(prints) == 5
     assert all(len(text) == 8 for text in prints)
     # Precision came later: runs of full precision keep their names.
+    assert {name: getattr(config.student, name) for name in LATER} == LATER
     assert "precision" not in config.tree()["student"]
     for assignment in ("student.precision=bfloat16", "student.channels_last=true"):
         other = configuration(assignments=[assignment])

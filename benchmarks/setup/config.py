@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
+from lra.benchmarks.records import LATER
 from lra.distillation.objective import LossOptions
 from lra.options import Count, Fraction, NonNegative, Options, Positive, Seed, Whole
 from lra.quantization.network import Precision
@@ -19,10 +20,6 @@ Tree = dict[str, Any]
 
 SCALARS = ("method", "seed", "device", "threads", "on_divergence")
 """The keys of a configuration that are no sections."""
-
-
-LATER = {"precision", "channels_last"}
-"""Options of the student that a stored configuration leaves out unless set: runs keep the names they had before."""
 
 
 class DataOptions(Options):
@@ -192,14 +189,14 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.quantization is not None and (lean := self.student.model_dump(include=LATER, exclude_defaults=True)):
+        if self.quantization is not None and (lean := self.student.model_dump(include={*LATER}, exclude_defaults=True)):
             raise ValueError(f"student.{next(iter(lean))} is for students of full precision; leave it out")
         return self
 
     def tree(self) -> Tree:
         """As plain data, to be stored and run again; what is as it always was is left out, as it was before."""
         absent = {name: True for name in ("quantization", "carry") if getattr(self, name) is None}
-        usual = LATER - self.student.model_dump(exclude_defaults=True).keys()
+        usual = LATER.keys() - self.student.model_dump(exclude_defaults=True).keys()
         return self.model_dump(mode="json", exclude={**absent, "student": usual})
 
     def fingerprint(self, teacher_sha256: str, tested_on: str = "") -> str:
