@@ -238,7 +238,7 @@ def test_engines_agree_on_buffers(policy: str, ahead: str) -> None:
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("build", [resnet, wrn])
+@pytest.mark.parametrize("build", NETS)
 def test_lent_statistics_have_the_same_gradient_with_and_without_rules(
     build: Callable[[], nn.Module], order: int
 ) -> None:

@@ -6,6 +6,8 @@ Torch-function modes see every call of ``torch.nn.functional.batch_norm``, so th
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from lra.meta.errors import MetaStepError
 from lra.meta.rules import batch_norm_with_moments
+
+_SIGNATURE = signature(F.batch_norm)
 
 
 class Moments(NamedTuple):
@@ -84,22 +88,8 @@ class _Recorded(TorchFunctionMode):
         return centred if call.bias is None else centred + call.bias.view(shape)
 
 
-class _Call(NamedTuple):
-    input: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    training: bool
-    eps: float
-
-
-def _call(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> _Call:
-    return _Call(input, weight, bias, training, eps)
+def _call(*args: Any, **kwargs: Any) -> SimpleNamespace:
+    """The arguments of a call of ``torch.nn.functional.batch_norm``, by name."""
+    bound = _SIGNATURE.bind(*args, **kwargs)
+    bound.apply_defaults()
+    return SimpleNamespace(**bound.arguments)
