@@ -14,6 +14,7 @@ from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.core import SupervisedPlugin
 from avalanche.models import IncrementalClassifier, MultiHeadClassifier
 from avalanche.training import Naive
+from avalanche.training.plugins import GenerativeReplayPlugin
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -22,7 +23,7 @@ from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.increment.benchmark import growing, split
 from lra.strategies.increment.course import Course
 from lra.strategies.increment.datafree import DataFreeReplayOptions, DataFreeReplayPlugin
-from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, StopAfter
+from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, IncrementOptions, Plan, StopAfter
 from lra.strategies.increment.triplets import TripletPlugin
 
 QUICK = {"generator_steps": 120, "generator_batch": 32}
@@ -249,6 +250,25 @@ def test_every_strategy_runs(lra_bench: Callable[..., Any], tmp_path: Any, name:
     assert result["forgetting_from_best"] == pytest.approx(sum(best_minus_last) / 4)
     assert result["cost"]["generator_steps"] == (8 if name in DATA_FREE else 0)
     assert sorted(result["class_order"]) == list(range(10))
+
+
+@pytest.mark.parametrize(("name", "taught"), [("avalanche-generative", True), ("avalanche-generative-plugin", False)])
+def test_only_avalanches_strategy_teaches_the_generator_of_its_plugin(
+    benchmark: CLScenario, name: str, taught: bool
+) -> None:
+    model = network(IncrementalClassifier(32, 2))
+    plan = Plan(model, (1, 8, 8), 4, IncrementOptions(), QuietEvaluation(), torch.device("cpu"))
+    learner = STRATEGIES[name](plan)
+    plugin = next(plugin for plugin in learner.plugins if isinstance(plugin, GenerativeReplayPlugin))
+    before = deepcopy(plugin.generator.state_dict())
+    sizes: list[int] = []
+    learner.plugins.append(Spy(lambda strategy: sizes.append(len(strategy.mb_x))))
+    for experience in benchmark.train_stream:
+        learner.train(experience)
+    after = plugin.generator.state_dict()
+    assert any(not torch.equal(before[key], after[key]) for key in before) is taught
+    assert max(sizes[:4]) == 32  # the second experience's batches are half replayed, whatever they show
+    assert max(sizes[4:]) == 64
 
 
 def test_a_finished_result_is_read_again(lra_bench: Callable[..., Any], tmp_path: Any) -> None:

@@ -13,7 +13,7 @@ import click
     default="generative",
     show_default=True,
     metavar="NAME",
-    help="naive, lwf, joint, buffer, avalanche-generative; without data: generative, rgal.",
+    help="naive, lwf, joint, buffer, avalanche-generative[-plugin]; without data: generative, rgal.",
 )
 @click.option("--meta/--no-meta", default=False, help="Take the LRA step: new samples acquire, replayed ones retain.")
 @click.option("--experiences", type=int, default=5, show_default=True, help="How many; must divide the classes.")

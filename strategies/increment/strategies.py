@@ -126,9 +126,24 @@ def buffer(plan: Plan) -> SupervisedTemplate:
 
 def avalanche_generative(plan: Plan) -> SupervisedTemplate:
     """Avalanche's generative replay (Shin et al., 2017): an autoencoder taught the real data as they pass."""
+    return plan.build(GenerativeReplay, generator_strategy=_autoencoder(plan))
+
+
+def avalanche_generative_plugin(plan: Plan) -> SupervisedTemplate:
+    """Avalanche's ``GenerativeReplayPlugin`` by itself, as its issue 1138 has it ("100% forgetting").
+
+    The plugin replays from the autoencoder it is given, and leaves teaching it to a second one,
+    ``TrainGeneratorAfterExpPlugin``, that only the strategy ``GenerativeReplay`` brings along. Without it the
+    replayed images are those of initial weights.
+    """
+    return plan.build(Naive, [GenerativeReplayPlugin(generator_strategy=_autoencoder(plan))])
+
+
+def _autoencoder(plan: Plan) -> VAETraining:
+    """Avalanche's default generator, in the size of the images, and what trains it where something does."""
     o = plan.options
     autoencoder = MlpVAE(plan.image, nhid=o.vae_latent, device=plan.device)
-    generator = VAETraining(
+    return VAETraining(
         model=autoencoder,
         optimizer=torch.optim.Adam(autoencoder.parameters(), lr=o.vae_lr, weight_decay=1e-4),
         criterion=VAE_loss,
@@ -138,7 +153,6 @@ def avalanche_generative(plan: Plan) -> SupervisedTemplate:
         plugins=[GenerativeReplayPlugin(), StopAfter(plan.steps)],
         evaluator=QuietEvaluation(),
     )
-    return plan.build(GenerativeReplay, generator_strategy=generator)
 
 
 def generative(plan: Plan) -> SupervisedTemplate:
@@ -161,6 +175,7 @@ STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
     "joint": joint,
     "buffer": buffer,
     "avalanche-generative": avalanche_generative,
+    "avalanche-generative-plugin": avalanche_generative_plugin,
     "generative": generative,
     "rgal": rgal,
 }
