@@ -149,16 +149,18 @@ def test_the_old_models_answers_are_replayed(benchmark: CLScenario) -> None:
     assert not torch.equal(seen[0], seen[1])
 
 
-@pytest.mark.parametrize("alpha", [None, 0.3])
-def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha: float | None) -> None:
+@pytest.mark.parametrize(("alpha", "rate"), [(None, 0.02), (0.3, 0.0), (0.3, 0.1)], ids=["plain", "lra", "learned"])
+def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha: float | None, rate: float) -> None:
     class Decay(SupervisedPlugin):
         """Another plugin's part of the loss, which has to stay."""
 
         def before_backward(self, strategy: Any, **kwargs: object) -> None:
             strategy.loss += 0.1 * sum(p.square().sum() for p in strategy.model.parameters())
 
-    plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=2, size=24, alpha=alpha))
+    options = DataFreeReplayOptions(generator_steps=2, size=24, alpha=alpha, alpha_rate=rate)
+    plugin = DataFreeReplayPlugin(options)
     checked: list[float] = []
+    rates = torch.full((10,), alpha or 0.0)
 
     def look(s: Any) -> None:
         if plugin.replayed is None or plugin.recollection is None:
@@ -177,11 +179,18 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
         known = plugin.recollection.answer(s.mb_x[new]).log_softmax(dim=1)
         distilled = F.kl_div(logits[:, [0, 2]].log_softmax(dim=1), known, reduction="batchmean", log_target=True)
         acquisition = F.cross_entropy(logits, s.mb_y[new]) + distilled
-        ahead = weights
-        if alpha is not None:
-            slopes = torch.autograd.grad((1 - share) * acquisition, list(weights.values()), create_graph=True)
-            ahead = {name: w - alpha * g for (name, w), g in zip(weights.items(), slopes, strict=True)}
+        slopes = torch.autograd.grad((1 - share) * acquisition, list(weights.values()), create_graph=True)
+        taken = rates.clone()
+        ahead = {name: w - a * g for (name, w), g, a in zip(weights.items(), slopes, taken, strict=True)}
         retention = F.cross_entropy(outputs(ahead)[~new], answer)
+        if plugin.learned is not None:
+            kept = torch.autograd.grad(retention, list(ahead.values()), retain_graph=True)
+            agree = torch.stack([(g * k).sum() for g, k in zip(slopes, kept, strict=True)])
+            moved = plugin.learned.log.detach().exp() - rates
+            if rates.eq(rates[0]).all():  # Adam's first step is one of signs; a bias before BatchNorm has no slope
+                sloped = agree.abs() > 1e-6 * agree.abs().max()
+                assert torch.equal(moved.sign()[sloped], agree.sign()[sloped])
+            rates.add_(moved)
         decay = 0.1 * sum(w.square().sum() for w in weights.values())
         loss = (1 - share) * acquisition + share * retention + decay
         for wanted, p in zip(torch.autograd.grad(loss, list(weights.values())), s.model.parameters(), strict=True):
@@ -192,6 +201,7 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
         learner.train(experience, eval_streams=[])
     assert len(checked) == 3 * 10
     assert max(checked) < 1e-4
+    assert len(rates.unique()) == (1 if rate == 0.0 or alpha is None else 10)
 
 
 def test_steps_are_counted_whatever_the_size_of_the_data(benchmark: CLScenario) -> None:

@@ -11,7 +11,7 @@ and then for every minibatch of real samples (x, y) of the new classes C, with a
     L_acq(θ) = CE(f(x; θ), y) + distil_new·KL(softmax f'(x) ‖ softmax f(x; θ), both over C')
     L_ret(θ) = KL(p' ‖ softmax f(x'; θ)),   p' = softmax f'(x') over C', 0 on new classes
     minimise   s·L_acq(θ) + (1 - s)·L_ret(θ'),   s = |C|/(|C| + |C'|),
-    θ' = θ,   or θ - α s ∇L_acq(θ) with the LRA step
+    θ' = θ,   or θ - α s ∇L_acq(θ) with the LRA step, α of each tensor learned down the same objective
 
 so that every class counts alike, and the samples say both how the old classes relate and that they are none of the
 new ones. Sources: Smith et al., "Always Be Dreaming", ICCV 2021 (a generator from the old model alone); Li and Hoiem,
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from lra.distances import kl
 from lra.features import batchnorm_layers
-from lra.meta import InnerSGD, carry, lra_step
+from lra.meta import InnerSGD, LearnedRates, Rates, carry, lra_step
 from lra.options import Count, NonNegative, Positive
 from lra.problem import Batch
 from lra.strategies.increment.recollection import Recollection, RecollectionOptions
@@ -53,6 +53,9 @@ class DataFreeReplayOptions(RecollectionOptions):
     old is synthetic."""
     alpha: Positive | None = None
     """α of the LRA step, of the acquisition loss by its share; without one, replay is plain."""
+    alpha_rate: NonNegative = 0.02
+    """Learn α in every experience, one for each parameter tensor, from ``alpha`` on: the step of log α (see
+    `LearnedRates`). 0 keeps it constant."""
 
 
 class DataFreeReplayPlugin(SupervisedPlugin):
@@ -71,6 +74,7 @@ class DataFreeReplayPlugin(SupervisedPlugin):
         classes: met in earlier experiences.
         recollection: of the model before the current experience; ``None`` in the first.
         replayed: what was replayed in the current step.
+        learned: α of the LRA step in the current experience, if it is taken and learned.
         generator_steps: taken in all experiences so far.
     """
 
@@ -86,6 +90,7 @@ class DataFreeReplayPlugin(SupervisedPlugin):
         self.classes: list[int] = []
         self.recollection: Recollection | None = None
         self.replayed: Batch | None = None
+        self.learned: LearnedRates | None = None
         self.generator_steps = 0
 
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
@@ -134,7 +139,7 @@ class DataFreeReplayPlugin(SupervisedPlugin):
         """Put the objective in the place of the joint minibatch's loss."""
         if self.recollection is None or self.replayed is None:
             return
-        images, alpha = strategy.mb_x, self.options.alpha
+        images = strategy.mb_x
         new = len(images) - len(self.replayed.images)
         weight = len(self.classes) / len(strategy.experience.classes_in_this_experience)
         known = self.recollection.answer(images[:new])
@@ -146,20 +151,32 @@ class DataFreeReplayPlugin(SupervisedPlugin):
         def retention(outputs: Tensor) -> Tensor:
             return self._retention(outputs[new:])
 
-        if alpha is None:
+        if self.options.alpha is None:
             loss = acquisition(strategy.mb_output) + weight * retention(strategy.mb_output)
         else:
+            parameters = [p for p in strategy.model.parameters() if p.requires_grad]
+            share = 1 / (1 + weight)
             step = lra_step(
                 strategy.model,
                 lambda forward: acquisition(forward(images)),
                 lambda forward: retention(forward(images)),
-                inner=InnerSGD(alpha / (1 + weight)),
+                inner=InnerSGD(self._rates(self.options.alpha, len(parameters), share)),
                 weight=weight,
                 batchnorm="none",  # the strategy's own forward pass has moved the statistics
             )
-            parameters = [p for p in strategy.model.parameters() if p.requires_grad]
+            if self.learned is not None:
+                self.learned.receive(step.alpha_gradient, share)
+                self.learned.learn()
             loss = carry(step.acquisition + weight * step.retention, parameters, step.gradients)
         strategy.loss = strategy.loss - strategy.criterion() + loss / (1 + weight)
+
+    def _rates(self, alpha: float, count: int, share: float) -> Rates:
+        """α of ``count`` parameters, times the ``share`` with which acquisition counts."""
+        if not self.options.alpha_rate:
+            return share * alpha
+        if self.learned is None:
+            self.learned = LearnedRates(count, alpha, self.options.alpha_rate)
+        return self.learned.rates(share)
 
     def _retention(self, outputs: Tensor) -> Tensor:
         """Distance () of outputs (m, K) for the replayed images from the old model's answer."""
@@ -171,4 +188,4 @@ class DataFreeReplayPlugin(SupervisedPlugin):
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Take note of the classes; forget everything else."""
         self.classes = sorted({*self.classes, *strategy.experience.classes_in_this_experience})
-        self.recollection = self.replayed = None
+        self.recollection = self.replayed = self.learned = None
