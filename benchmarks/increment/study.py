@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from lra.benchmarks.comparison.comparison_table import interval, p_value
 from lra.benchmarks.comparison.estimates import estimate, paired
 from lra.benchmarks.increment.configuration import configuration
@@ -147,7 +149,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="parent of runs")
+    parser.add_argument("--threads", type=int, default=1, help="of torch: results depend on it by rounding")
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     print(page(given.seeds, given.out), end="")
 
 
