@@ -20,6 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lra.strategies.evaluation import QuietEvaluation
+from lra.strategies.increment.alignment import AlignmentOptions, Former, HeadAlignment
 from lra.strategies.increment.benchmark import growing, split
 from lra.strategies.increment.course import Course
 from lra.strategies.increment.datafree import DataFreeReplayOptions, DataFreeReplayPlugin
@@ -160,7 +161,7 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
         def before_backward(self, strategy: Any, **kwargs: object) -> None:
             strategy.loss += 0.1 * sum(p.square().sum() for p in strategy.model.parameters())
 
-    options = DataFreeReplayOptions(generator_steps=2, size=24, alpha=alpha, alpha_rate=rate)
+    options = DataFreeReplayOptions(generator_steps=2, size=24, alpha=alpha, alpha_rate=rate, distil_features=0.3)
     plugin = DataFreeReplayPlugin(options)
     checked: list[float] = []
     rates = torch.full((10,), alpha or 0.0)
@@ -178,6 +179,11 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
             buffers = {name: buffer.clone() for name, buffer in s.model.named_buffers()}
             return functional_call(s.model, {**at, **buffers}, (s.mb_x,))
 
+        body = {name: w for name, w in weights.items() if not name.startswith("7.")}
+        body |= {name: buffer.clone() for name, buffer in s.model.named_buffers()}
+        with torch.no_grad():
+            before = plugin.recollection.model[:-1](s.mb_x)
+        apart = (functional_call(s.model[:-1], body, (s.mb_x,)) - before).square().sum() / len(s.mb_x)
         logits = outputs(weights)[new]
         known = plugin.recollection.answer(s.mb_x[new]).log_softmax(dim=1)
         distilled = F.kl_div(logits[:, [0, 2]].log_softmax(dim=1), known, reduction="batchmean", log_target=True)
@@ -195,7 +201,7 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
                 assert torch.equal(moved.sign()[sloped], agree.sign()[sloped])
             rates.add_(moved)
         decay = 0.1 * sum(w.square().sum() for w in weights.values())
-        loss = (1 - share) * acquisition + share * retention + decay
+        loss = (1 - share) * acquisition + share * retention + 0.3 * apart + decay
         for wanted, p in zip(torch.autograd.grad(loss, list(weights.values())), s.model.parameters(), strict=True):
             checked.append(float((p.grad - wanted).norm() / wanted.norm()))
 
@@ -205,6 +211,53 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
     assert len(checked) == 3 * 10
     assert max(checked) < 1e-4
     assert len(rates.unique()) == (1 if rate == 0.0 or alpha is None else 10)
+
+
+def test_every_class_is_shown_as_often() -> None:
+    torch.manual_seed(0)
+    benchmark = split(strokes(40), strokes(20), [2, 0, 3, 1], 4)
+    plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=1))
+    sizes: list[int] = []
+    learner = strategy(network(nn.Linear(32, 4)), [plugin, Spy(lambda s: sizes.append(len(s.mb_x)))], steps=1)
+    for experience in benchmark.train_stream:
+        learner.train(experience, eval_streams=[])
+    assert sizes == [16, 32, 48, 64]  # 16 real images of one class, and as many synthetic ones of each before it
+
+
+def test_a_head_is_fitted_to_classes_whose_data_are_gone() -> None:
+    """Two classes whose images have moved with the model since, and two new ones, all of them images of four pixels."""
+    torch.manual_seed(0)
+    centres = 3 * torch.eye(4)
+
+    def images(labels: list[int]) -> tuple[Tensor, Tensor]:
+        classes = torch.tensor(labels).repeat(60)
+        return (centres[classes] + 0.5 * torch.randn(len(classes), 4))[:, None, None], classes
+
+    train, test = images([0, 1, 2, 3]), images([0, 1, 2, 3])
+    benchmark = split(train, test, [0, 1, 2, 3], 2)
+    body, head = nn.Linear(4, 6), nn.Linear(6, 4)
+    model = nn.Sequential(nn.Flatten(), body, head)
+    alignment = HeadAlignment(AlignmentOptions())
+    alignment.after_experience(model, benchmark.train_stream[0].dataset)
+    former = deepcopy(model)
+    with torch.no_grad():
+        body.weight += torch.randn(6, 4)
+        body.bias += 1
+        head.weight.normal_()
+    anything = 3 * torch.randn(200, 1, 1, 4)  # no image of an old class
+    before = float((model(test[0]).argmax(dim=1) == test[1]).float().mean())
+    alignment.after_experience(model, benchmark.train_stream[1].dataset, Former(former, anything))
+    after = float((model(test[0]).argmax(dim=1) == test[1]).float().mean())
+    assert before < 0.7
+    assert after > 0.95
+    assert model.training
+
+
+def test_without_the_heads_fit_no_statistic_of_features_is_kept(benchmark: CLScenario) -> None:
+    plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=2, align_steps=0))
+    strategy(network(nn.Linear(32, 4)), [plugin], steps=2).train(benchmark.train_stream[0], eval_streams=[])
+    assert plugin.alignment is None
+    assert not [t for t in reachable(plugin) if isinstance(t, Tensor)]
 
 
 def test_steps_are_counted_whatever_the_size_of_the_data(benchmark: CLScenario) -> None:
@@ -237,6 +290,8 @@ def test_a_model_it_cannot_recollect_is_refused_by_name(benchmark: CLScenario) -
 
     assert "IncrementalClassifier" in refusal(nn.Sequential(nn.Flatten(), MultiHeadClassifier(64)))
     assert "bn=0" in refusal(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))
+    pointwise = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert "align_steps=0" in refusal(pointwise)
 
 
 def test_only_a_linear_head_can_grow() -> None:

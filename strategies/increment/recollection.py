@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lra.features import Tap, penultimate, pooled
 from lra.networks.conditioned import ConditionedGenerator
 from lra.networks.generator_presets import gen_s, sized_for
 from lra.networks.normalized import Normalized
@@ -63,6 +64,7 @@ class Recollection:
         std: likewise.
 
     Attributes:
+        model: the frozen model, all of its classes.
         source: the sample source, with its counters.
     """
 
@@ -75,6 +77,7 @@ class Recollection:
         mean: Sequence[float],
         std: Sequence[float],
     ):
+        self.model = model
         self._mean, self._std = mean, std
         self._device = device = next(model.parameters()).device
         width, latent = sized_for(image)
@@ -110,6 +113,12 @@ class Recollection:
     def answer(self, images: Tensor) -> Tensor:
         """The frozen model's logits (n, k), in the order of the classes, of normalised images (n, C, H, W)."""
         return self._known(images)
+
+    @torch.no_grad()
+    def impression(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`answer` (n, k), and the frozen model's penultimate features (n, d)."""
+        with Tap(self.model, [penultimate(self.model)]) as tap:
+            return self.answer(images), pooled(tap.values[0])
 
     def _normalised(self, model: nn.Module) -> Normalized:
         return Normalized(model, self._mean, self._std).to(self._device)
