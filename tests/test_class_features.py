@@ -62,7 +62,7 @@ def test_a_firm_ridge_leaves_a_shift_and_counts_the_rest_as_spread() -> None:
 
 def test_drawn_features_have_the_moments_of_their_class() -> None:
     kept, _ = measured()
-    features, which = kept.draw([7, 3], 50_000)
+    features, which = kept.drawing([7, 3])(50_000)
     assert which.tolist() == [0] * 50_000 + [1] * 50_000
     for index, label in enumerate([7, 3]):
         own, spread = features[which == index], kept.known[label]
@@ -74,7 +74,7 @@ def test_drawn_features_have_the_moments_of_their_class() -> None:
 def test_fewer_images_than_dimensions_can_be_drawn_from() -> None:
     kept = ClassFeatures()
     kept.measure(torch.tensor([[0.0, 1, 0], [2.0, 1, 0]]), torch.tensor([0, 0]))
-    features, _ = kept.draw([0], 100)
+    features, _ = kept.drawing([0])(100)
     assert torch.allclose(features[:, 1:], torch.tensor([1.0, 0.0]).expand(100, 2), atol=1e-3)
     assert features[:, 0].std() > 1
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from generate import options
 from generate.tables import code, table
 from lra.strategies.guests import GUESTS
+from lra.strategies.increment.strategies import IncrementOptions
 from lra.strategies.lra_options import LRAOptions
 from lra.strategies.retention import REPLAYS
 
@@ -40,6 +41,10 @@ def _meta_options() -> str:
     return options.whole(LRAOptions, "meta.", "meta")
 
 
+def _increment_options() -> str:
+    return options.whole(IncrementOptions, "")
+
+
 def _guests() -> str:
     rows = [[code(name), guest.needs, guest.gets, guest.verdict] for name, guest in GUESTS.items()]
     return table(("`avalanche:`", "needs", "gets", "works?"), rows)
@@ -56,6 +61,7 @@ INSERTS: dict[str, Callable[[], str]] = {
     "replays": _replays,
     "replay-options": _replay_options,
     "meta-options": _meta_options,
+    "increment-options": _increment_options,
     "avalanche-plugins": _guests,
     "published-lra": _evidence,
 }

@@ -1,5 +1,6 @@
 """Where a model puts its classes: mean and covariance of each one's features, which stay when the data go."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -67,17 +68,23 @@ class ClassFeatures:
                 (moved.T @ covariance.double() @ moved + noise).to(mean.dtype),
             )
 
-    def draw(self, classes: list[int], each: int) -> tuple[Tensor, Tensor]:
-        """Features (each·k, d) of k ``classes``, as many of each, and for each row the index of its class in the list.
+    def drawing(self, classes: list[int]) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """What draws features of k ``classes`` as they now are.
+
+        Returns:
+            n -> features (n·k, d), n of each class, and for each row the index of its class in the list.
 
         Raises:
             KeyError: for a class that was not measured.
         """
-        drawn = []
-        for label in classes:
-            mean, covariance = self.known[label]
-            # A covariance of few images is singular, which Cholesky's factor does not allow.
-            variances, axes = torch.linalg.eigh(covariance)
-            noise = torch.randn(each, len(mean)).to(mean)
-            drawn.append(mean + (noise * variances.clamp_min(0).sqrt()) @ axes.T)
-        return torch.cat(drawn), torch.arange(len(classes), device=drawn[0].device).repeat_interleave(each)
+        means = torch.stack([self.known[label].mean for label in classes])
+        # A covariance of few images is singular, which Cholesky's factor does not allow.
+        variances, axes = torch.linalg.eigh(torch.stack([self.known[label].covariance for label in classes]))
+        roots = axes * variances.clamp_min(0).sqrt()[:, None]
+
+        def draw(each: int) -> tuple[Tensor, Tensor]:
+            noise = torch.randn(len(classes), each, means.shape[1]).to(means)
+            features = means[:, None] + noise @ roots.mT
+            return features.flatten(0, 1), torch.arange(len(classes), device=means.device).repeat_interleave(each)
+
+        return draw

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from lra.features import Tap, penultimate, pooled
 from lra.memory.class_features import ClassFeatures
-from lra.options import Options, Positive, Whole
+from lra.options import Count, Options, Positive, Whole
 from lra.preservation import in_mode
 
 
@@ -20,8 +20,8 @@ class AlignmentOptions(Options):
     align_steps: Whole = 300
     """Steps of the fit after an experience; 0 leaves the head as it is, and keeps no statistics of features."""
     align_lr: Positive = 0.01
-    """Of Adam, annealed to 0."""
-    align_each: Whole = 32
+    """Rate of the fit's Adam, annealed to 0."""
+    align_each: Count = 32
     """Features per class and step."""
 
 
@@ -85,8 +85,9 @@ class HeadAlignment:
         classes, steps = sorted(self.features.known), self.options.align_steps
         optimiser = torch.optim.Adam(head.parameters(), self.options.align_lr)
         annealed = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        draw = self.features.drawing(classes)
         for _ in range(steps):
-            features, named = self.features.draw(classes, self.options.align_each)
+            features, named = draw(self.options.align_each)
             optimiser.zero_grad()
             F.cross_entropy(head(features)[:, classes], named).backward()
             optimiser.step()

@@ -22,16 +22,20 @@ class RecollectionOptions(TripletOptions):
     """Of the generator that is trained from a frozen model; with ``triplet`` it works against the learner (RGAL)."""
 
     generator_steps: Count = 1000
-    """Before an experience."""
+    """Steps of the generator before an experience."""
     generator_batch: Count = 64
+    """Images per generator step."""
     generator_lr: Positive = 3e-3
+    """Rate of the generator's Adam."""
     one_hot: NonNegative = 1.0
     bn: NonNegative = 1.0
-    """Of the BatchNorm statistics, with the weights all that is left of the old data; 0 for a model without any."""
+    """Weight of the distance to the BatchNorm statistics, with the weights all that the generator learns from; 0 for a
+    model without any."""
     balance: NonNegative = 5.0
     latent: Count | None = None
-    """Follows the size of the images unless set, as does ``width``."""
+    """Numbers that an image is generated from; by the size of the images unless set, as is ``width``."""
     width: Count | None = None
+    """Of the generator, in channels."""
 
 
 class Known(nn.Module):

@@ -29,8 +29,9 @@ class IncrementOptions(DataFreeReplayOptions):
     """Of all strategies; each takes what concerns it."""
 
     lr: Positive = 0.05
-    """Of SGD with momentum 0.9, annealed to 0 in every experience."""
+    """Rate of SGD with momentum 0.9, annealed to 0 in every experience."""
     weight_decay: NonNegative = 1e-4
+    """Of that SGD."""
     minibatch: Count = 32
     """Real images per step."""
     student_triplet: NonNegative = 0.0
@@ -38,10 +39,13 @@ class IncrementOptions(DataFreeReplayOptions):
     memory: Count = 200
     """Images that buffered replay keeps."""
     lwf_alpha: NonNegative = 1.0
+    """Weight of LwF's distillation."""
     lwf_temperature: Positive = 2.0
+    """Its temperature."""
     vae_latent: Count = 2
     """Latents of the autoencoder that Avalanche's generative replay learns from the real data; its default is 2."""
     vae_lr: Positive = 0.01
+    """Rate of that autoencoder's Adam."""
 
 
 @dataclass
