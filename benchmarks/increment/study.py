@@ -58,10 +58,11 @@ ROWS = (
     Row("generative", against="avalanche-generative-plugin"),
     Row("generative", against="avalanche-generative"),
     Row("generative", meta=True, against="generative"),
+    Row("generative", settings=("distil_features=0",), against="generative"),
+    Row("generative", settings=("size=32",), against="generative"),
     Row("generative", settings=("distil_new=0",), against="generative"),
     Row("generative", settings=("bn=0",), against="generative"),
     Row("rgal", against="generative"),
-    Row("rgal", meta=True, against="rgal"),
     Row("buffer"),
     Row("joint"),
 )

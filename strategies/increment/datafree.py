@@ -15,41 +15,35 @@ and then for every minibatch of real samples (x, y) of the new classes C, with x
     θ' = θ,   or θ - α s ∇L_acq(θ) with the LRA step, α of each tensor learned down the same objective
 
 so that every class counts alike, and the samples say both how the old classes relate and that they are none of the
-new ones. At last the head is fitted to the features of all classes, see `HeadAlignment`. Sources: Smith et al.,
-"Always Be Dreaming", ICCV 2021 (a generator from the old model alone, distillation of features); Li and Hoiem, ECCV
-2016 (distillation on the new images); Patel et al., CVPR 2023 (the LRA step). New and replayed samples go through the
-model together, in both losses, so that BatchNorm normalises them together.
+new ones. Sources: Smith et al., "Always Be Dreaming", ICCV 2021 (a generator from the old model alone, distillation of
+features); Li and Hoiem, ECCV 2016 (distillation on the new images); Patel et al., CVPR 2023 (the LRA step). New and
+replayed samples go through the model together, in both losses, so that BatchNorm normalises them together, and its
+statistics count every class alike as the generator's balance does.
 
-No sample is kept. Carried from one experience to the next are weights and BatchNorm statistics, and for the head's fit
-mean and covariance of each class's features; with ``align_steps=0`` weights and BatchNorm statistics are all.
+Weights and BatchNorm statistics are all that is carried from one experience to the next: no sample is kept.
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
-from avalanche.core import SupervisedPlugin
 from avalanche.models import MultiTaskModule
 from avalanche.training.templates import SupervisedTemplate
-from torch import Tensor, nn
+from torch import Tensor
 
 from lra.distances import kl
-from lra.features import Tap, batchnorm_layers, penultimate, pooled
+from lra.features import batchnorm_layers
 from lra.meta import InnerSGD, LearnedRates, Rates, carry, lra_step
 from lra.options import Count, NonNegative, Positive
 from lra.problem import Batch
-from lra.strategies.increment.alignment import AlignmentOptions, Former, HeadAlignment
 from lra.strategies.increment.recollection import Recollection, RecollectionOptions
+from lra.strategies.increment.watching import FeatureWatcher
 
 IMPOSSIBLE = -1e4
 """A logit that softmax makes 0, without the NaN of infinite ones."""
 
 
-FOLLOWED = 512
-"""Synthetic images that show, beside the new ones, how the model moved its old classes."""
-
-
-class DataFreeReplayOptions(RecollectionOptions, AlignmentOptions):
+class DataFreeReplayOptions(RecollectionOptions):
     """Of the generator, and of the steps that its samples take part in."""
 
     size: Count | None = None
@@ -69,7 +63,7 @@ class DataFreeReplayOptions(RecollectionOptions, AlignmentOptions):
     `LearnedRates`). 0 keeps it constant."""
 
 
-class DataFreeReplayPlugin(SupervisedPlugin):
+class DataFreeReplayPlugin(FeatureWatcher):
     """Replays old classes from the model alone; see the module for what it minimises.
 
     For a `SupervisedTemplate` with a single-head model, with a head that grows (`IncrementalClassifier`) or one of all
@@ -83,7 +77,6 @@ class DataFreeReplayPlugin(SupervisedPlugin):
 
     Attributes:
         classes: met in earlier experiences.
-        alignment: of the head, if it is fitted.
         recollection: of the model before the current experience; ``None`` in the first.
         replayed: what was replayed in the current step.
         learned: α of the LRA step in the current experience, if it is taken and learned.
@@ -100,19 +93,16 @@ class DataFreeReplayPlugin(SupervisedPlugin):
         self.options = options or DataFreeReplayOptions()
         self.mean, self.std = mean, std
         self.classes: list[int] = []
-        self.alignment = HeadAlignment(self.options) if self.options.align_steps else None
         self.recollection: Recollection | None = None
         self.replayed: Batch | None = None
         self.learned: LearnedRates | None = None
         self.generator_steps = 0
-        self._tap: Tap | None = None
 
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Refuse models that cannot be recollected, before anything is spent on them.
 
         Raises:
-            ValueError: for a model with several heads, without the BatchNorm layers that ``bn`` looks at, or without
-                the linear head that is fitted.
+            ValueError: for a model with several heads, or without the BatchNorm layers that ``bn`` looks at.
         """
         heads = [type(m).__name__ for m in strategy.model.modules() if isinstance(m, MultiTaskModule)]
         if heads:
@@ -124,11 +114,6 @@ class DataFreeReplayPlugin(SupervisedPlugin):
             raise ValueError(
                 f"{type(self).__name__} compares BatchNorm statistics, and {type(strategy.model).__name__} keeps none: "
                 "set bn=0, or choose a model with BatchNorm"
-            )
-        if self.alignment is not None and not any(isinstance(m, nn.Linear) for m in strategy.model.modules()):
-            raise ValueError(
-                f"{type(self).__name__} fits a linear head, and {type(strategy.model).__name__} has none: "
-                "set align_steps=0, or choose a model that ends in a Linear layer"
             )
 
     def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
@@ -156,15 +141,9 @@ class DataFreeReplayPlugin(SupervisedPlugin):
         strategy.mbatch = [torch.cat([images, replayed.images]), torch.cat([classes, named]), *others[:-1]]
         strategy.mbatch.append(torch.cat([others[-1], tasks]))
 
-    def before_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Watch the features."""
-        if self.recollection is not None and self.options.distil_features:
-            self._tap = Tap(strategy.model, [penultimate(strategy.model)]).__enter__()
-
-    def after_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Look away."""
-        if self._tap is not None:
-            self._tap.__exit__()
+    def watches(self) -> bool:
+        """Where features are distilled."""
+        return self.recollection is not None and self.options.distil_features > 0
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Put the objective in the place of the joint minibatch's loss."""
@@ -173,13 +152,12 @@ class DataFreeReplayPlugin(SupervisedPlugin):
         images = strategy.mb_x
         new = len(images) - len(self.replayed.images)
         weight = self._weight(strategy)
-        apart = images.new_zeros(())
-        if self._tap is None:
-            known = self.recollection.answer(images[:new])
+        features = self.features()
+        if features is None:
+            known, apart = self.recollection.answer(images[:new]), images.new_zeros(())
         else:
             answers, remembered = self.recollection.impression(images)
-            apart = (pooled(self._tap.values[0]) - remembered).square().sum(dim=1).mean()
-            known, self._tap = answers[:new], None
+            known, apart = answers[:new], (features - remembered).square().sum(dim=1).mean()
 
         def acquisition(outputs: Tensor) -> Tensor:
             distilled = kl(outputs[:new, self.classes], known, self.options.temperature).mean()
@@ -227,11 +205,6 @@ class DataFreeReplayPlugin(SupervisedPlugin):
         return kl(outputs, answer, self.options.temperature).mean()
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Fit the head and take note of the classes; forget everything else."""
-        if self.alignment is not None:
-            former = None
-            if self.recollection is not None:
-                former = Former(self.recollection.model, self.recollection.sample(FOLLOWED).images)
-            self.alignment.after_experience(strategy.model, strategy.experience.dataset, former)
+        """Take note of the classes; forget everything else."""
         self.classes = sorted({*self.classes, *strategy.experience.classes_in_this_experience})
         self.recollection = self.replayed = self.learned = None

@@ -1,13 +1,12 @@
 """RGAL's student triplets in an ordinary Avalanche strategy."""
 
-from avalanche.core import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
 
-from lra.features import Tap, penultimate, pooled
 from lra.relations import TripletSampler, triplet_loss
+from lra.strategies.increment.watching import FeatureWatcher
 
 
-class TripletPlugin(SupervisedPlugin):
+class TripletPlugin(FeatureWatcher):
     """Pull one class together and push different classes apart, in the model's penultimate features.
 
     Liang and Fu, IJCV 2024. Labels are those of the minibatch, so that beside a `DataFreeReplayPlugin` old classes
@@ -25,22 +24,11 @@ class TripletPlugin(SupervisedPlugin):
         super().__init__()
         self.weight, self.margin = weight, margin
         self._sampler = TripletSampler()
-        self._tap: Tap | None = None
-
-    def before_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Watch the features."""
-        self._tap = Tap(strategy.model, [penultimate(strategy.model)]).__enter__()
-
-    def after_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Look away."""
-        if self._tap is not None:
-            self._tap.__exit__()
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Add the term to the loss."""
-        if self._tap is None:
+        features = self.features()
+        if features is None:
             return
-        features = pooled(self._tap.values[0])
-        self._tap = None
         triplets = self._sampler(features, strategy.mb_y)
         strategy.loss = strategy.loss + self.weight * triplet_loss([features], triplets, self.margin)
