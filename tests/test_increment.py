@@ -164,6 +164,7 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
     plugin = DataFreeReplayPlugin(options)
     checked: list[float] = []
     rates = torch.full((10,), alpha or 0.0)
+    sloped = torch.ones(10, dtype=torch.bool)
 
     def look(s: Any) -> None:
         if plugin.replayed is None or plugin.recollection is None:
@@ -196,7 +197,7 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
             agree = torch.stack([(g * k).sum() for g, k in zip(slopes, kept, strict=True)])
             moved = plugin.learned.log.detach().exp() - rates
             if rates.eq(rates[0]).all():  # Adam's first step is one of signs; a bias before BatchNorm has no slope
-                sloped = agree.abs() > 1e-6 * agree.abs().max()
+                sloped.copy_(agree.abs() > 1e-6 * agree.abs().max())
                 assert torch.equal(moved.sign()[sloped], agree.sign()[sloped])
             rates.add_(moved)
         decay = 0.1 * sum(w.square().sum() for w in weights.values())
@@ -209,7 +210,8 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
         learner.train(experience, eval_streams=[])
     assert len(checked) == 3 * 10
     assert max(checked) < 1e-4
-    assert len(rates.unique()) == (1 if rate == 0.0 or alpha is None else 10)
+    assert sloped.sum() >= 8
+    assert len(rates[sloped].unique()) == (1 if rate == 0.0 or alpha is None else sloped.sum())
 
 
 def test_every_class_is_shown_as_often() -> None:
