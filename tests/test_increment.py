@@ -20,6 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lra.strategies.evaluation import QuietEvaluation
+from lra.strategies.increment.alignment import AlignmentOptions, Former, HeadAlignment
 from lra.strategies.increment.benchmark import growing, split
 from lra.strategies.increment.course import Course
 from lra.strategies.increment.datafree import DataFreeReplayOptions, DataFreeReplayPlugin
@@ -217,12 +218,48 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
 def test_every_class_is_shown_as_often() -> None:
     torch.manual_seed(0)
     benchmark = split(strokes(40), strokes(20), [2, 0, 3, 1], 4)
-    plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=1))
+    plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=1, balanced=True))
     sizes: list[int] = []
     learner = strategy(network(nn.Linear(32, 4)), [plugin, Spy(lambda s: sizes.append(len(s.mb_x)))], steps=1)
     for experience in benchmark.train_stream:
         learner.train(experience, eval_streams=[])
     assert sizes == [16, 32, 48, 64]  # 16 real images of one class, and as many synthetic ones of each before it
+
+
+def test_a_head_is_fitted_to_classes_whose_data_are_gone() -> None:
+    """Two classes whose images have moved with the model since, and two new ones, all of them images of four pixels."""
+    torch.manual_seed(0)
+    centres = 3 * torch.eye(4)
+
+    def images(labels: list[int]) -> tuple[Tensor, Tensor]:
+        classes = torch.tensor(labels).repeat(60)
+        return (centres[classes] + 0.5 * torch.randn(len(classes), 4))[:, None, None], classes
+
+    train, test = images([0, 1, 2, 3]), images([0, 1, 2, 3])
+    benchmark = split(train, test, [0, 1, 2, 3], 2)
+    body, head = nn.Linear(4, 6), nn.Linear(6, 4)
+    model = nn.Sequential(nn.Flatten(), body, head)
+    alignment = HeadAlignment(AlignmentOptions(align_steps=300))
+    alignment.after_experience(model, benchmark.train_stream[0].dataset)
+    former = deepcopy(model)
+    with torch.no_grad():
+        body.weight += torch.randn(6, 4)
+        body.bias += 1
+        head.weight.normal_()
+    anything = 3 * torch.randn(200, 1, 1, 4)  # no image of an old class
+    before = float((model(test[0]).argmax(dim=1) == test[1]).float().mean())
+    alignment.after_experience(model, benchmark.train_stream[1].dataset, Former(former, anything))
+    after = float((model(test[0]).argmax(dim=1) == test[1]).float().mean())
+    assert before < 0.7
+    assert after > 0.95
+    assert model.training
+
+
+def test_without_the_heads_fit_no_statistic_of_features_is_kept(benchmark: CLScenario) -> None:
+    plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=2))
+    strategy(network(nn.Linear(32, 4)), [plugin], steps=2).train(benchmark.train_stream[0], eval_streams=[])
+    assert plugin.alignment is None
+    assert not [t for t in reachable(plugin) if isinstance(t, Tensor)]
 
 
 def test_steps_are_counted_whatever_the_size_of_the_data(benchmark: CLScenario) -> None:
@@ -248,13 +285,18 @@ def test_triplets_pull_a_class_together(benchmark: CLScenario) -> None:
 
 
 def test_a_model_it_cannot_recollect_is_refused_by_name(benchmark: CLScenario) -> None:
-    def refusal(model: nn.Module) -> str:
+    def refusal(model: nn.Module, **options: Any) -> str:
         with pytest.raises(ValueError, match="DataFreeReplayPlugin") as caught:
-            strategy(model, [DataFreeReplayPlugin()]).train(benchmark.train_stream[0], eval_streams=[])
+            plugin = DataFreeReplayPlugin(DataFreeReplayOptions(**options))
+            strategy(model, [plugin]).train(benchmark.train_stream[0], eval_streams=[])
+                benchmark.train_stream[0], eval_streams=[]
+            )
         return str(caught.value)
 
     assert "IncrementalClassifier" in refusal(nn.Sequential(nn.Flatten(), MultiHeadClassifier(64)))
     assert "bn=0" in refusal(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))
+    pointwise = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert "align_steps=0" in refusal(pointwise, align_steps=10)
 
 
 def test_only_a_linear_head_can_grow() -> None:

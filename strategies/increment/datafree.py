@@ -6,21 +6,22 @@ Before every experience from the second on, with f' the model as it stands, froz
     G <- Adam on  one_hot·CE(f'(x), y) + bn·R_bn(f'; x) + balance·(-H(mean softmax f'(x)))
                   [+ triplet·L_tri(maps of f; swapped)]
 
-and then for every minibatch of real samples (x, y) of the new classes C, with x' = G(z, y'), as many of each class:
+and then for every minibatch of real samples (x, y) of the new classes C, with as many x' = G(z, y'):
 
     L_acq(θ) = CE(f(x; θ), y) + distil_new·KL(softmax f'(x) ‖ softmax f(x; θ), both over C')
     L_ret(θ) = KL(p' ‖ softmax f(x'; θ)),   p' = softmax f'(x') over C', 0 on new classes
-    L_feat(θ) = mean ‖φ(x; θ) - φ'(x)‖² over x and x',   φ the penultimate features
+    L_feat(θ) = mean ‖φ(x; θ) - φ'(x)‖² over x and x',   φ the penultimate features (off unless asked for)
     minimise   s·L_acq(θ) + (1 - s)·L_ret(θ') + distil_features·L_feat(θ),   s = |C|/(|C| + |C'|),
     θ' = θ,   or θ - α s ∇L_acq(θ) with the LRA step, α of each tensor learned down the same objective
 
 so that every class counts alike, and the samples say both how the old classes relate and that they are none of the
 new ones. Sources: Smith et al., "Always Be Dreaming", ICCV 2021 (a generator from the old model alone, distillation of
 features); Li and Hoiem, ECCV 2016 (distillation on the new images); Patel et al., CVPR 2023 (the LRA step). New and
-replayed samples go through the model together, in both losses, so that BatchNorm normalises them together, and its
-statistics count every class alike as the generator's balance does.
+replayed samples go through the model together, in both losses, so that BatchNorm normalises them together.
 
-Weights and BatchNorm statistics are all that is carried from one experience to the next: no sample is kept.
+Weights and BatchNorm statistics are all that is carried from one experience to the next: no sample is kept. With
+``align_steps`` the head is fitted to the features of all classes at last, see `HeadAlignment`, and mean and covariance
+of each class's features are carried too.
 """
 
 from collections.abc import Sequence
@@ -29,13 +30,14 @@ from copy import deepcopy
 import torch
 from avalanche.models import MultiTaskModule
 from avalanche.training.templates import SupervisedTemplate
-from torch import Tensor
+from torch import Tensor, nn
 
 from lra.distances import kl
 from lra.features import batchnorm_layers
 from lra.meta import InnerSGD, LearnedRates, Rates, carry, lra_step
 from lra.options import Count, NonNegative, Positive
 from lra.problem import Batch
+from lra.strategies.increment.alignment import AlignmentOptions, Former, HeadAlignment
 from lra.strategies.increment.recollection import Recollection, RecollectionOptions
 from lra.strategies.increment.watching import FeatureWatcher
 
@@ -43,19 +45,24 @@ IMPOSSIBLE = -1e4
 """A logit that softmax makes 0, without the NaN of infinite ones."""
 
 
-class DataFreeReplayOptions(RecollectionOptions):
+FOLLOWED = 512
+"""Synthetic images that show, beside the new ones, how the model moved its old classes."""
+
+
+class DataFreeReplayOptions(RecollectionOptions, AlignmentOptions):
     """Of the generator, and of the steps that its samples take part in."""
 
     size: Count | None = None
-    """Replayed images per step; as many of each old class as there are of each new one unless set."""
+    """Replayed images per step; as many as there are real ones unless set."""
+    balanced: bool = False
+    """Unless ``size`` is set, replay as many images of each old class as there are real ones of each new class."""
     temperature: Positive = 1.0
     """τ of the distillation, which carries the factor τ²."""
     distil_new: NonNegative = 1.0
     """Weight of the old model's answer on new images: what is real must not come to mean what is new, where all that is
     old is synthetic."""
-    distil_features: NonNegative = 0.03
-    """Weight of the squared distance of penultimate features from the old model's, new images and replayed ones alike;
-    0 for a model that has no such features."""
+    distil_features: NonNegative = 0.0
+    """Weight of the squared distance of penultimate features from the old model's, of all images."""
     alpha: Positive | None = None
     """α of the LRA step, of the acquisition loss by its share; without one, replay is plain."""
     alpha_rate: NonNegative = 0.02
@@ -77,6 +84,7 @@ class DataFreeReplayPlugin(FeatureWatcher):
 
     Attributes:
         classes: met in earlier experiences.
+        alignment: of the head, if it is fitted.
         recollection: of the model before the current experience; ``None`` in the first.
         replayed: what was replayed in the current step.
         learned: α of the LRA step in the current experience, if it is taken and learned.
@@ -93,6 +101,7 @@ class DataFreeReplayPlugin(FeatureWatcher):
         self.options = options or DataFreeReplayOptions()
         self.mean, self.std = mean, std
         self.classes: list[int] = []
+        self.alignment = HeadAlignment(self.options) if self.options.align_steps else None
         self.recollection: Recollection | None = None
         self.replayed: Batch | None = None
         self.learned: LearnedRates | None = None
@@ -102,7 +111,8 @@ class DataFreeReplayPlugin(FeatureWatcher):
         """Refuse models that cannot be recollected, before anything is spent on them.
 
         Raises:
-            ValueError: for a model with several heads, or without the BatchNorm layers that ``bn`` looks at.
+            ValueError: for a model with several heads, without the BatchNorm layers that ``bn`` looks at, or without
+                the linear head that is to be fitted.
         """
         heads = [type(m).__name__ for m in strategy.model.modules() if isinstance(m, MultiTaskModule)]
         if heads:
@@ -114,6 +124,11 @@ class DataFreeReplayPlugin(FeatureWatcher):
             raise ValueError(
                 f"{type(self).__name__} compares BatchNorm statistics, and {type(strategy.model).__name__} keeps none: "
                 "set bn=0, or choose a model with BatchNorm"
+            )
+        if self.alignment is not None and not any(isinstance(m, nn.Linear) for m in strategy.model.modules()):
+            raise ValueError(
+                f"{type(self).__name__} fits a linear head, and {type(strategy.model).__name__} has none: "
+                "set align_steps=0, or choose a model that ends in a Linear layer"
             )
 
     def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
@@ -134,8 +149,9 @@ class DataFreeReplayPlugin(FeatureWatcher):
         if self.recollection is None:
             return
         images, classes, *others = strategy.mbatch
-        balanced = round(len(images) * self._weight(strategy))
-        self.replayed = replayed = self.recollection.sample(self.options.size or max(1, balanced))
+        real = len(images)
+        wanted = max(1, round(real * self._weight(strategy))) if self.options.balanced else real
+        self.replayed = replayed = self.recollection.sample(self.options.size or wanted)
         named = torch.tensor(self.classes, device=classes.device)[replayed.logits.argmax(dim=1)]
         tasks = others[-1].new_zeros(len(named))
         strategy.mbatch = [torch.cat([images, replayed.images]), torch.cat([classes, named]), *others[:-1]]
@@ -205,6 +221,11 @@ class DataFreeReplayPlugin(FeatureWatcher):
         return kl(outputs, answer, self.options.temperature).mean()
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Take note of the classes; forget everything else."""
+        """Fit the head if asked to, and take note of the classes; forget everything else."""
+        if self.alignment is not None:
+            former = None
+            if self.recollection is not None:
+                former = Former(self.recollection.model, self.recollection.sample(FOLLOWED).images)
+            self.alignment.after_experience(strategy.model, strategy.experience.dataset, former)
         self.classes = sorted({*self.classes, *strategy.experience.classes_in_this_experience})
         self.recollection = self.replayed = self.learned = None
