@@ -289,8 +289,6 @@ def test_a_model_it_cannot_recollect_is_refused_by_name(benchmark: CLScenario) -
         with pytest.raises(ValueError, match="DataFreeReplayPlugin") as caught:
             plugin = DataFreeReplayPlugin(DataFreeReplayOptions(**options))
             strategy(model, [plugin]).train(benchmark.train_stream[0], eval_streams=[])
-                benchmark.train_stream[0], eval_streams=[]
-            )
         return str(caught.value)
 
     assert "IncrementalClassifier" in refusal(nn.Sequential(nn.Flatten(), MultiHeadClassifier(64)))
