@@ -286,9 +286,9 @@ def test_triplets_pull_a_class_together(benchmark: CLScenario) -> None:
 
 def test_a_model_it_cannot_recollect_is_refused_by_name(benchmark: CLScenario) -> None:
     def refusal(model: nn.Module, **options: Any) -> str:
+        learner = strategy(model, [DataFreeReplayPlugin(DataFreeReplayOptions(**options))])
         with pytest.raises(ValueError, match="DataFreeReplayPlugin") as caught:
-            plugin = DataFreeReplayPlugin(DataFreeReplayOptions(**options))
-            strategy(model, [plugin]).train(benchmark.train_stream[0], eval_streams=[])
+            learner.train(benchmark.train_stream[0], eval_streams=[])
         return str(caught.value)
 
     assert "IncrementalClassifier" in refusal(nn.Sequential(nn.Flatten(), MultiHeadClassifier(64)))
