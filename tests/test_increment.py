@@ -342,6 +342,22 @@ def test_only_avalanches_strategy_teaches_the_generator_of_its_plugin(
     assert max(sizes[4:]) == 64  # half of it replayed, by a taught generator or not
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_runs_on_a_gpu(lra_bench: Callable[..., Any], tmp_path: Any, name: str) -> None:
+    done = lra_bench("increment", "--strategy", name, *TINY, "--device", "cuda", "--json", "--out", tmp_path)
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("name", ["avalanche-generative", "avalanche-generative-plugin"])
+def test_the_autoencoder_is_where_it_is_to_replay(name: str) -> None:
+    # "meta" stands for any device but the one that modules are made on.
+    plan = Plan(nn.Linear(4, 2), (1, 8, 8), 4, IncrementOptions(), QuietEvaluation(), torch.device("meta"))
+    plugins = STRATEGIES[name](plan).plugins
+    plugin = next(plugin for plugin in plugins if isinstance(plugin, GenerativeReplayPlugin))
+    assert {parameter.device.type for parameter in plugin.generator.parameters()} == {"meta"}
+
+
 def test_a_finished_result_is_read_again(lra_bench: Callable[..., Any], tmp_path: Any) -> None:
     first = lra_bench("increment", "--meta", *TINY, "--experiences", 2, "--out", tmp_path)
     again = lra_bench("increment", "--meta", *TINY, "--experiences", 2, "--out", tmp_path)

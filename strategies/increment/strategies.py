@@ -146,7 +146,8 @@ def avalanche_generative_plugin(plan: Plan) -> SupervisedTemplate:
 def _autoencoder(plan: Plan) -> VAETraining:
     """Avalanche's default generator, in the size of the images, and what trains it where something does."""
     o = plan.options
-    autoencoder = MlpVAE(plan.image, nhid=o.vae_latent, device=plan.device)
+    # The plugin by itself never trains it, and what trains a model is all that moves it in Avalanche.
+    autoencoder = MlpVAE(plan.image, nhid=o.vae_latent, device=plan.device).to(plan.device)
     return VAETraining(
         model=autoencoder,
         optimizer=torch.optim.Adam(autoencoder.parameters(), lr=o.vae_lr, weight_decay=1e-4),
