@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lra.synthesis.augmentation import AugmentationOptions, flipped, fmixed, rolled, shifted, views, zoomed
+from lra.synthesis.augmentation import AugmentationOptions, flipped, fmixed, rolled, shifted, views, wobbled, zoomed
 
 torch.set_num_threads(1)
 
@@ -77,6 +77,41 @@ def test_zoom_of_everything_is_the_image():
     images = torch.rand(200, 1, 8, 8)
     assert zoomed(images).min() >= images.min()
     assert zoomed(images).max() <= images.max() + 1e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_wobble_moves_each_image_by_itself_and_invents_no_value(shape):
+    torch.manual_seed(0)
+    images = torch.rand(shape)
+    assert torch.allclose(wobbled(images, 0.0), images, atol=1e-5)
+    same = images[:1].expand(shape)
+    moved = wobbled(same)
+    assert moved.shape == images.shape
+    assert len(moved.flatten(1).unique(dim=0)) == len(same)
+    assert moved.min() >= same.min() - 1e-6
+    assert moved.max() <= same.max() + 1e-6
+
+
+def test_a_wobble_reaches_as_far_as_it_says():
+    """Where images of their own coordinates take their pixels from: an affine map, within its bounds."""
+    torch.manual_seed(0)
+    side = 33  # the middle pixels are far enough from the border
+    line = torch.linspace(-1 + 1 / side, 1 - 1 / side, side, dtype=torch.float64)
+    images = torch.stack([line.expand(side, side), line[:, None].expand(side, side)])[None].repeat(500, 1, 1, 1)
+    moved = wobbled(images)
+    middle = side // 2
+    right, down = moved[:, :, middle, middle].T
+    assert 0.115 < right.abs().max() <= 0.125  # a 16th of a side that is 2 long
+    assert 0.115 < down.abs().max() <= 0.125
+    step = 2 / side
+    across = (moved[:, :, middle, middle + 1] - moved[:, :, middle, middle]) / step  # what a step to the right takes
+    size, angle = across.norm(dim=1), torch.atan2(across[:, 1], across[:, 0]).rad2deg()
+    assert 0.9 - 1e-9 <= size.min() < 0.91
+    assert 1.09 < size.max() <= 1.1 + 1e-9
+    assert 9.5 < angle.abs().max() <= 10 + 1e-9
+    along = (moved[:, :, middle + 1, middle] - moved[:, :, middle, middle]) / step
+    slant = (along[:, 0] + across[:, 1]).atan().rad2deg()
+    assert 4.7 < slant.abs().max() <= 5 + 1e-9
 
 
 def test_two_views_differ():

@@ -226,6 +226,28 @@ def test_every_class_is_shown_as_often() -> None:
     assert sizes == [16, 32, 48, 64]  # 16 real images of one class, and as many synthetic ones of each before it
 
 
+def test_real_images_are_augmented_and_replayed_ones_are_not(benchmark: CLScenario) -> None:
+    shown: list[tuple[Tensor, Tensor | None]] = []
+    replay = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=1))
+
+    def look(strategy: Any) -> None:
+        shown.append((strategy.mb_x.clone(), replay.replayed.images if replay.replayed else None))
+
+    plan = Plan(
+        network(nn.Linear(32, 4)), (1, 8, 8), 2, IncrementOptions(augment=1), QuietEvaluation(), torch.device("cpu")
+    )
+    learner = plan.build(Naive, [replay, Spy(look)])
+    for experience in benchmark.train_stream:
+        learner.train(experience, eval_streams=[])
+    real = torch.stack([image for experience in benchmark.train_stream for image, *_ in experience.dataset])
+    assert [replayed is None for _, replayed in shown] == [True, True, False, False]
+    for images, replayed in shown:
+        fresh = images[: len(images) - (0 if replayed is None else len(replayed))]
+        assert (torch.cdist(fresh.flatten(1), real.flatten(1)).amin(dim=1) > 1e-3).all()
+        if replayed is not None:
+            assert torch.equal(images[len(fresh) :], replayed)
+
+
 def test_a_head_is_fitted_to_classes_whose_data_are_gone() -> None:
     """Two classes whose images have moved with the model since, and two new ones, all of them images of four pixels."""
     torch.manual_seed(0)

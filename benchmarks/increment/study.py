@@ -51,6 +51,9 @@ class Row(NamedTuple):
 ALIGNED = ("align_steps=300", "distil_features=0.03", "balanced=true")
 """What keeps the moments of each class's features too."""
 
+AUGMENTED = ("augment=1",)
+"""Real images in slightly different positions in every step."""
+
 ROWS = (
     Row("naive", against=""),
     Row("lwf"),
@@ -65,12 +68,17 @@ ROWS = (
     Row("generative", settings=("bn=0",), against="generative"),
     Row("generative", settings=ALIGNED, against="generative"),
     Row("generative", settings=ALIGNED, against="avalanche-generative"),
+    Row("avalanche-generative", settings=AUGMENTED, against="avalanche-generative"),
+    Row("generative", settings=ALIGNED + AUGMENTED, against=" ".join(["generative", *ALIGNED])),
+    Row("generative", settings=ALIGNED + AUGMENTED, against=" ".join(["avalanche-generative", *AUGMENTED])),
+    Row("generative", settings=ALIGNED + AUGMENTED, against="avalanche-generative"),
     Row("rgal", against="generative"),
     Row("rgal", meta=True, against="rgal"),
     Row("buffer"),
     Row("joint"),
+    Row("joint", settings=AUGMENTED, against="joint"),
 )
-"""The last two keep real images."""
+"""The last three keep real images."""
 
 BUDGETS = tuple(
     row

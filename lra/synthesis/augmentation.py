@@ -4,6 +4,7 @@ Random numbers come from torch's CPU generator, so that every device sees the sa
 the border that a shift brings in is black, as it is when a stored picture is padded and cropped.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -48,6 +49,21 @@ def zoomed(images: Tensor, smallest: float = 0.25) -> Tensor:
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = sides[:, 0], sides[:, 1], offset
     grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def wobbled(images: Tensor, strength: float = 1.0) -> Tensor:
+    """Each image turned, sheared, scaled and moved a little, bilinear; what comes in repeats the border.
+
+    Uniformly, at ``strength`` 1 by up to 10 degrees, 5 degrees, a tenth of its size, and a 16th of its side each way.
+    """
+    n = len(images)
+    turn, shear, scale, right, down = (strength * (torch.rand(5, n) * 2 - 1)).unbind()
+    angle, slant = math.radians(10) * turn, torch.tan(math.radians(5) * shear)
+    cosine, sine = (1 + 0.1 * scale) * angle.cos(), (1 + 0.1 * scale) * angle.sin()
+    # The grid's side is 2 long.
+    rows = [torch.stack([cosine, slant - sine, right / 8], dim=1), torch.stack([sine, cosine, down / 8], dim=1)]
+    grid = F.affine_grid(torch.stack(rows, dim=1).to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from lra.options import Count, NonNegative, Positive
 from lra.strategies.evaluation import QuietEvaluation
+from lra.strategies.increment.augmenting import AugmentPlugin
 from lra.strategies.increment.datafree import DataFreeReplayOptions, DataFreeReplayPlugin
 from lra.strategies.increment.triplets import TripletPlugin
 
@@ -34,6 +35,9 @@ class IncrementOptions(DataFreeReplayOptions):
     """Of that SGD."""
     minibatch: Count = 32
     """Real images per step."""
+    augment: NonNegative = 0.0
+    """Strength of random turns, shears, scales and shifts of the real images; 1 is up to 10 degrees and a 16th of the
+    side."""
     student_triplet: NonNegative = 0.0
     """Weight of the triplets of the model's features (RGAL: 0.1)."""
     memory: Count = 200
@@ -75,6 +79,7 @@ class Plan:
         o = self.options
         optimiser = torch.optim.SGD(self.model.parameters(), o.lr, momentum=0.9, weight_decay=o.weight_decay)
         annealed = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
+        augmented = [AugmentPlugin(o.augment)] if o.augment else []
         return kind(
             model=self.model,
             optimizer=optimiser,
@@ -82,7 +87,12 @@ class Plan:
             train_mb_size=o.minibatch,
             train_epochs=self.steps,  # no more than these can be needed; StopAfter ends them
             eval_mb_size=512,
-            plugins=[*plugins, LRSchedulerPlugin(annealed, step_granularity="iteration"), StopAfter(self.steps)],
+            plugins=[
+                *augmented,
+                *plugins,
+                LRSchedulerPlugin(annealed, step_granularity="iteration"),
+                StopAfter(self.steps),
+            ],
             evaluator=self.evaluator,
             device=self.device,
             **settings,
