@@ -364,6 +364,25 @@ def test_only_avalanches_strategy_teaches_the_generator_of_its_plugin(
     assert max(sizes[4:]) == 64  # half of it replayed, by a taught generator or not
 
 
+def test_the_autoencoder_leaves_out_a_minibatch_of_one_image(benchmark: CLScenario) -> None:
+    # 80 images in each experience.
+    plan = Plan(
+        network(IncrementalClassifier(32, 2)),
+        (1, 8, 8),
+        3,
+        IncrementOptions(minibatch=79),
+        QuietEvaluation(),
+        torch.device("cpu"),
+    )
+    learner = STRATEGIES["avalanche-generative"](plan)
+    plugin = next(plugin for plugin in learner.plugins if isinstance(plugin, GenerativeReplayPlugin))
+    sizes: list[int] = []
+    plugin.generator_strategy.plugins.append(Spy(lambda strategy: sizes.append(len(strategy.mb_x))))
+    for experience in benchmark.train_stream:
+        learner.train(experience)
+    assert sizes == [79, 79, 79, 158, 2, 158]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_runs_on_a_gpu(lra_bench: Callable[..., Any], tmp_path: Any, name: str) -> None:
@@ -404,6 +423,7 @@ def test_a_finished_result_is_read_again(lra_bench: Callable[..., Any], tmp_path
         (["--seed", -1], ["seed", "-1"]),
         (["--model", "resnet9"], ["resnet9", "resnet"]),
         (["--model", "lenet5"], ["DataFreeReplayPlugin", "bn=0"]),
+        (["--strategy", "avalanche-generative", "--set", "minibatch=1"], ["minibatch must be 2"]),
     ],
 )
 def test_bad_input_is_one_line(

@@ -99,6 +99,16 @@ class Plan:
         )
 
 
+class AutoencoderTraining(VAETraining):
+    """Avalanche's, but for a last minibatch of a single image that nothing is replayed beside: BatchNorm cannot
+    normalise it, so it is left out, and the image is seen in other epochs."""
+
+    def make_train_dataloader(self, **settings: Any) -> None:
+        """With every minibatch that can be trained on."""
+        alone = self.clock.train_exp_counter == 0 and len(self.adapted_dataset) % self.train_mb_size == 1
+        super().make_train_dataloader(**settings | {"drop_last": alone})
+
+
 class StopAfter(SupervisedPlugin):
     """Ends every experience after so many steps, whatever the size of its data."""
 
@@ -156,9 +166,11 @@ def avalanche_generative_plugin(plan: Plan) -> SupervisedTemplate:
 def _autoencoder(plan: Plan) -> VAETraining:
     """Avalanche's default generator, in the size of the images, and what trains it where something does."""
     o = plan.options
+    if o.minibatch < 2:
+        raise ValueError("Avalanche's autoencoder normalises over the minibatch: minibatch must be 2 or more")
     # The plugin by itself never trains it, and what trains a model is all that moves it in Avalanche.
     autoencoder = MlpVAE(plan.image, nhid=o.vae_latent, device=plan.device).to(plan.device)
-    return VAETraining(
+    return AutoencoderTraining(
         model=autoencoder,
         optimizer=torch.optim.Adam(autoencoder.parameters(), lr=o.vae_lr, weight_decay=1e-4),
         criterion=VAE_loss,
