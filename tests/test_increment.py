@@ -277,6 +277,21 @@ def test_a_head_is_fitted_to_classes_whose_data_are_gone() -> None:
     assert model.training
 
 
+def test_the_heads_fit_measures_augmented_copies_if_asked_to() -> None:
+    """Images that are all the same have features that vary only if they are augmented."""
+    images, classes = (part.repeat(10, *[1] * (part.dim() - 1)) for part in strokes(1))
+    data = split((images, classes), (images, classes), [0, 1, 2, 3], 2).train_stream[0].dataset
+    model = network(nn.Linear(32, 4))
+
+    def variances(strength: float) -> list[float]:
+        alignment = HeadAlignment(AlignmentOptions(align_steps=1, align_augment=strength))
+        alignment.after_experience(model, data)
+        return [float(spread.covariance.trace()) for spread in alignment.features.known.values()]
+
+    assert variances(0) == pytest.approx([0, 0], abs=1e-9)
+    assert min(variances(1)) > 1e-3
+
+
 def test_without_the_heads_fit_no_statistic_of_features_is_kept(benchmark: CLScenario) -> None:
     plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=2))
     strategy(network(nn.Linear(32, 4)), [plugin], steps=2).train(benchmark.train_stream[0], eval_streams=[])
@@ -420,9 +435,10 @@ def test_a_finished_result_is_read_again(lra_bench: Callable[..., Any], tmp_path
         (["--strategy", "naive", "--meta"], ["--meta", "generative or rgal"]),
         (["--set", "generator_step=3"], ["generator_step", "generator_steps"]),
         (["--set", "balance=-1"], ["balance", "-1"]),
+        (["--set", "augment=5"], ["augment", "5", "4"]),
         (["--seed", -1], ["seed", "-1"]),
         (["--model", "resnet9"], ["resnet9", "resnet"]),
-        (["--model", "lenet5"], ["DataFreeReplayPlugin", "bn=0"]),
+        (["--model", "lenet5"], ["lenet5", "DataFreeReplayPlugin", "bn=0"]),
         (["--strategy", "avalanche-generative", "--set", "minibatch=1"], ["minibatch must be 2"]),
     ],
 )

@@ -70,7 +70,7 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
     except MetaStepError as error:
         raise LraError(f"{config.strategy} with --meta: {error}; alpha is set by --set alpha=...") from None
     except ValueError as error:
-        raise UsageError(f"{config.benchmark}, {config.strategy}: {error}") from None
+        raise UsageError(f"{config.benchmark}, {config.strategy}, {config.model}: {error}") from None
     return {
         "schema": 1,
         "config": config.model_dump(mode="json"),

@@ -43,7 +43,7 @@ class ClassFeatures:
         for label in classes.unique().tolist():
             own = features[classes == label]
             if len(own) < 2:
-                raise ValueError(f"class {label} has a single image: its features have no covariance")
+                raise ValueError(f"class {label} has a single image: the covariance of its features takes two or more")
             self.known[label] = Spread(own.mean(dim=0), torch.cov(own.T).reshape(own.shape[1], own.shape[1]))
 
     def follow(self, before: Tensor, after: Tensor) -> None:

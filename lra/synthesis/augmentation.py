@@ -6,8 +6,10 @@ the border that a shift brings in is black, as it is when a stored picture is pa
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,6 +17,9 @@ from lra.options import Options, Whole
 
 Augmentation = Callable[[Tensor], Tensor]
 """Images (n, C, H, W) -> as many images of the same size."""
+
+Strength = Annotated[float, Field(ge=0, le=4)]
+"""Of `wobbled`; beyond 4, where a digit turns by up to 40 degrees and leaves a quarter of its frame, it is another."""
 
 
 def shifted(images: Tensor, reach: int) -> Tensor:

@@ -122,12 +122,12 @@ class DataFreeReplayPlugin(FeatureWatcher):
             )
         if self.options.bn and not batchnorm_layers(strategy.model):
             raise ValueError(
-                f"{type(self).__name__} compares BatchNorm statistics, and {type(strategy.model).__name__} keeps none: "
+                f"{type(self).__name__} compares BatchNorm statistics, and the model keeps none: "
                 "set bn=0, or choose a model with BatchNorm"
             )
         if self.alignment is not None and not any(isinstance(m, nn.Linear) for m in strategy.model.modules()):
             raise ValueError(
-                f"{type(self).__name__} fits a linear head, and {type(strategy.model).__name__} has none: "
+                f"{type(self).__name__} fits a linear head, and the model has none: "
                 "set align_steps=0, or choose a model that ends in a Linear layer"
             )
 

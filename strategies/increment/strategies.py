@@ -24,6 +24,7 @@ from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.increment.augmenting import AugmentPlugin
 from lra.strategies.increment.datafree import DataFreeReplayOptions, DataFreeReplayPlugin
 from lra.strategies.increment.triplets import TripletPlugin
+from lra.synthesis.augmentation import Strength
 
 
 class IncrementOptions(DataFreeReplayOptions):
@@ -35,9 +36,9 @@ class IncrementOptions(DataFreeReplayOptions):
     """Of that SGD."""
     minibatch: Count = 32
     """Real images per step."""
-    augment: NonNegative = 0.0
+    augment: Strength = 0.0
     """Strength of random turns, shears, scales and shifts of the real images; 1 is up to 10 degrees and a 16th of the
-    side."""
+    side, 4 the most."""
     student_triplet: NonNegative = 0.0
     """Weight of the triplets of the model's features (RGAL: 0.1)."""
     memory: Count = 200
