@@ -277,21 +277,6 @@ def test_a_head_is_fitted_to_classes_whose_data_are_gone() -> None:
     assert model.training
 
 
-def test_the_heads_fit_measures_augmented_copies_if_asked_to() -> None:
-    """Images that are all the same have features that vary only if they are augmented."""
-    images, classes = (part.repeat(10, *[1] * (part.dim() - 1)) for part in strokes(1))
-    data = split((images, classes), (images, classes), [0, 1, 2, 3], 2).train_stream[0].dataset
-    model = network(nn.Linear(32, 4))
-
-    def variances(strength: float) -> list[float]:
-        alignment = HeadAlignment(AlignmentOptions(align_steps=1, align_augment=strength))
-        alignment.after_experience(model, data)
-        return [float(spread.covariance.trace()) for spread in alignment.features.known.values()]
-
-    assert variances(0) == pytest.approx([0, 0], abs=1e-9)
-    assert min(variances(1)) > 1e-3
-
-
 def test_without_the_heads_fit_no_statistic_of_features_is_kept(benchmark: CLScenario) -> None:
     plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=2))
     strategy(network(nn.Linear(32, 4)), [plugin], steps=2).train(benchmark.train_stream[0], eval_streams=[])

@@ -48,11 +48,19 @@ class Row(NamedTuple):
         return "" if self.steps is None else f", {self.steps} steps"
 
 
-ALIGNED = ("align_steps=300", "distil_features=0.03", "balanced=true")
+STEADY = ("distil_features=0.03", "balanced=true")
+"""What holds features where they were, and shows every class as often."""
+
+ALIGNED = ("align_steps=300", *STEADY)
 """What keeps the moments of each class's features too."""
 
 AUGMENTED = ("augment=1",)
 """Real images in slightly different positions in every step."""
+
+
+def _of(strategy: str, settings: tuple[str, ...]) -> str:
+    return Row(strategy, settings=settings).label
+
 
 ROWS = (
     Row("naive", against=""),
@@ -66,11 +74,14 @@ ROWS = (
     Row("generative", meta=True, against="generative"),
     Row("generative", settings=("distil_new=0",), against="generative"),
     Row("generative", settings=("bn=0",), against="generative"),
+    Row("generative", settings=STEADY, against="generative"),
     Row("generative", settings=ALIGNED, against="generative"),
     Row("generative", settings=ALIGNED, against="avalanche-generative"),
+    Row("generative", meta=True, settings=ALIGNED, against=_of("generative", ALIGNED)),
+    Row("rgal", settings=ALIGNED, against=_of("generative", ALIGNED)),
     Row("avalanche-generative", settings=AUGMENTED, against="avalanche-generative"),
-    Row("generative", settings=ALIGNED + AUGMENTED, against=" ".join(["generative", *ALIGNED])),
-    Row("generative", settings=ALIGNED + AUGMENTED, against=" ".join(["avalanche-generative", *AUGMENTED])),
+    Row("generative", settings=ALIGNED + AUGMENTED, against=_of("generative", ALIGNED)),
+    Row("generative", settings=ALIGNED + AUGMENTED, against=_of("avalanche-generative", AUGMENTED)),
     Row("generative", settings=ALIGNED + AUGMENTED, against="avalanche-generative"),
     Row("rgal", against="generative"),
     Row("rgal", meta=True, against="rgal"),

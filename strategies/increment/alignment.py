@@ -12,10 +12,6 @@ from lra.features import Tap, penultimate, pooled
 from lra.memory.class_features import ClassFeatures
 from lra.options import Count, Options, Positive, Whole
 from lra.preservation import in_mode
-from lra.synthesis.augmentation import Strength, wobbled
-
-COPIES = 4
-"""Of every image, if they are augmented."""
 
 
 class AlignmentOptions(Options):
@@ -28,9 +24,6 @@ class AlignmentOptions(Options):
     """Rate of the fit's Adam, annealed to 0."""
     align_each: Count = 32
     """Features per class and step."""
-    align_augment: Strength = 0.0
-    """Strength of random turns, shears, scales and shifts of four copies of every image, which are measured too; goes
-    with as strong an augmentation in training. 0 measures the images alone."""
 
 
 @torch.no_grad()
@@ -81,9 +74,6 @@ class HeadAlignment:
         device = next(model.parameters()).device
         batches = [(x, y) for x, y, *_ in DataLoader(data.eval(), 512)]
         images, classes = (torch.cat(column).to(device) for column in zip(*batches, strict=True))
-        if self.options.align_augment:
-            copies = [wobbled(images, self.options.align_augment) for _ in range(COPIES)]
-            images, classes = torch.cat([images, *copies]), classes.repeat(1 + COPIES)
         features = features_of(model, images)
         if old is not None:
             before = features_of(old.model, torch.cat([images, old.images]))
