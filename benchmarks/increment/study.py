@@ -48,11 +48,14 @@ class Row(NamedTuple):
         return "" if self.steps is None else f", {self.steps} steps"
 
 
+FITTED = ("align_steps=300",)
+"""What keeps the moments of each class's features too."""
+
 STEADY = ("distil_features=0.03", "balanced=true")
 """What holds features where they were, and shows every class as often."""
 
-ALIGNED = ("align_steps=300", *STEADY)
-"""What keeps the moments of each class's features too."""
+ALIGNED = FITTED + STEADY
+"""Both."""
 
 AUGMENTED = ("augment=1",)
 """Real images in slightly different positions in every step."""
@@ -74,6 +77,7 @@ ROWS = (
     Row("generative", meta=True, against="generative"),
     Row("generative", settings=("distil_new=0",), against="generative"),
     Row("generative", settings=("bn=0",), against="generative"),
+    Row("generative", settings=FITTED, against="generative"),
     Row("generative", settings=STEADY, against="generative"),
     Row("generative", settings=ALIGNED, against="generative"),
     Row("generative", settings=ALIGNED, against="avalanche-generative"),
