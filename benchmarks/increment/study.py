@@ -1,6 +1,7 @@
-"""Every strategy on split digits over seeds, as a Markdown page.
+"""Every strategy on split digits over seeds, as a Markdown page; or the main ones on another benchmark.
 
     python -m lra.benchmarks.increment.study --seeds 5
+    python -m lra.benchmarks.increment.study --seeds 5 --benchmark split-cifar10 --steps 300 --device cuda
 
 Finished results are read from their folders, so that a study that was stopped goes on.
 """
@@ -9,12 +10,14 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
 from lra.benchmarks.comparison.comparison_table import interval, p_value
 from lra.benchmarks.comparison.estimates import estimate, paired
+from lra.benchmarks.errors import LraError
 from lra.benchmarks.increment.configuration import configuration
 from lra.benchmarks.increment.experiment import run
 from lra.benchmarks.markdown import table
@@ -112,11 +115,28 @@ CONTEST = (
     Row("avalanche-generative"),
     Row("generative", settings=ALIGNED),
     Row("generative", settings=ALIGNED, against="avalanche-generative"),
+    Row("avalanche-generative", settings=AUGMENTED, against="avalanche-generative"),
+    Row("generative", settings=ALIGNED + AUGMENTED, against=_of("generative", ALIGNED)),
+    Row("generative", settings=ALIGNED + AUGMENTED, against=_of("avalanche-generative", AUGMENTED)),
 )
 """What more seeds are spent on: Avalanche's strategy varies so much that a few cannot say how far it is behind."""
 
 MORE = 4
 """Times as many seeds, the others' included."""
+
+ELSEWHERE = (
+    Row("naive", against=""),
+    Row("avalanche-generative-plugin"),
+    Row("avalanche-generative"),
+    Row("generative"),
+    Row("generative", settings=ALIGNED),
+    Row("generative", settings=ALIGNED, against="avalanche-generative"),
+    Row("generative", settings=ALIGNED, against="buffer"),
+    Row("buffer"),
+    Row("joint"),
+    Row("joint", against=_of("generative", ALIGNED)),
+)
+"""On a benchmark other than the digits."""
 
 COMMAND = "python -m lra.benchmarks.increment.study"
 
@@ -158,28 +178,48 @@ def page(seeds: int, out: Path) -> str:
     """Do what is missing, and write down all of it."""
     results = _results(ROWS + BUDGETS, seeds, out)
     contest = _results(CONTEST, MORE * seeds, out)
-    first = results["generative"][0]
-    settings, ran = first["config"], first["environment"]
-    intro = (
-        f"Average test accuracy over all classes, one head, {settings['experiences']} experiences of "
-        f"{settings['steps']} steps with {settings['model']}; {seeds} seeds, each with its own order of classes. "
-        f"{ran['cuda'] or 'CPU'}, torch threads: {ran['threads']}, torch {ran['versions']['torch']}."
-    )
     parts = [
-        *("# Split digits, class-incremental", f"    {COMMAND} --seeds {seeds}", intro, _table(ROWS, results), NOTES),
-        *(f"## {MORE * seeds} seeds", _table(CONTEST, contest)),
-        *("## Fewer steps", BUDGET_NOTES, _table(BUDGETS, results)),
+        "# Split digits, class-incremental",
+        f"    {COMMAND} --seeds {seeds}",
+        _intro(results, seeds),
+        _table(ROWS, results),
+        NOTES,
+        f"## {MORE * seeds} seeds",
+        _table(CONTEST, contest),
+        "## Fewer steps",
+        BUDGET_NOTES,
+        _table(BUDGETS, results),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _results(rows: Sequence[Row], seeds: int, out: Path) -> dict[str, dict[int, Result]]:
-    """By label and seed."""
+def section(given: Mapping[str, object], seeds: int, out: Path) -> str:
+    """The main strategies on the benchmark that is ``given``, with whatever else goes into every configuration."""
+    results = _results(ELSEWHERE, seeds, out, given)
+    options = " ".join(f"--{name} {value}" for name, value in given.items())
+    parts = (f"    {COMMAND} --seeds {seeds} {options}", _intro(results, seeds), _table(ELSEWHERE, results))
+    return "\n\n".join(parts) + "\n"
+
+
+def _intro(results: Mapping[str, Mapping[int, Result]], seeds: int) -> str:
+    first = results["generative"][0]
+    settings, ran = first["config"], first["environment"]
+    return (
+        f"Average test accuracy over all classes, one head, {settings['experiences']} experiences of "
+        f"{settings['steps']} steps with {settings['model']}; {seeds} seeds, each with its own order of classes. "
+        f"{ran['cuda'] or 'CPU'}, torch threads: {ran['threads']}, torch {ran['versions']['torch']}."
+    )
+
+
+def _results(
+    rows: Sequence[Row], seeds: int, out: Path, given: Mapping[str, object] = MappingProxyType({})
+) -> dict[str, dict[int, Result]]:
+    """By label and seed; ``given`` is what is not as the command has it."""
     results: dict[str, dict[int, Result]] = {}
     for seed in range(seeds):
         for row in rows:
-            given = {"strategy": row.strategy, "seed": seed} | ({"steps": row.steps} if row.steps else {})
-            config = configuration(given, row.settings, row.meta)
+            budget = {"steps": row.steps} if row.steps else {}
+            config = configuration({**given, **budget, "strategy": row.strategy, "seed": seed}, row.settings, row.meta)
             result, _ = run(config, out, lambda line: None)
             results.setdefault(row.label, {})[seed] = result
             print(f"seed {seed}, {row.label}: {result['accuracy']:.2f} %", file=sys.stderr, flush=True)
@@ -198,9 +238,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="parent of runs")
     parser.add_argument("--threads", type=int, default=1, help="of torch: results depend on it by rounding")
+    parser.add_argument("--benchmark", help="in place of the digits")
+    parser.add_argument("--steps", type=int, help="per experience, of another benchmark")
+    parser.add_argument("--device", help="likewise")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    print(page(given.seeds, given.out), end="")
+    asked = {name: value for name in ("benchmark", "steps", "device") if (value := getattr(given, name)) is not None}
+    if asked and not given.benchmark:
+        parser.error("--steps and --device go with --benchmark: the digits' page has its own")
+    try:
+        print(section(asked, given.seeds, given.out) if asked else page(given.seeds, given.out), end="")
+    except LraError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
