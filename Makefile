@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/lra-bench run --replay generative --meta
 
 test: install
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
