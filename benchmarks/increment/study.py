@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -176,8 +175,8 @@ def cells(row: Row, found: Mapping[int, Result], baseline: Mapping[int, Result] 
 
 def page(seeds: int, out: Path) -> str:
     """Do what is missing, and write down all of it."""
-    results = _results(ROWS + BUDGETS, seeds, out)
-    contest = _results(CONTEST, MORE * seeds, out)
+    results = _results(ROWS + BUDGETS, {}, seeds, out)
+    contest = _results(CONTEST, {}, MORE * seeds, out)
     parts = [
         "# Split digits, class-incremental",
         f"    {COMMAND} --seeds {seeds}",
@@ -195,7 +194,7 @@ def page(seeds: int, out: Path) -> str:
 
 def section(given: Mapping[str, object], seeds: int, out: Path) -> str:
     """The main strategies on the benchmark that is ``given``, with whatever else goes into every configuration."""
-    results = _results(ELSEWHERE, seeds, out, given)
+    results = _results(ELSEWHERE, given, seeds, out)
     options = " ".join(f"--{name} {value}" for name, value in given.items())
     parts = (f"    {COMMAND} --seeds {seeds} {options}", _intro(results, seeds), _table(ELSEWHERE, results))
     return "\n\n".join(parts) + "\n"
@@ -211,9 +210,7 @@ def _intro(results: Mapping[str, Mapping[int, Result]], seeds: int) -> str:
     )
 
 
-def _results(
-    rows: Sequence[Row], seeds: int, out: Path, given: Mapping[str, object] = MappingProxyType({})
-) -> dict[str, dict[int, Result]]:
+def _results(rows: Sequence[Row], given: Mapping[str, object], seeds: int, out: Path) -> dict[str, dict[int, Result]]:
     """By label and seed; ``given`` is what is not as the command has it."""
     results: dict[str, dict[int, Result]] = {}
     for seed in range(seeds):
