@@ -56,6 +56,37 @@ def test_a_generator_makes_images_of_any_size(name, side, channels):
     assert torch.equal(generator(latents), generator(latents))
 
 
+@pytest.mark.parametrize("sides", [(8, 256), (28, 65), (65, 64), (96, 96), (129, 40), (224, 224), (256, 256)])
+@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "gen_d3"])
+def test_a_generator_of_large_images_grows_in_depth_and_not_in_its_first_layer(name, sides):
+    generator, largest = GENERATORS[name]((3, *sides)), GENERATORS[name]((3, 64, 64))
+    assert generator(torch.randn(2, 20)).shape == (2, 3, *sides)
+    firsts, bounds = ([m for m in g.modules() if isinstance(m, nn.Linear)] for g in (generator, largest))
+    for first, bound in zip(firsts, bounds, strict=True):
+        assert first.weight.numel() <= bound.weight.numel()
+    assert size(generator) <= 1.2 * size(largest)
+
+
+@pytest.mark.parametrize("height", [*range(8, 257, 31), 64, 65, 128, 129, 224, 256])
+def test_every_size_from_8_to_256_has_a_first_map_of_16_pixels_a_side_at_most(height):
+    for width in (8, 17, 32, 64, 65, 100, 128, 129, 200, 256):
+        generator = gen_s(4, (1, height, width), width=2).eval()
+        assert max(generator.first_map[1:]) <= 16
+        assert generator(torch.randn(1, 4)).shape == (1, 1, height, width)
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (28, 28), (32, 32), (64, 64), (40, 64)])
+def test_a_generator_up_to_64_pixels_is_the_published_one_of_two_doublings(sides):
+    """Their parameters are in files, and their seeds in results."""
+    for make, channels in ((gen_s, (8, 8, 4)), (gen_l, (16, 8, 4))):
+        torch.manual_seed(3)
+        sized = make(6, (3, *sides), width=8).state_dict()
+        torch.manual_seed(3)
+        published = UpsamplingGenerator(6, (3, *sides), channels=channels).state_dict()
+        assert list(sized) == list(published)
+        assert all(torch.equal(sized[key], published[key]) for key in published)
+
+
 @pytest.mark.parametrize(
     ("generator", "parameters"),
     [
@@ -171,6 +202,13 @@ def test_the_encoder_takes_images_of_any_size(side, channels):
     encoder = Encoder(12, (channels, side, side + 1), width=16, **scales(channels))
     z, mu, logvar = encoder(torch.rand(3, channels, side, side + 1))
     assert z.shape == mu.shape == logvar.shape == (3, 12)
+
+
+@pytest.mark.parametrize("sides", [(65, 20), (96, 96), (20, 129), (224, 224), (256, 256)])
+def test_the_encoder_of_large_images_has_heads_no_larger_than_at_64_pixels(sides):
+    encoder, largest = (Encoder(12, (3, *s), width=8, **COLOUR) for s in (sides, (64, 64)))
+    assert encoder(torch.rand(2, 3, *sides)).z.shape == (2, 12)
+    assert encoder.mu.weight.numel() <= largest.mu.weight.numel()
 
 
 def test_the_encoder_draws_with_the_stated_moments():

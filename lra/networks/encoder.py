@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lra.networks.generators import halvings
 from lra.networks.initialisation import reset_parameters_uniform
 from lra.networks.shapes import Image, deviations, per_channel, require_side
 
@@ -26,9 +27,10 @@ class Encoding(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Three convolutions, two halvings and two linear heads (PRE-DFKD, Binici et al., AAAI 2022; LRA).
+    """Three convolutions, halvings and two linear heads (PRE-DFKD, Binici et al., AAAI 2022; LRA).
 
-    Takes images in [0,1] space and normalises them itself, as the papers' images are normalised ones.
+    Takes images in [0,1] space and normalises them itself, as the papers' images are normalised ones. Images beyond 64
+    pixels a side go through further strided convolutions, so that the heads stay as small as they are at 64.
     """
 
     mean: Tensor
@@ -76,7 +78,13 @@ class Encoder(nn.Module):
             *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.BatchNorm2d(width)),
             nn.Upsample(scale_factor=0.5),
         )
-        features = width * _remaining(height) * _remaining(columns)
+        sides = [_remaining(height), _remaining(columns)]
+        # Three halvings lie behind already: one more than a generator of two doublings has to make up for.
+        for index in range(max(0, halvings(image) - 3)):
+            stage = (nn.LeakyReLU(0.2), nn.Conv2d(width, width, 3, stride=2, padding=1), nn.BatchNorm2d(width))
+            self.maps.add_module(f"further{index}", nn.Sequential(*stage))
+            sides = [-(-side // 2) for side in sides]
+        features = width * sides[0] * sides[1]
         self.mu = nn.Linear(features, latent)
         self.logvar = nn.Linear(features, latent)
         reset_parameters_uniform(self)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lra.networks.generators import StandardisedGenerator, UpsamplingGenerator
+from lra.networks.generators import StandardisedGenerator, UpsamplingGenerator, deepened
 from lra.networks.shapes import Image
 
 
@@ -11,7 +11,8 @@ def sized_for(image: Image) -> tuple[int, int]:
 
     The width is the power of two at or below C*H*W / 24, between 16 and 128; the latent eight times that, at
     most 1000. CIFAR (3x32x32) so gets 128 and 1000, as PRE-DFKD and LRA use, 1x32x32 gets 32 and 256, and
-    8x8 digits get 16 and 128: a generator much larger than its data learns no better and costs the budget.
+    8x8 digits get 16 and 128: a generator much larger than its data learns no better and costs the budget. Images
+    beyond 64 pixels a side get no wider generator but a deeper one, see `deepened`.
     """
     pixels = image[0] * image[1] * image[2]
     width = 2 ** max(4, min(7, (pixels // 24).bit_length() - 1))
@@ -33,12 +34,12 @@ def memory_generator(
 
 def gen_s(latent: int, image: Image, *, width: int = 128) -> UpsamplingGenerator:
     """Build the small generator of CMI, Fast and AEAHL-RG (2.33 M parameters at latent 256, 3x32x32)."""
-    return UpsamplingGenerator(latent, image, channels=(width, width, max(1, width // 2)))
+    return UpsamplingGenerator(latent, image, channels=deepened((width, width, max(1, width // 2)), image))
 
 
 def gen_l(latent: int, image: Image, *, width: int = 128) -> UpsamplingGenerator:
     """Build the large generator of CMI (4.58 M parameters at latent 256, 3x32x32)."""
-    return gen_d(latent, image, depth=2, width=width)
+    return UpsamplingGenerator(latent, image, channels=deepened((2 * width, width, max(1, width // 2)), image))
 
 
 def gen_d(latent: int, image: Image, *, depth: int, width: int = 128) -> UpsamplingGenerator:
@@ -59,5 +60,5 @@ def gen_zskt(
     latent: int, image: Image, *, mean: Sequence[float], std: Sequence[float], width: int = 128
 ) -> UpsamplingGenerator:
     """Build the generator of ZSKT (Micaelli and Storkey, NeurIPS 2019): biases, BatchNorm for sigmoid."""
-    channels = (width, width, max(1, width // 2))
+    channels = deepened((width, width, max(1, width // 2)), image)
     return UpsamplingGenerator(latent, image, channels=channels, head="affine", bias=True, mean=mean, std=std)

@@ -1,7 +1,7 @@
 """Image generators: latents (n, latent) in, images (n,C,H,W) in [0,1] space out.
 
 All published generators of the field share one skeleton, `UpsamplingGenerator`; the functions below it are
-the published settings. Sizes follow the data with `sized_for`.
+the published settings. Sizes follow the data with `sized_for`, depths with `deepened`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,33 @@ from lra.networks.initialisation import reset_parameters_uniform
 from lra.networks.shapes import Image, deviations, per_channel, require_side
 
 Head = Literal["sigmoid", "standardised", "affine"]
+
+LARGEST = 64
+"""Longest side that the two doublings of the published generators are for; larger images take more of them."""
+SMALLEST_MAP = 8
+"""Longest side, at most, of the first map of a generator of larger images, and of the last map of their encoder."""
+
+
+def halvings(image: Image) -> int:
+    """How many halvings lie between an image and the map that a linear layer makes or takes, 2 at least.
+
+    Up to 64 pixels a side 2, as published for 32 and 64; of larger ones so many that the map's longer side is 8 at
+    most: 4 up to 128 pixels, 5 up to 256, as the DFKD benchmark takes for 224. So the linear layer, which would
+    otherwise grow with the area, stays as small as it is at 64 pixels.
+    """
+    longest = max(image[1:])
+    return 2 if longest <= LARGEST else (-(-longest // SMALLEST_MAP) - 1).bit_length()
+
+
+def deepened(channels: Sequence[int], image: Image) -> tuple[int, ...]:
+    """The ``channels`` of a generator of two doublings, with as many more of the first map as ``image`` needs.
+
+    Args:
+        channels: of `UpsamplingGenerator`.
+        image: channels, height and width.
+    """
+    more = halvings(image) - (len(channels) - 1)
+    return (channels[0],) * max(0, more) + tuple(channels)
 
 
 class Rescale(nn.Module):
@@ -144,7 +171,7 @@ class StandardisedGenerator(UpsamplingGenerator):
         super().__init__(
             latent,
             image,
-            channels=(width, width, max(1, width // 2)),
+            channels=deepened((width, width, max(1, width // 2)), image),
             head="standardised",
             bias=True,
             bn_eps=bn_eps,
