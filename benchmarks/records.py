@@ -6,14 +6,15 @@ numbers count as missing, and a file that cannot be understood is named in one l
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, pvariance
+from statistics import fmean
 from typing import Any
 
 import yaml
 
 from lra.benchmarks.errors import MissingInput, UsageError
+from lra.metrics.evolution import evolution, too_short
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IMAGE_LIMIT = 4_000_000  # bytes of one sample picture
@@ -70,7 +71,7 @@ def read_run(folder: Path) -> Run:
         raise NoRun(f"{folder} is of lra-bench increment and no run: its result.json says all there is")
     return Run(
         folder=folder,
-        result=_record(folder / "result.json"),
+        result=_whole_curves(_record(folder / "result.json")),
         rows=_rows(folder / "metrics.jsonl"),
         matrix=_record(folder / "forgetting.json"),
         config=_whole(_record(folder / "config.yaml", yaml.safe_load)),
@@ -196,17 +197,18 @@ def _line(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
-def spread(values: Sequence[float | None]) -> dict[str, float]:
-    """Final, maximum, mean and population variance of a curve, over all of it and over its last half."""
+def spread(values: Sequence[float | None]) -> Record:
+    """The `Evolution` of a curve, and as ``reason`` why it lacks some of it, if it does; empty of no curve."""
     there = known(values)
-    if not there:
-        return {}
-    tail = there[len(there) // 2 :]
-    return {
-        "final": there[-1],
-        "max": max(there),
-        "mean": fmean(there),
-        "variance": pvariance(there),
-        "tail_mean": fmean(tail),
-        "tail_variance": pvariance(tail),
-    }
+    reason = {"reason": why} if there and (why := too_short(len(there))) else {}
+    return asdict(evolution(there)) | reason if there else {}
+
+
+def _whole_curves(result: Record) -> Record:
+    """A stored result without what earlier versions said of μ and σ² where its curve was too short for them."""
+    accuracy, curve = pick(result, "accuracy"), table(pick(result, "accuracy", "curve"))
+    if not isinstance(accuracy, dict) or not curve or too_short(len(curve)) is None:
+        return result
+    own = spread([point[-1] for point in curve])
+    lacking = {key: value for key, value in own.items() if value is None or key == "reason"}
+    return result | {"accuracy": accuracy | lacking}

@@ -17,6 +17,7 @@ from PIL import Image
 
 from lra.benchmarks.comparison import published
 from lra.benchmarks.comparison.compare import compare
+from lra.benchmarks.errors import UsageError
 from lra.benchmarks.reports.sweep_report import write_sweep_report
 
 Bench = Callable[..., Any]
@@ -87,6 +88,19 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(runs: Path) -> None:
     rows = compare([runs]).rows
     assert [(row.group.label, row.seeds) for row in rows] == [("none", 3), ("memory", 3), ("memory + meta", 3)]
     assert [row.estimates["accuracy"].mean for row in rows] == [95, 96, pytest.approx(293 / 3)]
+
+
+def test_a_curve_of_one_evaluation_has_no_mean_and_no_variance_to_compare(tmp_path: Path) -> None:
+    short = write_run(tmp_path, 0, 80.0) / "result.json"
+    result = json.loads(short.read_text())
+    result["accuracy"] = {"final": 80.0, "max": 80.0, "mean": 80.0, "variance": 0.0, "curve": [[10, 80.0]]}
+    short.write_text(json.dumps(result))
+    found = compare([tmp_path])
+    assert {"accuracy", "max"} <= found.columns.keys()
+    assert not {"mean", "variance", "tail_mean", "tail_variance"} & found.columns.keys()
+    for column in ("mean", "variance", "step_mean", "step_variance"):
+        with pytest.raises(UsageError, match="it needs a curve of several evaluations"):
+            compare([tmp_path], column)
 
 
 def test_what_the_folder_says_nothing_of_makes_no_other_row(runs: Path) -> None:

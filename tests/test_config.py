@@ -47,6 +47,26 @@ def test_short_forms_stand_for_sections() -> None:
     assert (short.student.network, short.teacher.network) == ("mlp", "mlp")
 
 
+@pytest.mark.parametrize("steps", [10, 30, 100, 190, 210, 400, 599])
+@pytest.mark.parametrize(
+    "options", [{}, {"method": "gdfq"}, {"method": "fast"}, {"dataset": "mnist"}, {"dataset": "cifar10"}]
+)
+def test_a_budget_in_steps_keeps_twenty_evaluations_or_one_an_experience(options: dict[str, Any], steps: int) -> None:
+    config = configuration(**options, steps=steps)
+    assert config.evaluations >= min(20, config.schedule.experiences)
+    assert resolve([config.tree()]) == config, "stored and run again as it is"
+
+
+def test_a_budget_of_evaluations_enough_or_a_cadence_that_is_given_stays_as_it_was() -> None:
+    assert configuration().evaluation.every == 1
+    assert configuration(steps=900).evaluation.every == 1, "30 evaluations, one an epoch"
+    assert configuration(method="fast", steps=100).evaluation.every == 1, "one an experience already"
+    for said in ("evaluation.every=1", "schedule.experiences_per_epoch=3"):
+        assert configuration(steps=100, assignments=(said,)).evaluations == 4
+    stored = configuration().tree()
+    assert resolve([stored, {"schedule": {"steps": 100}}]).evaluations == 4, "a stored one says its cadence"
+
+
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_resolves(name: str) -> None:
     config = configuration(preset=name)

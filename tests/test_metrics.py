@@ -15,7 +15,7 @@ from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
 from lra.metrics.alignment import cosine, gradient_alignment
-from lra.metrics.evolution import evolution
+from lra.metrics.evolution import evolution, too_short
 from lra.metrics.fidelity import agreement, class_histogram, loyalty, loyalty_reference
 from lra.metrics.forgetting import AgreementMatrix, forgetting
 from lra.preservation import frozen, in_mode, untouched
@@ -49,9 +49,24 @@ def test_evolution_needs_an_evaluation() -> None:
 def test_evolution_is_bounded_by_its_curve(curve: list[float]) -> None:
     found = evolution(curve)
     slack = 1e-9
+    assert found.final == curve[-1]
+    if len(curve) == 1:
+        assert (found.mean, found.variance) == (None, None)
+        return
+    assert found.mean is not None
+    assert found.variance is not None
     assert min(curve) - slack <= found.mean <= found.max + slack
     assert 0 <= found.variance <= 2500 + slack
-    assert found.final == curve[-1]
+
+
+@pytest.mark.parametrize(
+    ("length", "whole", "half"), [(1, False, False), (2, True, False), (3, True, True), (4, True, True)]
+)
+def test_a_mean_and_a_variance_are_of_two_evaluations_at_least(length: int, whole: bool, half: bool) -> None:
+    found = evolution([50.0, 60.0, 70.0, 40.0][:length])
+    assert [value is not None for value in (found.mean, found.variance)] == [whole] * 2
+    assert [value is not None for value in (found.tail_mean, found.tail_variance)] == [half] * 2
+    assert (too_short(length) is None) == (whole and half), "and what is lacking has a reason"
 
 
 def test_forgetting_by_hand() -> None:

@@ -48,11 +48,16 @@ def table(result: dict[str, Any], folder: Path) -> str:
 def _accuracy(accuracy: dict[str, Any] | None) -> str:
     if accuracy is None:
         return "no test set"
-    return (
-        f"final {_percent(accuracy['final'])}, max {_percent(accuracy['max'])}, "
-        f"μ {accuracy['mean']:.2f}, σ² {accuracy['variance']:.2f} "
-        f"(last half: μ {accuracy['tail_mean']:.2f}, σ² {accuracy['tail_variance']:.2f})"
-    )
+    ends = f"final {_percent(accuracy['final'])}, max {_percent(accuracy['max'])}"
+    whole, tail = _moments(accuracy["mean"], accuracy["variance"]), ""
+    if accuracy["mean"] is not None:
+        tail = f"last half: {_moments(accuracy['tail_mean'], accuracy['tail_variance'])}"
+    return f"{ends}, {whole} ({'; '.join(filter(None, [tail, accuracy.get('reason')]))})"
+
+
+def _moments(mean: float | None, variance: float | None) -> str:
+    """Mean and variance of a curve, or dashes where it is too short for them."""
+    return "μ —, σ² —" if mean is None or variance is None else f"μ {mean:.2f}, σ² {variance:.2f}"
 
 
 def _quantization(found: dict[str, Any] | None) -> list[tuple[str, str]]:
@@ -67,7 +72,7 @@ def _quantization(found: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 def _forgetting(forgetting: dict[str, Any]) -> str:
     if "average" not in forgetting:
-        return "too few evaluations to tell"
+        return f"— ({forgetting.get('reason', 'too few evaluations to tell')})"
     return f"{forgetting['average']:.2f} points on average over probes, backward transfer {forgetting['bwt']:+.2f}"
 
 

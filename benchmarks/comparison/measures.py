@@ -7,6 +7,7 @@ import numpy as np
 
 from lra.benchmarks.errors import UsageError, nearest
 from lra.benchmarks.records import Run, number, pick, table
+from lra.metrics.evolution import FEWEST
 
 Reading = Callable[[Run], float | None]
 """A measure of a run; ``None`` where the run has none."""
@@ -38,7 +39,7 @@ def _at(*keys: str) -> Reading:
 def _by_step(run: Run) -> tuple[float, float] | None:
     """Mean and variance of accuracy with each evaluation weighted by the student steps since the one before."""
     curve = [point for point in table(pick(run.result, "accuracy", "curve")) if None not in point]
-    if not curve:
+    if len(curve) < FEWEST:
         return None
     steps, values = np.array(curve, dtype=np.float64).T
     weights = np.diff(steps, prepend=0)
@@ -105,6 +106,9 @@ TESTED = (
 )
 """Columns that need a test set."""
 
+OF_CURVES = ("mean", "variance", "tail_mean", "tail_variance", "step_mean", "step_variance")
+"""Columns that say nothing of a single evaluation."""
+
 
 def chosen(names: str | None) -> dict[str, Column]:
     """The columns of a comma-separated list, in its order.
@@ -136,16 +140,18 @@ def measured(columns: dict[str, Column], runs: Sequence[Run], asked: bool) -> tu
         if len(lacking) < len(runs):
             kept[name] = column
         elif asked:
-            raise UsageError(f"none of {len(runs)} runs has a value for {name!r}: {_why(name)}")
+            raise UsageError(f"none of {len(runs)} runs has a value for {name!r}: {_why(name, runs)}")
         if lacking:
             share = "no run has" if name not in kept else f"{len(lacking)} of {len(runs)} runs have no"
-            notes.append(f"{share} {name}: {_why(name)}")
+            notes.append(f"{share} {name}: {_why(name, lacking)}")
     if not kept:
         raise UsageError(f"none of {len(runs)} runs has any of {', '.join(columns)}")
     return kept, notes
 
 
-def _why(name: str) -> str:
+def _why(name: str, lacking: Sequence[Run]) -> str:
+    if name in OF_CURVES and any(number(pick(run.result, "accuracy", "final")) is not None for run in lacking):
+        return "it needs a curve of several evaluations"
     if name == "alignment":
         return "it needs a replay"
     if name in ("forgetting", "bwt"):

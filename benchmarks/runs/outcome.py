@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from lra.benchmarks.records import spread
 from lra.benchmarks.runs.machine import environment, peak_memory
 from lra.benchmarks.runs.run_folder import SCHEMA
 from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.teachers import TrainedTeacher
-from lra.metrics.evolution import evolution
+from lra.metrics.forgetting import Forgetting
 
 Record = dict[str, Any]
 
@@ -42,7 +43,7 @@ def result(
         "agreement": last.get("agreement"),
         "loyalty": last.get("loyalty"),
         "loyalty_reference": last.get("loyalty_reference"),
-        "forgetting": (asdict(forgetting) if forgetting else {}) | {"matrix_file": "forgetting.json"},
+        "forgetting": _forgetting(forgetting, len(records)) | {"matrix_file": "forgetting.json"},
         "alignment": _alignment(records),
         "rollbacks": list(rollbacks),
         **({"attack": last["attack"]} if "attack" in last else {}),
@@ -66,7 +67,15 @@ def _accuracy(records: Sequence[Record]) -> Record | None:
     curve = [(r["student_step"], r["accuracy"]) for r in records if r["accuracy"] is not None]
     if not curve:
         return None
-    return asdict(evolution([accuracy for _, accuracy in curve])) | {"curve": curve}
+    return spread([accuracy for _, accuracy in curve]) | {"curve": curve}
+
+
+def _forgetting(found: Forgetting | None, evaluations: int) -> Record:
+    """With the reason where there is nothing to tell."""
+    if found is not None:
+        return asdict(found)
+    few = "one evaluation" if evaluations == 1 else "no probe was evaluated twice"
+    return {"reason": f"{few}: what is forgotten shows from the second on"}
 
 
 def _alignment(records: Sequence[Record]) -> Record:

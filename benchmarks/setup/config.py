@@ -92,12 +92,18 @@ class ScheduleOptions(Options):
         """The budget in student steps."""
         return self.steps or self.epochs * self.experiences_per_epoch * self.steps_per_experience
 
+    @property
+    def experiences(self) -> int:
+        """The budget in experiences, of which the last may be a shorter one."""
+        return -(-self.student_steps // self.steps_per_experience)
+
 
 class EvaluationOptions(Options):
     """What a run measures of itself."""
 
-    every: Count = 1
-    """Epochs between evaluations."""
+    every: Count | None = 1
+    """Epochs between evaluations. ``null``: an epoch, or so much less that there are 20 evaluations, or one an
+    experience; so it is where ``steps`` alone sets a budget too short for 20 as it is."""
     probes: Count = 32
     """Probes kept at most, evenly spread over the run."""
     probe_size: Count = 64
@@ -163,6 +169,10 @@ class CarryOptions(Options):
         return found | {"keep_replay": self.keep_replay}
 
 
+EVALUATIONS = 20
+"""As many as a curve should have, if it has as many experiences."""
+
+
 class RunConfig(Options):
     """A whole run; ``synthesis`` and ``replay`` hold the options of the method and replay that are named."""
 
@@ -192,6 +202,17 @@ class RunConfig(Options):
         if self.quantization is not None and (lean := self.student.model_dump(include={*LATER}, exclude_defaults=True)):
             raise ValueError(f"student.{next(iter(lean))} is for students of full precision; leave it out")
         return self
+
+    @property
+    def between(self) -> int:
+        """Experiences between evaluations."""
+        epoch, every = self.schedule.experiences_per_epoch, self.evaluation.every
+        return epoch * every if every else max(1, min(epoch, self.schedule.experiences // EVALUATIONS))
+
+    @property
+    def evaluations(self) -> int:
+        """How many there are in all, with the one at the end."""
+        return -(-self.schedule.experiences // self.between)
 
     def tree(self) -> Tree:
         """As plain data, to be stored and run again; what is as it always was is left out, as it was before."""

@@ -58,9 +58,8 @@ class Experiment:
 
 def budget(config: RunConfig) -> tuple[int, int]:
     """Experiences in a run, and student steps in the last of them."""
-    steps, each = config.schedule.student_steps, config.schedule.steps_per_experience
-    experiences = -(-steps // each)
-    return experiences, steps - (experiences - 1) * each
+    experiences = config.schedule.experiences
+    return experiences, config.schedule.student_steps - (experiences - 1) * config.schedule.steps_per_experience
 
 
 def prepare(
@@ -115,9 +114,8 @@ def prepare(
     )
     plugins = [*_calibration(config), *retention(config, setup), *clocks, *_schedule(config, optimiser, experiences)]
     measures = [*_measures(config, setup, stream, objective), *method.measures()]
-    every = schedule.experiences_per_epoch * config.evaluation.every
     recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
-    cadence = EvaluationCadence(_test_stream(test, device), every, experiences, measures)
+    cadence = EvaluationCadence(_test_stream(test, device), config.between, experiences, measures)
     strategy = DataFreeDistillation(
         model=student,
         optimizer=optimiser,
@@ -186,10 +184,8 @@ def _schedule(config: RunConfig, optimiser: torch.optim.Optimizer, experiences: 
 
 
 def _measures(config: RunConfig, setup: Setup, stream: SynthesisStream, objective: Objective) -> list[Measure]:
-    every = config.schedule.experiences_per_epoch * config.evaluation.every
-    evaluations = -(-setup.experiences // every)
     size = config.evaluation.probe_size
-    between = max(1, -(-evaluations // config.evaluation.probes))
+    between = max(1, -(-config.evaluations // config.evaluation.probes))
     return [
         TestFidelity(setup.teacher),
         ProbeForgetting(stream.synthesizer, setup.teacher, between, size),

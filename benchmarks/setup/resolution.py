@@ -6,7 +6,7 @@ Defaults < scale of the data set < preset < config file < ``--set`` < flags.
 from collections.abc import Iterable
 
 from lra.benchmarks.setup.checking import checked, known_name
-from lra.benchmarks.setup.config import RunConfig, Tree
+from lra.benchmarks.setup.config import EVALUATIONS, RunConfig, Tree
 from lra.benchmarks.setup.layers import expanded, merged
 from lra.benchmarks.setup.presets import scale_of, settings_of
 from lra.strategies.extensions import names_class, replay_names
@@ -31,4 +31,13 @@ def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
     if not names_class(replay):
         known_name("replay", replay, [*REPLAYS, *replay_names()])
     base: Tree = {"method": method, **METHODS[method].defaults}
-    return checked(merged(merged(base, scale_of(data, method, replay)), chosen))
+    return _often_enough(checked(merged(merged(base, scale_of(data, method, replay)), chosen)), given)
+
+
+def _often_enough(config: RunConfig, given: Tree) -> RunConfig:
+    """Evaluate often enough for a curve where a budget in steps is given, and nothing of how often to evaluate."""
+    told = "every" in given.get("evaluation", {}) or "experiences_per_epoch" in given.get("schedule", {})
+    if config.schedule.steps is None or told or config.evaluations >= EVALUATIONS:
+        return config
+    closer = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"every": None})})
+    return closer if closer.evaluations > config.evaluations else config

@@ -89,8 +89,7 @@ def timed(config: RunConfig) -> float:
     each = median(spans[2:-1] or spans)
     evaluation = max(0.0, spans[-1] - each)
     experiences, _ = budget(config)
-    every = schedule.experiences_per_epoch * config.evaluation.every
-    return each * experiences + evaluation * -(-experiences // every)
+    return each * experiences + evaluation * config.evaluations
 
 
 def stand_in(config: RunConfig, data: DataSet) -> TrainedTeacher:

@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+FEWEST = 2
+"""Evaluations that have a mean and a variance to speak of."""
 
 
 @dataclass(frozen=True)
@@ -12,13 +16,13 @@ class Evolution:
 
     final: float
     max: float
-    mean: float
-    """μ over every evaluation from the first."""
-    variance: float
-    """σ², the population variance (ddof 0) over every evaluation from the first."""
-    tail_mean: float
-    """μ over the last half of the evaluations (the larger half of an odd number)."""
-    tail_variance: float
+    mean: float | None
+    """μ over every evaluation from the first; ``None`` of a single one, of which it would be another name."""
+    variance: float | None
+    """σ², the population variance (ddof 0) over every evaluation from the first; ``None`` of a single one."""
+    tail_mean: float | None
+    """μ over the last half of the evaluations (the larger half of an odd number); ``None`` if that is a single one."""
+    tail_variance: float | None
 
 
 def evolution(curve: Sequence[float]) -> Evolution:
@@ -30,12 +34,17 @@ def evolution(curve: Sequence[float]) -> Evolution:
     if not len(curve):
         raise ValueError("an accuracy evolution needs at least one evaluation")
     values = np.asarray(curve, dtype=np.float64)
-    tail = values[len(values) // 2 :]
-    return Evolution(
-        final=float(values[-1]),
-        max=float(values.max()),
-        mean=float(values.mean()),
-        variance=float(values.var()),
-        tail_mean=float(tail.mean()),
-        tail_variance=float(tail.var()),
-    )
+    mean, variance = _moments(values)
+    tail_mean, tail_variance = _moments(values[len(values) // 2 :])
+    return Evolution(float(values[-1]), float(values.max()), mean, variance, tail_mean, tail_variance)
+
+
+def too_short(evaluations: int) -> str | None:
+    """Why a curve of so many evaluations lacks some of `Evolution`, in a few words; ``None`` if it lacks nothing."""
+    if evaluations < FEWEST:
+        return "one evaluation: μ and σ² are of two or more"
+    return "two evaluations: their last half is a single one" if evaluations - evaluations // 2 < FEWEST else None
+
+
+def _moments(values: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
+    return (float(values.mean()), float(values.var())) if len(values) >= FEWEST else (None, None)
