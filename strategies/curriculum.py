@@ -1,24 +1,21 @@
 """What CuDFKD and AdaDFKD share: synthesis terms, a self-paced student, and the clocks of both."""
 
+from __future__ import annotations
+
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from avalanche.core import SupervisedPlugin
-
-from lra.distances import Distance, js, js_reversed, kl
-from lra.distillation.curriculum import SelfPaced, ramp
-from lra.distillation.student_terms import InfoNCE
-from lra.networks.generator_presets import gen_l
-from lra.networks.generators import UpsamplingGenerator
-from lra.networks.initialisation import reset_parameters_dcgan
-from lra.networks.shapes import Image
 from lra.options import Fraction, NonNegative, Positive
-from lra.strategies.clocks import EpochClock, StepClock
 from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.synthesis.batchnorm_term import BNStat
-from lra.synthesis.terms import Activation, Adversarial, Balance, OneHot, Term
 
-ADVERSARIES: dict[str, Distance] = {"kl": kl, "js": js, "js_reversed": js_reversed}
+if TYPE_CHECKING:
+    from avalanche.core import SupervisedPlugin
+
+    from lra.distillation.curriculum import SelfPaced
+    from lra.distillation.student_terms import InfoNCE
+    from lra.networks.generators import UpsamplingGenerator
+    from lra.networks.shapes import Image
+    from lra.synthesis.terms import Term
 
 
 class CurriculumOptions(OnlineOptions):
@@ -56,14 +53,21 @@ class CurriculumMethod(OnlineMethod):
 
     def curriculum(self, *terms: InfoNCE) -> SelfPaced:
         """The student's objective, kept for its clock."""
+        from lra.distillation.curriculum import SelfPaced
+
         o = self.options
         self.paced = SelfPaced(self.setup.distance, terms, o.age, o.weights, o.granularity)
         return self.paced
 
     def common_terms(self) -> list[Term]:
         """The generator's terms, the adversarial one kept for its clock."""
+        from lra.distances import js, js_reversed, kl
+        from lra.synthesis.batchnorm_term import BNStat
+        from lra.synthesis.terms import Activation, Adversarial, Balance, OneHot
+
         o = self.options
-        self.adversary = Adversarial(o.adversarial, partial(ADVERSARIES[o.adversary], temperature=3.0))
+        adversaries = {"kl": kl, "js": js, "js_reversed": js_reversed}
+        self.adversary = Adversarial(o.adversarial, partial(adversaries[o.adversary], temperature=3.0))
         return [
             OneHot(o.one_hot),
             BNStat(o.bn),
@@ -74,6 +78,9 @@ class CurriculumMethod(OnlineMethod):
 
     def plugins(self) -> list[SupervisedPlugin]:
         """λ by the step; the adversarial weight by the epoch: what epoch e ends with is used in epoch e + 1."""
+        from lra.distillation.curriculum import ramp
+        from lra.strategies.clocks import EpochClock, StepClock
+
         o, per_epoch = self.options, self.setup.experiences_per_epoch
 
         def grow_older(step: int) -> None:
@@ -88,6 +95,9 @@ class CurriculumMethod(OnlineMethod):
 
 def started_small(latent: int, image: Image, *, width: int) -> UpsamplingGenerator:
     """DAFL's generator, started from N(0, 0.02) like DCGAN's."""
+    from lra.networks.generator_presets import gen_l
+    from lra.networks.initialisation import reset_parameters_dcgan
+
     generator = gen_l(latent, image, width=width)
     reset_parameters_dcgan(generator)
     return generator

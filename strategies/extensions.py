@@ -5,21 +5,25 @@ An installed package offers plugins through the entry-point group ``lra.plugins`
 built from keyword options, or by its own ``build(setup, **options)`` if it has one and so can know the problem.
 """
 
+from __future__ import annotations
+
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, wraps
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeAlias
-
-from avalanche.core import BasePlugin
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lra.strategies.guests import GUESTS
-from lra.strategies.method import Setup
-from lra.strategies.strategy import DataFreeDistillation
 
-Plugin: TypeAlias = BasePlugin[Any]
-"""Any plugin of Avalanche's, or ours."""
+if TYPE_CHECKING:
+    from avalanche.core import BasePlugin
+
+    from lra.strategies.method import Setup
+    from lra.strategies.strategy import DataFreeDistillation
+
+    Plugin: TypeAlias = BasePlugin[Any]
+    """Any plugin of Avalanche's, or ours."""
 
 GROUP = "lra.plugins"
 AVALANCHE = "avalanche:"
@@ -45,9 +49,11 @@ def load(spec: str) -> type[Plugin]:
     Raises:
         ExtensionError: if it cannot be found, imported, or is no Avalanche plugin class.
     """
+    from avalanche.core import BasePlugin
+
     name = spec.removeprefix(AVALANCHE)
     if name != spec and not names_class(spec):
-        return _avalanches(name)
+        name = _avalanches(name)
     if name in replay_plugins():
         name = replay_plugins()[name].value
     module_name, colon, class_name = name.partition(":")
@@ -70,7 +76,7 @@ def load(spec: str) -> type[Plugin]:
     return found
 
 
-def _avalanches(name: str) -> type[Plugin]:
+def _avalanches(name: str) -> str:
     if name not in GUESTS:
         known = ", ".join(GUESTS)
         raise ExtensionError(f"plugin 'avalanche:{name}' is none of {known}, nor avalanche:package.module:Class")
@@ -92,6 +98,8 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
     Raises:
         ExtensionError: as `load`, or if it refuses the options or builds something else.
     """
+    from avalanche.core import BasePlugin
+
     plugin = load(spec)
     try:
         maker = getattr(plugin, "build", None)

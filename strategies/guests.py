@@ -6,12 +6,6 @@ table of what each asks for and what becomes of it; the documentation shows it.
 """
 
 from dataclasses import dataclass
-from typing import Any
-
-from avalanche.core import BasePlugin
-from avalanche.training.plugins import MASPlugin
-
-from lra.strategies.avalanche_plugins import AGEM, EWC, GEM, SI, LwF, RWalk, StoredReplay
 
 
 @dataclass(frozen=True)
@@ -19,63 +13,65 @@ class Guest:
     """A row of the table.
 
     Attributes:
-        plugin: the class; ``None`` for one that cannot work here.
+        plugin: the class, as ``package.module:Class``; ``None`` for one that cannot work here.
         needs: what it asks of a stream.
         gets: what the synthesis stream gives it for that.
         verdict: what to expect of it, or why it is refused.
         stock_data: whether it works on Avalanche's data loaders.
     """
 
-    plugin: type[BasePlugin[Any]] | None
+    plugin: str | None
     needs: str
     gets: str
     verdict: str
     stock_data: bool = False
 
 
+FITTED = "lra.strategies.avalanche_plugins"
+
 DRAW = "a draw of the experience"
 LOGITS = f"{DRAW} with the teacher's logits; the student's distance to them is the loss"
 
 GUESTS: dict[str, Guest] = {
     "lwf": Guest(
-        LwF,
+        f"{FITTED}:LwF",
         "classes and tasks of past experiences",
         "the teacher's argmax; one task",
         "works; its old model is the student one experience ago, so it holds back little",
     ),
     "ewc": Guest(
-        EWC,
+        f"{FITTED}:EWC",
         "a labelled dataset after each experience",
         LOGITS,
         "works; `mode=separate` grows with the number of experiences",
     ),
     "si": Guest(
-        SI,
+        f"{FITTED}:SI",
         "nothing but the student's path",
         "that",
         "works, with earlier weights copied; as Avalanche has it, it is inert on a CPU",
     ),
-    "mas": Guest(MASPlugin, "unlabelled images after each experience", DRAW, "works"),
+    "mas": Guest("avalanche.training.plugins:MASPlugin", "unlabelled images after each experience", DRAW, "works"),
     "rwalk": Guest(
-        RWalk,
+        f"{FITTED}:RWalk",
         "a labelled batch per step",
         "the step's batch and logits",
         "works, with the student kept in training mode, which Avalanche's leaves",
     ),
     "agem": Guest(
-        AGEM,
+        f"{FITTED}:AGEM",
         "a labelled dataset to keep samples of",
         LOGITS,
         "works; memory and time grow with the number of experiences",
     ),
     "gem": Guest(
-        GEM,
+        f"{FITTED}:GEM",
         "a labelled dataset to keep samples of",
         LOGITS,
         "works on short streams: one backward pass per past experience and step",
     ),
     "replay": Guest(
-        StoredReplay,
+        f"{FITTED}:StoredReplay",
         "data loaders over labelled datasets; classes for `class-balanced`",
         f"{LOGITS}; classes are the teacher's argmax",
         "works; slows down with the number of experiences, which `--replay reservoir` does not",

@@ -1,11 +1,15 @@
 """How the LRA step is taken: every choice that `lra.strategies.lra` leaves open."""
 
-from typing import Annotated, Any, Literal, Self
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lra.meta import InnerAdam, InnerRule, InnerSGD, Rates
 from lra.options import NonNegative, Options, Positive
+
+if TYPE_CHECKING:
+    from lra.meta import InnerRule, Rates
 
 
 class LRAOptions(Options):
@@ -74,5 +78,7 @@ class LRAOptions(Options):
 
     def rule(self, alpha: Rates) -> InnerRule:
         """The inner step with rate α."""
+        from lra.meta import InnerAdam, InnerSGD
+
         kind = InnerSGD if self.inner == "sgd" else InnerAdam
         return kind(alpha, weight_decay=self.inner_weight_decay, clip=self.clip, normalise=self.normalise)

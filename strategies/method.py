@@ -1,20 +1,24 @@
 """What a distillation method is to the rest: options, a sample source, and now and then a plugin of its own."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from avalanche.core import SupervisedPlugin
-from torch import nn
+from lra.synthesis.options import TripletOptions
 
-from lra.distances import Distance
-from lra.distillation.objective import Objective
-from lra.problem import Problem
-from lra.strategies.metrics import Measure
-from lra.synthesis.synthesizer import Synthesizer
-from lra.synthesis.triplet_term import TripletOptions
-from lra.teacher import Teacher
+if TYPE_CHECKING:
+    from avalanche.core import SupervisedPlugin
+    from torch import nn
+
+    from lra.distances import Distance
+    from lra.distillation.objective import Objective
+    from lra.problem import Problem
+    from lra.strategies.metrics import Measure
+    from lra.synthesis.synthesizer import Synthesizer
+    from lra.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class Method(ABC):
         gradient of the acquisition and retention losses at the weights these were taken at, and is no part of
         the look-ahead.
         """
+        from lra.distillation.objective import Objective
+
         return Objective(self.setup.distance)
 
     @property

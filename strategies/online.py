@@ -1,16 +1,18 @@
 """What methods with an online generator have in common: its options, its size, its optimiser."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import nn
-
-from lra.networks.generator_presets import gen_l, sized_for
 from lra.options import Count, Fraction, Positive
 from lra.strategies.method import Method, SynthesisOptions
-from lra.synthesis.synthesizer import OnlineGenerator
-from lra.synthesis.terms import Term
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lra.synthesis.synthesizer import OnlineGenerator
+    from lra.synthesis.terms import Term
 
 
 class OnlineOptions(SynthesisOptions):
@@ -38,8 +40,8 @@ class OnlineMethod(Method):
     def online(
         self,
         terms: Sequence[Term],
-        make: Callable[..., nn.Module] = gen_l,
-        source: type[OnlineGenerator] = OnlineGenerator,
+        make: Callable[..., nn.Module] | None = None,
+        source: type[OnlineGenerator] | None = None,
         **settings: Any,
     ) -> OnlineGenerator:
         """The sample source that minimises ``terms``.
@@ -47,19 +49,24 @@ class OnlineMethod(Method):
         Args:
             terms: losses of a generator step.
             make: builds the generator from latent, image and width; by default that of DAFL, ZSKT and DFQ.
-            source: the class of the source.
+            source: the class of the source, if not that one.
             settings: further arguments of ``source``.
 
         Raises:
             ValueError: if all weights are 0.
         """
+        import torch
+
+        from lra.networks.generator_presets import gen_l, sized_for
+        from lra.synthesis.synthesizer import OnlineGenerator
+
         if not any(term.weight for term in terms):
             raise ValueError("every weight in synthesis is 0, so the generator has nothing to learn: raise one")
         o, problem = self.options, self.setup.problem
         width, latent = sized_for(problem.image)
         latent = o.latent or min(latent, self.latent)
-        generator = make(latent, problem.image, width=o.width or width).to(problem.device)
-        return source(
+        generator = (make or gen_l)(latent, problem.image, width=o.width or width).to(problem.device)
+        return (source or OnlineGenerator)(
             generator,
             torch.optim.Adam(generator.parameters(), lr=o.lr, betas=o.betas),
             terms,

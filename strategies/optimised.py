@@ -1,22 +1,25 @@
 """What methods that optimise a finite batch have in common: options, sizes, assembly; LOOP-B of every release."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from lra.distances import kl
-from lra.networks.generator_presets import gen_s, sized_for
-from lra.networks.generators import UpsamplingGenerator
 from lra.options import Count, NonNegative, Positive, Whole
 from lra.strategies.method import Method, SynthesisOptions
-from lra.synthesis import labels as plans
-from lra.synthesis.augmentation import Augmentation
-from lra.synthesis.batches import BatchOptions, BatchSynthesizer
-from lra.synthesis.labels import LabelPlan
-from lra.synthesis.sources import Source
-from lra.synthesis.terms import Adversarial, Term
+from lra.synthesis.options import BatchOptions
+
+if TYPE_CHECKING:
+    from lra.networks.generators import UpsamplingGenerator
+    from lra.synthesis.augmentation import Augmentation
+    from lra.synthesis.batches import BatchSynthesizer
+    from lra.synthesis.labels import LabelPlan
+    from lra.synthesis.sources import Source
+    from lra.synthesis.terms import Adversarial, Term
+
 
 LATENT = 256
 """The published number of latents."""
@@ -81,12 +84,17 @@ class OptimisedMethod(Method):
             views: augmented views of each image for the student.
             show: augmentation of each view; by default shift and flip.
         """
+        from lra.synthesis import labels as plans
+        from lra.synthesis.batches import BatchSynthesizer
+
         classes = self.setup.problem.classes
         plan = labels or plans.uniform(classes, ordered=True)
         return BatchSynthesizer(source, terms, self.setup.teacher, plan, self.options, augment, views, show)
 
     def generator(self) -> UpsamplingGenerator:
         """GenS of CMI, of the size that suits the images."""
+        from lra.networks.generator_presets import gen_s, sized_for
+
         problem = self.setup.problem
         width, latent = sized_for(problem.image)
         latent = self.options.latent or min(latent, LATENT)
@@ -95,4 +103,7 @@ class OptimisedMethod(Method):
     @staticmethod
     def masked_adversary(weight: float) -> Adversarial:
         """-KL_1(S ‖ T) where both name the same class: the adversary of CMI, Fast, RGAL and NAYER."""
+        from lra.distances import kl
+        from lra.synthesis.terms import Adversarial
+
         return Adversarial(weight, partial(kl, temperature=1.0), mask="agree")

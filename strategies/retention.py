@@ -1,19 +1,19 @@
 """The retention axis: replay by name, its options, and how to build it from a `Setup`."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lra.memory.buffers import Reservoir, Ring
-from lra.memory.generator import MemoryGenerator, MemoryGeneratorOptions
-from lra.networks.encoder import Encoder
-from lra.networks.generator_presets import memory_generator, sized_for
+from lra.memory.options import MemoryGeneratorOptions
 from lra.options import Count, Fraction, Options, Whole
 from lra.strategies.method import Setup
-from lra.strategies.pool_replay import PoolReplay
-from lra.strategies.replay import BufferReplay, GenerativeReplay, Replay
-from lra.synthesis.pool import PoolOptions
+from lra.synthesis.options import PoolOptions
+
+if TYPE_CHECKING:
+    from lra.strategies.replay import Replay
 
 
 class ReplayOptions(Options):
@@ -54,6 +54,9 @@ class MemoryBank(ReplayOptions):
 
     def build(self, setup: Setup) -> Replay:
         """A ring whose slots are as large as a replayed batch."""
+        from lra.memory.buffers import Ring
+        from lra.strategies.replay import BufferReplay
+
         size = self.size(setup)
         epoch = setup.experiences_per_epoch
         return BufferReplay(Ring(self.slots, size), size, first=epoch, period=self.period * epoch)
@@ -69,6 +72,9 @@ class ReservoirReplay(ReplayOptions):
 
     def build(self, setup: Setup) -> Replay:
         """A reservoir offered the last step's new samples of every experience."""
+        from lra.memory.buffers import Reservoir
+        from lra.strategies.replay import BufferReplay
+
         return BufferReplay(Reservoir(self.capacity), self.size(setup))
 
 
@@ -84,10 +90,13 @@ class PoolOfImages(ReplayOptions, PoolOptions):
 
     def build(self, setup: Setup) -> Replay:
         """An empty pool."""
+        from lra.strategies.pool_replay import PoolReplay
+        from lra.synthesis.pool import ImagePool
+
         if self.least > setup.batch_size:
             raise ValueError(f"replay.least = {self.least} and a step has {setup.batch_size} images: lower it")
         size = self.size(setup) if self.share == "beside" else 0
-        return PoolReplay(self.pool(), setup.teacher, setup.batch_size, self.share, size, self.least)
+        return PoolReplay(ImagePool.of(self), setup.teacher, setup.batch_size, self.share, size, self.least)
 
 
 class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
@@ -104,6 +113,11 @@ class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
 
     def build(self, setup: Setup) -> Replay:
         """Memory generator and encoder of the size that suits the images."""
+        from lra.memory.generator import MemoryGenerator
+        from lra.networks.encoder import Encoder
+        from lra.networks.generator_presets import memory_generator, sized_for
+        from lra.strategies.replay import GenerativeReplay
+
         problem = setup.problem
         width, latent = sized_for(problem.image)
         width, latent = self.width or width, self.latent or latent

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lra.distillation.attack import Attacker, AttackOptions, exchange
+from lra.distillation.attack import Attacker, exchange
 from lra.distillation.hard_loss import HardLabel
+from lra.distillation.options import AttackOptions
 from lra.networks.perturbation import PerturbationNetwork
 from lra.problem import Batch, Problem
 from lra.teacher import Teacher

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lra.synthesis.augmentation import AugmentationOptions, flipped, fmixed, rolled, shifted, views, wobbled, zoomed
+from lra.synthesis.augmentation import flipped, fmixed, rolled, shifted, views, wobbled, zoomed
+from lra.synthesis.options import AugmentationOptions
 
 torch.set_num_threads(1)
 

@@ -14,7 +14,8 @@ from torch.func import functional_call
 from torch.nn.functional import conv2d, linear
 
 from lra.memory.buffers import Reservoir, Ring
-from lra.memory.generator import MemoryGenerator, MemoryGeneratorOptions
+from lra.memory.generator import MemoryGenerator
+from lra.memory.options import MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
 from lra.problem import Batch
 from lra.strategies.lra import LRA

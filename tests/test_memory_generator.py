@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.memory.generator import MemoryGenerator, MemoryGeneratorOptions
+from lra.memory.generator import MemoryGenerator
+from lra.memory.options import MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
 from lra.problem import Batch
 from lra.synthesis.terms import total

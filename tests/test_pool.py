@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lra.synthesis.pool import Fifo, ImagePool, PoolOptions, Unbounded, Uniform, from_bytes, to_bytes
+from lra.synthesis.options import PoolOptions
+from lra.synthesis.pool import Fifo, ImagePool, Unbounded, Uniform, from_bytes, to_bytes
 
 torch.set_num_threads(1)
 
@@ -31,7 +32,7 @@ def test_bytes_survive_another_round():
 
 
 def test_a_fresh_pool_is_empty():
-    pool = PoolOptions().pool()
+    pool = ImagePool.of(PoolOptions())
     assert len(pool) == 0
     assert pool.contents() is None
     with pytest.raises(IndexError, match="empty"):
@@ -83,7 +84,7 @@ def test_reservoir_is_a_uniform_sample():
 
 @pytest.mark.parametrize("policy", ["reservoir", "fifo"])
 def test_never_more_than_the_capacity(policy):
-    pool = filled(PoolOptions(policy=policy, capacity=21).pool(), 9)
+    pool = filled(ImagePool.of(PoolOptions(policy=policy, capacity=21)), 9)
     assert len(pool) == len(pool._rows.images) == 21
 
 
@@ -98,7 +99,7 @@ def test_samples_are_what_was_stored():
 @pytest.mark.parametrize("before", [0, 2, 5])
 def test_a_restored_pool_goes_on_identically(policy, before):
     options = PoolOptions(policy=policy, capacity=19)
-    pool, other = filled(options.pool(), before), options.pool()
+    pool, other = filled(ImagePool.of(options), before), ImagePool.of(options)
     other.load_state_dict(pool.state_dict())
     for each in (pool, other):
         torch.manual_seed(3)

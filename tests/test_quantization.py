@@ -15,7 +15,8 @@ from lra.networks.normalized import Normalized
 from lra.quantization.grid import Grid, between, rounded, signed, stored, unsigned
 from lra.quantization.integers import in_integers
 from lra.quantization.layers import InputRounding, QuantizedConv2d, WeightRounding
-from lra.quantization.network import Precision, Unquantizable, calibrate, quantized, roundings
+from lra.quantization.network import Unquantizable, calibrate, quantized, roundings
+from lra.quantization.options import Precision
 from lra.quantization.size import size
 
 BITS = range(2, 9)

@@ -12,12 +12,12 @@ from lra.networks.composed import LabelGenerator
 from lra.networks.generator_presets import gen_s
 from lra.problem import Problem
 from lra.synthesis import labels
-from lra.synthesis.batches import BatchOptions, BatchSynthesizer, Diverged
+from lra.synthesis.batches import BatchSynthesizer, Diverged
 from lra.synthesis.lasting_sources import MetaSource, NoisyLayerSource
+from lra.synthesis.options import BatchOptions, TripletOptions
 from lra.synthesis.soft_label_term import SoftLabelKL
 from lra.synthesis.sources import LatentSource, Pixels
 from lra.synthesis.terms import Adversarial, OneHot, Term
-from lra.synthesis.triplet_term import TripletOptions
 from lra.teacher import Teacher
 
 torch.set_num_threads(1)

@@ -13,7 +13,8 @@ from lra.benchmarks.files import write_json
 from lra.benchmarks.reports.drawing import PALETTE, WIDE, Series, clean, curves, svg_figure
 from lra.benchmarks.reports.figure_file import write
 from lra.benchmarks.runs.rebuilding import Rebuilt, rebuilt
-from lra.distillation.attack import Attacker, AttackOptions
+from lra.distillation.attack import Attacker
+from lra.distillation.options import AttackOptions
 from lra.networks.generator_presets import sized_for
 from lra.networks.perturbation import PerturbationNetwork
 from lra.state import seed_everything

@@ -6,7 +6,8 @@ from typing import Any
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.networks import network_for
 from lra.networks.normalized import Normalized
-from lra.quantization.network import Precision, quantized
+from lra.quantization.network import quantized
+from lra.quantization.options import Precision
 
 
 def blank(notes: Mapping[str, Any]) -> Normalized:

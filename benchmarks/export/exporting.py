@@ -26,7 +26,7 @@ from lra.benchmarks.setup.weights_files import read_weights
 from lra.networks.normalized import Normalized
 from lra.networks.weights import load_weights
 from lra.quantization.integers import in_integers
-from lra.quantization.network import Precision
+from lra.quantization.options import Precision
 
 TOLERANCE = 1e-4
 """How far a file's logits may be from the student's, relative to the largest: those of any image, or of a quantised

@@ -10,9 +10,9 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
 from lra.benchmarks.records import LATER
-from lra.distillation.objective import LossOptions
+from lra.distillation.options import LossOptions
 from lra.options import Count, Fraction, NonNegative, Options, Positive, Seed, Whole
-from lra.quantization.network import Precision
+from lra.quantization.options import Precision
 from lra.strategies.lra_options import LRAOptions
 
 Tree = dict[str, Any]

@@ -1,5 +1,7 @@
 """What is to be retained, and how: replay, the LRA step on it, plugins from outside."""
 
+from __future__ import annotations
+
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.config import RunConfig
 from lra.strategies import extensions

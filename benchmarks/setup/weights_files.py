@@ -30,7 +30,7 @@ class Notes(BaseModel):
     mean: list[float] | None = None
     std: list[float] | None = None
     quantization: dict[str, Any] | None = None
-    """Of weights stored as integers, the options of `lra.quantization.network.Precision`."""
+    """Of weights stored as integers, the options of `lra.quantization.options.Precision`."""
 
 
 def save_network(path: Path, network: Normalized, notes: Mapping[str, Any]) -> None:

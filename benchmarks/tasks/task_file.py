@@ -18,7 +18,7 @@ from lra.benchmarks.errors import LraError, UsageError, nearest
 from lra.benchmarks.setup.config import DataOptions, RunConfig, Tree
 from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.sweeps.grid import KEYS, Cell, resolve
-from lra.synthesis.reusable_source import Reuse
+from lra.synthesis.options import Reuse
 
 OWN = ("tasks", "carry", "reuse")
 CARRIED = ("generator", "replay")

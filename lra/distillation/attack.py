@@ -6,45 +6,19 @@ stay those of the clean images: the soft target is then wrong and the hard label
 on real data.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lra.distillation.options import AttackOptions, Swap
 from lra.networks.shapes import deviations, per_channel
-from lra.options import Count, Fraction, NonNegative, Options, Positive
 from lra.preservation import in_mode
 from lra.problem import Batch, Problem
 from lra.state import State
 from lra.synthesis.augmentation import Augmentation
 from lra.teacher import Teacher
-
-Swap = Literal["exchange", "copy", "none"]
-
-
-class AttackOptions(Options):
-    """How images are attacked; the released forms are options."""
-
-    enabled: bool = True
-    probability: Fraction = 0.001
-    """pa, of an image to be replaced by its attacked one."""
-    delta: Literal["linf", "released"] = "linf"
-    """The perturbation: at most ``budget`` in each pixel; or, as released, the network's output in (-1, 1) through
-    the inverse of the normalisation, then taken for a normalised image: always positive, without a bound."""
-    budget: Positive = 10 / 255
-    """Largest change of a pixel in [0, 1]."""
-    swap: Swap = "exchange"
-    """Where the attacked image is the one the teacher is surer of, in the same class, the two change places; or, as
-    released, the attacked one takes both; or nothing happens, and only chosen images are attacked, which is cheap."""
-    renormalise: bool = False
-    """As released: augment and normalise the attacked images a second time."""
-    floor: NonNegative = 1e-3
-    """Least cross-entropy whose logarithm the network still lowers; released without, where it goes to -∞."""
-    lr: Positive = 2e-4
-    """Adam's, of the perturbation network."""
-    width: Count | None = None
-    """Of the perturbation network: 64 for CIFAR as published, less for smaller images."""
 
 
 class Exchange(NamedTuple):

@@ -2,14 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from lra.distances import Distance, kl, l1
-from lra.options import Options, Positive
+from lra.distances import Distance
 from lra.problem import Batch
 from lra.state import State
 
@@ -88,16 +85,3 @@ def gradients_beside(loss: Tensor, extra: Sequence[nn.Parameter]) -> list[Tensor
         return []
     found = torch.autograd.grad(loss, extra, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(extra, found, strict=True)]
-
-
-class LossOptions(Options):
-    """The distance that the student minimises (and that an adversarial generator maximises)."""
-
-    kind: Literal["l1", "kl"] = "l1"
-    """l1 on raw logits (PRE-DFKD, LRA) or kl at a temperature (most others)."""
-    temperature: Positive = 1.0
-    """τ, used by kl; that loss carries the factor τ²."""
-
-    def distance(self) -> Distance:
-        """The distance these options describe."""
-        return l1 if self.kind == "l1" else partial(kl, temperature=self.temperature)

@@ -1,19 +1,16 @@
 """RGAL's terms of a student step: triplets of its features, and the teacher's channels (Liang and Fu, IJCV 2024)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from lra.distillation.objective import StudentTerm
+from lra.distillation.options import Compared
 from lra.distillation.witness import Witness
 from lra.features import Tap
 from lra.preservation import in_mode
 from lra.problem import Batch
 from lra.relations import ChannelDistillation, TripletSampler, gram_masked, triplet_loss
 from lra.synthesis.view import stages_of
-
-Compared = Literal["global", "features", "logits"]
 
 
 class StudentTriplet(StudentTerm):

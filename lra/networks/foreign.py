@@ -1,16 +1,18 @@
 """Networks from elsewhere: torchvision's, timm's, or a user's own function."""
 
+from __future__ import annotations
+
 import difflib
 import importlib
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    from torch import nn
 
-from lra.networks.shapes import Image
-from lra.preservation import untouched
+    from lra.networks.shapes import Image
+
 
 LIBRARIES = ("torchvision", "timm")
 """What may stand before the colon beside a user's module."""
@@ -39,6 +41,8 @@ def build_foreign(name: str, classes: int, image: Image) -> nn.Module:
         ModuleNotFoundError: if the module is not installed.
         ValueError: if there is no such network, or it does not map images (n,C,H,W) to logits (n,K).
     """
+    from torch import nn
+
     origin, _, rest = name.partition(":")
     libraries = {"torchvision": _torchvision, "timm": _timm}
     make = libraries.get(origin, partial(_own, origin))(rest, classes, image)
@@ -97,6 +101,11 @@ def _own(module_name: str, name: str, classes: int, image: Image) -> Callable[[]
 
 
 def _try(network: nn.Module, name: str, classes: int, image: Image) -> None:
+    import torch
+    from torch import Tensor
+
+    from lra.preservation import untouched
+
     for training in (False, True):
         mode = "training" if training else "evaluation"
         try:

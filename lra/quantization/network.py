@@ -3,13 +3,11 @@
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from lra.options import Options
 from lra.preservation import in_mode
 from lra.quantization.layers import (
     FrozenBatchNorm2d,
@@ -19,30 +17,16 @@ from lra.quantization.layers import (
     QuantizedLinear,
     WeightRounding,
 )
+from lra.quantization.options import Precision
 
 IMAGE_BITS = 8
 """Of the first layer's input: images are bytes."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
-Bits = Annotated[int, Field(ge=2, le=8)]
-
 
 class Unquantizable(ValueError):
     """A network with a layer that cannot be quantised."""
-
-
-class Precision(Options):
-    """How many bits a network gets."""
-
-    weight_bits: Bits = 4
-    activation_bits: Bits = 4
-    """Of each layer's input; the image itself always has 8, as it is bytes."""
-    edge_bits: Bits | None = None
-    """Of the weights of the first and last layer, and of the last one's input; as all others if not given, as GDFQ
-    does. Many papers give these 8 and leave that out of their W4A4."""
-    symmetric: bool = False
-    """Weights: 0 is stored as 0."""
 
 
 def quantized(network: Network, precision: Precision) -> Network:

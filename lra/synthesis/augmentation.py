@@ -6,20 +6,13 @@ the border that a shift brings in is black, as it is when a stored picture is pa
 
 import math
 from collections.abc import Callable
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from lra.options import Options, Whole
-
 Augmentation = Callable[[Tensor], Tensor]
 """Images (n, C, H, W) -> as many images of the same size."""
-
-Strength = Annotated[float, Field(ge=0, le=4)]
-"""Of `wobbled`; beyond 4, where a digit turns by up to 40 degrees and leaves a quarter of its frame, it is another."""
 
 
 def shifted(images: Tensor, reach: int) -> Tensor:
@@ -98,41 +91,6 @@ def fmixed(images: Tensor, alpha: float = 1.0, decay: float = 3.0) -> Tensor:
     ranks = noise.flatten().argsort().argsort().view(height, width)
     kept = (ranks >= round(share * height * width)).to(images.device)
     return torch.where(kept, images, images[torch.randperm(len(images)).to(images.device)])
-
-
-class AugmentationOptions(Options):
-    """How stored and synthetic images are shaken before a network sees them."""
-
-    shift: Whole | None = None
-    """Largest shift in pixels; an eighth of the side if not given (4 at 32 pixels, as published)."""
-    flip: bool = True
-    """Mirror half of the images; not for digits and letters."""
-
-    def reach(self, side: int) -> int:
-        """The largest shift for images of this side."""
-        return side // 8 if self.shift is None else self.shift
-
-    def crop_and_flip(self) -> Augmentation:
-        """Shift and flip, each image on its own: the training augmentation of every pool method."""
-
-        def augment(images: Tensor) -> Tensor:
-            moved = shifted(images, self.reach(images.shape[-1]))
-            return flipped(moved) if self.flip else moved
-
-        return augment
-
-    def jitter(self) -> Augmentation:
-        """Roll and flip the batch as one: DeepInversion's jitter."""
-
-        def augment(images: Tensor) -> Tensor:
-            moved = rolled(images, self.reach(images.shape[-1]))
-            return flipped_together(moved) if self.flip else moved
-
-        return augment
-
-    def local_view(self) -> Augmentation:
-        """Enlarge a part and flip: CMI's local views."""
-        return lambda images: flipped(zoomed(images)) if self.flip else zoomed(images)
 
 
 def views(images: Tensor, augment: Augmentation, count: int) -> Tensor:

@@ -6,34 +6,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lra.options import Count, Whole
 from lra.preservation import untouched
 from lra.state import State
-from lra.synthesis.augmentation import Augmentation, AugmentationOptions, views
+from lra.synthesis.augmentation import Augmentation, views
 from lra.synthesis.labels import LabelPlan
-from lra.synthesis.pool import Rounding, to_bytes
+from lra.synthesis.options import BatchOptions
+from lra.synthesis.pool import to_bytes
 from lra.synthesis.sources import Source
 from lra.synthesis.synthesizer import FiniteBatch, Synthesizer
 from lra.synthesis.terms import Term, TermValue, total
 from lra.synthesis.view import View
 from lra.teacher import Teacher
-
-
-class BatchOptions(AugmentationOptions):
-    """How batches are made and shown, for every method that optimises them."""
-
-    images: Count = 256
-    """Images made at a time."""
-    steps: Count = 200
-    """Gradient steps on each batch."""
-    rounds: Count = 1
-    """Batches per experience."""
-    warmup: Whole = 0
-    """Batches before the student's first step, all of which the first experience brings; without the student."""
-    keep: Literal["best", "last"] = "best"
-    """The iterate of the lowest loss, or the last one (what aliasing made of "best" in ADI's and ZSKD's releases)."""
-    rounding: Rounding = "nearest"
-    """To bytes; ``down`` as released."""
 
 
 class Diverged(ValueError):

@@ -1,7 +1,5 @@
 """CMI's contrastive term: an image's local view is to be told from all other images, of now and of before."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,11 +9,10 @@ from lra.relations import cross_view_nce
 from lra.state import State
 from lra.synthesis.augmentation import Augmentation
 from lra.synthesis.feature_bank import FeatureBank
+from lra.synthesis.options import Layers
 from lra.synthesis.terms import Term
 from lra.synthesis.view import View
 from lra.teacher import Teacher
-
-Layers = Literal["batchnorm", "stages"]
 
 
 def description(view: View, layers: Layers) -> Tensor:

@@ -1,16 +1,14 @@
 """The image pool: every finite batch that synthesis ever made, as bytes, up to a stated capacity."""
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from lra.memory.buffers import reservoir_places
-from lra.options import Count, Options
 from lra.state import State
-
-Rounding = Literal["nearest", "down"]
+from lra.synthesis.options import PoolOptions, Rounding
 
 
 def to_bytes(images: Tensor, rounding: Rounding = "nearest") -> Tensor:
@@ -78,21 +76,6 @@ class Uniform(Placement):
         return reservoir_places(seen, n, self.capacity)
 
 
-class PoolOptions(Options):
-    """What a pool keeps."""
-
-    policy: Literal["unbounded", "reservoir", "fifo"] = "unbounded"
-    """Everything, as published; or a uniform sample of it; or the latest."""
-    capacity: Count = 51200
-    """Images held by ``reservoir`` and ``fifo``; an unbounded pool grows to what the run makes."""
-
-    def pool(self) -> "ImagePool":
-        """An empty pool."""
-        if self.policy == "unbounded":
-            return ImagePool(Unbounded())
-        return ImagePool(Fifo(self.capacity) if self.policy == "fifo" else Uniform(self.capacity))
-
-
 class ImagePool:
     """One uint8 tensor of images beside their labels and births; it grows by doubling up to its capacity.
 
@@ -108,6 +91,13 @@ class ImagePool:
         self.seen = 0
         self.filled = 0
         self._rows: PoolBatch | None = None
+
+    @classmethod
+    def of(cls, options: PoolOptions) -> Self:
+        """An empty pool."""
+        if options.policy == "unbounded":
+            return cls(Unbounded())
+        return cls(Fifo(options.capacity) if options.policy == "fifo" else Uniform(options.capacity))
 
     def __len__(self) -> int:
         """Images held."""

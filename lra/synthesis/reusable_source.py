@@ -12,10 +12,8 @@ from lra.networks.composed import FusedGenerator
 from lra.preservation import untouched
 from lra.synthesis.keepsakes import take_up
 from lra.synthesis.lasting_sources import MetaSource
+from lra.synthesis.options import Branch, Reuse
 from lra.teacher import Teacher
-
-Reuse = Literal["anew", "common", "finetune", "fix"]
-Branch = Literal["features", "first"]
 
 RATES: Mapping[Reuse, tuple[float, float, float]] = {
     "anew": (1.0, 1.0, 1.0),

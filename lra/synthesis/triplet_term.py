@@ -1,8 +1,7 @@
-"""RGAL's triplet term for synthesis; it can be added to any method (`TripletOptions`)."""
+"""RGAL's triplet term for synthesis; it can be added to any method (`lra.synthesis.options.TripletOptions`)."""
 
 from torch import Tensor
 
-from lra.options import NonNegative, Options, Positive, Whole
 from lra.relations import TripletSampler, triplet_loss
 from lra.synthesis.terms import Term
 from lra.synthesis.view import View
@@ -39,23 +38,3 @@ class Triplet(Term):
         self.notes = {"fallback": triplets.fallback}
         maps = view.student_maps
         return triplet_loss(maps[self.start :] or maps[-1:], triplets, self.margin, self.swap)
-
-
-class TripletOptions(Options):
-    """The triplet term in any method's synthesis; off by default."""
-
-    triplet: NonNegative = 0.0
-    """Weight (RGAL: 0.1)."""
-    triplet_swap: bool = True
-    """Oppose the student; ``false`` is the released form, which helps it."""
-    triplet_margin: Positive = 0.2
-    triplet_low: NonNegative = 0.5
-    """The window of distances, on the unit sphere, that negatives are drawn from: RGAL's focal one is (0.5, 1.0)."""
-    triplet_high: Positive = 1.0
-    triplet_start: Whole = 2
-    """The first of the student's stages to compare, from 0."""
-
-    def triplet_term(self) -> Triplet:
-        """The term these options describe."""
-        sampler = TripletSampler(self.triplet_low, self.triplet_high, floor=0.0)
-        return Triplet(self.triplet, sampler, self.triplet_margin, self.triplet_swap, self.triplet_start)

@@ -13,8 +13,8 @@ from lra.options import Count, NonNegative, Positive
 from lra.problem import Batch
 from lra.synthesis.batchnorm_term import BNStat
 from lra.synthesis.conditioned_source import ConditionedSource
+from lra.synthesis.options import TripletOptions
 from lra.synthesis.terms import Balance, OneHot
-from lra.synthesis.triplet_term import TripletOptions
 from lra.teacher import Teacher
 
 

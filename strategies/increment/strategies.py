@@ -24,7 +24,7 @@ from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.increment.augmenting import AugmentPlugin
 from lra.strategies.increment.datafree import DataFreeReplayOptions, DataFreeReplayPlugin
 from lra.strategies.increment.triplets import TripletPlugin
-from lra.synthesis.augmentation import Strength
+from lra.synthesis.options import Strength
 
 
 class IncrementOptions(DataFreeReplayOptions):

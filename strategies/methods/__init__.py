@@ -1,8 +1,9 @@
 """The methods, one short file each: how samples are made. What the student keeps of them is another axis."""
 
+from __future__ import annotations
+
 from typing import Any
 
-from lra.features import batchnorm_layers
 from lra.strategies.method import Method, Setup
 from lra.strategies.methods.adadfkd import AdaDFKD
 from lra.strategies.methods.adi import ADI
@@ -20,7 +21,6 @@ from lra.strategies.methods.rgal import RGAL
 from lra.strategies.methods.softtarget import SoftTarget
 from lra.strategies.methods.zskd import ZSKD
 from lra.strategies.methods.zskt import ZSKT
-from lra.teacher import UnfitTeacher
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -53,6 +53,9 @@ def fitted(name: str, setup: Setup, options: Any) -> Method:
         UnfitTeacher: if they ask for BatchNorm statistics and the teacher has none, in one line that names the
             methods that ask for none.
     """
+    from lra.features import batchnorm_layers
+    from lra.teacher import UnfitTeacher
+
     method = METHODS[name](setup, options)
     if method.needs_batchnorm and not batchnorm_layers(setup.teacher):
         others = [m.name for m in METHODS.values() if not m(setup, m.Options()).needs_batchnorm]

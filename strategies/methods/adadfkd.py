@@ -19,17 +19,19 @@ untrained one at every call. It also needs the queue to be a multiple of the bat
 (``granularity: batch``). Its unused arguments (mode, mu, neg, warmup) are left out.
 """
 
-from avalanche.core import SupervisedPlugin
-from torch import nn
+from __future__ import annotations
 
-from lra.distillation.curriculum import SelfPaced, ring_hardness
-from lra.distillation.student_terms import InfoNCE
-from lra.distillation.witness import Witness, feature_size
+from typing import TYPE_CHECKING
+
 from lra.options import Count, Fraction, NonNegative, Positive
-from lra.strategies.clocks import EpochClock
 from lra.strategies.curriculum import CurriculumMethod, CurriculumOptions, started_small
-from lra.synthesis.ring import RingNCE
-from lra.synthesis.synthesizer import OnlineGenerator
+
+if TYPE_CHECKING:
+    from avalanche.core import SupervisedPlugin
+    from torch import nn
+
+    from lra.distillation.curriculum import SelfPaced
+    from lra.synthesis.synthesizer import OnlineGenerator
 
 
 class AdaDFKDOptions(CurriculumOptions):
@@ -59,6 +61,11 @@ class AdaDFKD(CurriculumMethod):
 
     def objective(self, student: nn.Module) -> SelfPaced:
         """D and InfoNCE, self-paced."""
+        from torch import nn
+
+        from lra.distillation.student_terms import InfoNCE
+        from lra.distillation.witness import Witness, feature_size
+
         o, problem, teacher = self.options, self.setup.problem, self.setup.teacher
         sizes = feature_size(student), feature_size(teacher.network)
         same = sizes[0] == sizes[1]
@@ -68,6 +75,9 @@ class AdaDFKD(CurriculumMethod):
 
     def synthesizer(self) -> OnlineGenerator:
         """G, its terms, and the ring."""
+        from lra.distillation.witness import feature_size
+        from lra.synthesis.ring import RingNCE
+
         o, size = self.options, feature_size(self.setup.teacher.network)
         if o.negatives < self.setup.batch_size:
             raise ValueError(f"synthesis.negatives = {o.negatives}: give at least a batch, {self.setup.batch_size}")
@@ -77,6 +87,9 @@ class AdaDFKD(CurriculumMethod):
 
     def plugins(self) -> list[SupervisedPlugin]:
         """CuDFKD's two clocks, and that of the ring."""
+        from lra.distillation.curriculum import ring_hardness
+        from lra.strategies.clocks import EpochClock
+
         o = self.options
 
         def tighten(completed: int) -> None:

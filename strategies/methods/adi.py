@@ -17,18 +17,17 @@ Releases differ in two ways: their "JS divergence" is clamped and runs the wrong
 what they return as the best images is the last iterate (``keep: last``). The weight of TV counts in [0, 1] here.
 """
 
-from typing import Literal
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
-from lra.distances import js, js_reference
 from lra.options import Count, NonNegative, Positive
 from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
-from lra.synthesis.batches import BatchSynthesizer
-from lra.synthesis.batchnorm_term import BNStat
-from lra.synthesis.image_terms import L2, TotalVariation
-from lra.synthesis.sources import Pixels
-from lra.synthesis.terms import Adversarial, OneHot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lra.synthesis.batches import BatchSynthesizer
 
 
 class ADIOptions(OptimisedOptions):
@@ -54,12 +53,19 @@ class ADI(OptimisedMethod):
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """JS (n,) of logits (n, K) at τ = 3, or the releases' form of it, a sum over classes."""
+        from lra.distances import js, js_reference
+
         if self.options.divergence == "exact":
             return js(student, teacher, 3.0)
         return js_reference(student, teacher, 3.0) * student.shape[1]
 
     def synthesizer(self) -> BatchSynthesizer:
         """Pixels and their five terms."""
+        from lra.synthesis.batchnorm_term import BNStat
+        from lra.synthesis.image_terms import L2, TotalVariation
+        from lra.synthesis.sources import Pixels
+        from lra.synthesis.terms import Adversarial, OneHot
+
         o = self.options
         terms = [
             BNStat(o.bn),

@@ -23,28 +23,24 @@ option: ``symmetric`` (g2 a copy of g1), ``follow: false`` (BatchNorm statistics
 and those of ``aea``.
 """
 
-from typing import Literal
+from __future__ import annotations
 
-from avalanche.core import SupervisedPlugin
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal
 
-from lra.distillation.attack import Attacker, AttackOptions
-from lra.distillation.hard_loss import HardLabel
-from lra.distillation.objective import Objective
-from lra.networks.composed import FusedGenerator
-from lra.networks.generator_presets import sized_for
-from lra.networks.perturbation import PerturbationNetwork
+from lra.distillation.options import AttackOptions
 from lra.options import NonNegative
-from lra.strategies.attacking import AdversarialExamples, AttackCount
-from lra.strategies.generator_loss import GeneratorLoss
-from lra.strategies.metrics import Measure
 from lra.strategies.optimised import MetaGeneratorOptions, OptimisedMethod, published
-from lra.synthesis import labels
-from lra.synthesis.batches import BatchSynthesizer
-from lra.synthesis.batchnorm_term import BNStat
-from lra.synthesis.perturbation_term import PerturbationTraining
-from lra.synthesis.reusable_source import Branch, ReusableSource, Reuse, symmetric
-from lra.synthesis.terms import OneHot, Term
+from lra.synthesis.options import Branch, Reuse
+
+if TYPE_CHECKING:
+    from avalanche.core import SupervisedPlugin
+    from torch import Tensor, nn
+
+    from lra.distillation.attack import Attacker
+    from lra.distillation.objective import Objective
+    from lra.strategies.metrics import Measure
+    from lra.synthesis.batches import BatchSynthesizer
+    from lra.synthesis.terms import Term
 
 
 class AEAHLRGOptions(MetaGeneratorOptions):
@@ -73,6 +69,9 @@ class AEAHLRG(OptimisedMethod):
 
     def objective(self, student: nn.Module) -> Objective:
         """Soft targets, and with them perhaps hard ones."""
+        from lra.distillation.hard_loss import HardLabel
+        from lra.distillation.objective import Objective
+
         o, distance = self.options, self.setup.distance
         if not o.hard_loss:
             return Objective(distance)
@@ -85,6 +84,13 @@ class AEAHLRG(OptimisedMethod):
 
     def synthesizer(self) -> BatchSynthesizer:
         """h, z, their three terms, and what learns to attack."""
+        from lra.networks.composed import FusedGenerator
+        from lra.synthesis import labels
+        from lra.synthesis.batchnorm_term import BNStat
+        from lra.synthesis.perturbation_term import PerturbationTraining
+        from lra.synthesis.reusable_source import ReusableSource, symmetric
+        from lra.synthesis.terms import OneHot
+
         o = self.options
         fused = FusedGenerator(self.generator(), self.generator()).to(self.setup.problem.device)
         if o.symmetric:
@@ -105,6 +111,10 @@ class AEAHLRG(OptimisedMethod):
 
     def attacker(self) -> Attacker:
         """A new one, of the size that suits the images; kept for `plugins`."""
+        from lra.distillation.attack import Attacker
+        from lra.networks.generator_presets import sized_for
+        from lra.networks.perturbation import PerturbationNetwork
+
         o, problem = self.options, self.setup.problem
         width = o.aea.width or sized_for(problem.image)[0] // 2
         network = PerturbationNetwork(problem.image[0], min(problem.image[1:]), width=width)
@@ -113,6 +123,8 @@ class AEAHLRG(OptimisedMethod):
 
     def plugins(self) -> list[SupervisedPlugin]:
         """The attack."""
+        from lra.strategies.attacking import AdversarialExamples
+
         if not self.attacked:
             return []
         self.attacking = AdversarialExamples(self.misleader, self.hard)
@@ -120,5 +132,8 @@ class AEAHLRG(OptimisedMethod):
 
     def measures(self) -> list[Measure]:
         """The loss of every inner step, and what was attacked."""
+        from lra.strategies.attacking import AttackCount
+        from lra.strategies.generator_loss import GeneratorLoss
+
         counted = [AttackCount(self.attacking)] if self.attacked else []
         return [GeneratorLoss(self.made), *counted]

@@ -19,14 +19,16 @@ ResNets it describes images by the inputs of four stages, here ``layers: stages`
 bank fails at the moment it is exactly full; ours does not. ``rounding: down`` truncates as released.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from lra.options import Count, NonNegative, Positive
 from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
-from lra.synthesis.batches import BatchSynthesizer
-from lra.synthesis.batchnorm_term import BNStat
-from lra.synthesis.cross_view_term import CrossView, Layers, projection_head
-from lra.synthesis.feature_bank import FeatureBank
-from lra.synthesis.sources import LatentSource
-from lra.synthesis.terms import OneHot
+from lra.synthesis.options import Layers
+
+if TYPE_CHECKING:
+    from lra.synthesis.batches import BatchSynthesizer
 
 
 class CMIOptions(GeneratorOptions):
@@ -60,6 +62,12 @@ class CMI(OptimisedMethod):
 
     def synthesizer(self) -> BatchSynthesizer:
         """G, z and their four terms."""
+        from lra.synthesis.batchnorm_term import BNStat
+        from lra.synthesis.cross_view_term import CrossView, projection_head
+        from lra.synthesis.feature_bank import FeatureBank
+        from lra.synthesis.sources import LatentSource
+        from lra.synthesis.terms import OneHot
+
         o = self.options
         if o.images > o.bank:
             raise ValueError(f"a batch of {o.images} images does not fit a bank of {o.bank}: raise synthesis.bank")

@@ -18,12 +18,18 @@ reversed divergence js (``adversary: js_reversed``). Its scripts distil by L1 wh
 ``--replay``. The regulariser of v is computed and thrown away there, and left out here.
 """
 
-from torch import nn
+from __future__ import annotations
 
-from lra.distillation.curriculum import SelfPaced
+from typing import TYPE_CHECKING
+
 from lra.options import NonNegative
 from lra.strategies.curriculum import CurriculumMethod, CurriculumOptions, started_small
-from lra.synthesis.synthesizer import OnlineGenerator
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lra.distillation.curriculum import SelfPaced
+    from lra.synthesis.synthesizer import OnlineGenerator
 
 
 class CuDFKDOptions(CurriculumOptions):

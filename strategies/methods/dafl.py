@@ -16,10 +16,15 @@ The paper has 1000 latents, balance 5 and activation 0.1 and takes one step of G
 generator ends in a BatchNorm. The benchmark of AdaDFKD takes Adam's ``betas`` as (0.9, 0.99) and L1 for D.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from lra.options import NonNegative
 from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.synthesis.synthesizer import OnlineGenerator
-from lra.synthesis.terms import Activation, Balance, OneHot
+
+if TYPE_CHECKING:
+    from lra.synthesis.synthesizer import OnlineGenerator
 
 
 class DAFLOptions(OnlineOptions):
@@ -44,5 +49,7 @@ class DAFL(OnlineMethod):
 
     def synthesizer(self) -> OnlineGenerator:
         """G and its three terms."""
+        from lra.synthesis.terms import Activation, Balance, OneHot
+
         o = self.options
         return self.online([OneHot(o.one_hot), Balance(o.balance), Activation(o.activation)])

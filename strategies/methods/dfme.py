@@ -16,17 +16,18 @@ not divide by the batch (``reduction: sum``). Its lost points of the last chunk 
 exactly. Left out: the paper's step decay of both rates.
 """
 
-from typing import Literal
+from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
-from lra.distances import from_recovered
-from lra.distillation.objective import Objective
-from lra.networks.generator_presets import gen_s
 from lra.options import Count, Fraction, Positive
 from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.synthesis.synthesizer import OnlineGenerator
-from lra.synthesis.zeroth_order import ZerothOrder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lra.distillation.objective import Objective
+    from lra.synthesis.synthesizer import OnlineGenerator
 
 
 class DFMEOptions(OnlineOptions):
@@ -59,11 +60,18 @@ class DFME(OnlineMethod):
 
     def objective(self, student: nn.Module) -> Objective:
         """D to the logits that a black box gives away, or to the true ones."""
+        from lra.distances import from_recovered
+        from lra.distillation.objective import Objective
+
         distance = self.setup.distance
         return Objective(distance if self.options.logits == "true" else from_recovered(distance))
 
     def synthesizer(self) -> OnlineGenerator:
         """G and its one term, which sees recovered logits always."""
+        from lra.distances import from_recovered
+        from lra.networks.generator_presets import gen_s
+        from lra.synthesis.zeroth_order import ZerothOrder
+
         o = self.options
         term = ZerothOrder(
             o.adversarial,

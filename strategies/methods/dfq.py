@@ -15,13 +15,15 @@ KL in place of R_bn is ``bn_gap`` kl; its several generators, and quantisation i
 copy of this baseline attacks the teacher instead of the student, so that its adversarial term is zero; ours does not.
 """
 
-from typing import Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
 
 from lra.options import NonNegative
 from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.synthesis.batchnorm_term import BNStat
-from lra.synthesis.synthesizer import OnlineGenerator
-from lra.synthesis.terms import Adversarial, Balance, OneHot
+
+if TYPE_CHECKING:
+    from lra.synthesis.synthesizer import OnlineGenerator
 
 
 class DFQOptions(OnlineOptions):
@@ -48,6 +50,9 @@ class DFQ(OnlineMethod):
 
     def synthesizer(self) -> OnlineGenerator:
         """G and its four terms."""
+        from lra.synthesis.batchnorm_term import BNStat
+        from lra.synthesis.terms import Adversarial, Balance, OneHot
+
         o = self.options
         return self.online(
             [

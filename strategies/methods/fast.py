@@ -15,15 +15,15 @@ drawn anew; the release also draws the scales of its BatchNorm about 0 (``renew_
 10 steps at lr 0.002 and latent_lr 0.01, 5 at 0.003 and 0.01, 2 at 0.005 and 0.015; ``meta: none`` optimises G itself.
 """
 
-from typing import Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
 
 from lra.options import NonNegative, Whole
 from lra.strategies.optimised import MetaGeneratorOptions, OptimisedMethod, published
-from lra.synthesis import labels
-from lra.synthesis.batches import BatchSynthesizer
-from lra.synthesis.batchnorm_term import BNStat
-from lra.synthesis.lasting_sources import MetaSource
-from lra.synthesis.terms import OneHot
+
+if TYPE_CHECKING:
+    from lra.synthesis.batches import BatchSynthesizer
 
 
 class FastOptions(MetaGeneratorOptions):
@@ -45,6 +45,11 @@ class Fast(OptimisedMethod):
 
     def synthesizer(self) -> BatchSynthesizer:
         """G, z and their three terms."""
+        from lra.synthesis import labels
+        from lra.synthesis.batchnorm_term import BNStat
+        from lra.synthesis.lasting_sources import MetaSource
+        from lra.synthesis.terms import OneHot
+
         o = self.options
         source = MetaSource(self.generator(), o.lr, o.latent_lr, o.steps, o.meta, o.renew_first_at, o.renew_scale)
         terms = [BNStat(o.bn, o.bn_momentum), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]

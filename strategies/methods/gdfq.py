@@ -17,24 +17,21 @@ momentum in place of Nesterov's. The code of RGAL has no quantization: with its 
 this is RGAL's losses inside GDFQ, and not the system of that paper.
 """
 
+from __future__ import annotations
+
 from functools import partial
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-from lra.distances import Distance
-from lra.distillation.hard_loss import HardLabel
-from lra.distillation.objective import Objective, StudentTerm
-from lra.distillation.student_relations import StudentTriplet
-from lra.distillation.witness import Witness
-from lra.networks.conditioned import ConditionedGenerator
-from lra.networks.generator_presets import memory_generator
-from lra.networks.shapes import Image
 from lra.options import NonNegative, Whole
-from lra.relations import TripletSampler
 from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.synthesis.batchnorm_term import BNStat
-from lra.synthesis.conditioned_source import ConditionedSource
-from lra.synthesis.terms import OneHot
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lra.distances import Distance
+    from lra.distillation.objective import Objective, StudentTerm
+    from lra.networks.shapes import Image
+    from lra.synthesis.conditioned_source import ConditionedSource
 
 
 class GDFQOptions(OnlineOptions):
@@ -69,6 +66,12 @@ class GDFQ(OnlineMethod):
 
     def synthesizer(self) -> ConditionedSource:
         """G and its two terms; RGAL's joins them as it can in every method."""
+        from lra.networks.conditioned import ConditionedGenerator
+        from lra.networks.generator_presets import memory_generator
+        from lra.synthesis.batchnorm_term import BNStat
+        from lra.synthesis.conditioned_source import ConditionedSource
+        from lra.synthesis.terms import OneHot
+
         o, problem = self.options, self.setup.problem
 
         def conditioned(latent: int, image: Image, width: int) -> nn.Module:
@@ -83,6 +86,12 @@ class GDFQ(OnlineMethod):
 
     def objective(self, student: nn.Module) -> Objective:
         """D/K, the class, RGAL's triplets."""
+        from lra.distillation.hard_loss import HardLabel
+        from lra.distillation.objective import Objective
+        from lra.distillation.student_relations import StudentTriplet
+        from lra.distillation.witness import Witness
+        from lra.relations import TripletSampler
+
         o, classes = self.options, self.setup.problem.classes
         terms: list[StudentTerm] = [HardLabel(o.classes)]
         if o.student_triplet:

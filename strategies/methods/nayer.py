@@ -20,21 +20,19 @@ Before the student's first step come 20·10 batches without the adversarial term
 are the ten epochs of the release, whose warm-up has ten batches an epoch.
 """
 
-from typing import Annotated, Literal
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Annotated, Literal
+
 from pydantic import Field
-from torch import Tensor
 
-from lra.networks.composed import LabelGenerator
-from lra.networks.generator_presets import sized_for
 from lra.options import Count, NonNegative, Positive, Whole
 from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
-from lra.synthesis import labels
-from lra.synthesis.batches import BatchSynthesizer
-from lra.synthesis.batchnorm_term import BNStat
-from lra.synthesis.lasting_sources import NoisyLayerSource
-from lra.synthesis.terms import OneHot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lra.synthesis.batches import BatchSynthesizer
 
 
 class NAYEROptions(GeneratorOptions):
@@ -67,6 +65,13 @@ class NAYER(OptimisedMethod):
 
     def synthesizer(self) -> BatchSynthesizer:
         """G and its three terms."""
+        from lra.networks.composed import LabelGenerator
+        from lra.networks.generator_presets import sized_for
+        from lra.synthesis import labels
+        from lra.synthesis.batchnorm_term import BNStat
+        from lra.synthesis.lasting_sources import NoisyLayerSource
+        from lra.synthesis.terms import OneHot
+
         o, problem = self.options, self.setup.problem
         width, latent = sized_for(problem.image)
         generator = LabelGenerator(
@@ -82,6 +87,8 @@ class NAYER(OptimisedMethod):
 
     def embedding(self) -> Tensor:
         """(K, d)."""
+        import torch
+
         given, classes = self.options.embedding, self.setup.problem.classes
         if given == "one-hot":
             return torch.eye(classes)
@@ -98,6 +105,8 @@ def orthogonal(rows: int, dimension: int) -> Tensor:
     Raises:
         ValueError: if there is no room for so many.
     """
+    import torch
+
     if dimension < rows:
         raise ValueError(f"synthesis.dimension = {dimension}: {rows} orthogonal embeddings need as many or more")
     return torch.linalg.qr(torch.randn(dimension, rows)).Q.T.contiguous()

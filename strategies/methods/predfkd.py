@@ -18,17 +18,15 @@ statistics while the generator learns (``student_mode: train``), and its BatchNo
 momentum may have been meant (``bn_eps``, kept). It weighs the entropy by 5 in log10, which is 5 / ln 10 in nats.
 """
 
-from typing import Literal
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Literal
 
-from lra.networks.generator_presets import sized_for
-from lra.networks.generators import StandardisedGenerator
 from lra.options import Count, NonNegative, Positive
 from lra.strategies.method import Method, SynthesisOptions
-from lra.synthesis.phase_term import ClassPhases
-from lra.synthesis.synthesizer import OnlineGenerator
-from lra.synthesis.terms import Activation, Balance, Disagreement, OneHot
+
+if TYPE_CHECKING:
+    from lra.synthesis.synthesizer import OnlineGenerator
 
 
 class PreDFKDOptions(SynthesisOptions):
@@ -71,6 +69,14 @@ class PreDFKD(Method):
 
     def synthesizer(self) -> OnlineGenerator:
         """G and its four terms."""
+        import torch
+
+        from lra.networks.generator_presets import sized_for
+        from lra.networks.generators import StandardisedGenerator
+        from lra.synthesis.phase_term import ClassPhases
+        from lra.synthesis.synthesizer import OnlineGenerator
+        from lra.synthesis.terms import Activation, Balance, Disagreement, OneHot
+
         o, problem = self.options, self.setup.problem
         width, latent = sized_for(problem.image)
         generator = StandardisedGenerator(

@@ -21,24 +21,23 @@ The release never swaps (``triplet_swap: false``). It can mix the student's imag
 the student's extra terms after a share of the epochs (``active``). Gram needs maps of equal sizes in both networks.
 """
 
-from typing import Annotated
+from __future__ import annotations
 
-from avalanche.core import SupervisedPlugin
+from typing import TYPE_CHECKING, Annotated
+
 from pydantic import Field
-from torch import nn
 
-from lra.distillation.objective import Objective, StudentTerm
-from lra.distillation.student_relations import Channels, Compared, Gram, StudentTriplet, adapters_between
-from lra.distillation.witness import Witness
+from lra.distillation.options import Compared
 from lra.options import Count, Fraction, NonNegative, Positive
-from lra.relations import TripletSampler
-from lra.strategies.clocks import EpochClock
 from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
-from lra.synthesis.augmentation import Augmentation, fmixed
-from lra.synthesis.batches import BatchSynthesizer
-from lra.synthesis.batchnorm_term import BNStat
-from lra.synthesis.sources import LatentSource
-from lra.synthesis.terms import OneHot
+
+if TYPE_CHECKING:
+    from avalanche.core import SupervisedPlugin
+    from torch import nn
+
+    from lra.distillation.objective import Objective, StudentTerm
+    from lra.synthesis.augmentation import Augmentation
+    from lra.synthesis.batches import BatchSynthesizer
 
 
 class RGALOptions(GeneratorOptions):
@@ -72,17 +71,28 @@ class RGAL(OptimisedMethod):
 
     def synthesizer(self) -> BatchSynthesizer:
         """G, z and three terms; the triplet term joins them as it can in every method."""
+        from lra.synthesis.batchnorm_term import BNStat
+        from lra.synthesis.sources import LatentSource
+        from lra.synthesis.terms import OneHot
+
         o = self.options
         terms = [BNStat(o.bn), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]
         return self.batches(LatentSource(self.generator(), o.lr), terms, views=o.views, show=self.shown())
 
     def shown(self) -> Augmentation:
         """Shift and flip, and mix if asked to."""
+        from lra.synthesis.augmentation import fmixed
+
         shift, alpha = self.options.crop_and_flip(), self.options.fmix
         return (lambda images: fmixed(shift(images), alpha)) if alpha else shift
 
     def objective(self, student: nn.Module) -> Objective:
         """D, triplets, channels."""
+        from lra.distillation.objective import Objective
+        from lra.distillation.student_relations import Channels, Gram, StudentTriplet, adapters_between
+        from lra.distillation.witness import Witness
+        from lra.relations import TripletSampler
+
         o, image, teacher = self.options, self.setup.problem.image, self.setup.teacher
         stages = o.channels > 0 or o.gram > 0
         inside = stages or (o.student_triplet > 0 and o.compared != "logits")
@@ -97,6 +107,8 @@ class RGAL(OptimisedMethod):
 
     def plugins(self) -> list[SupervisedPlugin]:
         """The clock that ends the student's extra terms."""
+        from lra.strategies.clocks import EpochClock
+
         last = self.options.active * self.setup.epochs
 
         def weigh(completed: int) -> None:

@@ -13,13 +13,15 @@ The paper makes all images beforehand. The benchmark's release optimises a copy 
 are shuffled noise, and takes the divergence the other way; neither is offered here. Its temperature is 20.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from lra.options import Count, NonNegative, Positive
 from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
-from lra.synthesis import labels
-from lra.synthesis.batches import BatchSynthesizer
-from lra.synthesis.soft_label_term import SoftLabelKL
-from lra.synthesis.sources import Pixels
-from lra.synthesis.terms import Activation
+
+if TYPE_CHECKING:
+    from lra.synthesis.batches import BatchSynthesizer
 
 
 class SoftTargetOptions(OptimisedOptions):
@@ -44,6 +46,11 @@ class SoftTarget(OptimisedMethod):
 
     def synthesizer(self) -> BatchSynthesizer:
         """Pixels and their two terms."""
+        from lra.synthesis import labels
+        from lra.synthesis.soft_label_term import SoftLabelKL
+        from lra.synthesis.sources import Pixels
+        from lra.synthesis.terms import Activation
+
         o = self.options
         terms = [SoftLabelKL(o.soft_label, o.temperature), Activation(o.activation)]
         plan = labels.gaussian(self.setup.teacher, o.temperature, o.spread)

@@ -15,12 +15,15 @@ the last iterate as the best (``keep: last``), and stores images that were never
 Nothing in it looks at the student.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from lra.options import Count, Positive
 from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
-from lra.synthesis import labels
-from lra.synthesis.batches import BatchSynthesizer
-from lra.synthesis.soft_label_term import SoftLabelKL
-from lra.synthesis.sources import Pixels
+
+if TYPE_CHECKING:
+    from lra.synthesis.batches import BatchSynthesizer
 
 
 class ZSKDOptions(OptimisedOptions):
@@ -45,6 +48,10 @@ class ZSKD(OptimisedMethod):
 
     def synthesizer(self) -> BatchSynthesizer:
         """Pixels and their one term."""
+        from lra.synthesis import labels
+        from lra.synthesis.soft_label_term import SoftLabelKL
+        from lra.synthesis.sources import Pixels
+
         o = self.options
         plan = labels.dirichlet(labels.class_similarity(self.setup.teacher), o.scale)
         source = Pixels(self.setup.problem, o.lr, betas=(0.9, 0.999), restart=o.restart)

@@ -19,24 +19,20 @@ Left out: Adam for the student (2e-3 there); every run here uses SGD. The teache
 times for the same images. Fast-Datafree's copy of this baseline attacks the teacher instead of the student.
 """
 
+from __future__ import annotations
+
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from avalanche.core import SupervisedPlugin
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
-
-from lra.distillation.objective import Objective
-from lra.distillation.student_terms import AttentionTransfer
-from lra.distillation.witness import Witness
-from lra.networks.generator_presets import gen_zskt
 from lra.options import NonNegative, Positive
-from lra.strategies.clocks import ClipGradient
 from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.strategies.schedule import ScheduleByEpoch
-from lra.synthesis.shared_latents import SharedLatents
-from lra.synthesis.synthesizer import OnlineGenerator
-from lra.synthesis.terms import Adversarial
+
+if TYPE_CHECKING:
+    from avalanche.core import SupervisedPlugin
+    from torch import Tensor, nn
+
+    from lra.distillation.objective import Objective
+    from lra.synthesis.synthesizer import OnlineGenerator
 
 
 class ZSKTOptions(OnlineOptions):
@@ -69,6 +65,10 @@ class ZSKT(OnlineMethod):
 
     def objective(self, student: nn.Module) -> Objective:
         """D, and attention transfer if it has a weight."""
+        from lra.distillation.objective import Objective
+        from lra.distillation.student_terms import AttentionTransfer
+        from lra.distillation.witness import Witness
+
         if not self.options.attention:
             return Objective(self.distance)
         witness = Witness(student, self.setup.teacher, self.setup.problem.image, maps=True)
@@ -76,6 +76,10 @@ class ZSKT(OnlineMethod):
 
     def synthesizer(self) -> OnlineGenerator:
         """G and its one term."""
+        from lra.networks.generator_presets import gen_zskt
+        from lra.synthesis.shared_latents import SharedLatents
+        from lra.synthesis.terms import Adversarial
+
         o, problem = self.options, self.setup.problem
         terms = [Adversarial(o.adversarial, self.distance)]
         if o.form == "benchmark":
@@ -88,6 +92,11 @@ class ZSKT(OnlineMethod):
 
     def plugins(self) -> list[SupervisedPlugin]:
         """Clipping, and the original's cosine for G."""
+        from torch.optim.lr_scheduler import CosineAnnealingLR
+
+        from lra.strategies.clocks import ClipGradient
+        from lra.strategies.schedule import ScheduleByEpoch
+
         plugins: list[SupervisedPlugin] = []
         if self.options.clip is not None:
             plugins.append(ClipGradient(self.options.clip))
