@@ -17,6 +17,7 @@ from lra.benchmarks.commands.cli_quantize import quantize
 from lra.benchmarks.commands.cli_tasks import tasks
 from lra.benchmarks.commands.cli_teacher import data, teacher
 from lra.benchmarks.commands.configured import configured
+from lra.benchmarks.commands.paths import PATH
 from lra.benchmarks.errors import LraError, UsageError, in_one_line
 
 MOST = 1000
@@ -53,7 +54,7 @@ on_divergence = click.option(
 @cli.command()
 @configured
 @on_divergence
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Parent of runs.")
+@click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Parent of runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its cost; write nothing.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events into the run folder.")
@@ -86,7 +87,7 @@ def run(
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @on_divergence
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> None:
@@ -105,7 +106,7 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
 
 
 @cli.command()
-@click.argument("folder", metavar="RUN|SWEEP", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN|SWEEP", type=PATH)
 def report(folder: Path) -> None:
     """Write report.html and print its path: of a run, finished or not, or of a sweep or other folder of runs."""
     if (folder / "tasks.json").is_file():

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
-OUT = click.option("--out", type=click.Path(path_type=Path), help="Where to. [default: the folder that is looked at]")
+from lra.benchmarks.commands.paths import PATH
+
+OUT = click.option("--out", type=PATH, help="Where to. [default: the folder that is looked at]")
 
 IMAGES = click.IntRange(1, 1_000_000)
 SEED = click.IntRange(0, 2**32 - 1)
@@ -16,7 +18,7 @@ def analyse() -> None:
 
 
 @analyse.command()
-@click.argument("folder", metavar="TASKS", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="TASKS", type=PATH)
 @OUT
 def convergence(folder: Path, out: Path | None) -> None:
     """Loss of every inner step of synthesis: anew against each way of reuse."""
@@ -26,7 +28,7 @@ def convergence(folder: Path, out: Path | None) -> None:
 
 
 @analyse.command()
-@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN", type=PATH)
 @click.option("--images", type=IMAGES, default=256, show_default=True, help="Images of each kind.")
 @click.option("--attack-steps", type=click.IntRange(0), default=200, show_default=True, help="To learn the attack in.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
@@ -39,7 +41,7 @@ def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path
 
 
 @analyse.command()
-@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN", type=PATH)
 @click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Attacks for each source.")
 @click.option("--iterations", type=click.IntRange(1), default=20, show_default=True, help="Of the bit search.")
 @click.option("--images", type=IMAGES, default=128, show_default=True, help="Images an attacker has.")

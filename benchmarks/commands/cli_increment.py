@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from lra.benchmarks.commands.paths import PATH
+
 
 @click.command()
 @click.option("--benchmark", default="split-digits", show_default=True, help="split- and a data set's name.")
@@ -22,7 +24,7 @@ import click
 @click.option("--model", default="resnet8", show_default=True, help="A network (see: list models).")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any option: generator_steps=500.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Parent of runs.")
+@click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Parent of runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def increment(assignments: tuple[str, ...], meta: bool, out: Path, as_json: bool, **given: object) -> None:
     """Learn classes a few at a time with one head, and measure what is forgotten.

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from lra.benchmarks.commands.paths import PATH
+
 THREADS = click.IntRange(1, 1024)
 
 
 @click.command()
-@click.argument("grid", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep. [default: runs/NAME OF GRID]")
+@click.argument("grid", type=PATH)
+@click.option("--out", type=PATH, help="Folder of the sweep. [default: runs/NAME OF GRID]")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time. [default: one a processor; one on a GPU]")
 @click.option("--threads", type=THREADS, default=1, show_default=True, help="Torch threads of each run.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to run.")
@@ -42,14 +44,14 @@ def sweep(
 
     tree, place = read_config(grid), out or Path("runs") / grid.stem
     if dry_run:
-        for line in estimate(tree, place, workers, threads, as_json):
+        for line in estimate(tree, place, workers, threads, as_json, grid.parent):
             click.echo(line)
     else:
-        click.echo(perform(tree, place, engine, workers, threads, address, gpus, as_json))
+        click.echo(perform(tree, place, engine, workers, threads, address, gpus, as_json, grid.parent))
 
 
 @click.command()
-@click.argument("places", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("places", metavar="RUN...", nargs=-1, required=True, type=PATH)
 @click.option("--against", metavar="LABEL|KEY=VALUE", help="The baseline. [default: the same without the meta step]")
 @click.option("--columns", metavar="A,B,...", help="What to compare; the first in full. [default: most there is]")
 @click.option(
@@ -60,8 +62,8 @@ def sweep(
     show_default=True,
     help="How to print it; csv and json are unrounded.",
 )
-@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw the curves into an .svg or .png.")
-@click.option("--write", type=click.Path(path_type=Path), metavar="FILE", help="Write a Markdown page to repeat it by.")
+@click.option("--figure", type=PATH, metavar="FILE", help="Draw the curves into an .svg or .png.")
+@click.option("--write", type=PATH, metavar="FILE", help="Write a Markdown page to repeat it by.")
 @click.option("--allow-different", is_flag=True, help="Compare runs of several teachers or data sets.")
 def compare(
     places: tuple[Path, ...],
@@ -95,9 +97,9 @@ def compare(
 
 
 @click.command()
-@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN", type=PATH)
 @click.option("--format", "formats", default="safetensors", show_default=True, help="Of safetensors,onnx,pt2, several.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to. [default: RUN/export]")
+@click.option("--out", type=PATH, help="Where to. [default: RUN/export]")
 @click.option("--licence", help="Of the student's weights, for the model card.")
 def export(folder: Path, formats: str, out: Path | None, licence: str | None) -> None:
     """Write the student of a finished run for use elsewhere, with a model card.

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from lra.benchmarks.commands.configured import configured
+from lra.benchmarks.commands.paths import PATH
 
 BITS = click.IntRange(2, 8)
 
@@ -16,7 +17,7 @@ BITS = click.IntRange(2, 8)
 @click.option("--edge-bits", type=BITS, help="Of the first and last layer. [default: as all others]")
 @click.option("--rgal/--no-rgal", default=None, help="RGAL's triplet terms, at 0.1 on both sides. [default: off]")
 @configured
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Parent of runs.")
+@click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Parent of runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its cost; write nothing.")
 def quantize(

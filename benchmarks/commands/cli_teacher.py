@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from lra.benchmarks.commands.configured import configured
+from lra.benchmarks.commands.paths import PATH
 
 
 @click.group()
@@ -40,7 +41,7 @@ def train(as_json: bool, **given: Any) -> None:
 
 
 @teacher.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @configured
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def check(file: Path, as_json: bool, **given: Any) -> None:

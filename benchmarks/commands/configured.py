@@ -1,10 +1,11 @@
 """The options of ``lra-bench`` that make up a configuration."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
+
+from lra.benchmarks.commands.paths import PATH
 
 Command = Callable[..., Any]
 
@@ -21,7 +22,7 @@ def configured(command: Command) -> Command:
         click.option("--steps", type=int, help="Budget in student steps, in place of epochs."),
         click.option("--seed", type=int, help="Seed of everything random. [default: 0]"),
         click.option("--preset", help="A named cell (see: list presets)."),
-        click.option("--config", "config_file", type=click.Path(path_type=Path), help="A YAML configuration."),
+        click.option("--config", "config_file", type=PATH, help="A YAML configuration."),
         click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any option: student.lr=0.05."),
         click.option("--plugin", "plugins", multiple=True, metavar="MODULE:CLASS", help="An Avalanche plugin to add."),
         click.option("--hard-loss/--no-hard-loss", default=None, help="Of aeahl-rg: learn the teacher's classes too."),

@@ -26,13 +26,14 @@ def perform(
     address: str | None,
     gpus: float,
     as_json: bool,
+    base: Path | None = None,
 ) -> str:
-    """Do a sweep; returns what is to be printed.
+    """Do the sweep of a grid in the folder ``base``; returns what is to be printed.
 
     Raises:
         LraError: as `lra.benchmarks.sweeps.sweep.sweep`, and if runs failed.
     """
-    planned = plan(grid)
+    planned = plan(grid, base)
     number = workers or processors(planned, threads)
     chosen, progress = _engine(engine, number, threads, address, gpus), SweepProgress(len(planned))
     entries = sweep(planned, grid, out, chosen, progress, threads)
@@ -51,11 +52,13 @@ def _ending(entries: Sequence[Entry], out: Path, page: Path) -> str:
     return f"runs        {len(entries)}: {what}\ncompare     lra-bench compare {out}\nreport      {page}"
 
 
-def estimate(grid: Mapping[str, Any], out: Path, workers: int | None, threads: int, as_json: bool) -> Iterator[str]:
-    """Lines about the runs of a grid and what they would take; nothing is written."""
+def estimate(
+    grid: Mapping[str, Any], out: Path, workers: int | None, threads: int, as_json: bool, base: Path | None = None
+) -> Iterator[str]:
+    """Lines about the runs of a grid in the folder ``base`` and what they would take; nothing is written."""
     from lra.benchmarks.sweeps.sweep_estimate import dry_run, record
 
-    planned = plan(grid)
+    planned = plan(grid, base)
     entries, number = located(planned, out, train=False), workers or processors(planned, threads)
     if as_json:
         yield json.dumps({"runs": record(entries, threads), "workers": number})

@@ -18,7 +18,7 @@ def tasks_of(file: Path, given: Mapping[str, Any], out: Path, as_json: bool) -> 
     Raises:
         LraError: as `lra.benchmarks.tasks.task_stream.perform`.
     """
-    return _done(read_config(file) | dict(given), out, as_json)
+    return _done(read_config(file) | dict(given), file.parent, out, as_json)
 
 
 def resume(out: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> str:
@@ -32,14 +32,15 @@ def resume(out: Path, on_divergence: Literal["stop", "rollback"] | None, as_json
     Raises:
         LraError: as `lra.benchmarks.tasks.task_stream.perform`, and if the folder holds no tasks.
     """
-    tree = read_record(out)["file"]
+    record = read_record(out)
+    tree = record["file"]
     if on_divergence is not None:
         tree = tree | {"set": (tree.get("set") or {}) | {"on_divergence": on_divergence}}
-    return _done(tree, out, as_json)
+    return _done(tree, Path(str(record.get("base", "."))), out, as_json)
 
 
-def _done(tree: Mapping[str, Any], out: Path, as_json: bool) -> str:
-    perform(plan(tree), out)
+def _done(tree: Mapping[str, Any], base: Path, out: Path, as_json: bool) -> str:
+    perform(plan(tree, base), out)
     page = write_task_report(out)
     if as_json:
         return json.dumps(read_record(out) | json.loads((out / "report.json").read_text()))

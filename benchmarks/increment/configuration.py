@@ -1,6 +1,7 @@
 """What is asked for on the command line, checked."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.setup.checking import explain, known_name
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.layers import merged, parse_assignment
+from lra.benchmarks.setup.places import data_kind, data_label, placed_data
 from lra.networks import NETWORKS
 from lra.options import Count, Options, Seed
 from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, IncrementOptions
@@ -42,11 +44,13 @@ class IncrementConfig(Options):
         """Whether the LRA step is taken."""
         return self.options.alpha is not None
 
-    def folder(self, out: Path) -> Path:
-        """Where under ``out`` the result belongs; runs that differ in the seed alone are neighbours."""
-        settings = self.model_dump_json(exclude={"seed", "device"}).encode()
-        label = f"increment-{self.benchmark}-{self.strategy}{'+meta' if self.meta else ''}"
-        return out / plain_name(label) / hashlib.sha256(settings).hexdigest()[:8] / f"seed-{self.seed}"
+    def folder(self, out: Path, data: DataSet) -> Path:
+        """Where under ``out`` the result on ``data`` belongs; runs that differ in the seed alone are neighbours."""
+        settings = self.model_dump(mode="json", exclude={"seed", "device"})
+        named = settings | {"benchmark": PREFIX + data_kind(data.name)}
+        content = json.dumps([named, data.content("train"), data.content("test")], sort_keys=True)
+        label = f"increment-{PREFIX}{data_label(data.name)}-{self.strategy}{'+meta' if self.meta else ''}"
+        return out / plain_name(label) / hashlib.sha256(content.encode()).hexdigest()[:8] / f"seed-{self.seed}"
 
 
 def checked(config: IncrementConfig) -> DataSet:
@@ -81,6 +85,9 @@ def configuration(given: Mapping[str, object], assignments: Sequence[str], meta:
     Raises:
         UsageError: for anything unknown, of the wrong type or out of range, in one line.
     """
+    benchmark = given.get("benchmark")
+    if isinstance(benchmark, str) and benchmark.startswith(PREFIX):
+        given = {**given, "benchmark": PREFIX + placed_data(benchmark.removeprefix(PREFIX), [Path()])}
     options = {"alpha": LRAOptions().alpha} if meta else {}
     for assignment in assignments:
         options = merged(options, parse_assignment(assignment))

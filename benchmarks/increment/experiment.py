@@ -40,7 +40,7 @@ def run(config: IncrementConfig, out: Path, tell: Callable[[str], object]) -> tu
         LraError: if the LRA step cannot be taken, or another process does the same.
     """
     data = checked(config)
-    folder = config.folder(out)
+    folder = config.folder(out, data)
     file = folder / "result.json"
     with held(folder / ".lock", f"{folder} is in use by another process: wait for it or stop it"):
         if not file.is_file():

@@ -15,6 +15,7 @@ from lra.benchmarks.files import clear_drafts, held, plain_name, write_text
 from lra.benchmarks.runs import checkpoint_file
 from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.setup.datasets import DataSet
+from lra.benchmarks.setup.places import data_label
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.state import State
 
@@ -38,9 +39,8 @@ class RunFolder:
     def of(cls, config: RunConfig, teacher: TrainedTeacher, data: DataSet, out: Path) -> "RunFolder":
         """The folder that this configuration, teacher and test set always get under ``out``."""
         meta = "+meta" if config.meta.enabled else ""
-        label = (
-            f"{config.method}+{config.replay['name']}{meta}-{teacher.name}-{config.student.network}-{config.data.name}"
-        )
+        seen = data_label(config.data.name)
+        label = f"{config.method}+{config.replay['name']}{meta}-{teacher.name}-{config.student.network}-{seen}"
         tested_on = data.content("test") if config.data.test else ""
         return cls(out / plain_name(label) / config.fingerprint(teacher.sha256, tested_on) / f"seed-{config.seed}")
 

@@ -1,10 +1,13 @@
 """From what was typed to a configuration."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.setup.config import RunConfig, Tree
-from lra.benchmarks.setup.layers import merged, parse_assignment
+from lra.benchmarks.setup.layers import expanded, merged, parse_assignment
+from lra.benchmarks.setup.places import placed, placed_layer
 from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.untrusted import NotPlain, parse_yaml
 from lra.networks import NETWORKS
@@ -29,20 +32,24 @@ def configuration(
     on_divergence: str | None = None,
     hard_loss: bool | None = None,
     aea: bool | None = None,
+    base: Path | None = None,
 ) -> RunConfig:
     """Resolve the options of the command line; what was not given is ``None``.
+
+    Relative paths count from the working directory; if the options are from a file, from its folder ``base`` first.
 
     Raises:
         UsageError: for anything wrong, in one line.
         MissingInput: for a file that is not there.
     """
+    bases = [Path()] if base is None else [base, Path()]
     flags: Tree = {
         "method": method,
         "replay": replay,
         "meta": meta,
         "data": dataset,
         "student": student,
-        "teacher": None if teacher is None else _teacher(teacher),
+        "teacher": None if teacher is None else _teacher(teacher, bases),
         "schedule": None if steps is None else {"steps": steps},
         "seed": seed,
         "device": device,
@@ -56,8 +63,9 @@ def configuration(
     given: Tree = {}
     for text in assignments:
         given = merged(given, parse_assignment(text))
-    stored = read_config(config_file) if config_file else {}
-    return resolve([stored, given, {k: v for k, v in flags.items() if v is not None}], preset)
+    stored = _stored(Path(placed(str(config_file), "config", bases))) if config_file else {}
+    typed = [given, {k: v for k, v in flags.items() if v is not None}]
+    return resolve([stored, *(placed_layer(expanded(layer), bases) for layer in typed)], preset)
 
 
 def read_config(file: Path) -> Tree:
@@ -86,7 +94,12 @@ def stored_configuration(folder: Path) -> RunConfig:
     file = folder.absolute() / "config.yaml"
     if not file.is_file():
         raise MissingInput(f"{file} does not exist: give the folder of a run, one that holds some is none")
-    return resolve([read_config(file)])
+    return resolve([_stored(file)])
+
+
+def _stored(file: Path) -> Tree:
+    """The layer in a configuration file; what is relative in it counts from its folder."""
+    return placed_layer(expanded(read_config(file)), [file.parent, Path()])
 
 
 def require_file(file: Path) -> None:
@@ -95,11 +108,14 @@ def require_file(file: Path) -> None:
         raise MissingInput(f"file {file} does not exist: check the path")
 
 
-def _teacher(text: str) -> Tree:
+def _teacher(text: str, bases: Sequence[Path]) -> Tree:
     """A network's name, or a file, whose name may have a colon in it too."""
-    if text.lower().replace("_", "-") in NETWORKS or (is_foreign(text) and not Path(text).is_file()):
+    file = Path(placed(text, "teacher", bases))
+    if text.lower().replace("_", "-") in NETWORKS or (is_foreign(text) and not file.exists()):
         return {"network": text}
-    if Path(text).suffix or Path(text).is_file():
-        require_file(Path(text))
-        return {"file": text}
+    if file.is_dir():
+        raise UsageError(f"teacher {text!r} is a folder: give the file of weights in it")
+    if file.suffix or os.sep in text or file.is_file():
+        require_file(file)
+        return {"file": str(file)}
     return {"network": text}

@@ -14,6 +14,7 @@ from lra.benchmarks.errors import LraError
 from lra.benchmarks.files import plain_name, sha256
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Labelled
+from lra.benchmarks.setup.places import data_kind, data_label
 from lra.benchmarks.setup.teacher_files import load_teacher
 from lra.benchmarks.setup.teacher_training import train
 from lra.benchmarks.setup.weights_files import FORMAT
@@ -86,7 +87,7 @@ def cached_path(options: TeacherOptions, data: DataSet) -> Path:
         MissingInput: if it would be trained on a user's own data, and they are not there.
     """
     recipe = options.model_dump(exclude={"file", "mean", "std"}) | {
-        "data": data.name,
+        "data": data_kind(data.name),
         "image": data.image,
         "format": FORMAT,
     }
@@ -94,7 +95,7 @@ def cached_path(options: TeacherOptions, data: DataSet) -> Path:
     if content:
         recipe["content"] = content
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    return cache_folder() / f"{plain_name(f'{options.network}-{Path(data.name).stem}')}-{key}.safetensors"
+    return cache_folder() / f"{plain_name(f'{options.network}-{data_label(data.name)}')}-{key}.safetensors"
 
 
 def accuracy_of(network: torch.nn.Module, test: Labelled, device: str | torch.device = "cpu") -> float:

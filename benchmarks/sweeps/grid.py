@@ -81,8 +81,8 @@ def _axis(key: str, value: Any) -> list[tuple[str, Any]]:
     return [(key, choice) for choice in choices]
 
 
-def plan(grid: Mapping[str, Any]) -> list[Planned]:
-    """The runs of a grid, each once.
+def plan(grid: Mapping[str, Any], base: Path | None = None) -> list[Planned]:
+    """The runs of a grid, each once; relative paths in it count from its folder ``base`` first.
 
     The meta step without a replay has nothing to act on: such a run would repeat its neighbour and is left out.
 
@@ -95,7 +95,7 @@ def plan(grid: Mapping[str, Any]) -> list[Planned]:
     for cell in cells:
         label = " ".join(f"{key.removeprefix('set:')}={_text(cell[key])}" for key in axes) or "the run"
         try:
-            config = resolve(cell)
+            config = resolve(cell, base)
             same = config.fingerprint(""), config.seed
         except LraError as error:
             raise type(error)(f"grid: {label}: {error}") from None
@@ -106,8 +106,8 @@ def plan(grid: Mapping[str, Any]) -> list[Planned]:
     return list(runs.values())
 
 
-def resolve(cell: Cell) -> RunConfig:
-    """The configuration of one combination.
+def resolve(cell: Cell, base: Path | None = None) -> RunConfig:
+    """The configuration of one combination, of a file in the folder ``base``.
 
     Raises:
         UsageError: as for ``lra-bench run``.
@@ -121,6 +121,7 @@ def resolve(cell: Cell) -> RunConfig:
             flags[key] = str(flags[key])
     return configuration(
         **flags,
+        base=base,
         config_file=Path(str(file)) if file is not None else None,
         plugins=(str(plugin),) if plugin is not None else (),
         assignments=tuple(f"{key[4:]}={_yaml(value)}" for key, value in cell.items() if key.startswith("set:")),

@@ -12,6 +12,7 @@ tasks:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 from lra.benchmarks.errors import LraError, UsageError, nearest
@@ -43,6 +44,7 @@ class TaskPlan:
         cells: of the tasks; flags of ``lra-bench run`` and settings, see `lra.benchmarks.sweeps.grid`.
         carry: what each task takes over whole, beside the parts that ``reuse`` names.
         chains: mode by mode, seed by seed.
+        base: where relative paths in the file count from; the working directory if nothing is there.
     """
 
     tree: Tree
@@ -50,6 +52,7 @@ class TaskPlan:
     cells: tuple[Cell, ...]
     carry: frozenset[str]
     chains: tuple[Chain, ...]
+    base: Path
 
     def config(self, index: int, chain: Chain, more: Mapping[str, Any] | None = None) -> RunConfig:
         """The configuration of a task, with ``more`` settings.
@@ -59,13 +62,13 @@ class TaskPlan:
         """
         settings = {f"set:{key}": value for key, value in (more or {}).items()}
         try:
-            return resolve(self.cells[index] | {"seed": chain.seed} | settings)
+            return resolve(self.cells[index] | {"seed": chain.seed} | settings, self.base)
         except LraError as error:
             raise type(error)(f"task {self.names[index]!r}: {error}") from None
 
 
-def plan(tree: Mapping[str, Any]) -> TaskPlan:
-    """What a file of tasks asks for, checked as far as it can be before the first task.
+def plan(tree: Mapping[str, Any], base: Path | None = None) -> TaskPlan:
+    """What a file of tasks in the folder ``base`` asks for, checked as far as it can be before the first task.
 
     Raises:
         UsageError: for anything wrong, in one line.
@@ -85,7 +88,7 @@ def plan(tree: Mapping[str, Any]) -> TaskPlan:
     carry = _choices("carry", tree.get("carry") or [], CARRIED)
     modes = _choices("reuse", tree.get("reuse") or "anew", MODES)
     chains = tuple(Chain(mode, seed) for mode in modes for seed in _seeds(tree.get("seed", 0)))
-    planned = TaskPlan(dict(tree), names, cells, frozenset(carry), chains)
+    planned = TaskPlan(dict(tree), names, cells, frozenset(carry), chains, (base or Path()).absolute())
     for chain in chains:
         for index in range(len(cells)):
             more = {} if chain.reuse == "anew" else {"synthesis.reuse": chain.reuse}

@@ -134,4 +134,4 @@ def _write(plan: TaskPlan, entries: Sequence[Sequence[Entry]], out: Path) -> Non
         {"reuse": chain.reuse, "seed": chain.seed, "tasks": [vars(entry) for entry in own]}
         for chain, own in zip(plan.chains, entries, strict=True)
     ]
-    write_json(out / RECORD, {"schema": 1, "file": plan.tree, "chains": chains})
+    write_json(out / RECORD, {"schema": 1, "file": plan.tree, "base": str(plan.base), "chains": chains})

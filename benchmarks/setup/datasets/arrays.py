@@ -9,6 +9,7 @@ import torch
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.files import sha256
 from lra.benchmarks.setup.datasets.labelled import DataSet, Labelled, Split, no_training, squared
+from lra.benchmarks.setup.places import train_and_test
 from lra.benchmarks.untrusted import refuse_zip_bomb
 
 
@@ -19,9 +20,7 @@ def npz(text: str, side: int | None) -> DataSet:
         MissingInput: if the test file is not there.
         UsageError: if it does not hold such arrays.
     """
-    train, _, test = text.rpartition(",")
-    if "{split}" in text:
-        train, test = text.replace("{split}", "train"), text.replace("{split}", "test")
+    train, test = train_and_test(text)
     held_out = _read(_existing(test), side)
 
     def load(split: Split) -> Labelled:
