@@ -109,10 +109,10 @@ def catalogue(what: str) -> dict[str, str]:
             "npz:TRAIN,TEST": "two files of arrays images (uint8, n,H,W[,C]) and labels; npz:TEST to train nothing",
         }
     if what == "models":
-        from lra.networks import NETWORKS
+        from lra.networks.families import FAMILIES
 
         return {
-            **dict.fromkeys(NETWORKS, ""),
+            **{name: family.summary for family in FAMILIES for name in family.names()},
             "torchvision:NAME": "a classifier of torchvision, as it is",
             "timm:NAME": "a model of timm, an optional extra",
             "MODULE:FUNCTION": "of yours: called with the number of classes and (channels, height, width)",

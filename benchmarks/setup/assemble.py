@@ -10,7 +10,7 @@ from lra.benchmarks.setup.layers import expanded, merged, parse_assignment
 from lra.benchmarks.setup.places import placed, placed_layer
 from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.untrusted import NotPlain, parse_yaml
-from lra.networks import NETWORKS
+from lra.networks import is_known
 from lra.networks.foreign import is_foreign
 
 
@@ -111,7 +111,7 @@ def require_file(file: Path) -> None:
 def _teacher(text: str, bases: Sequence[Path]) -> Tree:
     """A network's name, or a file, whose name may have a colon in it too."""
     file = Path(placed(text, "teacher", bases))
-    if text.lower().replace("_", "-") in NETWORKS or (is_foreign(text) and not file.exists()):
+    if is_known(text) or (is_foreign(text) and not file.exists()):
         return {"network": text}
     if file.is_dir():
         raise UsageError(f"teacher {text!r} is a folder: give the file of weights in it")

@@ -9,6 +9,7 @@ from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.config import QuantizationOptions
 from lra.benchmarks.setup.datasets import Labelled
 from lra.benchmarks.setup.teachers import TrainedTeacher
+from lra.networks.families import canonical
 from lra.preservation import in_mode
 from lra.problem import Problem
 from lra.quantization.network import Unquantizable, calibrate, quantized
@@ -34,7 +35,7 @@ def quantized_student(
     Raises:
         UsageError: if the student is to be another network than the teacher, or has a layer that cannot be quantised.
     """
-    if named.lower().replace("_", "-") != trained.name.lower().replace("_", "-"):
+    if canonical(named) != canonical(trained.name):
         raise UsageError(
             f"student.network = {named!r}: a quantised student is a copy of its teacher, say "
             f"student.network={trained.name}"

@@ -1,4 +1,4 @@
-"""ResNets for small images: that of He et al. (CVPR 2016, section 4.2), and a wide-stem variant."""
+"""ResNets for small images: that of He et al. (CVPR 2016, section 4.2), with options A and B, and a wide-stem one."""
 
 from collections.abc import Callable
 
@@ -50,9 +50,11 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n,inputs,h,w) to (n,outputs,ceil(h/stride),ceil(w/stride))."""
-        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.zeros))
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(out + shortcut)
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.shortcut(x))
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """Map (n,inputs,h,w) to the block's outputs."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.zeros))
 
 
 class CifarResNet(nn.Module):
@@ -85,6 +87,63 @@ class CifarResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(images)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(x.mean((2, 3)))
+
+
+class ProjectionBlock(BasicBlock):
+    """A `BasicBlock` whose shortcut is a 1x1 convolution with BatchNorm where the shape changes ("option B")."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        """Build a block from ``inputs`` to ``outputs`` channels."""
+        super().__init__(inputs, outputs, stride)
+        self.downsample = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.downsample.append(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False))
+            self.downsample.append(nn.BatchNorm2d(outputs))
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """Map (n,inputs,h,w) to the block's outputs."""
+        return self.downsample(x)
+
+
+class ProjectionResNet(nn.Module):
+    """ResNets of 6n+2 layers with option B: 16-32-64 channels, or others.
+
+    Its parameters are named as in the checkpoints of CMI and RepDistiller (resnet20 and its like, resnet8x4,
+    resnet32x4), which load as they are.
+    """
+
+    def __init__(
+        self, classes: int, image: Image, depth: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64)
+    ) -> None:
+        """Build it for ``image`` (C,H,W) with sides of 4 pixels or more.
+
+        Args:
+            classes: K.
+            image: channels, height and width.
+            depth: 6n+2.
+            widths: channels of the stem and of the three stages.
+
+        Raises:
+            ValueError: if ``depth`` is not 6n+2, or the image is too small.
+        """
+        super().__init__()
+        require_side(image, 4, f"resnet{depth}")
+        blocks = blocks_per_stage(depth, 2, 2, "CIFAR ResNet")
+        stem, first, second, third = widths
+        self.conv1 = conv3x3(image[0], stem)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.layer1 = stage(ProjectionBlock, stem, first, stride=1, blocks=blocks)
+        self.layer2 = stage(ProjectionBlock, first, second, stride=2, blocks=blocks)
+        self.layer3 = stage(ProjectionBlock, second, third, stride=2, blocks=blocks)
+        self.fc = nn.Linear(third, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images (n,C,H,W) to logits (n,K)."""
+        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(images))))))
+        return self.fc(x.mean((2, 3)))
 
 
 class WideStemBlock(nn.Module):

@@ -28,7 +28,7 @@ def runs_user_code(name: str) -> bool:
     return is_foreign(name) and name.partition(":")[0] not in LIBRARIES
 
 
-def build_foreign(name: str, classes: int, image: Image) -> nn.Module:
+def build_foreign(name: str, classes: int, image: Image, trains: bool = True) -> nn.Module:
     """Build a network from elsewhere with fresh weights, and try it on two black images.
 
     Args:
@@ -36,6 +36,7 @@ def build_foreign(name: str, classes: int, image: Image) -> nn.Module:
             with the number of classes and the image's shape, and returns a module.
         classes: K.
         image: channels, height and width.
+        trains: whether it must answer in training mode too.
 
     Raises:
         ModuleNotFoundError: if the module is not installed.
@@ -55,7 +56,7 @@ def build_foreign(name: str, classes: int, image: Image) -> nn.Module:
         ) from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"network {name!r} is no torch module but {type(network).__name__}")
-    _try(network, name, classes, image)
+    _try(network, name, classes, image, (False, True) if trains else (False,))
     return network
 
 
@@ -100,13 +101,13 @@ def _own(module_name: str, name: str, classes: int, image: Image) -> Callable[[]
     return partial(function, classes, image)
 
 
-def _try(network: nn.Module, name: str, classes: int, image: Image) -> None:
+def _try(network: nn.Module, name: str, classes: int, image: Image, modes: tuple[bool, ...]) -> None:
     import torch
     from torch import Tensor
 
     from lra.preservation import untouched
 
-    for training in (False, True):
+    for training in modes:
         mode = "training" if training else "evaluation"
         try:
             with torch.no_grad(), untouched(network):

@@ -4,25 +4,27 @@ torchvision takes a while to import, so each function imports what it builds.
 """
 
 from collections import OrderedDict
+from typing import Literal
 
 from torch import nn
 
 from lra.networks.shapes import Image, require_side
 
 
-def resnet(classes: int, image: Image, depth: int) -> nn.Module:
-    """Build ResNet-18 or -34 (He et al., CVPR 2016) with a 3x3 stem of stride 1 and no max-pooling.
+def resnet(classes: int, image: Image, depth: int, pooled: bool = False) -> nn.Module:
+    """Build a ResNet (He et al., CVPR 2016) with a 3x3 stem of stride 1; no max-pooling behind it unless ``pooled``.
 
-    Images (C,H,W) need sides of 8 pixels or more, else ``ValueError``.
+    Its ``depth`` is 18, 34, 50, 101 or 152. Images (C,H,W) need sides of 8 pixels or more, else ``ValueError``.
     """
     require_side(image, 8, f"resnet{depth}")
     from torchvision import models
 
-    network: nn.Module = {18: models.resnet18, 34: models.resnet34}[depth](num_classes=classes)
+    network: nn.Module = getattr(models, f"resnet{depth}")(num_classes=classes)
     stem = nn.Conv2d(image[0], 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
     network.conv1 = stem
-    network.maxpool = nn.Identity()
+    if not pooled:
+        network.maxpool = nn.Identity()
     return network
 
 
@@ -47,18 +49,21 @@ def vgg11(classes: int, image: Image) -> nn.Module:
     return nn.Sequential(layers)
 
 
-def mobilenetv2(classes: int, image: Image) -> nn.Module:
-    """Build MobileNetV2 (Sandler et al., CVPR 2018) with a total stride of 8 instead of 32, and no dropout.
+def mobilenetv2(classes: int, image: Image, stride: Literal[8, 32] = 8) -> nn.Module:
+    """Build MobileNetV2 (Sandler et al., CVPR 2018) with this ``stride`` in all, and no dropout.
 
-    Images (C,H,W) need sides of 8 pixels or more, else ``ValueError``.
+    32 is the paper's and torchvision's, which CMI keeps for small images; 8 loses less of them. The weights are the
+    same. Images (C,H,W) need sides of 8 pixels or more, else ``ValueError``.
     """
     require_side(image, 8, "mobilenetv2")
     from torchvision.models import mobilenet_v2
 
-    # Expansion, channels, repeats and stride of each stage; the second stage and the stem do not stride.
+    # At 8, the second stage and the stem do not stride.
+    early = 1 if stride == 8 else 2
+    # Expansion, channels, repeats and stride of each stage.
     stages = [
         [1, 16, 1, 1],
-        [6, 24, 2, 1],
+        [6, 24, 2, early],
         [6, 32, 3, 2],
         [6, 64, 4, 2],
         [6, 96, 3, 1],
@@ -66,7 +71,7 @@ def mobilenetv2(classes: int, image: Image) -> nn.Module:
         [6, 320, 1, 1],
     ]
     network: nn.Module = mobilenet_v2(num_classes=classes, inverted_residual_setting=stages, dropout=0.0)
-    stem = nn.Conv2d(image[0], 32, 3, padding=1, bias=False)
+    stem = nn.Conv2d(image[0], 32, 3, stride=early, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out")
     network.get_submodule("features.0")[0] = stem  # type: ignore[operator]
     return network
