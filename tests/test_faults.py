@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from lra.benchmarks.runs import attempt, checkpoint_file
+from lra.benchmarks import checkpoint_file
+from lra.benchmarks.runs import attempt
 from lra.benchmarks.runs.attempt import Attempt
 from lra.strategies.divergence import LIMIT, DivergenceGuard
 from lra.synthesis.batches import Diverged

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lra.benchmarks.runs import checkpoint_file
+from lra.benchmarks import checkpoint_file
 from lra.benchmarks.runs.runner import run as run_
 from lra.benchmarks.setup.assemble import configuration
 from lra.networks import build

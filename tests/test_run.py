@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lra.benchmarks.runs import attempt, checkpoint_file, interruption
+from lra.benchmarks import checkpoint_file, interruption
+from lra.benchmarks.runs import attempt
 from lra.benchmarks.runs.attempt import Attempt
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
 from lra.benchmarks.setup import datasets, teachers
@@ -106,7 +107,7 @@ def test_every_retention_makes_a_whole_run_folder(run: Run, replay: str, meta: s
 def test_one_image_is_too_few_for_batchnorm(lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path) -> None:
     student = ("--student", "lenet5-half-bn", "--set", "data.size=16")
     done = lra_bench("run", *tiny, *student, "--set", "schedule.batch_size=1", "--out", tmp_path)
-    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert (done.code, done.err.count("lra-bench: ")) == (2, 1), done
     assert "give 2 at least as schedule.batch_size" in done.err
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import torch
 
-from lra.benchmarks.runs import checkpoint_file
+from lra.benchmarks import checkpoint_file
 from lra.benchmarks.runs.attempt import CHECKPOINT_SECONDS
 from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.setup.experiment import Experiment, prepare

@@ -16,9 +16,10 @@ import click
 import torch
 
 from lra.benchmarks.runs.attempt import Attempt
-from lra.benchmarks.runs.progress import Progress
+from lra.benchmarks.runs.progress import RunProgress
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import obtain
 
@@ -35,12 +36,12 @@ SETTINGS = {
 }
 
 
-class Stretches(Progress):
+class Stretches(RunProgress):
     """Prints what each stretch of a run took, in the place of progress."""
 
-    def __init__(self, length: int, count: int):
-        super().__init__(length, quiet=True)
-        self.each = length // count
+    def __init__(self, experiment: Experiment, count: int):
+        super().__init__(experiment, quiet=True)
+        self.each = experiment.stream.length // count
         self.begun = time.process_time()
 
     def advance(self, position: int) -> None:
@@ -71,7 +72,7 @@ def main(experiences: int, stretches: int, threads: int) -> None:
     click.echo("| experiences | ms each | memory (MiB) |\n|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as place:
         work = Attempt(config, RunFolder(Path(place)), data, teacher, test, quiet=True)
-        work.progress = Stretches(experiences, stretches)
+        work.progress = Stretches(work.experiment, stretches)
         work.open()
         work.complete()
         accuracy = work.folder.result["accuracy"]["final"] if work.folder.result else 0.0

@@ -9,15 +9,15 @@ from typing import Any
 
 from safetensors.torch import save
 
+from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import write_atomically
+from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.reports.report import write_report
-from lra.benchmarks.runs import checkpoint_file
-from lra.benchmarks.runs.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.runs.machine import environment
 from lra.benchmarks.runs.outcome import matrix, result
 from lra.benchmarks.runs.processes import Processes
-from lra.benchmarks.runs.progress import Progress
+from lra.benchmarks.runs.progress import RunProgress
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
 from lra.benchmarks.runs.samples import Samples
 from lra.benchmarks.runs.trackers import Tracker
@@ -78,7 +78,7 @@ class Attempt:
         self.processes.join(self.experiment)
         self.forgetful = forgetful(config)
         self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
-        self.progress = Progress(self.experiment.stream.length, quiet or self.processes.rank > 0)
+        self.progress = RunProgress(self.experiment, quiet or self.processes.rank > 0)
 
     def open(self) -> None:
         """Start the folder, or take up what is saved there."""
@@ -105,11 +105,13 @@ class Attempt:
             MetaStepError: if the LRA step cannot be taken.
             Interrupted: at a signal, when all is saved.
         """
-        stream = self.experiment.stream
+        stream, forgetful = self.experiment.stream, self.forgetful
         with interrupts() as stopping:
 
             def stopped() -> Interrupted:
-                return Interrupted(stopping[0] if stopping else signal.SIGTERM, self.folder, self.forgetful)
+                how = f"begin again, for want of a state_dict of plugin {forgetful[0]!r}," if forgetful else "go on"
+                remedy = f"{how} with lra-bench resume {self.folder.path}"
+                return Interrupted(stopping[0] if stopping else signal.SIGTERM, remedy)
 
             def rest() -> None:
                 self.progress.advance(stream.position)
@@ -129,7 +131,7 @@ class Attempt:
             self._remember(long=True)
             try:
                 if stream.position < stream.length:
-                    with at_a_step(stopping, lambda: self.at_hand is not None):
+                    with self.progress.begin(), at_a_step(stopping, lambda: self.at_hand is not None):
                         self.experiment.strategy.train(stream)
             except GivenUp:
                 self._save(self.at_hand)

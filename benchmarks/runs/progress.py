@@ -1,47 +1,107 @@
-"""How a run is getting on, on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""How a run is getting on: experiences, the step in the one that is open, the last evaluation, the time left."""
 
 import logging
-import sys
+import time
+from contextlib import AbstractContextManager
 from typing import Any
 
-from tqdm import tqdm
+from torch.optim import Optimizer
+
+from lra.benchmarks.progress import Progress, at_steps
+from lra.benchmarks.setup.experiment import Experiment
 
 log = logging.getLogger("lra")
 
 
-class Progress:
-    """Progress over experiences.
+class RunProgress:
+    """Progress over the experiences of a run.
+
+    Time left is what experiences have taken so far, the first of a process apart, in which much is done once. Within
+    an experience it is the share of its optimisers' steps: a batch that is synthesised for minutes moves it too.
 
     Args:
-        length: experiences in all.
+        experiment: what is run.
         quiet: say nothing on stderr.
     """
 
-    def __init__(self, length: int, quiet: bool = False):
-        self.length = length
+    def __init__(self, experiment: Experiment, quiet: bool = False):
+        self.stream, self.strategy = experiment.stream, experiment.strategy
+        self.quiet = quiet
+        self.student_steps = experiment.config.schedule.student_steps
         self.last = ""
-        terminal = sys.stderr.isatty() and not quiet
-        self.bar = tqdm(total=length, unit="exp", file=sys.stderr, disable=not terminal, dynamic_ncols=True)
-        self.lines = not terminal and not quiet
-        self.tenth = -1
+        self.display: Progress | None = None
+
+    def begin(self) -> AbstractContextManager[None]:
+        """Show where it is, and watch the steps."""
+        self.display = Progress(self.stream.length, "experiences", quiet=self.quiet, done=self.stream.position)
+        self.generator = self.student = self.count = 0
+        self.before = self.strategy.clock.train_iterations
+        self.first, self.others = 0.0, 0.0
+        self.opened = time.monotonic()
+        self.first_steps = self.expected = self._steps(self.stream.position)
+        self.display.show(self.stream.position, self.last)
+        return at_steps(self._step)
 
     def advance(self, position: int) -> None:
         """So many experiences are done."""
-        self.bar.update(position - self.bar.n)
-        tenth = 10 * position // self.length
-        if self.lines and tenth != self.tenth and self.last:
-            self.tenth = tenth
-            print(f"{position}/{self.length} experiences  {self.last}", file=sys.stderr, flush=True)
+        if self.display is None:
+            return
+        now, steps = time.monotonic(), self.generator + self.student
+        spent, self.opened = now - self.opened, now
+        planned = self._steps(position)
+        if not self.first:
+            self.first, self.expected = spent, planned
+        else:
+            self.others += spent
+            self.count += 1
+            # More than planned, if a plugin has an optimiser of its own.
+            self.expected = max(steps, planned)
+        self.generator = self.student = 0
+        self.before = self.strategy.clock.train_iterations
+        if self.display.due():
+            self._show(position, f"student step {self.before:,}/{self.student_steps:,}")
+        self.display.done = position
 
     def note(self, record: dict[str, Any]) -> None:
-        """An evaluation's record, shown beside the bar and kept in the log."""
+        """An evaluation's record, shown beside the rest and kept in the log."""
         wanted = (("accuracy", "%"), ("agreement", "%"), ("forgetting", " points"))
         self.last = "  ".join(
             f"{name} {record[name]:.2f}{unit}" for name, unit in wanted if record.get(name) is not None
         )
-        self.bar.set_postfix_str(self.last, refresh=False)
         log.debug("student step %d: %s", record["student_step"], self.last)
 
     def close(self) -> None:
         """No more."""
-        self.bar.close()
+        if self.display is not None:
+            self.display.close(self.last)
+
+    def _steps(self, index: int) -> int:
+        """Of optimisers, in an experience."""
+        return self.stream.synthesizer.updates(index) + self.stream.steps
+
+    def _step(self, optimiser: Optimizer) -> None:
+        own = optimiser is self.strategy.optimizer
+        self.student += own
+        self.generator += not own
+        if self.display is not None and self.display.due():
+            if own:
+                where = f"student step {self.before + self.student:,}/{self.student_steps:,}"
+            else:
+                planned = self.expected - self.stream.steps
+                of = f"/{planned:,}" if self.generator <= planned else ""
+                where = f"generator step {self.generator:,}{of}"
+            self._show(self.stream.position, where)
+
+    def _show(self, position: int, where: str) -> None:
+        assert self.display is not None
+        share = min((self.generator + self.student) / self.expected, 1.0)
+        spent, rest = time.monotonic() - self.opened, self.stream.length - position
+        left = None
+        if self.count:
+            left = self.others / self.count * (rest - share)
+        elif self.first:
+            left = self.first * self.expected / self.first_steps * (rest - share)
+        elif share:
+            whole = spent / share
+            left = whole - spent + whole * self._steps(position + 1) / self.expected * (rest - 1)
+        self.display.show(position + share, where, self.last, left=left)

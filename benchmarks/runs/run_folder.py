@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import clear_drafts, held, plain_name, write_text
-from lra.benchmarks.runs import checkpoint_file
 from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.places import data_label

@@ -9,11 +9,11 @@ from typing import Literal
 
 import torch
 
+from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import LraError, Resumable, UsageError, in_one_line
 from lra.benchmarks.files import CannotWrite
-from lra.benchmarks.runs import checkpoint_file
+from lra.benchmarks.interruption import Interrupted
 from lra.benchmarks.runs.attempt import Attempt, finish
-from lra.benchmarks.runs.interruption import Interrupted
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.runs.processes import Processes, local_device, processes
 from lra.benchmarks.runs.rollback import RATE, TIMES, rolled_back

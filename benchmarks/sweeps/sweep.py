@@ -13,7 +13,7 @@ import torch
 
 from lra.benchmarks.errors import LraError, Resumable
 from lra.benchmarks.files import held, write_json
-from lra.benchmarks.runs.interruption import interrupts
+from lra.benchmarks.interruption import interrupts
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig

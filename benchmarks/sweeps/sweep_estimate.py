@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from lra.benchmarks.errors import LraError, in_one_line
+from lra.benchmarks.progress import clock
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.experiment import budget, prepare
 from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.benchmarks.sweeps.sweep import Entry
-from lra.benchmarks.sweeps.sweep_progress import clock
 from lra.meta import MetaStepError
 from lra.networks.normalized import Normalized
 from lra.state import seed_everything

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from lra.benchmarks.progress import clock
 from lra.benchmarks.sweeps.sweep import Entry
 
 REFRESH = 1.0
@@ -96,11 +97,3 @@ def last_record(file: Path) -> dict[str, float | None]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def clock(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

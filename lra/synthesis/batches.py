@@ -80,6 +80,10 @@ class BatchSynthesizer(Synthesizer):
         self._open = FiniteBatch(torch.cat([b.images for b in made]), torch.cat([b.labels for b in made]))
         return values
 
+    def updates(self, index: int) -> int:
+        """Those of all its batches, which in the first experience are those of the warm-up too."""
+        return (self.options.rounds + (0 if index else self.options.warmup)) * self.options.steps
+
     def _make(self, student: nn.Module | None) -> tuple[FiniteBatch, dict[str, TermValue]]:
         o, device = self.options, next(self.teacher.parameters()).device
         labels = self.labels(o.images).to(device)

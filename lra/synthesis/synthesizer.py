@@ -68,6 +68,10 @@ class Synthesizer(Lasting, ABC):
         """How often `shown` shows each image."""
         return 1
 
+    def updates(self, index: int) -> int:
+        """How many updates `step` makes to open the experience ``index``, from 0; for telling how long it takes."""
+        return 1
+
     @abstractmethod
     def state_dict(self) -> State:
         """All that a resumed run needs to continue identically, but for the global random states."""
@@ -130,6 +134,10 @@ class OnlineGenerator(Synthesizer):
 
     asked: Tensor | None = None
     """(n,): the classes that the latest latents ask for, if the generator is told any."""
+
+    def updates(self, index: int) -> int:
+        """As many for every one."""
+        return self.steps
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
         """``steps`` optimiser steps, each on fresh latents."""

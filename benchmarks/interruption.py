@@ -10,7 +10,6 @@ from types import FrameType
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lra.benchmarks.errors import Resumable
-from lra.benchmarks.runs.run_folder import RunFolder
 
 STDERR = 2
 """Its file descriptor."""
@@ -19,11 +18,15 @@ PATIENCE = 2.0
 
 
 class Interrupted(Resumable):
-    """A signal stopped the run; its state is saved, unless a plugin has none to save."""
+    """A signal stopped the work.
 
-    def __init__(self, number: int, folder: RunFolder, forgetful: Sequence[str] = ()):
-        how = f"begin again, for want of a state_dict of plugin {forgetful[0]!r}," if forgetful else "go on"
-        super().__init__(f"stopped; {how} with lra-bench resume {folder.path}")
+    Args:
+        number: of the signal.
+        remedy: how to go on.
+    """
+
+    def __init__(self, number: int, remedy: str):
+        super().__init__(f"stopped; {remedy}")
         self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
 
 

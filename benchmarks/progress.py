@@ -1,0 +1,150 @@
+"""How work is getting on, on stderr: a bar on a terminal that has room for one, else a line now and then.
+
+Lines come at once, after a second, and then at a steady pace, with the time that is left; they go to the log as well,
+whatever is on stderr. Nothing here needs torch, or a thread: who works says where it is, at no cost in between.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+FIRST = 1.0
+"""Seconds from the first line to the second."""
+PACE = 10.0
+"""Seconds between all later lines."""
+REDRAW = 0.1
+"""Seconds between the states of a bar."""
+
+log = logging.getLogger("lra")
+
+
+def drawable() -> bool:
+    """Whether stderr is a terminal with columns, where lines can be written over."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or os.environ.get("COLUMNS", "").strip() == "0":
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
+
+
+def tell(line: str) -> None:
+    """A line on stderr; where nobody can read it any more, work goes on all the same."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+class Pace:
+    """When the next line is due: at once, `FIRST` seconds later, then every `PACE`."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.next = self.started
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        return time.monotonic() >= self.next
+
+    def step(self) -> None:
+        """A line has been written."""
+        now = time.monotonic()
+        self.next = now + (PACE if now >= self.started + FIRST else FIRST)
+
+
+class Progress:
+    """One piece of work of so many parts.
+
+    Args:
+        total: parts in all.
+        unit: what they are.
+        what: what is done, unless the unit says it.
+        quiet: nothing on stderr, only in the log.
+        done: parts done before.
+    """
+
+    def __init__(self, total: int, unit: str, what: str = "", quiet: bool = False, done: float = 0):
+        self.total, self.unit, self.what, self.quiet = total, unit, what, quiet
+        self.begun = self.done = done
+        self.said = ""
+        self.pace = Pace()
+        self.bar: tqdm[None] | None = None
+        if not quiet and drawable():
+            form = "{percentage:3.0f}%|{bar}| {desc}"
+            self.bar = tqdm(total=total, initial=done, file=sys.stderr, dynamic_ncols=True, bar_format=form)
+        self.next = 0.0
+
+    def due(self) -> bool:
+        """Whether `show` would have anything to do; cheap enough to be asked at every step."""
+        return time.monotonic() >= self.next
+
+    def show(self, done: float, *details: str, left: float | None = None) -> None:
+        """Say how far it is, if it is time to.
+
+        Args:
+            done: parts done, of which the last may be half done.
+            details: more to say.
+            left: seconds, if they are not simply in proportion to what is done.
+        """
+        if not self.due():
+            self.done = done
+            return
+        self._write(self._text(done, details, left), self.pace.due())
+
+    def close(self, *details: str) -> None:
+        """No more; the last line says how it ended, unless it has been said."""
+        text = self._text(self.done, details, None, ended=True)
+        self._write(text, line=text != self.said)
+        if self.bar is not None:
+            self.bar.close()
+
+    def _text(self, done: float, details: tuple[str, ...], left: float | None, ended: bool = False) -> str:
+        self.done = done
+        since = time.monotonic() - self.pace.started
+        if left is None and self.total > done > self.begun:
+            left = since / (done - self.begun) * (self.total - done)
+        place = f"{int(done)}/{self.total} {self.unit}"
+        remaining = "" if left is None or ended else f"{clock(left)} left"
+        return "  ".join(filter(None, [f"{self.what}: {place}" if self.what else place, *details, remaining]))
+
+    def _write(self, text: str, line: bool) -> None:
+        if self.bar is not None:
+            self.bar.n = self.done
+            with suppress(OSError):
+                self.bar.set_description_str(text)
+        if line:
+            self.said = text
+            log.info("%s", text)
+            if self.bar is None and not self.quiet:
+                tell(text)
+            self.pace.step()
+        self.next = self.pace.next if self.bar is None else time.monotonic() + REDRAW
+
+
+@contextmanager
+def at_steps(do: Callable[["Optimizer"], None]) -> Iterator[None]:
+    """Call ``do`` with every optimiser that has made a step, wherever it is."""
+    # Whoever has an optimiser has torch.
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    hook = register_optimizer_step_post_hook(lambda optimiser, *arguments: do(optimiser))
+    try:
+        yield
+    finally:
+        hook.remove()
