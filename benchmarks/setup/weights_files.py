@@ -1,8 +1,13 @@
 """Files of weights: ours, and those of others, which are never trusted to run code."""
 
+import io
 import json
 import pickle
-from collections.abc import Mapping
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,10 @@ from lra.networks.normalized import Normalized
 
 FORMAT = "lra-teacher-2"
 """Names our notes in a file: the only entry, because safetensors writes several in any order."""
+
+
+HARMLESS = re.compile(r"torch\.\w+$|torch\._utils\.|collections\.")
+"""What pickled weights consist of."""
 
 
 class Notes(BaseModel):
@@ -42,21 +51,21 @@ def save_network(path: Path, network: Normalized, notes: Mapping[str, Any]) -> N
 def read_weights(path: Path) -> tuple[Mapping[str, Any], Notes]:
     """What a weights file holds, and our notes in it, without running anything.
 
-    Safetensors, or a pickled checkpoint read by torch's restricted loader.
+    Safetensors, or a pickled checkpoint read by torch's restricted loader; its content tells which, not its name.
 
     Raises:
         UsageError: if the file is corrupt or would run code.
     """
     refuse_zip_bomb(path)
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return _read_safetensors(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UsageError(
-            f"weights file {path} is corrupt or would run code when loaded, which is refused: "
-            "save a plain state dict, or safetensors"
-        ) from None
+        # Opened here: by its name torch would take it for what its suffix says. What it warns of are forms of pickle.
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UsageError(f"weights file {path} {_why_not(path, str(error))}") from None
     # The loader of a damaged file may raise anything: IndexError, struct.error, AssertionError, ...
     except Exception as error:
         line = str(error).split("\n")[0]
@@ -64,6 +73,66 @@ def read_weights(path: Path) -> tuple[Mapping[str, Any], Notes]:
     if not isinstance(content, Mapping):
         raise UsageError(f"weights file {path} holds no state dict: save network.state_dict()")
     return content, Notes()
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether the file begins as safetensors do: the length of a header, and the brace that opens it."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
+def _why_not(path: Path, said: str) -> str:
+    """What of a pickled file is refused, and how to save it again if it is trusted."""
+    found = re.search(r"GLOBAL (\S+)", said)
+    refused = found.group(1) if found else next(iter(_imported(path)), None)
+    if refused is None:
+        return "is corrupt or would run code when loaded, which is refused: save a plain state dict, or safetensors"
+    if said.rstrip().endswith("is blocked.") or refused.split(".")[0] in (
+        "os",
+        "posix",
+        "nt",
+        "subprocess",
+        "builtins",
+    ):
+        return f"would run {refused} when loaded, which is refused: fetch it again, from where it can be trusted"
+    inside = "['state_dict']"
+    if refused.startswith("numpy"):
+        what = "a number or array of numpy beside its weights"
+    elif re.match(r"(torch\.nn|torchvision|timm|__main__)\b", refused):
+        what, inside = "a whole module in place of its weights", ".state_dict()"
+    else:
+        what = "more than weights"
+    return (
+        f"holds {what} ({refused}), which could run code when loaded and is refused: if you trust it, save its weights "
+        f"alone, torch.save(torch.load({path.name!r}, weights_only=False){inside}, 'weights.pt')"
+    )
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Names of what a pickle would import beside torch's own and plain containers, read off without running it."""
+    with path.open("rb") as file:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                member = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
+                content = b"" if member is None else archive.read(member)
+        else:
+            content = file.read()
+    stream, texts = io.BytesIO(content), [""]
+    try:
+        # The older form of torch.save is several pickles, one behind another.
+        while True:
+            for code, argument, _ in pickletools.genops(stream):
+                if "UNICODE" in code.name:
+                    texts.append(str(argument))
+                name = str(argument).replace(" ", ".") if code.name == "GLOBAL" else ".".join(texts[-2:])
+                if code.name in ("GLOBAL", "STACK_GLOBAL") and not re.match(
+                    r"torch\.\w+$|torch\._utils\.|collec", name
+                ):
+                    yield name
+    # Behind the last pickle are bytes of tensors; what is left of a damaged file need be no pickle.
+    except (ValueError, IndexError, OverflowError):
+        return
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Notes]:

@@ -1,44 +1,97 @@
 """Weights as they are found in the wild: unwrapped, and renamed where that is certain."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-"""Keys under which training scripts store the weights beside other things."""
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
+    *("ema", "ema_state_dict", "model_ema", "ema_model", "state_dict_ema", "params_ema", "averaged_model"),
+)
+"""Keys under which training scripts store the weights, or their average over training, beside other things."""
 
-PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+COUNTERS = ("n_averaged", "initted", "step", "num_updates", "decay")
+"""What averages count, which is no weight."""
 
 SPELLINGS = (("linear.", "fc."), ("fc.", "linear."), (".shortcut.", ".downsample."), ("block", "layer"))
 """Other code's names of the same parts: the classifier, the ResNets' shortcut, the wide ResNets' stages."""
 
 
 def unwrapped(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the plain state dict inside what a checkpoint file holds, without wrappers' prefixes.
+    """Return the state dict inside what a checkpoint file holds, its names as they are.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or more than one.
     """
-    for wrapper in WRAPPERS:
-        if isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    weights = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    # A file from elsewhere may hold a mapping that holds itself.
+    passed: set[int] = set()
+    while id(loaded) not in passed and (inner := _inner(loaded)):
+        passed.add(id(loaded))
+        if len({id(content) for content in inner.values()}) > 1:
+            raise ValueError(
+                f"there is more than one set of weights in the checkpoint, in {' and '.join(inner)}: save the one that "
+                "is meant in a file of its own"
+            )
+        loaded = next(iter(inner.values()))
+    weights = _tensors(loaded)
     if not weights:
         raise ValueError(f"no weights in the checkpoint; it holds {', '.join(map(str, loaded)) or 'nothing'}")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
+
+
+def _inner(loaded: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The mappings directly in ``loaded`` that hold weights: under the usual keys, or others if nothing else does."""
+    holding = {
+        key: value
+        for key, value in loaded.items()
+        if isinstance(key, str) and isinstance(value, Mapping) and _holds_weights(value, set())
+    }
+    usual = {key: value for key, value in holding.items() if key in WRAPPERS}
+    return usual or ({} if _tensors(loaded) else holding)
+
+
+def _holds_weights(content: Mapping[Any, Any], passed: set[int]) -> bool:
+    """Whether there are tensors in it under names; an optimiser's stand under numbers."""
+    if id(content) in passed:
+        return False
+    passed.add(id(content))
+    named = [value for key, value in content.items() if isinstance(key, str)]
+    return any(isinstance(v, Tensor) or (isinstance(v, Mapping) and _holds_weights(v, passed)) for v in named)
+
+
+def _tensors(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+def peelings(loaded: Mapping[str, Any]) -> Iterator[dict[str, Tensor]]:
+    """Yield the weights in what a checkpoint file holds, first as they are named, then without what all names share.
+
+    DataParallel, ``torch.compile``, averages and trainers put ``module.``, ``_orig_mod.``, ``model.`` and the like
+    before every name, one before another. Whether a prefix is theirs or the network's own only the network tells.
+
+    Raises:
+        ValueError: as `unwrapped`.
+    """
+    weights = unwrapped(loaded)
+    yield weights
+    while True:
+        named = {name: value for name, value in weights.items() if name not in COUNTERS}
+        prefixes = {name.partition(".")[0] for name in named if "." in name}
+        if len(prefixes) != 1 or not all("." in name for name in named):
+            if len(named) < len(weights):
+                yield named
+            return
+        weights = {name.partition(".")[2]: value for name, value in named.items()}
+        yield weights
 
 
 def load_weights(network: nn.Module, loaded: Mapping[str, Any]) -> None:
     """Load a checkpoint's content into ``network``, all of it or nothing.
 
-    A name the network does not know is tried in `SPELLINGS`; weights that still do not fit are an
-    error, never left out.
+    A name the network does not know is tried in `SPELLINGS`, and without the prefixes that all names share; weights
+    that still do not fit are an error, never left out.
 
     Args:
         network: one of `lra.networks.build`, not wrapped, or any other.
@@ -48,14 +101,15 @@ def load_weights(network: nn.Module, loaded: Mapping[str, Any]) -> None:
         ValueError: if names, shapes or kinds of number differ; the message names the first of each.
     """
     expected = network.state_dict()
-    weights = {_spelled(name, expected): value for name, value in unwrapped(loaded).items()}
+    found = [{_spelled(name, expected): value for name, value in weights.items()} for weights in peelings(loaded)]
+    weights = min(found, key=lambda weights: len(weights.keys() ^ expected.keys()))
     # Old checkpoints lack this counter, which only BatchNorm without momentum uses.
     missing = [n for n in expected if n not in weights and not n.endswith("num_batches_tracked")]
     unknown = [n for n in weights if n not in expected]
     if missing or unknown:
         raise ValueError(
             f"the weights are not of this {type(network).__name__}: {len(missing)} missing {missing[:3]}, "
-            f"{len(unknown)} unknown {unknown[:3]}"
+            f"{len(unknown)} unknown {unknown[:3]}{_several(weights, expected)}"
         )
     for name, value in weights.items():
         if value.shape != expected[name].shape:
@@ -63,6 +117,19 @@ def load_weights(network: nn.Module, loaded: Mapping[str, Any]) -> None:
         if not _of_its_kind(value, expected[name]):
             raise ValueError(f"{name} is {value.dtype}, {value.layout} in the weights, not {expected[name].dtype}")
     network.load_state_dict(weights, strict=False)
+
+
+def _several(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Says so where more than one network of the expected names is in the weights, each under a prefix."""
+    parts: dict[str, set[str]] = {}
+    for name in weights:
+        prefix, _, rest = name.partition(".")
+        parts.setdefault(prefix, set()).add(_spelled(rest, expected))
+    needed = {name for name in expected if not name.endswith("num_batches_tracked")}
+    fitting = [prefix for prefix, names in parts.items() if needed <= names]
+    if not fitting:
+        return ""
+    return f"; those under {' and '.join(fitting)} are: save the one that is meant in a file of its own"
 
 
 def _of_its_kind(value: Tensor, like: Tensor) -> bool:
