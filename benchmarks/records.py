@@ -20,8 +20,11 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IMAGE_LIMIT = 4_000_000  # bytes of one sample picture
 Record = dict[str, Any]
 
-LATER: Record = {"precision": "float32", "channels_last": False}
-"""Options of the student that a stored configuration leaves out unless set: runs keep the names they had before."""
+LATER: dict[str, Record] = {
+    "student": {"precision": "float32", "channels_last": False},
+    "data": {"fit": "squash", "channels": None},
+}
+"""Options that a stored configuration leaves out unless set, by section: runs keep the names they had before."""
 
 
 class ReportError(UsageError, ValueError):
@@ -56,11 +59,9 @@ class Run:
 
 
 def _whole(config: Record) -> Record:
-    """A stored configuration with what it leaves out of the student where that is as it always was."""
-    student = config.get("student")
-    if not isinstance(student, dict):
-        return config
-    return config | {"student": LATER | student}
+    """A stored configuration with what it leaves out where that is as it always was."""
+    there = {name: usual for name, usual in LATER.items() if isinstance(config.get(name), dict)}
+    return config | {name: usual | config[name] for name, usual in there.items()}
 
 
 def read_run(folder: Path) -> Run:

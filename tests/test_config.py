@@ -92,10 +92,12 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
     prints = {config.fingerprint("a"), config.fingerprint("b"), *(other.fingerprint("a") for other in others)}
     assert len(prints) == 5
     assert all(len(text) == 8 for text in prints)
-    # Precision came later: runs of full precision keep their names.
-    assert {name: getattr(config.student, name) for name in LATER} == LATER
+    # Precision and the fit of images came later: runs without them keep their names.
+    for section, usual in LATER.items():
+        assert {name: getattr(getattr(config, section), name) for name in usual} == usual
+        assert not usual.keys() & config.tree()[section].keys()
     assert "precision" not in config.tree()["student"]
-    for assignment in ("student.precision=bfloat16", "student.channels_last=true"):
+    for assignment in ("student.precision=bfloat16", "student.channels_last=true", "data.fit=pad", "data.channels=3"):
         other = configuration(assignments=[assignment])
         assert other.fingerprint("a") != config.fingerprint("a")
         assert resolve([other.tree()]) == other

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import Labelled, data_set, normalisation, pictures, torchvision_sets
-from lra.benchmarks.setup.datasets.labelled import DataSet, squared
+from lra.benchmarks.setup.datasets.form import Form, resized
+from lra.benchmarks.setup.datasets.labelled import DataSet
 from lra.benchmarks.setup.teachers import accuracy_of, cached_path
 from lra.images import unit
 
@@ -34,10 +35,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def refusal(name: str, kind: type[LraError] = UsageError, side: int | None = None, split: Any = "test") -> str:
+def refusal(name: str, kind: type[LraError] = UsageError, size: Any = None, split: Any = "test") -> str:
     """The line that refuses a data set."""
     with pytest.raises(kind) as error:
-        data_set(name, side).load(split)
+        data_set(name, size).load(split)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -124,9 +125,9 @@ def test_tiny_imagenet_is_read_as_its_archive_is_laid_out(folder: Path) -> None:
     assert torch.equal(found.images, torch.from_numpy(shown).permute(0, 3, 1, 2))
     assert torch.equal(data_set("tiny-imagenet", 8).load("train").classes, torch.arange(200))
     (home / "val" / "val_annotations.txt").write_text("val_0.png\tn99999999\t0\n")
-    assert "unpack the archive again" in refusal("tiny-imagenet", side=8)
+    assert "unpack the archive again" in refusal("tiny-imagenet", size=8)
     picture(home / "train" / "n00000200" / "images" / "a.png", pixels(8, 8, 3))
-    assert "has 201 classes in place of 200" in refusal("tiny-imagenet", side=8)
+    assert "has 201 classes in place of 200" in refusal("tiny-imagenet", size=8)
 
 
 def test_the_list_says_size_classes_and_presence(lra_bench: Callable[..., Any], folder: Path) -> None:
@@ -196,8 +197,9 @@ def test_folders_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "train" / "c" / "1.png").unlink()
     (tmp_path / "train" / "c").rmdir()
     (tmp_path / "train").rmdir()
-    picture(tmp_path / "test" / "b" / "1.png", pixels(8, 8).astype(np.uint16) * 200)
-    assert "8 bits" in refusal(f"imagefolder:{tmp_path}")
+    Image.fromarray(pixels(8, 8).astype(np.float32)).save(tmp_path / "test" / "b" / "2.tif")
+    assert "8 or 16 bits" in refusal(f"imagefolder:{tmp_path}")
+    (tmp_path / "test" / "b" / "2.tif").unlink()
     (tmp_path / "test" / "b" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n garbage")
     assert "cannot be read" in refusal(f"imagefolder:{tmp_path}")
 
@@ -205,8 +207,8 @@ def test_folders_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 # Arrays
 
 
-def write(file: Path, images: Any, labels: Any) -> Path:
-    np.savez(file, images=images, labels=labels)
+def write(file: Path, images: Any, labels: Any, **more: Any) -> Path:
+    np.savez(file, images=images, labels=labels, **more)
     return file
 
 
@@ -259,7 +261,7 @@ def test_other_images_to_test_on_under_the_same_name_make_another_run(
 
 
 def test_a_teacher_needs_two_images_at_a_time(tmp_path: Path, lra_bench: Callable[..., Any], tiny: list[str]) -> None:
-    file = write(tmp_path / "one.npz", pixels(1, 8, 8), np.array([1]))
+    file = write(tmp_path / "one.npz", pixels(1, 8, 8), np.array([1]), names=["a", "b"])
     for wrong in (("--set", "teacher.batch_size=1"), ("--dataset", f"npz:{file},{file}")):
         done = lra_bench("teacher", "train", *tiny, *wrong)
         assert (done.code, done.err.count("\n")) == (2, 1)
@@ -269,11 +271,10 @@ def test_a_teacher_needs_two_images_at_a_time(tmp_path: Path, lra_bench: Callabl
 @pytest.mark.parametrize(
     ("images", "labels", "said"),
     [
-        (pixels(4, 8, 8).astype(np.float32), np.arange(4), "must be uint8"),
         (pixels(4, 64), np.arange(4), "must be uint8"),
         (pixels(0, 8, 8), np.arange(0), "must be uint8"),
         (pixels(4, 8, 8), np.arange(3), "4 integers"),
-        (pixels(4, 8, 8), np.eye(4), "4 integers"),
+        (pixels(4, 8, 8), np.eye(4) / 2, "4 integers"),
         (pixels(4, 8, 8), np.arange(4) - 1, "-1 to 2"),
         (pixels(4, 8, 8), np.zeros(4, dtype=int), "0 to 0"),
         (np.array([None] * 4), np.arange(4), "not an npz"),
@@ -331,7 +332,7 @@ def test_squares_are_of_the_centre_and_keep_plain_colours() -> None:
     images = torch.zeros(2, 3, 10, 20, dtype=torch.uint8)
     images[:, :, :, 5:15] = 200
     for side in (5, 10, 16):
-        found: Tensor = squared(images, side)
+        found: Tensor = resized(images, Form((side, side), "crop"))
         assert found.shape == (2, 3, side, side)
         assert (found == 200).all()
-    assert squared(images, None) is images
+    assert resized(images, Form()) is images

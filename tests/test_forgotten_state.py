@@ -16,7 +16,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from lra.benchmarks.robustness.small_runs import every, small
-from lra.benchmarks.setup.datasets import Labelled, data_set
+from lra.benchmarks.setup.datasets import Labelled, data_of
 from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.teachers import obtain
 from lra.memory.buffers import Buffer
@@ -38,7 +38,7 @@ WITHOUT_STATE = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType
 
 def built(choice: tuple[str, str, bool]) -> Experiment:
     config = small(*choice)
-    data = data_set(config.data.name, config.data.size)
+    data = data_of(config.data)
     test = data.load("test")
     trained = obtain(config.teacher, data, test)
     seed_everything(config.seed)

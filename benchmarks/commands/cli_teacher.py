@@ -68,12 +68,12 @@ def list_() -> None:
 def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> None:
     from lra.benchmarks.runs.machine import refuse_device
     from lra.benchmarks.setup.assemble import configuration
-    from lra.benchmarks.setup.datasets import data_set
+    from lra.benchmarks.setup.datasets import data_of
     from lra.benchmarks.setup.teachers import obtain
 
     config = configuration(**given)
     refuse_device(config.device)
-    known = data_set(config.data.name, config.data.size)
+    known = data_of(config.data)
     teacher = config.teacher if file is None else config.teacher.model_copy(update={"file": str(file)})
     found = obtain(teacher, known, known.load("test"), config.device)
     record = found.record() | {"file": str(found.path)}

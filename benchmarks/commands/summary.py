@@ -102,11 +102,12 @@ def catalogue(what: str) -> dict[str, str]:
     if what == "presets":
         return {name: _preset(tree) for name, tree in presets().items()}
     if what == "datasets":
-        from lra.benchmarks.setup.datasets import DATASETS
+        from lra.benchmarks.setup.datasets import DATASETS, data_set
 
-        return {name: _data_set(make(None)) for name, make in DATASETS.items()} | {
-            "imagefolder:DIR": "DIR/train/CLASS and DIR/test/CLASS, or DIR/CLASS, of which a fifth is for testing",
-            "npz:TRAIN,TEST": "two files of arrays images (uint8, n,H,W[,C]) and labels; npz:TEST to train nothing",
+        return {name: _data_set(data_set(name)) for name in DATASETS} | {
+            "imagefolder:DIR": "DIR/train/CLASS and DIR/test/CLASS (or val); or DIR/CLASS, a fifth for testing",
+            "npz:TRAIN,TEST": "two files of arrays images (n,H,W[,C] or n,C,H,W) and labels; npz:TEST to train nothing",
+            "npz:FILE": "one file of both splits: x_train, y_train, x_test, y_test, or train_images and so on",
         }
     if what == "models":
         from lra.networks.families import FAMILIES

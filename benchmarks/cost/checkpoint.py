@@ -18,7 +18,7 @@ import torch
 
 from lra.benchmarks import checkpoint_file
 from lra.benchmarks.runs.attempt import CHECKPOINT_SECONDS
-from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import obtain
@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
 def built(settings: dict[str, Any]) -> Experiment:
     """A run after two experiences, its pool filled."""
     config = resolve([settings, {"schedule": {"steps": 2, "steps_per_experience": 1}}])
-    data = data_set(config.data.name, config.data.size)
+    data = data_of(config.data)
     test = data.load("test")
     experiment = prepare(config, data, obtain(config.teacher, data, test), None, lambda record: None)
     experiment.strategy.train(experiment.stream)

@@ -18,7 +18,7 @@ import torch
 from lra.benchmarks.runs.attempt import Attempt
 from lra.benchmarks.runs.progress import RunProgress
 from lra.benchmarks.runs.run_folder import RunFolder
-from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import obtain
@@ -66,7 +66,7 @@ def main(experiences: int, stretches: int, threads: int) -> None:
     """Run, and print a row for each stretch."""
     torch.set_num_threads(threads)
     config = resolve([SETTINGS, {"schedule": {"steps": experiences}, "threads": threads}])
-    data = data_set(config.data.name, config.data.size)
+    data = data_of(config.data)
     test = data.load("test")
     teacher = obtain(config.teacher, data, test)
     click.echo("| experiences | ms each | memory (MiB) |\n|---:|---:|---:|")

@@ -21,7 +21,7 @@ from lra.benchmarks.files import write_atomically, write_text
 from lra.benchmarks.records import Run, read_run
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import DataSet, data_set
+from lra.benchmarks.setup.datasets import DataSet, data_of
 from lra.benchmarks.setup.weights_files import read_weights
 from lra.networks.normalized import Normalized
 from lra.networks.weights import load_weights
@@ -82,7 +82,7 @@ def load_student(folder: Path) -> tuple[Run, Normalized, dict[str, Any]]:
     if not run.result or not weights.is_file():
         raise MissingInput(f"{folder} is not finished: go on with lra-bench resume {folder}")
     config = stored_configuration(folder)
-    data = data_set(config.data.name, config.data.size)
+    data = data_of(config.data)
     mean, std = run.teacher.get("mean"), run.teacher.get("std")
     if not isinstance(mean, list) or not isinstance(std, list):
         raise UsageError(f"{folder / 'teacher.json'} has no normalisation: delete the run's result.json to run again")

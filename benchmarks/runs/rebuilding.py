@@ -9,7 +9,7 @@ from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.carrying import GENERATOR, load_generator
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import DataSet, data_set
+from lra.benchmarks.setup.datasets import DataSet, data_of
 from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.teachers import obtain
 from lra.state import seed_everything
@@ -59,7 +59,7 @@ def rebuilt(folder: Path) -> Rebuilt:
     if not (folder / GENERATOR).is_file():
         raise NoGenerator(f"run {folder} left no {GENERATOR}: it is unfinished, or its method has none that lasts")
     weights, _ = load_generator(folder / GENERATOR)
-    data = data_set(config.data.name, config.data.size)
+    data = data_of(config.data)
     seed_everything(config.seed)
     teacher = obtain(config.teacher, data, None)
     experiment = prepare(config, data, teacher, None, lambda record: None)

@@ -21,7 +21,7 @@ from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.trackers import Tracker
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.teachers import obtain
 from lra.meta import MetaDiverged, MetaStepError
 from lra.strategies.distributed import PeerLost
@@ -83,7 +83,7 @@ def _run(
         torch.set_num_threads(config.threads)
     RunFolder(out).refuse_unwritable()
     refuse_device(config.device)
-    data = data_set(config.data.name, config.data.size)
+    data = data_of(config.data)
     test = data.load("test") if config.data.test else None
     teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device))
     folder = RunFolder.of(config, teacher, data, out)

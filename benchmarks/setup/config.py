@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
 from lra.benchmarks.records import LATER
+from lra.benchmarks.setup.datasets.form import Fit
 from lra.distillation.options import LossOptions
-from lra.options import Count, Fraction, NonNegative, Options, Positive, Seed, Whole
+from lra.options import LARGEST, Count, Fraction, NonNegative, Options, Positive, Seed, Whole
 from lra.quantization.options import Precision
 from lra.strategies.lra_options import LRAOptions
 
@@ -22,14 +24,35 @@ SCALARS = ("method", "seed", "device", "threads", "on_divergence")
 """The keys of a configuration that are no sections."""
 
 
+LEAST_SIDE = 8
+"""Of an image, in pixels."""
+
+
 class DataOptions(Options):
     """The labelled data a student is evaluated on, and a teacher may be trained on."""
 
     name: str = "digits"
-    size: Annotated[Count, Field(ge=8)] | None = None
-    """Side that images are resized to; the data set's own if not given."""
+    size: int | list[int] | None = None
+    """Side that images are resized to, or [height, width]; the data set's own if not given."""
+    fit: Fit = "squash"
+    """How images of other proportions reach the size: squashed into it, as torchvision's ``Resize((height, width))``;
+    ``crop``, cut about the middle to its proportions first; or ``pad``, whole with black beside them."""
+    channels: Literal[1, 3] | None = None
+    """3 repeats grey images, for networks that take colours; 1 makes colours grey; the data set's own if not given."""
     test: bool = True
     """False: there is no test set; all but test accuracy is still measured."""
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _sides(cls, value: object) -> object:
+        sides = value if isinstance(value, list | tuple) else [value, value]
+        if value is None:
+            return None
+        if len(sides) != 2 or not all(type(side) is int and LEAST_SIDE <= side <= LARGEST for side in sides):
+            raise PydanticCustomError(
+                "size", f"input should be a side or [height, width], whole numbers from {LEAST_SIDE}"
+            )
+        return sides[0] if sides[0] == sides[1] else list(sides)
 
 
 class TeacherOptions(Options):
@@ -199,7 +222,8 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.quantization is not None and (lean := self.student.model_dump(include={*LATER}, exclude_defaults=True)):
+        later = self.student.model_dump(include={*LATER["student"]}, exclude_defaults=True)
+        if self.quantization is not None and (lean := later):
             raise ValueError(f"student.{next(iter(lean))} is for students of full precision; leave it out")
         return self
 
@@ -217,8 +241,9 @@ class RunConfig(Options):
     def tree(self) -> Tree:
         """As plain data, to be stored and run again; what is as it always was is left out, as it was before."""
         absent = {name: True for name in ("quantization", "carry") if getattr(self, name) is None}
-        usual = LATER.keys() - self.student.model_dump(exclude_defaults=True).keys()
-        return self.model_dump(mode="json", exclude={**absent, "student": usual})
+        given = self.model_dump(include={*LATER}, exclude_defaults=True)
+        usual = {name: options.keys() - given.get(name, {}).keys() for name, options in LATER.items()}
+        return self.model_dump(mode="json", exclude={**absent, **usual})
 
     def fingerprint(self, teacher_sha256: str, tested_on: str = "") -> str:
         """Eight hexadecimal digits that name everything but the seed, the machine and what to do about a divergence.

@@ -17,7 +17,7 @@ from lra.benchmarks.interruption import interrupts
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import DataSet, data_set
+from lra.benchmarks.setup.datasets import DataSet, data_of
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.benchmarks.sweeps.engines import Engine, Job
 from lra.benchmarks.sweeps.grid import Planned
@@ -121,7 +121,7 @@ def _teacher(config: RunConfig, train: bool) -> tuple[TrainedTeacher, DataSet] |
         torch.set_num_threads(config.threads)
     try:
         refuse_device(config.device)
-        data = data_set(config.data.name, config.data.size)
+        data = data_of(config.data)
         if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
             return None
         return obtain(config.teacher, data, data.load("test") if config.data.test else None, config.device), data

@@ -13,7 +13,7 @@ import torch
 from lra.benchmarks.errors import LraError, in_one_line
 from lra.benchmarks.progress import clock
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import DataSet, data_set
+from lra.benchmarks.setup.datasets import DataSet, data_of
 from lra.benchmarks.setup.experiment import budget, prepare
 from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
@@ -77,7 +77,7 @@ def timed(config: RunConfig) -> float:
     schedule = config.schedule
     steps = min(schedule.student_steps, TIMED * schedule.steps_per_experience)
     short = config.model_copy(update={"schedule": schedule.model_copy(update={"steps": steps})})
-    data = data_set(config.data.name, config.data.size)
+    data = data_of(config.data)
     test = data.load("test") if config.data.test else None
     seed_everything(config.seed)
     experiment = prepare(short, data, stand_in(config, data), test, lambda record: None)

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from lra.benchmarks.errors import LraError, UsageError, nearest
 from lra.benchmarks.setup.config import DataOptions, RunConfig, Tree
-from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.sweeps.grid import KEYS, Cell, resolve
 from lra.synthesis.options import Reuse
 
@@ -101,7 +101,7 @@ def plan(tree: Mapping[str, Any], base: Path | None = None) -> TaskPlan:
 def _find(options: DataOptions, task: str) -> None:
     """Raise `LraError` if the data of a task are not there: not only when it is its turn, after all others."""
     try:
-        data = data_set(options.name, options.size)
+        data = data_of(options)
         if options.test and not data.present():
             data.load("test")  # says how to get them
     except LraError as error:

@@ -1,45 +1,82 @@
 """Labelled images by name: training splits make teachers, test splits evaluate students.
 
-A distillation loads the test split only. What is stored as bytes stays so in memory.
+A distillation loads the test split only. What is stored as bytes stays so in memory. What a data set is can be asked
+without importing torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from lra.benchmarks.errors import UsageError, nearest
 from lra.benchmarks.setup.datasets.arrays import npz
 from lra.benchmarks.setup.datasets.derived import DERIVED
 from lra.benchmarks.setup.datasets.digits import digits
+from lra.benchmarks.setup.datasets.form import Fit, Form
 from lra.benchmarks.setup.datasets.image_folder import image_folder
 from lra.benchmarks.setup.datasets.labelled import DataSet, Labelled, Normalisation, Split, normalisation
 from lra.benchmarks.setup.datasets.tiny_imagenet import tiny_imagenet
 from lra.benchmarks.setup.datasets.torchvision_sets import KNOWN, torchvision_set
 
-__all__ = ["DATASETS", "PLACES", "DataSet", "Labelled", "Normalisation", "Split", "data_set", "digits", "normalisation"]
+if TYPE_CHECKING:
+    from lra.benchmarks.setup.config import DataOptions
 
-DATASETS: dict[str, Callable[[int | None], DataSet]] = {
+__all__ = [
+    "DATASETS",
+    "PLACES",
+    "DataSet",
+    "Form",
+    "Labelled",
+    "Normalisation",
+    "Split",
+    "data_of",
+    "data_set",
+    "digits",
+    "normalisation",
+]
+
+DATASETS: dict[str, Callable[[Form], DataSet]] = {
     "digits": digits,
     **DERIVED,
     **{name: partial(torchvision_set, name) for name in KNOWN},
     "tiny-imagenet": tiny_imagenet,
 }
-"""Name to data set, called with the side that images are to be resized to, or ``None``."""
+"""Name to data set, called with the form that images are to have."""
 
-PLACES: dict[str, Callable[[str, int | None], DataSet]] = {"imagefolder": image_folder, "npz": npz}
-"""What may stand before a colon and the place of a user's own data; called with that place and the side."""
+PLACES: dict[str, Callable[[str, Form], DataSet]] = {"imagefolder": image_folder, "npz": npz}
+"""What may stand before a colon and the place of a user's own data; called with that place and the form."""
 
 
-def data_set(name: str, side: int | None = None) -> DataSet:
-    """Find a data set by name, with images resized to ``side`` if given.
+def data_of(options: "DataOptions") -> DataSet:
+    """The data set of a configuration.
+
+    Raises:
+        UsageError, MissingInput: as `data_set`.
+    """
+    return data_set(options.name, options.size, options.fit, options.channels)
+
+
+def data_set(
+    name: str, size: int | Sequence[int] | None = None, fit: Fit = "squash", channels: int | None = None
+) -> DataSet:
+    """Find a data set by name.
+
+    Args:
+        name: of one of `DATASETS`, or ``imagefolder:DIR``, ``npz:FILE``.
+        size: that images are brought to: a side, or height and width; their own if not given.
+        fit: how images of other proportions reach it.
+        channels: 1 or 3; their own if not given.
 
     Raises:
         UsageError: for an unknown name, or a user's own data that are not as they must be.
         MissingInput: for a user's own data that are not there.
     """
+    sides = size if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
+    form = Form(sides, fit, channels)
     kind, colon, place = name.partition(":")
     if colon and kind in PLACES:
-        return PLACES[kind](place, side)
+        return PLACES[kind](place, form)
     if name not in DATASETS:
         known = ", ".join([*DATASETS, "imagefolder:DIR", "npz:FILE"])
         raise UsageError(f"unknown data set {name!r}; did you mean {nearest(name, DATASETS)!r}? Known: {known}")
-    return DATASETS[name](side)
+    return DATASETS[name](form)

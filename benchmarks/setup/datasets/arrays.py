@@ -1,51 +1,105 @@
-"""Data sets in npz files: ``images``, uint8 (n,H,W) or (n,H,W,C), and ``labels``, integers (n,)."""
+"""Data sets in npz files: images and labels, of one split or of both."""
 
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.files import sha256
-from lra.benchmarks.setup.datasets.labelled import DataSet, Labelled, Split, no_training, squared
+from lra.benchmarks.setup.datasets.form import Form, formed
+from lra.benchmarks.setup.datasets.labelled import SPLIT_NAMES, DataSet, Image, Labelled, Split, no_training
+from lra.benchmarks.setup.datasets.numbering import Labels, numbered, plain
 from lra.benchmarks.setup.places import train_and_test
 from lra.benchmarks.untrusted import refuse_zip_bomb
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def npz(text: str, side: int | None) -> DataSet:
+MEANINGS = {
+    **dict.fromkeys(("images", "image", "x", "data"), "images"),
+    **dict.fromkeys(("labels", "label", "y", "targets", "target"), "labels"),
+    **dict.fromkeys(("names", "class names", "label names"), "names"),
+    "layout": "layout",
+}
+"""What arrays are called, in small letters and beside the name of a split: x_train and test_labels are understood."""
+
+MOST_CHANNELS = 4
+"""An axis as short as that is of channels, and a longer one of pixels, unless the other two say otherwise."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A split in a file, of whose images only the header was read."""
+
+    file: Path
+    key: str
+    count: int
+    image: Image
+    channels_first: bool
+    labels: Labels
+    names: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+
+def npz(text: str, form: Form) -> DataSet:
     """``TEST``; or ``TRAIN,TEST``; or one name with ``{split}`` in it, which stands for train and test.
 
+    A file has arrays ``images``, (n,H,W), (n,H,W,C) or (n,C,H,W), and ``labels``, and perhaps ``names`` of the
+    classes; or it has two or three splits, as MedMNIST's (``train_images``) and Keras's (``x_train``) have.
+
     Raises:
-        MissingInput: if the test file is not there.
+        MissingInput: if a file is not there.
         UsageError: if it does not hold such arrays.
     """
-    train, test = train_and_test(text)
-    held_out = _read(_existing(test), side)
+    before, after = train_and_test(text)
+    test = _part(_existing(after), "test")
+    train = _part(_existing(before), "train") if before else _found(test.file, "train", ("train",))
+    parts = {"train": train, "test": test}
+    names = next((part.names for part in (test, train) if part is not None and part.names is not None), None)
+    numbering = numbered(None if train is None else train.labels, test.labels, names, f"data file {after}")
+    if train is not None and (train.image[0] != test.image[0] or (form.size is None and train.image != test.image)):
+        raise UsageError(
+            f"data file {before or after} has images {_sizes(train)} of {len(np.unique(train.labels))} classes and "
+            f"{after} {_sizes(test)} of {len(np.unique(test.labels))}: the file to test on says what both have; "
+            "sizes become one with --set data.size=[H,W]"
+        )
+
+    def part_of(split: Split) -> _Part:
+        found = parts[split]
+        if found is None:
+            raise no_training(f"npz:{text}", "name both, as npz:TRAIN,TEST")
+        return found
 
     def load(split: Split) -> Labelled:
-        if split == "test":
-            return held_out
-        real = _read(training(), side)
-        if real.images.shape[1:] != held_out.images.shape[1:] or int(real.classes.max()) >= classes:
-            raise UsageError(
-                f"data file {train} has images {_sizes(real)} of {int(real.classes.max()) + 1} classes and {test} "
-                f"{_sizes(held_out)} of {classes}: the file to test on says what both have"
-            )
-        return real
+        import torch
 
-    def training() -> Path:
-        if not train:
-            raise no_training(f"npz:{text}", "name both, as npz:TRAIN,TEST")
-        return _existing(train)
+        part = part_of(split)
+        return Labelled(_pixels(part), torch.from_numpy(numbering.of(part.labels)))
 
     @cache  # a sweep asks for each of its runs
     def content(split: Split) -> str:
-        return sha256(training() if split == "train" else _existing(test))
+        return " ".join(filter(None, [sha256(part_of(split).file), numbering.mark(part_of(split).labels)]))
 
-    classes = int(held_out.classes.max()) + 1
-    channels, height, width = held_out.images.shape[1:]
-    return DataSet(f"npz:{text}", (channels, height, width), classes, load, content=content)
+    said = [note for part in (train, test) if part is not None for note in part.notes]
+    native = DataSet(
+        f"npz:{text}",
+        test.image,
+        numbering.classes,
+        load,
+        content=content,
+        names=numbering.names,
+        test_images=test.count,
+        notes=(*dict.fromkeys(said), *numbering.notes),
+    )
+    return formed(native, form)
 
 
 def _existing(name: str) -> Path:
@@ -55,26 +109,176 @@ def _existing(name: str) -> Path:
     return Path(name)
 
 
-def _sizes(found: Labelled) -> str:
-    return "x".join(map(str, found.images.shape[1:]))
+def _sizes(part: _Part) -> str:
+    return "x".join(map(str, part.image))
 
 
-def _read(file: Path, side: int | None) -> Labelled:
+def _part(file: Path, split: Split) -> _Part:
+    """What ``file`` has for ``split``: arrays that say so, those of validation for the test, or those that say nothing.
+
+    Raises:
+        UsageError: if there are none.
+    """
+    found = _found(file, split, ("test", "val", None) if split == "test" else ("train", None))
+    if found is None:
+        raise UsageError(
+            f"data file {file} is not an npz of arrays images and labels to {split} on{_having(_headers(file))}: call "
+            "them so, or x_train, y_train, x_test and y_test"
+        )
+    return found
+
+
+def _found(file: Path, split: Split, places: Sequence[str | None]) -> _Part | None:
+    """The first of ``places`` that is in ``file``, for ``split``."""
     refuse_zip_bomb(file)
+    headers = _headers(file)
+    keys = _understood(file, headers)
+    place = next((place for place in places if {(place, "images"), (place, "labels")} <= keys.keys()), ())
+    if place == ():
+        return None
+    images, labels = keys[place, "images"], keys[place, "labels"]
+    shape, kind = headers[images]
+    for key in (images, labels):
+        if headers[key][1] == "O":
+            raise UsageError(f"data file {file} is not an npz of arrays images and labels: {key} is of objects")
+    if kind not in "uifb" or len(shape) not in (3, 4) or 0 in shape:
+        raise UsageError(
+            f"data file {file}: {images} must be uint8 or floats, (n,H,W), (n,H,W,C) or (n,C,H,W), not {shape}"
+            + ("" if kind in "uifb" else " of what is no number")
+        )
+    layout = keys.get((None, "layout"))
+    image, first, note = _axes(file, images, shape, None if layout is None else str(_array(file, layout)))
+    names = keys.get((None, "names"))
+    notes = [note] if note else []
+    if (images, labels) != ("images", "labels"):
+        aside = f"; {keys['val', 'images']} are left aside" if place == "test" and ("val", "images") in keys else ""
+        notes.append(f"data file {file}: {images} and {labels} are those to {split} on{aside}")
+    return _Part(
+        file,
+        images,
+        shape[0],
+        image,
+        first,
+        plain(_array(file, labels), shape[0], f"data file {file}"),
+        None if names is None else tuple(map(str, _array(file, names).ravel().tolist())),
+        tuple(notes),
+    )
+
+
+def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and kind of type of every array in a file, without its content."""
+    found = {}
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            images, labels = np.asarray(arrays["images"]), np.asarray(arrays["labels"])
+        with ZipFile(file) as archive:
+            for member in archive.infolist():
+                if not member.filename.endswith(".npy"):
+                    continue
+                with archive.open(member) as stream:
+                    version = np.lib.format.read_magic(stream)
+                    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else _second
+                    shape, _, dtype = read(stream)
+                    held = member.file_size - stream.tell()
+                if not dtype.hasobject and prod(shape) * dtype.itemsize != held:
+                    raise ValueError(f"{member.filename} says {shape} and holds {held:,} bytes")
+                found[member.filename.removesuffix(".npy")] = (shape, dtype.kind)
     # The reader of a damaged file may raise anything: BadZipFile, zlib.error, MemoryError, ...
     except Exception as error:
         raise UsageError(f"data file {file} is not an npz of arrays images and labels: {error}") from None
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
-        raise UsageError(f"data file {file}: images must be uint8 (n,H,W[,C]), not {images.dtype} {images.shape}")
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise UsageError(f"data file {file}: labels must be {len(images)} integers, not {labels.dtype} {labels.shape}")
-    if labels.min() < 0 or labels.max() < 1:
+    return found
+
+
+def _second(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    return np.lib.format.read_array_header_2_0(stream)
+
+
+def _array(file: Path, key: str) -> NDArray[Any]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return np.asarray(arrays[key])
+    except Exception as error:
+        raise UsageError(f"data file {file} is not an npz of arrays images and labels: {key}: {error}") from None
+
+
+def _having(headers: Mapping[str, object]) -> str:
+    return f", but has {', '.join([*headers][:8])}" if headers else ""
+
+
+def _understood(file: Path, headers: Mapping[str, object]) -> dict[tuple[str | None, str], str]:
+    """Split and meaning to the array that has them.
+
+    Raises:
+        UsageError: if two have the same.
+    """
+    found: dict[tuple[str | None, str], str] = {}
+    for key in headers:
+        words = re.findall("[a-z]+", key.lower())
+        split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+        meaning = MEANINGS.get(" ".join(word for word in words if word not in SPLIT_NAMES))
+        if meaning is None:
+            continue
+        if (split, meaning) in found:
+            raise UsageError(f"data file {file} has {found[split, meaning]} and {key} for the same: leave one out")
+        found[split, meaning] = key
+    return found
+
+
+def _axes(file: Path, key: str, shape: tuple[int, ...], layout: str | None) -> tuple[Image, bool, str]:
+    """Channels, height and width of images of this shape, whether channels come first, and what to say of it.
+
+    Raises:
+        UsageError: if the shape does not tell where its channels are.
+    """
+    if len(shape) == 3:
+        return (1, shape[1], shape[2]), False, ""
+    _, a, b, c = shape
+    if layout is not None and layout not in ("NHWC", "NCHW"):
+        raise UsageError(f"data file {file}: layout is {layout!r}; choose NHWC, channels last, or NCHW, channels first")
+    short = (a <= MOST_CHANNELS, c <= MOST_CHANNELS)
+    first = layout == "NCHW" or (layout is None and (short == (True, False) or (short == (False, False) and b == c)))
+    last = layout == "NHWC" or (layout is None and (short == (False, True) or (short == (False, False) and a == b)))
+    if first == last:
         raise UsageError(
-            f"data file {file}: labels must count from 0 up to 1 at least, not {labels.min()} to {labels.max()}"
+            f"data file {file}: which axis of {key} {shape} has the channels is not clear: add an array layout that is "
+            "'NHWC' or 'NCHW' to the file"
         )
-    tensor = torch.from_numpy(images)
-    tensor = tensor[:, None] if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2).contiguous()
-    return Labelled(squared(tensor, side), torch.from_numpy(labels.astype(np.int64)))
+    if last:
+        return (c, a, b), False, ""
+    return (a, b, c), True, f"data file {file}: {key} {shape} have their channels first: {b}x{c}, {a} channel(s)"
+
+
+def _pixels(part: _Part) -> "Tensor":
+    """The images of a split (n, C, H, W), as bytes or floats in [0, 1]."""
+    import torch
+
+    images = _array(part.file, part.key)
+    if images.shape[0] != part.count:
+        raise UsageError(f"data file {part.file} was changed while it was read: start again")
+    tensor = torch.from_numpy(np.ascontiguousarray(_levels(images, part)))
+    if tensor.ndim == 3:
+        return tensor[:, None]
+    return tensor if part.channels_first else tensor.permute(0, 3, 1, 2).contiguous()
+
+
+def _levels(images: NDArray[Any], part: _Part) -> NDArray[Any]:
+    """Images as bytes, or as float32 in [0, 1].
+
+    Whole numbers up to 255 are bytes; up to 65535, of 16 bits, scaled down; floats in [0, 1], or up to 255.
+    """
+    where = f"data file {part.file}: {part.key}"
+    if images.dtype == bool:
+        return images.astype(np.uint8) * 255
+    low, high = images.min(), images.max()
+    if images.dtype.kind == "f":
+        if not (np.isfinite(low) and np.isfinite(high) and low >= 0 and high <= 255):
+            raise UsageError(
+                f"{where} are floats from {low:g} to {high:g}: save them in [0, 1], or in 0 to 255, as they were "
+                "before they were normalised"
+            )
+        return (images / (255 if high > 1 else 1)).astype(np.float32)
+    if low < 0 or high > 0xFFFF or (high > 0xFF and images.dtype != np.uint16):
+        raise UsageError(f"{where} are {images.dtype} from {low} to {high}: save them as bytes, 0 to 255")
+    if high == 1:
+        raise UsageError(f"{where} are {images.dtype} of 0 and 1 alone: multiply them by 255, or save them as floats")
+    if high > 0xFF:
+        return ((images.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return images.astype(np.uint8)

@@ -2,72 +2,143 @@
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.files import sha256
+from lra.benchmarks.setup.datasets.folders import Files, Scan, listing, scanned, splits
+from lra.benchmarks.setup.datasets.form import Form
 from lra.benchmarks.setup.datasets.labelled import DataSet, Split, no_training
-from lra.benchmarks.setup.datasets.pictures import Files, decoded, listed, shape_of
+from lra.benchmarks.setup.datasets.pictures import decoded, surveyed
 
 
-def image_folder(text: str, side: int | None) -> DataSet:
+@dataclass(frozen=True)
+class _Found:
+    classes: Sequence[str]
+    files: dict[Split, Files]
+    notes: list[str]
+
+
+def image_folder(text: str, form: Form) -> DataSet:
     """A folder with ``train/CLASS/`` and ``test/CLASS/`` (or ``val/``), or with ``CLASS/`` alone.
 
     Of the latter a fifth is for testing: the pictures whose path in the folder has a hash divisible by five, so that
-    each stays where it is when others are added. The first picture of the test split says whether all are grey, and
-    how large they are unless ``side`` does.
+    each stays where it is when others are added. Pictures have one channel if all of them are grey, and the size of
+    all of them unless ``form`` has one.
 
     Raises:
         MissingInput: if the folder or its test split is not there.
-        UsageError: if it is not laid out so.
+        UsageError: if it is not laid out so, or its pictures differ in size and ``form`` has none.
     """
     folder = Path(text)
     if not folder.is_dir():
         raise MissingInput(f"data folder {folder} does not exist: give imagefolder:DIR with a folder for each class")
-    classes, splits = _splits(folder)
-    if len(classes) < 2:
-        raise UsageError(f"data folder {folder} has the class {classes[0]} alone: two at least are needed")
-    if not splits["test"]:
+    found = _found(folder)
+    if len(found.classes) < 2:
+        raise UsageError(
+            f"data folder {folder} has the class {found.classes[0]} alone: two at least are needed{_deeper(folder)}"
+        )
+    if not found.files["test"]:
         raise UsageError(f"data folder {folder} has too few pictures to hold out a fifth: make train/ and test/ in it")
-    image = shape_of(splits["test"][0][0], side)
+    survey = surveyed(found.files["test"], found.files["train"], form)
 
     def files(split: Split) -> Files:
-        if not splits[split]:
+        if not found.files[split]:
             raise no_training(f"imagefolder:{text}", "put them into train/ beside test/")
-        return splits[split]
+        return found.files[split]
 
     @cache  # a sweep asks for each of its runs
     def content(split: Split) -> str:
-        sizes = [(_within(file, folder), Path(file).stat().st_size) for file, _ in files(split)]
-        return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+        hashes = [(found.classes[label], sha256(Path(file))) for file, label in files(split)]
+        whole = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+        return f"{whole} {form.fit}" if survey.distorted else whole
 
     return DataSet(
-        f"imagefolder:{text}", image, len(classes), lambda split: decoded(files(split), image, side), content=content
+        f"imagefolder:{text}",
+        survey.image,
+        len(found.classes),
+        lambda split: decoded(files(split), survey.image, form),
+        content=content,
+        names=tuple(found.classes),
+        test_images=len(found.files["test"]),
+        notes=(*found.notes, *survey.notes),
+        reached=form.words(survey.distorted),
     )
 
 
-def _splits(folder: Path) -> tuple[list[str], dict[Split, Files]]:
-    train = folder / "train"
-    test = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
-    if test is None and not train.is_dir():
-        classes, files = listed(folder)
-        held_out = [_held_out(file, folder) for file, _ in files]
-        parted = list(zip(files, held_out, strict=True))
-        return classes, {"train": [f for f, out in parted if not out], "test": [f for f, out in parted if out]}
-    if test is None:
-        raise MissingInput(f"data folder {folder} has train/ and neither test/ nor val/: add pictures to test on")
-    classes, files = listed(test)
-    if not train.is_dir():
-        return classes, {"train": [], "test": files}
-    learnt, training = listed(train)
-    if learnt != classes:
-        raise UsageError(f"data folder {folder}: {train.name}/ and {test.name}/ have different classes")
-    return classes, {"train": training, "test": files}
+def _found(folder: Path) -> _Found:
+    parts, beside = splits(folder)
+    if not parts:
+        found = scanned(folder)
+        held_out = [_held_out(file, folder) for file, _ in found.files]
+        parted = list(zip(found.files, held_out, strict=True))
+        files: dict[Split, Files] = {
+            "train": [f for f, out in parted if not out],
+            "test": [f for f, out in parted if out],
+        }
+        return _Found(found.classes, files, _passed(folder, found.passed))
+    tested = next((parts[name] for name in ("test", "val") if name in parts), None)
+    if tested is None:
+        raise MissingInput(
+            f"data folder {folder} has {parts['train'].name}/ and neither test/ nor val/ with a folder for each class: "
+            "add pictures to test on"
+        )
+    test = scanned(tested)
+    train = scanned(parts["train"]) if "train" in parts else None
+    if "test" in parts and "val" in parts:
+        beside[f"{parts['val'].name}/"] += 1
+    passed = test.passed + beside + (train.passed if train else Counter())
+    used = {"train": parts.get("train"), "test": tested}
+    # As they should be called, they need no words.
+    odd = [f"{path.name}/ to {split}" for split, path in used.items() if path is not None and path.name != split]
+    notes = [f"data folder {folder}: {' and '.join(odd)}" + (" on" if odd[-1].endswith("test") else "")] if odd else []
+    notes += _passed(folder, passed)
+    if train is None:
+        return _Found(test.classes, {"train": [], "test": test.files}, notes)
+    return _matched(folder, train, test, notes)
+
+
+def _matched(folder: Path, train: Scan, test: Scan, notes: list[str]) -> _Found:
+    """Both splits with the classes of the training split, whatever classes the test split lacks."""
+    places = {name: place for place, name in enumerate(train.classes)}
+    folded = {name.casefold(): name for name in train.classes}
+    learnt = {name: name if name in places else folded.get(name.casefold()) for name in test.classes}
+    strange = [name for name, known in learnt.items() if known is None]
+    twice = [known for known, times in Counter(learnt.values()).items() if times > 1]
+    if strange or twice:
+        raise UsageError(
+            f"data folder {folder}: the splits have different classes: {', '.join(map(str, strange or twice))}"
+            + (" is to test on alone" if strange else " is written in two ways in one split")
+        )
+    renamed = [f"{name} is {known}" for name, known in learnt.items() if name != known]
+    absent = [name for name in train.classes if name not in learnt.values()]
+    notes = [
+        *notes,
+        *([f"data folder {folder}, its test split: {', '.join(renamed)}"] if renamed else []),
+        *([f"data folder {folder} has nothing to test on of the class {_some(absent)}"] if absent else []),
+    ]
+    files = [(file, places[str(learnt[test.classes[label]])]) for file, label in test.files]
+    return _Found(train.classes, {"train": train.files, "test": files}, notes)
+
+
+def _passed(folder: Path, passed: Counter[str]) -> list[str]:
+    return [f"data folder {folder}: passed over {listing(passed)}"] if passed else []
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _deeper(folder: Path) -> str:
+    """Where the classes may be instead, if an archive was unpacked into a folder of its own."""
+    inner = [path for path in folder.iterdir() if path.is_dir() and splits(path)[0]]
+    return f"; did you mean imagefolder:{inner[0]}?" if inner else ""
 
 
 def _held_out(file: str, folder: Path) -> bool:
-    return int(hashlib.sha256(_within(file, folder).encode()).hexdigest(), 16) % 5 == 0
-
-
-def _within(file: str, folder: Path) -> str:
-    return Path(file).relative_to(folder).as_posix()
+    within = Path(file).relative_to(folder).as_posix()
+    return int(hashlib.sha256(within.encode()).hexdigest(), 16) % 5 == 0

@@ -1,31 +1,40 @@
-"""What a data set is: labelled images, split by split."""
+"""What a data set is: labelled images, split by split.
+
+All that describes one is known without torch, which takes seconds to import: only loading its images needs it.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lra.benchmarks.errors import MissingInput
-from lra.images import unit
-from lra.synthesis.pool import to_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Split = Literal["train", "test"]
 
 Image = tuple[int, int, int]
 """Channels, height and width."""
 
+SPLIT_NAMES: dict[str, Literal["train", "test", "val"]] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+}
+"""What folders and arrays of a split are called, in small letters."""
+
 
 class Labelled(NamedTuple):
     """Images (n, C, H, W), bytes or floats in [0, 1], and classes (n,) int64."""
 
-    images: Tensor
-    classes: Tensor
+    images: "Tensor"
+    classes: "Tensor"
 
     def batches(self, size: int) -> Iterator["Labelled"]:
         """In order, ``size`` at a time, as floats in [0, 1]."""
+        from lra.images import unit
+
         for images, classes in zip(self.images.split(size), self.classes.split(size), strict=True):
             yield Labelled(unit(images), classes)
 
@@ -51,6 +60,10 @@ class DataSet:
         published: the normalisation that the literature uses for it, if it has one.
         present: whether its files are here.
         content: what tells a split from others of the same name; empty where the name says all.
+        names: of the K classes, or none.
+        test_images: how many there are to test on, where that is known without loading them.
+        notes: what a user should be told of how it was read, a line each.
+        reached: how its images got their size.
     """
 
     name: str
@@ -61,10 +74,16 @@ class DataSet:
     published: Normalisation | None = None
     present: Callable[[], bool] = lambda: True
     content: Callable[[Split], str] = lambda split: ""
+    names: tuple[str, ...] = ()
+    test_images: int | None = None
+    notes: tuple[str, ...] = ()
+    reached: str = "as they are"
 
 
 def normalisation(data: DataSet, real: Labelled) -> Normalisation:
     """The published normalisation of ``data``, or that of its images ``real``."""
+    import torch
+
     if data.published is not None:
         return data.published
     if real.images.is_floating_point():
@@ -77,21 +96,6 @@ def normalisation(data: DataSet, real: Labelled) -> Normalisation:
         mean = shares @ levels
         std = (shares * (levels - mean[:, None]) ** 2).sum(dim=1).sqrt()
     return Normalisation(tuple(mean.tolist()), tuple(std.clamp_min(1e-3).tolist()))
-
-
-def squared(images: Tensor, side: int | None) -> Tensor:
-    """Bytes (n, C, H, W) cropped to their central square and resized to ``side``; as they are without one."""
-    height, width = images.shape[2:]
-    if side is None or (height, width) == (side, side):
-        return images
-    edge = min(height, width)
-    top, left = (height - edge) // 2, (width - edge) // 2
-    centre = images[:, :, top : top + edge, left : left + edge]
-    parts = (
-        to_bytes(F.interpolate(unit(part), size=(side, side), mode="bilinear", antialias=True))
-        for part in centre.split(1024)
-    )
-    return torch.cat(list(parts))
 
 
 def no_training(name: str, remedy: str) -> MissingInput:

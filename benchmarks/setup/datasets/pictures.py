@@ -1,51 +1,103 @@
-"""Picture files, decoded into memory as bytes."""
+"""Picture files: what their headers say, and their pixels, decoded into memory as bytes.
+
+They are read as torchvision's ``ImageFolder`` reads them, which teachers from elsewhere were trained with: palettes
+become colours, transparency is dropped, other colour models become RGB, of 16 bits a channel the upper 8 stay. What
+it does not do is to turn a picture upright that says how it lies (EXIF).
+"""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
+import numpy as np
+from PIL import ExifTags, ImageOps
 from PIL import Image as Pictures
-from PIL import ImageOps
-from torch import Tensor
 
 from lra.benchmarks.errors import UsageError
+from lra.benchmarks.setup.datasets.folders import Files
+from lra.benchmarks.setup.datasets.form import Form
 from lra.benchmarks.setup.datasets.labelled import Image, Labelled
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_BYTES = 4 * 2**30
 """What a split may take in memory."""
 
-Files = Sequence[tuple[str, int]]
-"""Picture files and their classes."""
+
+@dataclass(frozen=True)
+class Survey:
+    """What headers say of all pictures.
+
+    Attributes:
+        image: channels, height and width that all of them will have.
+        distorted: whether some have other proportions than that.
+        notes: what a user should be told, a line each.
+    """
+
+    image: Image
+    distorted: bool
+    notes: tuple[str, ...]
 
 
-def listed(folder: Path) -> tuple[list[str], Files]:
-    """The classes of ``folder``, one a folder in it, in alphabetical order, and all pictures in them.
+class _Head(NamedTuple):
+    height: int
+    width: int
+    grey: bool
+    transparent: bool
+    deep: bool
+    turned: bool
+
+
+def surveyed(test: Files, train: Files, form: Form) -> Survey:
+    """Look at the headers of the pictures, of those to train on until one is coloured.
 
     Raises:
-        UsageError: if there are none.
+        UsageError: if one cannot be read, or they differ in size and ``form`` has none.
     """
-    from torchvision.datasets import ImageFolder
-
-    try:
-        found = ImageFolder(str(folder))
-    except FileNotFoundError as error:
-        raise UsageError(f"data folder {folder} has no folder of pictures for each class: {error}") from None
-    return found.classes, found.samples
-
-
-def shape_of(file: str, side: int | None) -> Image:
-    """Channels, height and width of a picture, ``side`` in place of the last two if given: grey ones have 1 channel."""
-    picture = _opened(file)
-    channels = 1 if picture.mode in ("1", "L", "LA") else 3
-    return (channels, side or picture.height, side or picture.width)
+    heads = [_head(file) for file, _ in test]
+    grey = all(head.grey for head in heads) and all(_head(file).grey for file, _ in train)
+    sizes = sorted({(head.height, head.width) for head in heads})
+    if form.size is None and len(sizes) > 1:
+        small, large = ("x".join(map(str, size)) for size in (sizes[0], sizes[-1]))
+        raise UsageError(
+            f"pictures in {test[0][0]} and others are {small} to {large}: give a size for all with --set data.size=64, "
+            "or --set data.size=[48,64] for height and width"
+        )
+    native = (1 if grey else 3, *sizes[0])
+    distorted = any(form.distorts((1, *size)) for size in sizes)
+    return Survey(form.image(native), distorted, tuple(_notes(heads, sizes, grey, distorted, form)))
 
 
-def decoded(files: Files, image: Image, side: int | None) -> Labelled:
-    """All ``files``, with ``side`` cropped to their central square and resized to it.
+def _notes(
+    heads: Sequence[_Head], sizes: Sequence[Image | tuple[int, int]], grey: bool, distorted: bool, form: Form
+) -> Iterator[str]:
+    if distorted:
+        shapes = " to ".join(dict.fromkeys("x".join(map(str, size)) for size in (sizes[0], sizes[-1])))
+        yield f"pictures of {shapes} are {form.words(distorted)}"
+    some = sum(head.grey for head in heads)
+    if not grey and some and form.channels is None:
+        yield f"{_count(some, heads)} grey and the others are not: all are read as colours (data.channels)"
+    if turned := sum(head.turned for head in heads):
+        yield f"{_count(turned, heads)} turned upright as their EXIF orientation says"
+    if deep := sum(head.deep for head in heads):
+        yield f"{_count(deep, heads)} of 16 bits and scaled down to 8"
+    if transparent := sum(head.transparent for head in heads):
+        yield f"{_count(transparent, heads)} partly transparent: that is dropped, as torchvision's ImageFolder does"
+
+
+def _count(some: int, heads: Sequence[_Head]) -> str:
+    return f"{some:,} of {len(heads):,} pictures to test on {'is' if some == 1 else 'are'}"
+
+
+def decoded(files: Files, image: Image, form: Form) -> Labelled:
+    """All ``files`` in the shape ``image``, the size of which is reached as ``form`` says.
 
     Raises:
-        UsageError: if they would take too much memory, or one is damaged or not of the shape ``image``.
+        UsageError: if they would take too much memory, or one is damaged or not of that shape.
     """
+    import torch
+
     size = len(files) * image[0] * image[1] * image[2]
     if size > MOST_BYTES:
         raise UsageError(
@@ -53,34 +105,80 @@ def decoded(files: Files, image: Image, side: int | None) -> Labelled:
             "allowed: make them smaller with --set data.size=64"
         )
     images = torch.empty(len(files), *image, dtype=torch.uint8)
-    for place, tensor in zip(images, _tensors(files, image, side), strict=True):
-        place.copy_(tensor)
+    for place, (file, _) in zip(images, files, strict=True):
+        place.copy_(_pixels(file, image, form))
     return Labelled(images, torch.tensor([label for _, label in files]))
 
 
-def _tensors(files: Files, image: Image, side: int | None) -> Iterator[Tensor]:
-    from torchvision.transforms.functional import pil_to_tensor
+def _pixels(file: str, image: Image, form: Form) -> "Tensor":
+    import torch
 
-    for file, _ in files:
-        picture = _opened(file).convert("L" if image[0] == 1 else "RGB")
-        if side is not None:
-            picture = ImageOps.fit(picture, (side, side), Pictures.Resampling.BILINEAR)
-        elif (picture.height, picture.width) != image[1:]:
-            raise UsageError(
-                f"picture {file} is {picture.height}x{picture.width} and others are {image[1]}x{image[2]}: "
-                "give a size for all with --set data.size=64"
-            )
-        yield pil_to_tensor(picture)
+    picture = _opened(file)
+    ImageOps.exif_transpose(picture, in_place=True)
+    picture = _of_bytes(picture, file).convert("L" if image[0] == 1 else "RGB")
+    if form.size is not None:
+        picture = _in_form(picture, form)
+    elif (picture.height, picture.width) != image[1:]:
+        raise UsageError(
+            f"picture {file} is {picture.height}x{picture.width} and others are {image[1]}x{image[2]}: "
+            "give a size for all with --set data.size=64"
+        )
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels[None] if image[0] == 1 else pixels.permute(2, 0, 1)
 
 
-def _opened(file: str) -> Pictures.Image:
+def _in_form(picture: Pictures.Image, form: Form) -> Pictures.Image:
+    (top, left, height, width), inner, corner = form.frame(picture.height, picture.width)
+    box = (left, top, left + width, top + height)
+    new = picture.resize((inner[1], inner[0]), Pictures.Resampling.BILINEAR, box)
+    if form.size is None or inner == form.size:
+        return new
+    ground = Pictures.new(picture.mode, (form.size[1], form.size[0]))
+    ground.paste(new, (corner[1], corner[0]))
+    return ground
+
+
+def _of_bytes(picture: Pictures.Image, file: str) -> Pictures.Image:
+    """A picture of 8 bits a channel: of 16, which Pillow would cut off at 255, scaled down."""
+    if not picture.mode.startswith("I"):
+        return picture
+    levels = np.asarray(picture).astype(np.int64)
+    if levels.min() < 0 or levels.max() > 0xFFFF:
+        raise UsageError(
+            f"picture {file} has levels from {levels.min()} to {levels.max()}: save it with 8 or 16 bits a channel"
+        )
+    return Pictures.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+
+def _head(file: str) -> _Head:
+    with _opened(file, whole=False) as picture:
+        mode = picture.mode
+        if mode.startswith("F"):
+            raise UsageError(f"picture {file} has levels that are no whole numbers: save it with 8 or 16 bits")
+        grey = mode in ("1", "L", "LA", "La") or mode.startswith("I") or (mode in ("P", "PA") and _of_grey(picture))
+        # Reading it off a PNG would decode all of it, and they hardly ever have one.
+        orientation = 1 if picture.format == "PNG" else picture.getexif().get(ExifTags.Base.Orientation, 1)
+        sides = (picture.height, picture.width)
+        return _Head(
+            *(sides[::-1] if orientation in (5, 6, 7, 8) else sides),
+            grey,
+            mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info,
+            mode.startswith("I"),
+            orientation in range(2, 9),
+        )
+
+
+def _of_grey(picture: Pictures.Image) -> bool:
+    levels = np.array(picture.getpalette() or [0, 1, 2]).reshape(-1, 3)
+    return bool((levels == levels[:, :1]).all())
+
+
+def _opened(file: str, whole: bool = True) -> Pictures.Image:
     try:
         picture = Pictures.open(file)
-        picture.load()
+        if whole:
+            picture.load()
     # What decoders of some thirty formats raise on damaged files has no common type.
     except Exception as error:
         raise UsageError(f"picture {file} cannot be read ({error}): remove it or fetch it again") from None
-    # Pillow would cut off what exceeds a byte.
-    if picture.mode.startswith(("I", "F")):
-        raise UsageError(f"picture {file} has more than 8 bits a channel: convert it to 8 bits")
     return picture

@@ -3,16 +3,19 @@
 from pathlib import Path
 
 from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.setup.datasets.folders import Files, scanned
+from lra.benchmarks.setup.datasets.form import Form
 from lra.benchmarks.setup.datasets.labelled import DataSet, Labelled, Split
-from lra.benchmarks.setup.datasets.pictures import Files, decoded, listed
+from lra.benchmarks.setup.datasets.pictures import decoded
 from lra.benchmarks.setup.datasets.torchvision_sets import HALF, data_folder
 
 FOLDER = "tiny-imagenet-200"
 
 
-def tiny_imagenet(side: int | None = None) -> DataSet:
+def tiny_imagenet(form: Form) -> DataSet:
     """Tiny-ImageNet: ``train/CLASS/images`` to train, ``val/images`` with ``val/val_annotations.txt`` to test on."""
-    image = (3, side or 64, side or 64)
+    native = (3, 64, 64)
+    distorted = form.distorts(native)
 
     def load(split: Split) -> Labelled:
         if not present():
@@ -21,16 +24,39 @@ def tiny_imagenet(side: int | None = None) -> DataSet:
                 "folder that has it in the environment variable LRA_DATA"
             )
         folder = data_folder() / FOLDER
-        classes, training = listed(folder / "train")
-        if len(classes) != 200:
-            raise UsageError(f"{folder / 'train'} has {len(classes)} classes in place of 200: unpack the archive again")
-        files = training if split == "train" else _annotated(folder / "val", classes)
-        return decoded(files, image, side)
+        found = scanned(folder / "train")
+        if len(found.classes) != 200:
+            raise UsageError(
+                f"{folder / 'train'} has {len(found.classes)} classes in place of 200: unpack the archive again"
+            )
+        files = found.files if split == "train" else _annotated(folder / "val", found.classes)
+        return decoded(files, form.image(native), form)
 
     def present() -> bool:
         return (data_folder() / FOLDER).is_dir()
 
-    return DataSet("tiny-imagenet", image, 200, load, f"the archive, unpacked as {FOLDER}", HALF, present)
+    return DataSet(
+        "tiny-imagenet",
+        form.image(native),
+        200,
+        load,
+        f"the archive, unpacked as {FOLDER}",
+        HALF if form.channels != 1 else None,
+        present,
+        lambda split: form.fit if distorted else "",
+        _names(data_folder() / FOLDER),
+        10_000,
+        reached=form.words(distorted),
+    )
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    """The words that the archive has for its 200 classes; none where it is not here, or not whole."""
+    try:
+        words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines())
+        return tuple(words[line].split(",")[0] for line in sorted((folder / "wnids.txt").read_text().split()))
+    except (OSError, ValueError, KeyError):
+        return ()
 
 
 def _annotated(folder: Path, classes: list[str]) -> Files:

@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from platformdirs import user_cache_path
 
 from lra.benchmarks.errors import MissingInput, UsageError, nearest
-from lra.benchmarks.setup.datasets.labelled import DataSet, Image, Labelled, Normalisation, Split, squared
+from lra.benchmarks.setup.datasets.class_names import CIFAR10, CIFAR100, DIGITS, FASHION
+from lra.benchmarks.setup.datasets.form import Form, formed
+from lra.benchmarks.setup.datasets.labelled import DataSet, Image, Labelled, Normalisation, Split
 
 
 @dataclass(frozen=True)
@@ -22,27 +23,32 @@ class _Known:
     image: Image
     normalisation: Normalisation
     """As the literature of data-free distillation writes it."""
-    classes: int = 10
+    names: tuple[str, ...]
+    """Of its classes."""
+    test_images: int = 10_000
 
 
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 KNOWN = {
-    "mnist": _Known("MNIST", "MNIST/raw", (1, 28, 28), Normalisation((0.1307,), (0.3081,))),
-    "fashion-mnist": _Known("FashionMNIST", "FashionMNIST/raw", (1, 28, 28), Normalisation((0.2860,), (0.3530,))),
-    "svhn": _Known("SVHN", "test_32x32.mat", (3, 32, 32), HALF),
+    "mnist": _Known("MNIST", "MNIST/raw", (1, 28, 28), Normalisation((0.1307,), (0.3081,)), DIGITS),
+    "fashion-mnist": _Known(
+        "FashionMNIST", "FashionMNIST/raw", (1, 28, 28), Normalisation((0.2860,), (0.3530,)), FASHION
+    ),
+    "svhn": _Known("SVHN", "test_32x32.mat", (3, 32, 32), HALF, DIGITS, 26_032),
     "cifar10": _Known(
         "CIFAR10",
         "cifar-10-batches-py",
         (3, 32, 32),
         Normalisation((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        CIFAR10,
     ),
     "cifar100": _Known(
         "CIFAR100",
         "cifar-100-python",
         (3, 32, 32),
         Normalisation((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-        classes=100,
+        CIFAR100,
     ),
 }
 
@@ -52,19 +58,21 @@ def data_folder() -> Path:
     return Path(os.environ.get("LRA_DATA") or user_cache_path("lra") / "data").expanduser()
 
 
-def torchvision_set(name: str, side: int | None = None) -> DataSet:
-    """One of `KNOWN`, as bytes, resized to ``side`` if given."""
+def torchvision_set(name: str, form: Form) -> DataSet:
+    """One of `KNOWN`, as bytes."""
     known = KNOWN[name]
-    image = known.image if side is None else (known.image[0], side, side)
-    return DataSet(
+    native = DataSet(
         name,
-        image,
-        known.classes,
-        partial(_load, name, side),
+        known.image,
+        len(known.names),
+        partial(_load, name),
         f"torchvision's {known.reader}",
         known.normalisation,
         lambda: (data_folder() / known.place).exists(),
+        names=known.names,
+        test_images=known.test_images,
     )
+    return formed(native, form)
 
 
 def fetch(name: str) -> Path:
@@ -88,7 +96,9 @@ def fetch(name: str) -> Path:
     return data_folder()
 
 
-def _load(name: str, side: int | None, split: Split) -> Labelled:
+def _load(name: str, split: Split) -> Labelled:
+    import torch
+
     if not (data_folder() / KNOWN[name].place).exists():
         raise MissingInput(
             f"data set {name} is not in {data_folder()}: fetch it with lra-bench data fetch {name}, or name the folder "
@@ -108,7 +118,7 @@ def _load(name: str, side: int | None, split: Split) -> Labelled:
     elif images.shape[-1] == 3:
         images = images.permute(0, 3, 1, 2).contiguous()
     classes = found.labels if name == "svhn" else found.targets
-    return Labelled(squared(images, side), torch.as_tensor(classes).long())
+    return Labelled(images, torch.as_tensor(classes).long())
 
 
 def _read(name: str, split: Split, download: bool = False) -> Any:

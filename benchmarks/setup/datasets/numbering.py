@@ -1,0 +1,152 @@
+"""From labels as they are stored to classes 0 to K-1, before anything is made that is as large as K."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lra.benchmarks.errors import UsageError
+
+MOST_CLASSES = 2**16
+"""K at most; the largest sets of pictures have a third of it."""
+
+NAMED = "an array names with the name of every class says how many there are"
+
+Labels = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Which label is which class.
+
+    Attributes:
+        classes: K.
+        values: labels in the order of the classes, where they are others than 0 to K-1.
+        names: of the classes, where they are known.
+        notes: what a user should be told, a line each.
+    """
+
+    classes: int
+    values: Labels | None = None
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def of(self, labels: Labels) -> NDArray[np.int64]:
+        """The classes (n,) of labels (n,)."""
+        if self.values is None:
+            return labels
+        order = np.argsort(self.values)
+        return order[np.searchsorted(self.values, labels, sorter=order)]
+
+    def mark(self, labels: Labels) -> str:
+        """What this makes of ``labels`` beyond what they say themselves, for the identity of what is learnt of them."""
+        if self.values is None:
+            return "" if int(labels.max()) + 1 == self.classes else f"of {self.classes} classes"
+        return f"numbered {hashlib.sha256(json.dumps(self.values.tolist()).encode()).hexdigest()[:16]}"
+
+
+def plain(labels: Labels, images: int, where: str) -> Labels:
+    """One label for each of the ``images``: int64, or text; what may stand for it is read so.
+
+    Whole numbers of any type, (n,) or (n, 1); true and false; one-hot rows (n, K); text.
+
+    Raises:
+        UsageError: for anything else; ``where`` begins the line.
+    """
+    odd = UsageError(f"{where}: labels must be {images} integers, not {labels.dtype} {labels.shape}")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2 and len(labels) == images and labels.dtype.kind in "biuf":
+        if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
+            raise UsageError(f"{odd}, whose rows are not one-hot: each image has one class")
+        labels = labels.argmax(axis=1)
+    if labels.shape != (images,) or images == 0:
+        raise odd
+    if labels.dtype.kind in "US":
+        return np.char.decode(labels, "utf-8", "replace") if labels.dtype.kind == "S" else labels
+    if labels.dtype.kind not in "biuf":
+        raise odd
+    if not (np.isfinite(labels) & (labels == np.floor(labels)) & (labels.astype(float) < 2**53)).all():
+        raise UsageError(f"{odd} with values that are none")
+    return labels.astype(np.int64)
+
+
+def numbered(train: Labels | None, test: Labels, names: Sequence[str] | None, where: str) -> Numbering:
+    """Number the classes of both splits at once, so that one without some class has the numbers of the other.
+
+    Labels 0 to K-1 are the classes, as are all labels where ``names`` says what they are called. Others are numbered
+    in their order, if labels to train on say which there are. Without them the numbers are a teacher's from elsewhere:
+    1 to K are read as 0 to K-1, gaps are classes without a test image, and what is neither is refused.
+
+    Args:
+        train: labels to train on, if there are any, as `plain` gives them.
+        test: labels to test on.
+        names: of all classes, if they are known.
+        where: begins the line that refuses them.
+
+    Raises:
+        UsageError: if they cannot be numbered so.
+    """
+    both = [test] if train is None else [train, test]
+    if len({labels.dtype.kind for labels in both}) > 1:
+        raise UsageError(f"{where}: some labels are text and some are numbers: write all in one way")
+    values = np.unique(np.concatenate(both))
+    text = values.dtype.kind == "U"
+    if not text and values[0] < 0:
+        raise UsageError(f"{where}: labels must count from 0 or 1, not {values[0]} to {values[-1]}")
+    if names is not None:
+        return _of_names(values, names, where)
+    if len(values) < 2:
+        raise UsageError(
+            f"{where}: labels must be of two classes at least, not {values[0]} to {values[-1]}; {NAMED}, also where an "
+            "image of some is not there"
+        )
+    if len(values) > MOST_CLASSES:
+        raise UsageError(f"{where}: labels have {len(values):,} values, which are no classes: {MOST_CLASSES:,} at most")
+    usual = np.arange(len(values))
+    if not text and (np.array_equal(values, usual)):
+        return Numbering(len(values))
+    if text or train is not None or np.array_equal(values, usual + 1):
+        return _renumbered(values, where)
+    if values[0] != 0 or values[-1] >= MOST_CLASSES:
+        raise UsageError(
+            f"{where}: labels are {_some(values)}: name an npz to train on too, which says what classes there are, "
+            f"number them from 0, or say their names, since {NAMED}"
+        )
+    classes = int(values[-1]) + 1
+    absent = np.setdiff1d(np.arange(classes), values)
+    note = f"{where}: {classes:,} classes, of which {len(absent):,} have no image to test on: {_some(absent)}"
+    return Numbering(classes, notes=(note,))
+
+
+def _renumbered(values: Labels, where: str) -> Numbering:
+    names = tuple(map(str, values.tolist()))
+    if values.dtype.kind == "U":
+        return Numbering(len(values), values, names)
+    note = f"{where}: labels {_some(values)} are read as classes 0 to {len(values) - 1}, in this order"
+    return Numbering(len(values), values, names, (note,))
+
+
+def _of_names(values: Labels, names: Sequence[str], where: str) -> Numbering:
+    if len(names) < 2 or len(names) > MOST_CLASSES or len(set(names)) < len(names):
+        raise UsageError(f"{where}: names must be 2 to {MOST_CLASSES:,} different ones, not {len(names):,}")
+    if values.dtype.kind == "U":
+        unknown = sorted({*values.tolist()} - {*names})
+        if unknown:
+            raise UsageError(f"{where}: label {unknown[0]!r} is not among the names of the classes")
+        return Numbering(len(names), np.array(names), tuple(names))
+    if values[-1] >= len(names):
+        raise UsageError(f"{where}: label {values[-1]} and {len(names)} names: labels count from 0 to {len(names) - 1}")
+    return Numbering(len(names), names=tuple(names))
+
+
+def _some(values: Labels, most: int = 6) -> str:
+    """Labels in few words: a range where they are one."""
+    if len(values) > 2 and values.dtype.kind == "i" and int(values[-1]) - int(values[0]) == len(values) - 1:
+        return f"{values[0]:,} to {values[-1]:,}"
+    shown = [f"{value:,}" if isinstance(value, int) else value for value in values[:most].tolist()]
+    return ", ".join(shown) + (f" … {values[-1]:,}" if len(values) > most else "")
