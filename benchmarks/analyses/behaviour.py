@@ -51,6 +51,7 @@ def behaviour(folder: Path, out: Path, images: int, attack_steps: int, seed: int
         "teacher": parts.config.teacher.network,
         "budget": attacker.options.budget if attacker.options.delta == "linf" else None,
         "attack_steps": attack_steps,
+        "threads": parts.config.threads,
         "kinds": {
             name: {
                 "images": len(p),

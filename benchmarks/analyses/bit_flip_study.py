@@ -58,6 +58,7 @@ def bit_flip_study(folder: Path, out: Path, runs: int, iterations: int, size: in
         "chance": chance,
         "iterations": iterations,
         "images": size,
+        "threads": parts.config.threads,
         "sources": {name: _summary(found, NEAR_CHANCE * chance) | {"runs": found} for name, found in curves.items()},
     }
     files = [out / f"bitflip{suffix}" for suffix in (".json", ".md", ".svg", ".png")]

@@ -24,6 +24,7 @@ from lra.benchmarks.commands.paths import PATH
 @click.option("--model", default="resnet8", show_default=True, help="A network (see: list models).")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any option: generator_steps=500.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute.")
+@click.option("--threads", type=int, help="Torch threads. [default: by the size of the model]")
 @click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Parent of runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def increment(assignments: tuple[str, ...], meta: bool, out: Path, as_json: bool, **given: object) -> None:

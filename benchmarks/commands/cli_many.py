@@ -14,8 +14,8 @@ THREADS = click.IntRange(1, 1024)
 @click.command()
 @click.argument("grid", type=PATH)
 @click.option("--out", type=PATH, help="Folder of the sweep. [default: runs/NAME OF GRID]")
-@click.option("--workers", type=click.IntRange(1), help="Runs at a time. [default: one a processor; one on a GPU]")
-@click.option("--threads", type=THREADS, default=1, show_default=True, help="Torch threads of each run.")
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time. [default: as many as fit; one on a GPU]")
+@click.option("--threads", type=THREADS, help="Torch threads of each run. [default: by the size of its networks]")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to run.")
 @click.option("--address", help="Ray cluster to use, such as auto. [default: start one on this machine]")
 @click.option(
@@ -27,7 +27,7 @@ def sweep(
     grid: Path,
     out: Path | None,
     workers: int | None,
-    threads: int,
+    threads: int | None,
     engine: str,
     address: str | None,
     gpus: float,

@@ -67,14 +67,17 @@ def list_() -> None:
 
 def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> None:
     from lra.benchmarks.runs.machine import refuse_device
+    from lra.benchmarks.runs.threads import threaded
     from lra.benchmarks.setup.assemble import configuration
     from lra.benchmarks.setup.datasets import data_of
     from lra.benchmarks.setup.teachers import obtain
 
     config = configuration(**given)
+    if file is not None:
+        config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"file": str(file)})})
     refuse_device(config.device)
     known = data_of(config.data)
-    teacher = config.teacher if file is None else config.teacher.model_copy(update={"file": str(file)})
-    found = obtain(teacher, known, known.load("test"), config.device)
-    record = found.record() | {"file": str(found.path)}
+    config = threaded(config, known)
+    found = obtain(config.teacher, known, known.load("test"), config.device)
+    record = found.record() | {"file": str(found.path), "threads": config.threads}
     click.echo(json.dumps(record) if as_json else "\n".join(f"{key:9} {value}" for key, value in record.items()))

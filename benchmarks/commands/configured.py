@@ -28,7 +28,7 @@ def configured(command: Command) -> Command:
         click.option("--hard-loss/--no-hard-loss", default=None, help="Of aeahl-rg: learn the teacher's classes too."),
         click.option("--aea/--no-aea", default=None, help="Of aeahl-rg: attack some images. [default: on]"),
         click.option("--device", help="Where to compute: cpu, cuda, cuda:1. [default: cpu]"),
-        click.option("--threads", type=int, help="Torch threads."),
+        click.option("--threads", type=int, help="Torch threads. [default: by the size of the networks]"),
     ]
     for option in reversed(options):
         command = option(command)

@@ -1,15 +1,19 @@
 """``lra-bench sweep``: from a grid to runs, with the engine that was asked for."""
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.reports.sweep_report import write_sweep_report
+from lra.benchmarks.runs.machine import processors
+from lra.benchmarks.runs.threads import chosen
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.sweeps.engines import Engine
 from lra.benchmarks.sweeps.grid import Planned, plan
 from lra.benchmarks.sweeps.local_engine import LocalEngine
@@ -22,7 +26,7 @@ def perform(
     out: Path,
     engine: str,
     workers: int | None,
-    threads: int,
+    threads: int | None,
     address: str | None,
     gpus: float,
     as_json: bool,
@@ -33,10 +37,10 @@ def perform(
     Raises:
         LraError: as `lra.benchmarks.sweeps.sweep.sweep`, and if runs failed.
     """
-    planned = plan(grid, base)
-    number = workers or processors(planned, threads)
-    chosen, progress = _engine(engine, number, threads, address, gpus), SweepProgress(len(planned))
-    entries = sweep(planned, grid, out, chosen, progress, threads)
+    planned = settled(plan(grid, base), threads)
+    number = workers or at_a_time(planned)
+    does, progress = _engine(engine, number, most(planned), address, gpus), SweepProgress(len(planned))
+    entries = sweep(planned, grid, out, does, progress)
     failed = [entry for entry in entries if entry.status == "failed"]
     for entry in failed:
         print(f"failed: {entry.label}: {entry.reason}", file=sys.stderr)
@@ -53,24 +57,47 @@ def _ending(entries: Sequence[Entry], out: Path, page: Path) -> str:
 
 
 def estimate(
-    grid: Mapping[str, Any], out: Path, workers: int | None, threads: int, as_json: bool, base: Path | None = None
+    grid: Mapping[str, Any],
+    out: Path,
+    workers: int | None,
+    threads: int | None,
+    as_json: bool,
+    base: Path | None = None,
 ) -> Iterator[str]:
     """Lines about the runs of a grid in the folder ``base`` and what they would take; nothing is written."""
     from lra.benchmarks.sweeps.sweep_estimate import dry_run, record
 
-    planned = plan(grid, base)
-    entries, number = located(planned, out, train=False), workers or processors(planned, threads)
+    planned = settled(plan(grid, base), threads)
+    entries, number = located(planned, out, train=False), workers or at_a_time(planned)
     if as_json:
-        yield json.dumps({"runs": record(entries, threads), "workers": number})
+        yield json.dumps({"runs": record(entries), "workers": number})
     else:
-        yield from dry_run(entries, number, threads)
+        yield from dry_run(entries, number)
 
 
-def processors(planned: Sequence[Planned], threads: int) -> int:
+def settled(planned: Sequence[Planned], threads: int | None) -> list[Planned]:
+    """The runs with the threads that were asked for, or those that each would take by itself."""
+    return [replace(run, config=_settled(run.config, threads)) for run in planned]
+
+
+def _settled(config: RunConfig, threads: int | None) -> RunConfig:
+    try:
+        number = threads or chosen(config, data_of(config.data))
+    except LraError:  # Which is for the run to say, when it is its turn.
+        return config
+    return config.model_copy(update={"threads": number})
+
+
+def most(planned: Sequence[Planned]) -> int:
+    """The most threads that a run takes."""
+    return max(run.config.threads or 1 for run in planned)
+
+
+def at_a_time(planned: Sequence[Planned]) -> int:
     """How many runs this machine takes at a time."""
     if any(run.config.device != "cpu" for run in planned):
         return 1
-    return max(1, len(os.sched_getaffinity(0)) // threads)
+    return max(1, processors() // most(planned))
 
 
 def _engine(name: str, workers: int, threads: int, address: str | None, gpus: float) -> Engine:

@@ -4,8 +4,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import plain_name
@@ -37,6 +38,8 @@ class IncrementConfig(Options):
     """Of everything random, the order of the classes too."""
     model: str = "resnet8"
     device: str = "cpu"
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """As `RunConfig.threads`."""
     options: IncrementOptions = IncrementOptions()
 
     @property
@@ -46,7 +49,7 @@ class IncrementConfig(Options):
 
     def folder(self, out: Path, data: DataSet) -> Path:
         """Where under ``out`` the result on ``data`` belongs; runs that differ in the seed alone are neighbours."""
-        settings = self.model_dump(mode="json", exclude={"seed", "device"})
+        settings = self.model_dump(mode="json", exclude={"seed", "device", "threads"})
         named = settings | {"benchmark": PREFIX + data_kind(data.name)}
         content = json.dumps([named, data.content("train"), data.content("test")], sort_keys=True)
         label = f"increment-{PREFIX}{data_label(data.name)}-{self.strategy}{'+meta' if self.meta else ''}"

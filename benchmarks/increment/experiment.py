@@ -12,7 +12,9 @@ from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.increment.configuration import IncrementConfig, checked
 from lra.benchmarks.runs.machine import environment
+from lra.benchmarks.runs.threads import threads_for
 from lra.benchmarks.setup.datasets import DataSet
+from lra.benchmarks.setup.sizes import network_size
 from lra.images import unit
 from lra.meta import MetaStepError
 from lra.networks import build
@@ -53,6 +55,7 @@ def run(config: IncrementConfig, out: Path, tell: Callable[[str], object]) -> tu
 
 def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object]) -> dict[str, Any]:
     train, test = data.load("train"), data.load("test")
+    config = _threaded(config, data)
     seed_everything(config.seed)
     order = torch.randperm(data.classes).tolist()
     start, course = time.perf_counter(), Course()
@@ -84,6 +87,14 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
         "cost": {"seconds": time.perf_counter() - start, "generator_steps": marks.generator_steps},
         "environment": environment(),
     }
+
+
+def _threaded(config: IncrementConfig, data: DataSet) -> IncrementConfig:
+    """``config`` with a number of threads, by the size of its model unless it has one; torch takes as many."""
+    work = network_size("--model", config.model, data).work * config.options.minibatch
+    threads = config.threads or threads_for(work, config.device)
+    torch.set_num_threads(threads)
+    return config.model_copy(update={"threads": threads})
 
 
 def line(row: list[float], experiences: int) -> str:

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from lra.benchmarks.comparison.comparison_table import interval, p_value
 from lra.benchmarks.comparison.estimates import estimate, paired
 from lra.benchmarks.errors import LraError
@@ -173,10 +171,10 @@ def cells(row: Row, found: Mapping[int, Result], baseline: Mapping[int, Result] 
     return [row.label, *each, row.against, *compared, f"{seconds:.0f}"]
 
 
-def page(seeds: int, out: Path) -> str:
-    """Do what is missing, and write down all of it."""
-    results = _results(ROWS + BUDGETS, {}, seeds, out)
-    contest = _results(CONTEST, {}, MORE * seeds, out)
+def page(given: Mapping[str, object], seeds: int, out: Path) -> str:
+    """Do what is missing, and write down all of it; ``given`` is what goes into every configuration beside."""
+    results = _results(ROWS + BUDGETS, given, seeds, out)
+    contest = _results(CONTEST, given, MORE * seeds, out)
     parts = [
         "# Split digits, class-incremental",
         f"    {COMMAND} --seeds {seeds}",
@@ -234,17 +232,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="parent of runs")
-    parser.add_argument("--threads", type=int, default=1, help="of torch: results depend on it by rounding")
+    parser.add_argument("--threads", type=int, help="of torch, else by the size of the model: results depend on it")
     parser.add_argument("--benchmark", help="in place of the digits")
     parser.add_argument("--steps", type=int, help="per experience, of another benchmark")
     parser.add_argument("--device", help="likewise")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    told = {} if given.threads is None else {"threads": given.threads}
     asked = {name: value for name in ("benchmark", "steps", "device") if (value := getattr(given, name)) is not None}
     if asked and not given.benchmark:
         parser.error("--steps and --device go with --benchmark: the digits' page has its own")
     try:
-        print(section(asked, given.seeds, given.out) if asked else page(given.seeds, given.out), end="")
+        made = section(asked | told, given.seeds, given.out) if asked else page(told, given.seeds, given.out)
+        print(made, end="")
     except LraError as error:
         parser.error(str(error))
 

@@ -4,12 +4,16 @@ import os
 import platform
 import resource
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lra import __version__
 from lra.benchmarks.errors import UsageError
+
+CONTROL = Path("/sys/fs/cgroup")
+"""Where the system says what a container may take."""
 
 
 def refuse_device(device: str) -> None:
@@ -18,6 +22,25 @@ def refuse_device(device: str) -> None:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device = {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def processors() -> int:
+    """How many processors this process may use: those it is bound to, or what its container has of them."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([bound, *_quota()]))
+
+
+def _quota() -> list[int]:
+    """The processors that a control group (version 2, or 1) allows, rounded up; nothing if it sets no limit."""
+    root = CONTROL
+    try:
+        if (root / "cpu.max").is_file():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return [-(-int(quota) // int(period))] if int(quota) > 0 else []
+    except (OSError, ValueError):
+        return []
 
 
 def environment() -> dict[str, Any]:

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import LraError, Resumable, UsageError, in_one_line
 from lra.benchmarks.files import CannotWrite
@@ -18,6 +16,7 @@ from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.runs.processes import Processes, local_device, processes
 from lra.benchmarks.runs.rollback import RATE, TIMES, rolled_back
 from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.runs.threads import threaded
 from lra.benchmarks.runs.trackers import Tracker
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
@@ -79,11 +78,10 @@ def _run(
     config: RunConfig, out: Path, trackers: Sequence[Tracker], quiet: bool, at: Path | None, group: Processes
 ) -> RunFolder:
     """`run`, as one of ``group``."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
     RunFolder(out).refuse_unwritable()
     refuse_device(config.device)
     data = data_of(config.data)
+    config = threaded(config, data)
     test = data.load("test") if config.data.test else None
     teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device))
     folder = RunFolder.of(config, teacher, data, out)

@@ -203,7 +203,8 @@ class RunConfig(Options):
     seed: Seed = 0
     device: str = "cpu"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Torch threads; its own default if not given."""
+    """Torch threads. If not given, 1 where networks are so small that more would wait for one another, or on another
+    device; else one a processor. A stored configuration has what was taken."""
     on_divergence: Literal["stop", "rollback"] = "stop"
     """Where numbers are none any more: stop, or go back to the last evaluation and on at half the learning rate."""
     data: DataOptions

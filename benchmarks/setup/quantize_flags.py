@@ -1,11 +1,10 @@
 """From the flags of ``lra-bench quantize`` to a configuration."""
 
-from pathlib import Path
 from typing import Any
 
 from lra.benchmarks.setup.assemble import configuration
-from lra.benchmarks.setup.config import RunConfig, TeacherOptions
-from lra.benchmarks.setup.weights_files import read_weights
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.weights_files import architecture
 
 RGAL = 0.1
 """Weight of each of its triplet terms, as published."""
@@ -32,12 +31,5 @@ def quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool | 
     if all(given[name] is None for name in ("method", "preset", "config_file")):
         given["method"] = "gdfq"
     if given["student"] is None:
-        given["student"] = _network(configuration(**given).teacher)
+        given["student"] = architecture(configuration(**given).teacher)
     return configuration(**given)
-
-
-def _network(teacher: TeacherOptions) -> str:
-    """The architecture of a teacher."""
-    if teacher.file is None or not Path(teacher.file).is_file():
-        return teacher.network
-    return read_weights(Path(teacher.file))[1].network or teacher.network

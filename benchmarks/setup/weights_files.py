@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import write_atomically
+from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.untrusted import refuse_zip_bomb
 from lra.networks.normalized import Normalized
 
@@ -46,6 +47,17 @@ def save_network(path: Path, network: Normalized, notes: Mapping[str, Any]) -> N
     """Write weights and what is needed to use them, as safetensors."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.network.state_dict().items()}
     write_atomically(path, lambda file: file.write(save(tensors, {FORMAT: json.dumps(notes)})))
+
+
+def architecture(teacher: TeacherOptions) -> str:
+    """The network of a teacher: what its file says, if it has one that says it, or else the configuration.
+
+    Raises:
+        UsageError: if the file is corrupt or would run code.
+    """
+    if teacher.file is None or not Path(teacher.file).is_file():
+        return teacher.network
+    return read_weights(Path(teacher.file))[1].network or teacher.network
 
 
 def read_weights(path: Path) -> tuple[Mapping[str, Any], Notes]:

@@ -23,13 +23,13 @@ class Job:
         tree: its resolved configuration.
         out: parent of run folders.
         folder: its own.
-        threads: that it may use.
+        threads: that it may use, ``None`` if its networks are to say.
     """
 
     tree: dict[str, Any]
     out: str
     folder: str
-    threads: int
+    threads: int | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Engine(Protocol):
 
 def work(job: Job) -> tuple[Status, str]:
     """Do one job in this process: what every engine's workers call."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))
+    if job.threads is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))
     # Avalanche's dependencies warn at import about optional solvers.
     warnings.filterwarnings("ignore", module="qpsolvers")
     from lra.benchmarks.errors import LraError, Resumable

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import torch
-
 from lra.benchmarks.errors import LraError, Resumable
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.interruption import interrupts
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.runs.threads import threaded
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
@@ -63,9 +62,7 @@ class Stopped(Resumable):
         self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
 
 
-def sweep(
-    planned: Sequence[Planned], grid: Mapping[str, Any], out: Path, engine: Engine, view: View, threads: int = 1
-) -> list[Entry]:
+def sweep(planned: Sequence[Planned], grid: Mapping[str, Any], out: Path, engine: Engine, view: View) -> list[Entry]:
     """Do the runs of a grid that are not finished yet; one that fails does not stop the others.
 
     Args:
@@ -74,7 +71,6 @@ def sweep(
         out: folder of the sweep, parent of its run folders.
         engine: where to run.
         view: told of the progress.
-        threads: of each run.
 
     Raises:
         LraError: if another sweep works in ``out``.
@@ -83,7 +79,7 @@ def sweep(
     with held(out / ".sweep.lock", f"another sweep works in {out}: wait for it, stop it, or choose another with --out"):
         entries = located(planned, out)
         try:
-            _do(entries, grid, out, engine, view, threads)
+            _do(entries, grid, out, engine, view)
         finally:
             engine.close()
             _write(entries, grid, out)
@@ -116,12 +112,10 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
 
 
 def _teacher(config: RunConfig, train: bool) -> tuple[TrainedTeacher, DataSet] | LraError | None:
-    # As in a single run: the sums of its training, and so the file, depend on the number of threads.
-    if config.threads:
-        torch.set_num_threads(config.threads)
     try:
         refuse_device(config.device)
         data = data_of(config.data)
+        config = threaded(config, data)
         if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
             return None
         return obtain(config.teacher, data, data.load("test") if config.data.test else None, config.device), data
@@ -129,10 +123,10 @@ def _teacher(config: RunConfig, train: bool) -> tuple[TrainedTeacher, DataSet] |
         return error
 
 
-def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine, view: View, threads: int) -> None:
+def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine, view: View) -> None:
     waiting = [(i, e, e.folder) for i, e in enumerate(entries) if e.status == "waiting"]
     jobs = [
-        Job(entry.config.tree(), str(out.absolute()), str(folder.path.absolute()), threads)
+        Job(entry.config.tree(), str(out.absolute()), str(folder.path.absolute()), entry.config.threads)
         for _, entry, folder in waiting
         if folder is not None
     ]

@@ -8,10 +8,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import torch
-
 from lra.benchmarks.errors import LraError, in_one_line
 from lra.benchmarks.progress import clock
+from lra.benchmarks.runs.threads import threaded
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
 from lra.benchmarks.setup.experiment import budget, prepare
@@ -41,9 +40,8 @@ class Estimate:
     basis: str
 
 
-def estimates(entries: Sequence[Entry], threads: int) -> list[Estimate]:
+def estimates(entries: Sequence[Entry]) -> list[Estimate]:
     """The cost of each run; configurations that differ in the seed alone are timed once."""
-    torch.set_num_threads(threads)
     known: dict[str, Estimate] = {}
     for entry in entries:
         key = entry.config.fingerprint("")
@@ -78,6 +76,7 @@ def timed(config: RunConfig) -> float:
     steps = min(schedule.student_steps, TIMED * schedule.steps_per_experience)
     short = config.model_copy(update={"schedule": schedule.model_copy(update={"steps": steps})})
     data = data_of(config.data)
+    short = threaded(short, data)
     test = data.load("test") if config.data.test else None
     seed_everything(config.seed)
     experiment = prepare(short, data, stand_in(config, data), test, lambda record: None)
@@ -102,17 +101,17 @@ def stand_in(config: RunConfig, data: DataSet) -> TrainedTeacher:
     return TrainedTeacher(network, options.network, mean, std, "untrained", Path("untrained"), None)
 
 
-def record(entries: Sequence[Entry], threads: int) -> list[dict[str, Any]]:
+def record(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Which runs there are, which are done, and what the rest would take, as plain data."""
     return [
         {"label": entry.label, "status": _state(entry), "seconds": cost.seconds, "basis": cost.basis}
-        for entry, cost in zip(entries, estimates(entries, threads), strict=True)
+        for entry, cost in zip(entries, estimates(entries), strict=True)
     ]
 
 
-def dry_run(entries: Sequence[Entry], workers: int, threads: int) -> Iterator[str]:
+def dry_run(entries: Sequence[Entry], workers: int) -> Iterator[str]:
     """The same as lines to be read."""
-    runs = record(entries, threads)
+    runs = record(entries)
     rows = [(run["status"], run["label"], _cost(run)) for run in runs]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     for state, label, cost in rows:
