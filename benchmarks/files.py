@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ class CannotWrite(UsageError):
     """A file that cannot be written, because of permissions or for want of room; what was there before is kept."""
 
 
+POLL = 0.2
+"""Seconds between looks at a lock that is waited for."""
 DRAFT = ".draft"
 """How temporary files end; a killed process may leave some behind, see `clear_drafts`."""
 
@@ -80,12 +83,16 @@ def write_json(path: Path, content: object) -> None:
 
 
 @contextmanager
-def held(lock: Path, busy: str) -> Iterator[None]:
+def held(
+    lock: Path, busy: str = "", elsewhere: str = "--out", wait: Callable[[], object] | None = None
+) -> Iterator[None]:
     """Hold the file ``lock`` against other processes, making it and its folder if need be.
 
     Args:
         lock: a file that nothing else uses.
         busy: what to say if another process holds it.
+        elsewhere: what chooses another folder.
+        wait: called now and then until it is free, in place of a refusal.
 
     Raises:
         LraError: saying ``busy``.
@@ -95,16 +102,25 @@ def held(lock: Path, busy: str) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        raise UsageError(f"cannot write to {lock.parent}: {error.strerror}; choose another with --out") from None
+        raise UsageError(f"cannot write to {lock.parent}: {error.strerror}; choose another with {elsewhere}") from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise LraError(busy) from None
-    try:
+        while not _taken(handle):
+            if wait is None:
+                raise LraError(busy)
+            wait()
+            time.sleep(POLL)
         yield
     finally:
         os.close(handle)
+
+
+def _taken(handle: int) -> bool:
+    """Whether a lock is ours from now on."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def plain_name(label: str) -> str:

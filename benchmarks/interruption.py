@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,6 +39,9 @@ class GivenUp(BaseException):
 def interrupts(stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
     """Collect the first SIGINT or SIGTERM and call ``stop``; a second one stops at once."""
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # where signals do not come
+        yield caught
+        return
 
     def catch(number: int, frame: FrameType | None) -> None:
         if caught:

@@ -77,18 +77,20 @@ class Progress:
         what: what is done, unless the unit says it.
         quiet: nothing on stderr, only in the log.
         done: parts done before.
+        patient: nothing at all of what takes no longer than `FIRST` seconds.
     """
 
-    def __init__(self, total: int, unit: str, what: str = "", quiet: bool = False, done: float = 0):
+    def __init__(
+        self, total: int, unit: str, what: str = "", quiet: bool = False, done: float = 0, patient: bool = False
+    ):
         self.total, self.unit, self.what, self.quiet = total, unit, what, quiet
         self.begun = self.done = done
         self.said = ""
         self.pace = Pace()
         self.bar: tqdm[None] | None = None
-        if not quiet and drawable():
-            form = "{percentage:3.0f}%|{bar}| {desc}"
-            self.bar = tqdm(total=total, initial=done, file=sys.stderr, dynamic_ncols=True, bar_format=form)
         self.next = 0.0
+        if patient:
+            self.next = self.pace.next = self.pace.started + FIRST
 
     def due(self) -> bool:
         """Whether `show` would have anything to do; cheap enough to be asked at every step."""
@@ -110,7 +112,8 @@ class Progress:
     def close(self, *details: str) -> None:
         """No more; the last line says how it ended, unless it has been said."""
         text = self._text(self.done, details, None, ended=True)
-        self._write(text, line=text != self.said)
+        if text != self.said and (self.said or self.due()):
+            self._write(text, line=True)
         if self.bar is not None:
             self.bar.close()
 
@@ -124,6 +127,9 @@ class Progress:
         return "  ".join(filter(None, [f"{self.what}: {place}" if self.what else place, *details, remaining]))
 
     def _write(self, text: str, line: bool) -> None:
+        if self.bar is None and not self.quiet and drawable():
+            form = "{percentage:3.0f}%|{bar}| {desc}"
+            self.bar = tqdm(total=self.total, file=sys.stderr, dynamic_ncols=True, bar_format=form)
         if self.bar is not None:
             self.bar.n = self.done
             with suppress(OSError):

@@ -74,14 +74,19 @@ class TestFidelity(Measure):
     """Accuracy on a real test set, agreement with and loyalty to the teacher there, and the accuracy's evolution.
 
     For monitoring only: nothing in a run depends on it. Silent where there is no test set.
+
+    Args:
+        teacher: asked once in the run, outside the count of its queries.
+        answers: its logits (n, K) for the test set in order, if it has been asked already.
     """
 
     __test__ = False
 
-    def __init__(self, teacher: Teacher):
+    def __init__(self, teacher: Teacher, answers: Tensor | None = None):
         super().__init__()
         self.curve: list[float] = []
         self._teacher = teacher
+        self._known = answers
         self._answers: list[Tensor] = []
         self._seen: list[tuple[Tensor, Tensor]] = []
 
@@ -90,8 +95,8 @@ class TestFidelity(Measure):
         self._seen = []
 
     def after_eval_iteration(self, strategy: DataFreeDistillation) -> None:
-        """Keep the student's answers; ask the teacher once in the run, outside the count of its queries."""
-        if len(self._answers) == len(self._seen):
+        """Keep the student's answers, and the teacher's if they are not known yet."""
+        if self._known is None and len(self._answers) == len(self._seen):
             self._answers.append(self._teacher.network(strategy.mb_x))
         self._seen.append((strategy.mb_output, strategy.mb_y))
 
@@ -101,7 +106,9 @@ class TestFidelity(Measure):
             return {"accuracy": None, "agreement": None, "loyalty": None, "loyalty_reference": None}
         student = torch.cat([output for output, _ in self._seen])
         classes = torch.cat([classes for _, classes in self._seen])
-        teacher = torch.cat(self._answers)
+        if self._known is None:
+            self._known, self._answers = torch.cat(self._answers), []
+        teacher = self._known = self._known.to(student.device)
         self._seen = []
         self.curve.append(100 * (student.argmax(dim=1) == classes).double().mean().item())
         summary = evolution(self.curve)

@@ -83,7 +83,7 @@ def _run(
     data = data_of(config.data)
     config = threaded(config, data)
     test = data.load("test") if config.data.test else None
-    teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device))
+    teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device, quiet or group.rank > 0))
     folder = RunFolder.of(config, teacher, data, out)
     if at is not None and folder.path != at:
         raise UsageError(f"{at} is of another teacher or was moved: its place would be {folder.path} now")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.config import RunConfig
@@ -113,7 +113,7 @@ def prepare(
         weight_decay=config.student.weight_decay,
     )
     plugins = [*_calibration(config), *retention(config, setup), *clocks, *_schedule(config, optimiser, experiences)]
-    measures = [*_measures(config, setup, stream, objective), *method.measures()]
+    measures = [*_measures(config, setup, stream, objective, trained.answers), *method.measures()]
     recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
     cadence = EvaluationCadence(_test_stream(test, device), config.between, experiences, measures)
     strategy = DataFreeDistillation(
@@ -183,11 +183,13 @@ def _schedule(config: RunConfig, optimiser: torch.optim.Optimizer, experiences: 
     return [ScheduleByEpoch(cosine, epoch)]
 
 
-def _measures(config: RunConfig, setup: Setup, stream: SynthesisStream, objective: Objective) -> list[Measure]:
+def _measures(
+    config: RunConfig, setup: Setup, stream: SynthesisStream, objective: Objective, answers: Tensor | None
+) -> list[Measure]:
     size = config.evaluation.probe_size
     between = max(1, -(-config.evaluations // config.evaluation.probes))
     return [
-        TestFidelity(setup.teacher),
+        TestFidelity(setup.teacher, answers),
         ProbeForgetting(stream.synthesizer, setup.teacher, between, size),
         GradientAlignment(objective),
         Plasticity(stream.synthesizer, setup.teacher, objective, size),

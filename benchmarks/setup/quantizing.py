@@ -8,9 +8,9 @@ from torch import nn
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.config import QuantizationOptions
 from lra.benchmarks.setup.datasets import Labelled
-from lra.benchmarks.setup.teachers import TrainedTeacher
+from lra.benchmarks.setup.teachers import TrainedTeacher, answers_of, percent_right
+from lra.metrics.fidelity import agreement
 from lra.networks.families import canonical
-from lra.preservation import in_mode
 from lra.problem import Problem
 from lra.quantization.network import Unquantizable, calibrate, quantized
 from lra.quantization.size import size
@@ -48,17 +48,12 @@ def quantized_student(
     calibrate(network, [(mean + std * torch.randn(options.noise, *problem.image)).to(problem.device)])
     network.requires_grad_(True)
     bits = {"weight_bits": options.weight_bits, "activation_bits": options.activation_bits}
-    before = None if test is None else _fidelity(network, trained.network, test, problem.device)
+    before = None if test is None else _fidelity(network, trained, test, problem.device)
     return network, {"simulated": True, **bits, **size(network), "post_training": before}
 
 
-@torch.no_grad()
-def _fidelity(network: nn.Module, teacher: nn.Module, test: Labelled, device: torch.device) -> dict[str, float]:
+def _fidelity(network: nn.Module, trained: TrainedTeacher, test: Labelled, device: torch.device) -> dict[str, float]:
     """Percent right, and percent where both name one class."""
-    right = same = 0
-    with in_mode(network, training=False), in_mode(teacher, training=False):
-        for images, classes in test.batches(512):
-            answers = network(images.to(device)).argmax(dim=1)
-            same += int((answers == teacher(images.to(device)).argmax(dim=1)).sum())
-            right += int((answers.cpu() == classes).sum())
-    return {"accuracy": 100 * right / len(test.classes), "agreement": 100 * same / len(test.classes)}
+    answers = answers_of(network, test, device)
+    teacher = answers_of(trained.network, test, device) if trained.answers is None else trained.answers
+    return {"accuracy": percent_right(answers, test.classes), "agreement": 100 * agreement(answers, teacher)}

@@ -1,28 +1,47 @@
-"""Teachers trained here, on real images."""
+"""Teachers trained here, on real images; a training that is stopped goes on where it was saved."""
 
+import copy
+import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import LraError, UsageError
+from lra.benchmarks.files import held
+from lra.benchmarks.interruption import Interrupted, interrupts
+from lra.benchmarks.progress import Progress
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, normalisation
 from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.weights_files import save_network
 from lra.images import unit
 from lra.networks.normalized import Normalized
+from lra.state import State
 from lra.synthesis.augmentation import flipped, shifted
 
+OFTEN = 5.0
+"""Seconds from one saved state to the next, at least."""
+DEAR = 30
+"""Times that saving took, likewise: what it costs is a thirtieth."""
 
-def train(options: TeacherOptions, data: DataSet, path: Path, device: torch.device) -> None:
+log = logging.getLogger("lra")
+
+
+def train(options: TeacherOptions, data: DataSet, path: Path, device: torch.device, quiet: bool = False) -> None:
     """Train a teacher on the training split and write it to ``path``, leaving random states as they were.
 
+    While it lasts its state is kept beside ``path``, from which another call goes on to the same bytes. Of several
+    processes one trains, and the others wait for it.
+
     Raises:
-        UsageError: if it would learn from single images.
+        UsageError: if it would learn from single images, or nothing can be written beside ``path``.
         LraError: if it diverges.
+        Interrupted: at SIGINT or SIGTERM, when its state is saved.
     """
     real = data.load("train")
     if min(options.batch_size, len(real.images)) < 2:
@@ -32,36 +51,139 @@ def train(options: TeacherOptions, data: DataSet, path: Path, device: torch.devi
         )
     scale = normalisation(data, real)
     images, classes = real.images.to(device), real.classes.to(device)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
+    saved = path.with_name(f".{path.stem}.training")
+    with (
+        held(path.with_name(f".{path.stem}.lock"), elsewhere="the variable LRA_CACHE", wait=_waiting(options, quiet)),
+        torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []),
+    ):
+        if path.is_file():  # by whom we waited for
+            return
         torch.manual_seed(options.seed)
         body = network_for(options.network, data.classes, data.image, "teacher.network")
         network = Normalized(body, scale.mean, scale.std).to(device)
-        optimiser = torch.optim.SGD(
+        training = _Training(network, options)
+        training.go_on(saved, len(images))
+        training.complete(images, classes, saved, quiet)
+        notes = {
+            "network": options.network,
+            "classes": data.classes,
+            "image": data.image,
+            "mean": scale.mean,
+            "std": scale.std,
+        }
+        save_network(path, network, notes | {"data": data.name, "recipe": options.model_dump()})
+        saved.unlink(missing_ok=True)
+
+
+def _waiting(options: TeacherOptions, quiet: bool) -> Callable[[], None]:
+    """What to say while another process trains the same teacher."""
+    started = time.monotonic()
+    progress: list[Progress] = []
+
+    def say() -> None:
+        if not progress:
+            progress.append(Progress(1, "teachers", f"another process trains {options.network}", quiet))
+        progress[0].show(0, f"waiting for {time.monotonic() - started:.0f} s")
+
+    return say
+
+
+class _Training:
+    """A teacher on its way: network, optimiser, rate, and how far it is.
+
+    Attributes:
+        epoch: epochs done.
+        batch: minibatches done of the one that is open.
+        order: (n,) in which it goes through the images; ``None`` between epochs.
+    """
+
+    def __init__(self, network: Normalized, options: TeacherOptions):
+        self.network, self.options = network, options
+        self.optimiser = torch.optim.SGD(
             network.parameters(), lr=options.lr, momentum=0.9, weight_decay=options.weight_decay, nesterov=True
         )
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.epochs)
-        network.train()
-        for _ in tqdm(range(options.epochs), "teacher", leave=False, disable=None):
-            for chosen in torch.randperm(len(images)).split(options.batch_size):
-                # BatchNorm knows no variance of a single image.
-                if len(chosen) == 1:
-                    continue
-                shown = augmented(unit(images[chosen]), options.augment)
-                loss = F.cross_entropy(network(shown), classes[chosen])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            if not loss.isfinite():
-                raise LraError(f"the teacher has diverged, its loss is {loss.item()}: lower teacher.lr")
-            schedule.step()
-    notes = {
-        "network": options.network,
-        "classes": data.classes,
-        "image": data.image,
-        "mean": scale.mean,
-        "std": scale.std,
-    }
-    save_network(path, network, notes | {"data": data.name, "recipe": options.model_dump()})
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, options.epochs)
+        self.epoch = self.batch = 0
+        self.order: Tensor | None = None
+
+    def complete(self, images: Tensor, classes: Tensor, file: Path, quiet: bool) -> None:
+        """Train on images (n, C, H, W) and classes (n,) to the end, keeping the state in ``file``."""
+        epochs, network = self.options.epochs, self.network.train()
+        progress = Progress(epochs, "epochs", f"teacher {self.options.network}", quiet, done=self.epoch)
+        progress.show(self.epoch)
+        due, loss = time.monotonic() + OFTEN, torch.zeros(())
+        with interrupts() as caught:
+            while self.epoch < epochs:
+                self.order = torch.randperm(len(images)) if self.order is None else self.order
+                batches = self.order.split(self.options.batch_size)
+                for chosen in batches[self.batch :]:
+                    self.batch += 1
+                    # BatchNorm knows no variance of a single image.
+                    if len(chosen) > 1:
+                        shown = augmented(unit(images[chosen]), self.options.augment)
+                        loss = F.cross_entropy(network(shown), classes[chosen])
+                        self.optimiser.zero_grad()
+                        loss.backward()
+                        self.optimiser.step()
+                    if progress.due():
+                        progress.show(self.epoch + self.batch / len(batches), f"loss {loss.item():.3f}")
+                    if caught or time.monotonic() >= due:
+                        due = self._save(file)
+                    if caught:
+                        where = f"at epoch {self.epoch + 1} of {epochs}"
+                        raise Interrupted(
+                            caught[0], f"the same command goes on with teacher {self.options.network} {where}"
+                        )
+                if not loss.isfinite():
+                    file.unlink(missing_ok=True)
+                    raise LraError(f"the teacher has diverged, its loss is {loss.item()}: lower teacher.lr")
+                self.schedule.step()
+                self.epoch, self.batch, self.order = self.epoch + 1, 0, None
+        progress.done = epochs
+        progress.close(f"loss {loss.item():.3f}")
+
+    def go_on(self, file: Path, n: int) -> None:
+        """Take up the state in ``file``, of a training on ``n`` images, if there is one that fits; else it is new."""
+        if not file.is_file():
+            return
+        fresh = copy.deepcopy(self._state())
+        try:
+            self._take_up(checkpoint_file.read(file), n)
+        except (UsageError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            log.warning("%s is no state of this teacher (%s): its training begins anew", file, reason)
+            self._take_up(fresh, n)
+
+    def _save(self, file: Path) -> float:
+        """Write the state; gives when to do so again."""
+        begun = time.monotonic()
+        checkpoint_file.write(file, self._state())
+        done = time.monotonic()
+        return done + max(OFTEN, DEAR * (done - begun))
+
+    def _state(self) -> State:
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "place": [self.epoch, self.batch],
+            "order": self.order,
+            "random": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        }
+
+    def _take_up(self, state: State, n: int) -> None:
+        (self.epoch, self.batch), self.order = map(int, state["place"]), state["order"]
+        if not 0 <= self.epoch <= self.options.epochs or (
+            self.order is not None and self.order.sort().values.tolist() != list(range(n))
+        ):
+            raise ValueError("it is of another length")
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["random"])
+        if state["cuda"]:
+            torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def augmented(images: Tensor, how: float | str) -> Tensor:

@@ -3,15 +3,17 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from platformdirs import user_cache_path
+from torch import Tensor
 
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.files import plain_name, sha256
+from lra.benchmarks.progress import Progress
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Labelled
 from lra.benchmarks.setup.places import data_kind, data_label
@@ -20,6 +22,9 @@ from lra.benchmarks.setup.teacher_training import train
 from lra.benchmarks.setup.weights_files import FORMAT
 from lra.networks.normalized import Normalized
 from lra.preservation import in_mode
+
+BATCH = 512
+"""Test images at a time."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class TrainedTeacher:
         sha256: of its file.
         path: its file.
         accuracy: on the test set in percent, ``None`` without one.
+        answers: logits (n, K) for the test set, on the CPU.
     """
 
     network: Normalized
@@ -42,6 +48,7 @@ class TrainedTeacher:
     sha256: str
     path: Path
     accuracy: float | None
+    answers: Tensor | None = None
 
     def record(self) -> dict[str, Any]:
         """For ``teacher.json`` and ``result.json``."""
@@ -60,11 +67,18 @@ def cache_folder() -> Path:
 
 
 def obtain(
-    options: TeacherOptions, data: DataSet, test: Labelled | None, device: str | torch.device = "cpu"
+    options: TeacherOptions,
+    data: DataSet,
+    test: Labelled | None,
+    device: str | torch.device = "cpu",
+    quiet: bool = False,
 ) -> TrainedTeacher:
     """Load the teacher's file, or the cached result of its recipe, or train it; then check it, all on ``device``.
 
+    Unless ``quiet``, stderr hears how it gets on.
+
     Raises:
+        Resumable: if a signal stops its training.
         MissingInput: if its file does not exist, or the data it would be trained on.
         UsageError: if the file is corrupt or unsafe, or does not fit the data.
         LraError: if it does no better than chance.
@@ -72,12 +86,15 @@ def obtain(
     device = torch.device(device)
     path = Path(options.file) if options.file else cached_path(options, data)
     if not options.file and not path.is_file():
-        train(options, data, path, device)
+        train(options, data, path, device, quiet)
     network, name, scale = load_teacher(path, options, data)
-    accuracy = None if test is None else accuracy_of(network.to(device), test, device)
-    if accuracy is not None:
-        refuse_chance(accuracy, data.classes, path)
-    return TrainedTeacher(network, name, scale.mean, scale.std, sha256(path), path, accuracy)
+    found = TrainedTeacher(network, name, scale.mean, scale.std, sha256(path), path, None)
+    if test is None:
+        return found
+    answers = answers_of(network.to(device), test, device, f"teacher {name} on the test set", quiet)
+    accuracy = percent_right(answers, test.classes)
+    refuse_chance(accuracy, data.classes, path)
+    return replace(found, accuracy=accuracy, answers=answers)
 
 
 def cached_path(options: TeacherOptions, data: DataSet) -> Path:
@@ -98,14 +115,33 @@ def cached_path(options: TeacherOptions, data: DataSet) -> Path:
     return cache_folder() / f"{plain_name(f'{options.network}-{data_label(data.name)}')}-{key}.safetensors"
 
 
+def answers_of(
+    network: torch.nn.Module,
+    test: Labelled,
+    device: str | torch.device = "cpu",
+    what: str = "the test set",
+    quiet: bool = True,
+) -> Tensor:
+    """Logits (n, K), on the CPU, of a network on ``device``; what takes long is told on stderr unless ``quiet``."""
+    found: list[Tensor] = []
+    progress = Progress(len(test.classes), "images", what, quiet, patient=True)
+    with torch.no_grad(), in_mode(network, training=False):
+        for images, _ in test.batches(BATCH):
+            found.append(network(images.to(device)).cpu())
+            progress.show(min(len(found) * BATCH, len(test.classes)))
+    progress.close()
+    return torch.cat(found)
+
+
+def percent_right(answers: Tensor, classes: Tensor) -> float:
+    """Of logits (n, K) for classes (n,); NaN and infinity are wrong answers."""
+    right = (answers.argmax(dim=1) == classes) & answers.isfinite().all(dim=1)
+    return 100 * int(right.sum()) / len(classes)
+
+
 def accuracy_of(network: torch.nn.Module, test: Labelled, device: str | torch.device = "cpu") -> float:
     """Percent right on labelled images, by a network on ``device``; NaN and infinity are wrong answers."""
-    right = 0
-    with torch.no_grad(), in_mode(network, training=False):
-        for images, classes in test.batches(512):
-            logits = network(images.to(device)).cpu()
-            right += int(((logits.argmax(dim=1) == classes) & logits.isfinite().all(dim=1)).sum())
-    return 100 * right / len(test.classes)
+    return percent_right(answers_of(network, test, device), test.classes)
 
 
 def refuse_chance(accuracy: float, classes: int, path: Path) -> None:

@@ -119,6 +119,8 @@ def _teacher(config: RunConfig, train: bool) -> tuple[TrainedTeacher, DataSet] |
         if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
             return None
         return obtain(config.teacher, data, data.load("test") if config.data.test else None, config.device), data
+    except Resumable:
+        raise
     except LraError as error:
         return error
 
