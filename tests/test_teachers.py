@@ -2,9 +2,12 @@
 
 import os
 import pickle
+import random
+import signal
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from lra.benchmarks import checkpoint_file, files
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
-from lra.benchmarks.files import sha256
-from lra.benchmarks.setup import teachers
+from lra.benchmarks.files import held, sha256
+from lra.benchmarks.interruption import Interrupted
+from lra.benchmarks.setup import teacher_training, teachers
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Labelled, data_set
 from lra.benchmarks.setup.teacher_training import augmented, train
@@ -306,3 +311,164 @@ def test_training_images_are_moved_and_mirrored_as_said() -> None:
         assert rows == [-2, -1, 0, 1, 2]
         left = moved.flatten(1).gather(1, places[:, None] - 1).squeeze(1) == 0.25
         assert left.all() != mirrored
+
+
+class Killed(BaseException):
+    """As if by SIGKILL: nothing is caught or saved on the way out."""
+
+
+@pytest.fixture
+def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Do something in a teacher's training, as its minibatch of this number is made."""
+
+    def arrange(number: int, do: Callable[[], object]) -> None:
+        count = 0
+
+        def counted(images: torch.Tensor, how: Any) -> torch.Tensor:
+            nonlocal count
+            count += 1
+            if count == number:
+                do()
+            return augmented(images, how)
+
+        monkeypatch.setattr(teacher_training, "augmented", counted)
+
+    return arrange
+
+
+def kill() -> None:
+    raise Killed
+
+
+STEPS = -(-len(DIGITS.load("train").images) // RECIPE.batch_size)
+"""Of an epoch."""
+
+
+@pytest.mark.parametrize("step", [1, STEPS - 1, STEPS + 2, 3 * STEPS], ids=["first", "in one", "in two", "last"])
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_stopped_training_goes_on_to_the_same_bytes(
+    trained: TrainedTeacher,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_step: Callable[[int, Callable[[], object]], None],
+    step: int,
+    killed: bool,
+) -> None:
+    """A signal costs nothing, a kill what came after the last state that was saved."""
+    file = tmp_path / "teacher.safetensors"
+    monkeypatch.setattr(teacher_training, "OFTEN", 0.0)
+    monkeypatch.setattr(teacher_training, "DEAR", 0)
+    at_step(step, kill if killed else lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Killed if killed else Interrupted) as stopped:
+        train(RECIPE, DIGITS, file, torch.device("cpu"))
+    assert not file.exists()
+    if not killed:
+        assert (stopped.value.code, "goes on with teacher mlp" in str(stopped.value)) == (130, True)
+    left = []
+    at_step(1, lambda: left.append(torch.get_rng_state()))
+    random.seed(7)
+    before = random.getstate(), torch.get_rng_state()
+    train(RECIPE, DIGITS, file, torch.device("cpu"))
+    assert sha256(file) == trained.sha256
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert (left == []) == (step == 3 * STEPS and not killed), "nothing was left to do after the last step"
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".lock"}, "the state is gone"
+
+
+def test_a_training_does_not_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_step: Callable[[int, Callable[[], object]], None]
+) -> None:
+    monkeypatch.setattr(teacher_training, "OFTEN", 0.0)
+    monkeypatch.setattr(teacher_training, "DEAR", 0)
+    at_step(2 * STEPS, kill)
+    with pytest.raises(Killed):
+        train(RECIPE, DIGITS, tmp_path / "t.safetensors", torch.device("cpu"))
+    at_step(STEPS + 2, kill)  # there are no more than these
+    train(RECIPE, DIGITS, tmp_path / "t.safetensors", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda file: file.write_bytes(b"nothing"),
+        lambda file: file.write_bytes(file.read_bytes()[:-1]),
+        lambda file: checkpoint_file.write(file, {"place": [0, 0], "order": None, "network": {}}),
+        lambda file: checkpoint_file.write(file, checkpoint_file.read(file) | {"order": torch.arange(3)}),
+        lambda file: checkpoint_file.write(file, checkpoint_file.read(file) | {"optimiser": {"state": 3}}),
+        lambda file: checkpoint_file.write(file, checkpoint_file.read(file) | {"place": [99, 0]}),
+    ],
+)
+def test_a_state_that_rots_is_begun_anew(
+    trained: TrainedTeacher,
+    tmp_path: Path,
+    at_step: Callable[[int, Callable[[], object]], None],
+    caplog: pytest.LogCaptureFixture,
+    harm: Callable[[Path], object],
+) -> None:
+    file = tmp_path / "teacher.safetensors"
+    at_step(STEPS + 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted) as stopped:
+        train(RECIPE, DIGITS, file, torch.device("cpu"))
+    assert stopped.value.code == 75
+    (state,) = tmp_path.glob(".*.training")
+    harm(state)
+    train(RECIPE, DIGITS, file, torch.device("cpu"))
+    assert f"{state} is no state of this teacher" in caplog.text
+    assert sha256(file) == trained.sha256
+
+
+def test_a_second_process_waits_for_the_first(
+    trained: TrainedTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, first = tmp_path / "teacher.safetensors", ExitStack()
+    first.enter_context(held(tmp_path / ".teacher.lock"))
+
+    def meanwhile(seconds: float) -> None:
+        file.write_bytes(trained.path.read_bytes())
+        first.close()
+
+    monkeypatch.setattr(files, "time", SimpleNamespace(sleep=meanwhile))
+    train(RECIPE.model_copy(update={"lr": float("nan")}), DIGITS, file, torch.device("cpu"))
+    assert sha256(file) == trained.sha256, "it took the other's"
+    assert "another process trains mlp" in capfd.readouterr().err
+
+
+def test_a_run_goes_on_with_the_training_of_its_teacher(
+    lra_bench: Callable[..., Any],
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_step: Callable[[int, Callable[[], object]], None],
+) -> None:
+    monkeypatch.setenv("LRA_CACHE", str(tmp_path / "cache"))
+    at_step(3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    stopped = lra_bench("run", *tiny, "--out", tmp_path / "runs")
+    assert stopped.code == 130
+    assert stopped.err.splitlines()[-1] == (
+        "lra-bench: stopped; the same command goes on with teacher mlp at epoch 1 of 3"
+    )
+    assert lra_bench("run", *tiny, "--out", tmp_path / "runs").code == 0
+    listed = lra_bench("teacher", "list").out.splitlines()
+    assert len(listed) == 1
+    assert listed[0].endswith(".safetensors")
+
+
+def test_the_test_set_passes_the_teacher_once(
+    trained: TrainedTeacher, lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path
+) -> None:
+    """As an image of the test set is told from others by its shape: 360 of them, 512 at a time."""
+    seen: list[int] = []
+    forward = Normalized.forward
+
+    def counted(self: Normalized, images: torch.Tensor) -> torch.Tensor:
+        if len(images) == len(TEST.images) and not self.network.training:
+            seen.append(id(self))
+        return forward(self, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Normalized, "forward", counted)
+        assert lra_bench("run", *tiny, "--out", tmp_path).code == 0
+    (metrics,) = tmp_path.rglob("metrics.jsonl")
+    evaluations = len(metrics.read_text().splitlines())
+    assert sorted(seen.count(one) for one in set(seen)) == [1, evaluations], "the teacher once, the student each time"

@@ -2,8 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from lra.benchmarks.errors import LraError, Resumable, UsageError, in_one_line
 from lra.benchmarks.files import CannotWrite
 from lra.benchmarks.interruption import Interrupted
 from lra.benchmarks.runs.attempt import Attempt, finish
+from lra.benchmarks.runs.journal import Journal, journal
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.runs.processes import Processes, local_device, processes
 from lra.benchmarks.runs.rollback import RATE, TIMES, rolled_back
@@ -62,10 +62,10 @@ def run(
     Raises:
         LraError: with an exit code, for everything that a user can mend.
     """
-    with in_one_line(), processes(config.device) as group:
+    with in_one_line(), journal() as kept, processes(config.device) as group:
         config = config.model_copy(update={"device": local_device(config.device)})
         try:
-            return _run(config, out, trackers, quiet, at, group)
+            return _run(config, out, trackers, quiet, at, group, kept)
         except PeerLost as error:
             raise LraError(f"process {group.rank} of {group.count}: {error}; then start the run again") from None
         except Interrupted as stopped:
@@ -75,9 +75,15 @@ def run(
 
 
 def _run(
-    config: RunConfig, out: Path, trackers: Sequence[Tracker], quiet: bool, at: Path | None, group: Processes
+    config: RunConfig,
+    out: Path,
+    trackers: Sequence[Tracker],
+    quiet: bool,
+    at: Path | None,
+    group: Processes,
+    kept: Journal,
 ) -> RunFolder:
-    """`run`, as one of ``group``."""
+    """`run`, as one of ``group``; ``kept`` is what was said of it so far."""
     RunFolder(out).refuse_unwritable()
     refuse_device(config.device)
     data = data_of(config.data)
@@ -97,13 +103,13 @@ def _run(
         return folder
 
     with group.folder(folder) as own:
-        _complete(own, lambda: Attempt(config, own, data, teacher, test, trackers, quiet, group))
+        _complete(own, kept, lambda: Attempt(config, own, data, teacher, test, trackers, quiet, group))
     return folder
 
 
-def _complete(folder: RunFolder, attempt: Callable[[], Attempt]) -> None:
+def _complete(folder: RunFolder, kept: Journal, attempt: Callable[[], Attempt]) -> None:
     work = attempt()
-    with folder.locked(), _logging(folder.path / "log.txt"):
+    with folder.locked(), kept.into(folder.path / "log.txt"):
         if work.config.meta.enabled and work.config.replay["name"] == "none":
             log.warning("--meta has nothing to retain without a --replay: this is plain finetuning")
         work.open()
@@ -151,29 +157,3 @@ def _roll_back(work: Attempt, cause: str) -> None:
     note = {"cause": cause, "to_experience": retreat["position"], "student_lr_times": RATE, "random": "drawn anew"}
     log.warning("%s: back to experience %d, at %g times the learning rate", cause, retreat["position"], RATE)
     folder.save(rolled_back(retreat, [*work.rollbacks, note], config.seed))
-
-
-@contextmanager
-def _logging(path: Path) -> Iterator[None]:
-    """Log everything into a file, and warnings to stderr as well."""
-    file, terminal, level = _Patient(path), logging.StreamHandler(sys.stderr), log.level
-    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    terminal.setFormatter(logging.Formatter("lra-bench: %(message)s"))
-    terminal.setLevel(logging.WARNING)
-    for handler in (file, terminal):
-        log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        for handler in (file, terminal):
-            log.removeHandler(handler)
-            handler.close()
-
-
-class _Patient(logging.FileHandler):
-    """A log file that a full disk makes silent, not noisy."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Lose the line."""
