@@ -80,10 +80,10 @@ def run(
         click.echo(plan(config, as_json), nl=False)
         return
     from lra.benchmarks.commands.summary import show
-    from lra.benchmarks.runs.runner import run as do
+    from lra.benchmarks.runs.finished import completed
     from lra.benchmarks.runs.trackers import asked_for
 
-    show(do(config, out, asked_for(tensorboard, wandb)), as_json)
+    show(completed(config, out, asked_for(tensorboard, wandb)), as_json)
 
 
 @cli.command()
@@ -100,7 +100,7 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
     if (folder / "sweep.json").is_file():
         raise UsageError(f"{folder} is a sweep: the command that began it goes on, lra-bench sweep GRID --out {folder}")
     from lra.benchmarks.commands.summary import show
-    from lra.benchmarks.runs.runner import resume as do
+    from lra.benchmarks.runs.finished import resume as do
 
     show(do(folder, on_divergence), as_json)
 

@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 
 from lra.networks import build
 from lra.strategies.increment.benchmark import growing, split
-from lra.strategies.increment.datafree import DataFreeReplayOptions, DataFreeReplayPlugin
+from lra.strategies.increment.datafree import DataFreeReplayPlugin
+from lra.strategies.increment.options import DataFreeReplayOptions
 
 torch.manual_seed(0)
 pixels, classes = map(torch.from_numpy, load_digits(return_X_y=True))

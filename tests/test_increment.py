@@ -20,11 +20,13 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lra.strategies.evaluation import QuietEvaluation
-from lra.strategies.increment.alignment import AlignmentOptions, Former, HeadAlignment
+from lra.strategies.increment.alignment import Former, HeadAlignment
 from lra.strategies.increment.benchmark import growing, split
 from lra.strategies.increment.course import Course
-from lra.strategies.increment.datafree import DataFreeReplayOptions, DataFreeReplayPlugin
-from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, IncrementOptions, Plan, StopAfter
+from lra.strategies.increment.datafree import DataFreeReplayPlugin
+from lra.strategies.increment.options import AlignmentOptions, DataFreeReplayOptions, IncrementOptions
+from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, Plan
+from lra.strategies.increment.training import StopAfter
 from lra.strategies.increment.triplets import TripletPlugin
 
 QUICK = {"generator_steps": 300, "generator_batch": 32}

@@ -48,7 +48,7 @@ def test_a_student_of_few_bits_with_its_baseline_and_size(lra_bench: Call, tmp_p
 
 def test_of_several_processes_one_prints(lra_bench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quantized(lra_bench, tmp_path)
-    monkeypatch.setattr("lra.benchmarks.runs.processes.leads", lambda: False)
+    monkeypatch.setattr("lra.benchmarks.runs.machine.leads", lambda: False)
     done = lra_bench("quantize", *SHORT, "--out", tmp_path, "--json")
     assert (done.code, done.out) == (0, "")
 

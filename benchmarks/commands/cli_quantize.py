@@ -42,6 +42,6 @@ def quantize(
     if dry_run:
         click.echo(plan(config, as_json), nl=False)
         return
-    from lra.benchmarks.runs.runner import run
+    from lra.benchmarks.runs.finished import completed
 
-    show(run(config, out), as_json)
+    show(completed(config, out), as_json)

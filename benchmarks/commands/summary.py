@@ -1,22 +1,26 @@
 """What commands print: a run's result, a plan's cost, catalogues."""
 
+from __future__ import annotations
+
 import inspect
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.presets import presets
+
+if TYPE_CHECKING:
+    from lra.benchmarks.setup.datasets import DataSet
 
 
 def show(folder: RunFolder, as_json: bool) -> None:
     """Print the result of a finished run; of several processes the one that leads does."""
-    from lra.benchmarks.runs.processes import leads
+    from lra.benchmarks.runs.machine import leads
 
     if leads() and (result := folder.result) is not None:
         click.echo(json.dumps(result | {"run_dir": str(folder.path)}) if as_json else table(result, folder.path))
@@ -86,11 +90,8 @@ def _number(value: float | None) -> str:
 
 def plan(config: RunConfig, as_json: bool) -> str:
     """The resolved configuration as YAML (or JSON), and what the run would cost."""
-    from lra.benchmarks.setup.experiment import budget
-
-    experiences, _ = budget(config)
     steps, batch = config.schedule.student_steps, config.schedule.batch_size
-    cost = {"student_steps": steps, "experiences": experiences, "student_images": steps * batch}
+    cost = {"student_steps": steps, "experiences": config.schedule.experiences, "student_images": steps * batch}
     if as_json:
         return json.dumps({"config": config.tree(), "cost": cost}) + "\n"
     costs = "".join(f"#   {name.replace('_', ' ')}: {number:,}\n" for name, number in cost.items())

@@ -17,7 +17,8 @@ from lra.benchmarks.setup.layers import merged, parse_assignment
 from lra.benchmarks.setup.places import data_kind, data_label, placed_data
 from lra.networks import NETWORKS
 from lra.options import Count, Options, Seed
-from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, IncrementOptions
+from lra.strategies.increment.options import IncrementOptions
+from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES
 from lra.strategies.lra_options import LRAOptions
 
 PREFIX = "split-"

@@ -1,12 +1,12 @@
 """One strategy on one class-incremental benchmark, from its options to ``result.json``."""
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.files import held, write_json
@@ -15,13 +15,7 @@ from lra.benchmarks.runs.machine import environment
 from lra.benchmarks.runs.threads import threads_for
 from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.sizes import network_size
-from lra.images import unit
-from lra.meta import MetaStepError
 from lra.networks import build
-from lra.networks.normalized import Normalized
-from lra.state import seed_everything
-from lra.strategies.increment.benchmark import growing, split
-from lra.strategies.increment.course import Course
 from lra.strategies.increment.strategies import STRATEGIES, Plan
 
 
@@ -31,7 +25,7 @@ def run(config: IncrementConfig, out: Path, tell: Callable[[str], object]) -> tu
     Args:
         config: what to do.
         out: parent of result folders.
-        tell: called with a line on each experience.
+        tell: called with a line on each experience, or on a result that was there.
 
     Returns:
         the content of ``result.json``, and its folder.
@@ -44,9 +38,12 @@ def run(config: IncrementConfig, out: Path, tell: Callable[[str], object]) -> tu
     data = checked(config)
     folder = config.folder(out, data)
     file = folder / "result.json"
-    with held(folder / ".lock", f"{folder} is in use by another process: wait for it or stop it"):
-        if not file.is_file():
-            write_json(file, _result(config, data, tell))
+    if file.is_file():
+        tell(f"lra-bench: finished before, nothing was trained: {folder}")
+    else:
+        with held(folder / ".lock", f"{folder} is in use by another process: wait for it or stop it"):
+            if not file.is_file():
+                write_json(file, _result(config, data, tell))
     try:
         return json.loads(file.read_text()), folder
     except ValueError:
@@ -54,6 +51,15 @@ def run(config: IncrementConfig, out: Path, tell: Callable[[str], object]) -> tu
 
 
 def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object]) -> dict[str, Any]:
+    import torch
+
+    from lra.images import unit
+    from lra.meta import MetaStepError
+    from lra.networks.normalized import Normalized
+    from lra.state import seed_everything
+    from lra.strategies.increment.benchmark import growing, split
+    from lra.strategies.increment.course import Course
+
     train, test = data.load("train"), data.load("test")
     config = _threaded(config, data)
     seed_everything(config.seed)

@@ -1,13 +1,13 @@
 """The machine a run is on: whether it has the device, what is installed, how much memory was taken."""
 
+from __future__ import annotations
+
 import os
 import platform
 import resource
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from lra import __version__
 from lra.benchmarks.errors import UsageError
@@ -18,6 +18,10 @@ CONTROL = Path("/sys/fs/cgroup")
 
 def refuse_device(device: str) -> None:
     """Raise `UsageError` unless tensors can be made on ``device``."""
+    if device == "cpu":
+        return
+    import torch
+
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
@@ -45,6 +49,8 @@ def _quota() -> list[int]:
 
 def environment() -> dict[str, Any]:
     """What the run ran on."""
+    import torch
+
     names = ["torch", "torchvision", "avalanche-lib", "higher", "numpy", "scikit-learn"]
     return {
         "python": platform.python_version(),
@@ -58,7 +64,14 @@ def environment() -> dict[str, Any]:
 
 def peak_memory(device: str) -> float:
     """Most memory taken so far in MiB: of the GPU, or of the process."""
+    import torch
+
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes / (2**20 if platform.system() == "Darwin" else 2**10)
+
+
+def leads() -> bool:
+    """Whether this process is the one that speaks: of those that torchrun started, the first."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"

@@ -148,11 +148,6 @@ class Follower(RunFolder):
         """Leave it to the leader."""
 
 
-def leads() -> bool:
-    """Whether this process is the one that speaks."""
-    return not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
-
-
 @contextmanager
 def processes(device: str) -> Iterator[Processes]:
     """Those that torchrun started, in touch with one another; or just this one."""

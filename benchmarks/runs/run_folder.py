@@ -1,23 +1,27 @@
 """The folder of one run: content-addressed, locked while in use, resumable."""
 
+from __future__ import annotations
+
 import json
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import clear_drafts, held, plain_name, write_text
 from lra.benchmarks.setup.config import RunConfig, Tree
-from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.places import data_label
-from lra.benchmarks.setup.teachers import TrainedTeacher
-from lra.state import State
+
+if TYPE_CHECKING:
+    from lra.benchmarks.setup.datasets import DataSet
+    from lra.benchmarks.setup.teachers import TrainedTeacher
+    from lra.state import State
+
 
 SCHEMA = 1
 """Of ``result.json``."""
@@ -36,13 +40,18 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def of(cls, config: RunConfig, teacher: TrainedTeacher, data: DataSet, out: Path) -> "RunFolder":
+    def of(cls, config: RunConfig, teacher: TrainedTeacher, data: DataSet, out: Path) -> RunFolder:
         """The folder that this configuration, teacher and test set always get under ``out``."""
         meta = "+meta" if config.meta.enabled else ""
         seen = data_label(config.data.name)
         label = f"{config.method}+{config.replay['name']}{meta}-{teacher.name}-{config.student.network}-{seen}"
+        return cls(out / plain_name(label) / cls.place(config, teacher.sha256, data))
+
+    @staticmethod
+    def place(config: RunConfig, teacher_sha256: str, data: DataSet) -> Path:
+        """What tells a run from all others: the end of its folder's path, under a label for the eye."""
         tested_on = data.content("test") if config.data.test else ""
-        return cls(out / plain_name(label) / config.fingerprint(teacher.sha256, tested_on) / f"seed-{config.seed}")
+        return Path(config.fingerprint(teacher_sha256, tested_on)) / f"seed-{config.seed}"
 
     @property
     def config_hash(self) -> str:
@@ -113,6 +122,8 @@ class RunFolder:
 
     def save(self, state: State | memoryview) -> None:
         """Write a checkpoint, atomically; the one before it is kept."""
+        from lra.benchmarks import checkpoint_file
+
         checkpoint_file.write(self.checkpoint, state, self.before)
 
     def restore(self) -> State | None:
@@ -121,6 +132,8 @@ class RunFolder:
         Raises:
             UsageError: if there are some and none can be used.
         """
+        from lra.benchmarks import checkpoint_file
+
         wrong = []
         for file in (self.checkpoint, self.before):
             if file.exists():

@@ -4,13 +4,13 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import LraError, Resumable, UsageError, in_one_line
 from lra.benchmarks.files import CannotWrite
 from lra.benchmarks.interruption import Interrupted
 from lra.benchmarks.runs.attempt import Attempt, finish
+from lra.benchmarks.runs.finished import tell_finished
 from lra.benchmarks.runs.journal import Journal, journal
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.runs.processes import Processes, local_device, processes
@@ -18,7 +18,6 @@ from lra.benchmarks.runs.rollback import RATE, TIMES, rolled_back
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.threads import threaded
 from lra.benchmarks.runs.trackers import Tracker
-from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.teachers import obtain
@@ -28,23 +27,6 @@ from lra.strategies.extensions import PluginFailed
 from lra.synthesis.batches import Diverged
 
 log = logging.getLogger("lra")
-
-
-def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None) -> RunFolder:
-    """Go on with the run of an existing folder.
-
-    Args:
-        path: the folder.
-        on_divergence: in place of what the run was started with.
-
-    Raises:
-        LraError: as `run`, and if the folder is none of a run or its teacher is not there any more.
-    """
-    path = path.resolve()
-    config = stored_configuration(path)
-    if on_divergence is not None:
-        config = config.model_copy(update={"on_divergence": on_divergence})
-    return run(config, (path / "../../..").resolve(), at=path)
 
 
 def run(
@@ -94,9 +76,8 @@ def _run(
     if at is not None and folder.path != at:
         raise UsageError(f"{at} is of another teacher or was moved: its place would be {folder.path} now")
     if folder.result is not None:
-        log.info("finished before: %s", folder.path)
-        if trackers:
-            print(f"lra-bench: finished before, nothing to track: {folder.path}", file=sys.stderr)
+        if not quiet:
+            tell_finished(folder, tracked=bool(trackers))
         if folder.checkpoint.exists() and not group.rank:  # It was killed between its result and its report.
             with folder.locked():
                 finish(folder)

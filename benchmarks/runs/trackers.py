@@ -1,12 +1,17 @@
 """Trackers of runs: none unless asked for, and no network unless asked for."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.setup.config import RunConfig
-from lra.strategies.tracking import WeightsAndBiases, tensorboard
+
+if TYPE_CHECKING:
+    from lra.strategies.tracking import WeightsAndBiases
+
 
 Tracker = Callable[[Path, RunConfig], Any]
 """Makes an Avalanche logger that writes into a run folder from now on."""
@@ -23,13 +28,21 @@ def asked_for(board: bool = False, wandb: Mode | None = None) -> list[Tracker]:
     """
     found: list[Tracker] = []
     if board:
-        found.append(lambda folder, config: tensorboard(folder / "tensorboard"))
+        found.append(_tensorboard)
     if wandb is not None:
         found.append(lambda folder, config: _weights_and_biases(folder, config, wandb))
     return found
 
 
+def _tensorboard(folder: Path, config: RunConfig) -> Any:
+    from lra.strategies.tracking import tensorboard
+
+    return tensorboard(folder / "tensorboard")
+
+
 def _weights_and_biases(folder: Path, config: RunConfig, mode: Mode) -> WeightsAndBiases:
+    from lra.strategies.tracking import WeightsAndBiases
+
     try:
         return WeightsAndBiases(folder, "/".join(folder.parts[-3:]), config.tree(), mode)
     except ImportError:

@@ -1,27 +1,29 @@
 """Teachers: trained here once and kept by content, or brought along as a file."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from platformdirs import user_cache_path
-from torch import Tensor
 
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.files import plain_name, sha256
 from lra.benchmarks.progress import Progress
 from lra.benchmarks.setup.config import TeacherOptions
-from lra.benchmarks.setup.datasets import DataSet, Labelled
 from lra.benchmarks.setup.places import data_kind, data_label
-from lra.benchmarks.setup.teacher_files import load_teacher
-from lra.benchmarks.setup.teacher_training import train
 from lra.benchmarks.setup.weights_files import FORMAT
-from lra.networks.normalized import Normalized
-from lra.preservation import in_mode
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lra.benchmarks.setup.datasets import DataSet, Labelled
+    from lra.networks.normalized import Normalized
 
 BATCH = 512
 """Test images at a time."""
@@ -83,8 +85,13 @@ def obtain(
         UsageError: if the file is corrupt or unsafe, or does not fit the data.
         LraError: if it does no better than chance.
     """
+    import torch
+
+    from lra.benchmarks.setup.teacher_files import load_teacher
+    from lra.benchmarks.setup.teacher_training import train
+
     device = torch.device(device)
-    path = Path(options.file) if options.file else cached_path(options, data)
+    path = teacher_file(options, data)
     if not options.file and not path.is_file():
         train(options, data, path, device, quiet)
     network, name, scale = load_teacher(path, options, data)
@@ -95,6 +102,15 @@ def obtain(
     accuracy = percent_right(answers, test.classes)
     refuse_chance(accuracy, data.classes, path)
     return replace(found, accuracy=accuracy, answers=answers)
+
+
+def teacher_file(options: TeacherOptions, data: DataSet) -> Path:
+    """The file a teacher is loaded from, which may not be there yet.
+
+    Raises:
+        MissingInput: as `cached_path`.
+    """
+    return Path(options.file) if options.file else cached_path(options, data)
 
 
 def cached_path(options: TeacherOptions, data: DataSet) -> Path:
@@ -123,6 +139,10 @@ def answers_of(
     quiet: bool = True,
 ) -> Tensor:
     """Logits (n, K), on the CPU, of a network on ``device``; what takes long is told on stderr unless ``quiet``."""
+    import torch
+
+    from lra.preservation import in_mode
+
     found: list[Tensor] = []
     progress = Progress(len(test.classes), "images", what, quiet, patient=True)
     with torch.no_grad(), in_mode(network, training=False):

@@ -1,5 +1,7 @@
 """Files of weights: ours, and those of others, which are never trusted to run code."""
 
+from __future__ import annotations
+
 import io
 import json
 import pickle
@@ -9,19 +11,21 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import BaseModel
 from safetensors import safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import write_atomically
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.untrusted import refuse_zip_bomb
-from lra.networks.normalized import Normalized
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lra.networks.normalized import Normalized
+
 
 FORMAT = "lra-teacher-2"
 """Names our notes in a file: the only entry, because safetensors writes several in any order."""
@@ -45,6 +49,8 @@ class Notes(BaseModel):
 
 def save_network(path: Path, network: Normalized, notes: Mapping[str, Any]) -> None:
     """Write weights and what is needed to use them, as safetensors."""
+    from safetensors.torch import save
+
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.network.state_dict().items()}
     write_atomically(path, lambda file: file.write(save(tensors, {FORMAT: json.dumps(notes)})))
 
@@ -68,6 +74,8 @@ def read_weights(path: Path) -> tuple[Mapping[str, Any], Notes]:
     Raises:
         UsageError: if the file is corrupt or would run code.
     """
+    import torch
+
     refuse_zip_bomb(path)
     try:
         if _is_safetensors(path):

@@ -11,7 +11,7 @@ from pathlib import Path
 from generate import options
 from generate.tables import code, table
 from lra.strategies.guests import GUESTS
-from lra.strategies.increment.strategies import IncrementOptions
+from lra.strategies.increment.options import IncrementOptions
 from lra.strategies.lra_options import LRAOptions
 from lra.strategies.retention import REPLAYS
 

@@ -10,20 +10,8 @@ from torch.utils.data import DataLoader
 
 from lra.features import Tap, penultimate, pooled
 from lra.memory.class_features import ClassFeatures
-from lra.options import Count, Options, Positive, Whole
 from lra.preservation import in_mode
-
-
-class AlignmentOptions(Options):
-    """Of the head's fit to the features of all classes."""
-
-    align_steps: Whole = 0
-    """Steps of the head's fit after an experience (300 are plenty); 0 leaves it as training does, and keeps no
-    statistics of features."""
-    align_lr: Positive = 0.01
-    """Rate of the fit's Adam, annealed to 0."""
-    align_each: Count = 32
-    """Features per class and step."""
+from lra.strategies.increment.options import AlignmentOptions
 
 
 @torch.no_grad()

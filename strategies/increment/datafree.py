@@ -35,10 +35,10 @@ from torch import Tensor, nn
 from lra.distances import kl
 from lra.features import batchnorm_layers
 from lra.meta import InnerSGD, LearnedRates, Rates, carry, lra_step
-from lra.options import Count, NonNegative, Positive
 from lra.problem import Batch
-from lra.strategies.increment.alignment import AlignmentOptions, Former, HeadAlignment
-from lra.strategies.increment.recollection import Recollection, RecollectionOptions
+from lra.strategies.increment.alignment import Former, HeadAlignment
+from lra.strategies.increment.options import DataFreeReplayOptions
+from lra.strategies.increment.recollection import Recollection
 from lra.strategies.increment.watching import FeatureWatcher
 
 IMPOSSIBLE = -1e4
@@ -47,27 +47,6 @@ IMPOSSIBLE = -1e4
 
 FOLLOWED = 512
 """Synthetic images that show, beside the new ones, how the model moved its old classes."""
-
-
-class DataFreeReplayOptions(RecollectionOptions, AlignmentOptions):
-    """Of the generator, and of the steps that its samples take part in."""
-
-    size: Count | None = None
-    """Replayed images per step; as many as there are real ones unless set."""
-    balanced: bool = False
-    """Unless ``size`` is set, replay as many images of each old class as there are real ones of each new class."""
-    temperature: Positive = 1.0
-    """τ of the distillation, which carries the factor τ²."""
-    distil_new: NonNegative = 1.0
-    """Weight of the old model's answer on new images: what is real must not come to mean what is new, where all that is
-    old is synthetic."""
-    distil_features: NonNegative = 0.0
-    """Weight of the squared distance of penultimate features from the old model's, of all images."""
-    alpha: Positive | None = None
-    """α of the LRA step, of the acquisition loss by its share; without one, replay is plain."""
-    alpha_rate: NonNegative = 0.02
-    """Learn α in every experience, one for each parameter tensor, from ``alpha`` on: the step of log α (see
-    `LearnedRates`). 0 keeps it constant."""
 
 
 class DataFreeReplayPlugin(FeatureWatcher):

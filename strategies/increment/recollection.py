@@ -9,33 +9,12 @@ from lra.features import Tap, penultimate, pooled
 from lra.networks.conditioned import ConditionedGenerator
 from lra.networks.generator_presets import gen_s, sized_for
 from lra.networks.normalized import Normalized
-from lra.options import Count, NonNegative, Positive
 from lra.problem import Batch
+from lra.strategies.increment.options import RecollectionOptions
 from lra.synthesis.batchnorm_term import BNStat
 from lra.synthesis.conditioned_source import ConditionedSource
-from lra.synthesis.options import TripletOptions
 from lra.synthesis.terms import Balance, OneHot
 from lra.teacher import Teacher
-
-
-class RecollectionOptions(TripletOptions):
-    """Of the generator that is trained from a frozen model; with ``triplet`` it works against the learner (RGAL)."""
-
-    generator_steps: Count = 1000
-    """Steps of the generator before an experience."""
-    generator_batch: Count = 64
-    """Images per generator step."""
-    generator_lr: Positive = 3e-3
-    """Rate of the generator's Adam."""
-    one_hot: NonNegative = 1.0
-    bn: NonNegative = 1.0
-    """Weight of the distance to the BatchNorm statistics, with the weights all that the generator learns from; 0 for a
-    model without any."""
-    balance: NonNegative = 5.0
-    latent: Count | None = None
-    """Numbers that an image is generated from; by the size of the images unless set, as is ``width``."""
-    width: Count | None = None
-    """Of the generator, in channels."""
 
 
 class Known(nn.Module):

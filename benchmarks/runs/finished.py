@@ -1,0 +1,83 @@
+"""Runs that are finished already, told and shown without importing what trains."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from lra.benchmarks.errors import MissingInput
+from lra.benchmarks.files import sha256
+from lra.benchmarks.runs.machine import leads
+from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.runs.trackers import Tracker
+from lra.benchmarks.setup.assemble import stored_configuration
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.teachers import teacher_file
+
+
+def completed(config: RunConfig, out: Path, trackers: Sequence[Tracker] = (), at: Path | None = None) -> RunFolder:
+    """The folder of a run that is finished: now, or before, which is said on stderr.
+
+    Args:
+        config: a resolved configuration.
+        out: parent of run folders.
+        trackers: further records to keep of it.
+        at: the folder it must be, if it exists already.
+
+    Raises:
+        LraError: as `lra.benchmarks.runs.runner.run`.
+    """
+    folder = finished(config, out)
+    if folder is not None and at in (None, folder.path):
+        tell_finished(folder, tracked=bool(trackers))
+        return folder
+    from lra.benchmarks.runs.runner import run
+
+    return run(config, out, trackers, at=at)
+
+
+def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None) -> RunFolder:
+    """Go on with the run of an existing folder.
+
+    Args:
+        path: the folder.
+        on_divergence: in place of what the run was started with.
+
+    Raises:
+        LraError: as `completed`, and if the folder is none of a run or its teacher is not there any more.
+    """
+    path = path.resolve()
+    config = stored_configuration(path)
+    if on_divergence is not None:
+        config = config.model_copy(update={"on_divergence": on_divergence})
+    return completed(config, (path / "../../..").resolve(), at=path)
+
+
+def finished(config: RunConfig, out: Path) -> RunFolder | None:
+    """The folder of this run under ``out`` if all of it is done; ``None`` leaves it to `lra.benchmarks.runs.runner`.
+
+    Raises:
+        UsageError: for data that are not as they must be, or a damaged result.
+        MissingInput: for a user's own data that are not there.
+    """
+    data = data_set(config.data.name, config.data.size)
+    try:
+        teacher = teacher_file(config.teacher, data)
+    except MissingInput:  # No training data; whether they are needed is not known here.
+        return None
+    if not teacher.is_file():
+        return None
+    for path in sorted(out.glob(f"*/{RunFolder.place(config, sha256(teacher), data)}")):
+        folder = RunFolder(path)
+        # With a checkpoint it was killed between its result and its report.
+        if folder.result is not None and not folder.checkpoint.exists():
+            return folder
+    return None
+
+
+def tell_finished(folder: RunFolder, tracked: bool) -> None:
+    """Say on stderr that a run is shown again, and was not done again."""
+    if leads():
+        done = "trained or tracked" if tracked else "trained"
+        print(f"lra-bench: finished before, nothing was {done}: {folder.path}", file=sys.stderr)

@@ -1,0 +1,83 @@
+"""The options of class-incremental learning, declared apart from what they set: reading them needs no torch."""
+
+from lra.options import Count, NonNegative, Options, Positive, Whole
+from lra.synthesis.options import Strength, TripletOptions
+
+
+class AlignmentOptions(Options):
+    """Of the head's fit to the features of all classes."""
+
+    align_steps: Whole = 0
+    """Steps of the head's fit after an experience (300 are plenty); 0 leaves it as training does, and keeps no
+    statistics of features."""
+    align_lr: Positive = 0.01
+    """Rate of the fit's Adam, annealed to 0."""
+    align_each: Count = 32
+    """Features per class and step."""
+
+
+class RecollectionOptions(TripletOptions):
+    """Of the generator that is trained from a frozen model; with ``triplet`` it works against the learner (RGAL)."""
+
+    generator_steps: Count = 1000
+    """Steps of the generator before an experience."""
+    generator_batch: Count = 64
+    """Images per generator step."""
+    generator_lr: Positive = 3e-3
+    """Rate of the generator's Adam."""
+    one_hot: NonNegative = 1.0
+    bn: NonNegative = 1.0
+    """Weight of the distance to the BatchNorm statistics, with the weights all that the generator learns from; 0 for a
+    model without any."""
+    balance: NonNegative = 5.0
+    latent: Count | None = None
+    """Numbers that an image is generated from; by the size of the images unless set, as is ``width``."""
+    width: Count | None = None
+    """Of the generator, in channels."""
+
+
+class DataFreeReplayOptions(RecollectionOptions, AlignmentOptions):
+    """Of the generator, and of the steps that its samples take part in."""
+
+    size: Count | None = None
+    """Replayed images per step; as many as there are real ones unless set."""
+    balanced: bool = False
+    """Unless ``size`` is set, replay as many images of each old class as there are real ones of each new class."""
+    temperature: Positive = 1.0
+    """τ of the distillation, which carries the factor τ²."""
+    distil_new: NonNegative = 1.0
+    """Weight of the old model's answer on new images: what is real must not come to mean what is new, where all that is
+    old is synthetic."""
+    distil_features: NonNegative = 0.0
+    """Weight of the squared distance of penultimate features from the old model's, of all images."""
+    alpha: Positive | None = None
+    """α of the LRA step, of the acquisition loss by its share; without one, replay is plain."""
+    alpha_rate: NonNegative = 0.02
+    """Learn α in every experience, one for each parameter tensor, from ``alpha`` on: the step of log α (see
+    `LearnedRates`). 0 keeps it constant."""
+
+
+class IncrementOptions(DataFreeReplayOptions):
+    """Of all strategies; each takes what concerns it."""
+
+    lr: Positive = 0.05
+    """Rate of SGD with momentum 0.9, annealed to 0 in every experience."""
+    weight_decay: NonNegative = 1e-4
+    """Of that SGD."""
+    minibatch: Count = 32
+    """Real images per step."""
+    augment: Strength = 0.0
+    """Strength of random turns, shears, scales and shifts of the real images; 1 is up to 10 degrees and a 16th of the
+    side, 4 the most."""
+    student_triplet: NonNegative = 0.0
+    """Weight of the triplets of the model's features (RGAL: 0.1)."""
+    memory: Count = 200
+    """Images that buffered replay keeps."""
+    lwf_alpha: NonNegative = 1.0
+    """Weight of LwF's distillation."""
+    lwf_temperature: Positive = 2.0
+    """Its temperature."""
+    vae_latent: Count = 2
+    """Latents of the autoencoder that Avalanche's generative replay learns from the real data; its default is 2."""
+    vae_lr: Positive = 0.01
+    """Rate of that autoencoder's Adam."""
