@@ -39,7 +39,7 @@ def run(config: IncrementConfig, out: Path, tell: Callable[[str], object]) -> tu
     folder = config.folder(out, data)
     file = folder / "result.json"
     if file.is_file():
-        tell(f"lra-bench: finished before, nothing was trained: {folder}")
+        tell(f"lra-bench: finished before, nothing to train: {folder}")
     else:
         with held(folder / ".lock", f"{folder} is in use by another process: wait for it or stop it"):
             if not file.is_file():

@@ -79,5 +79,5 @@ def finished(config: RunConfig, out: Path) -> RunFolder | None:
 def tell_finished(folder: RunFolder, tracked: bool) -> None:
     """Say on stderr that a run is shown again, and was not done again."""
     if leads():
-        done = "trained or tracked" if tracked else "trained"
-        print(f"lra-bench: finished before, nothing was {done}: {folder.path}", file=sys.stderr)
+        what = "track" if tracked else "train"
+        print(f"lra-bench: finished before, nothing to {what}: {folder.path}", file=sys.stderr)
