@@ -69,7 +69,7 @@ def test_a_teacher_is_trained_once(trained: TrainedTeacher, monkeypatch: pytest.
     def never(*arguments: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(teachers, "train", never)
+    monkeypatch.setattr("lra.benchmarks.setup.teacher_training.train", never)
     again = obtain(RECIPE, DIGITS, TEST)
     assert (again.sha256, again.accuracy) == (trained.sha256, trained.accuracy)
 

@@ -97,6 +97,8 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
 
 def _threaded(config: IncrementConfig, data: DataSet) -> IncrementConfig:
     """``config`` with a number of threads, by the size of its model unless it has one; torch takes as many."""
+    import torch
+
     work = network_size("--model", config.model, data).work * config.options.minibatch
     threads = config.threads or threads_for(work, config.device)
     torch.set_num_threads(threads)

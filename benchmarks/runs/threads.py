@@ -1,13 +1,17 @@
 """How many threads torch takes: by the size of the networks, the same way in every command."""
 
-import os
+from __future__ import annotations
 
-import torch
+import os
+from typing import TYPE_CHECKING
 
 from lra.benchmarks.runs.machine import processors
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.sizes import sizes
+
+if TYPE_CHECKING:
+    from lra.benchmarks.setup.datasets import DataSet
+
 
 SMALL = 5e8
 """Multiply-adds of a network's forward pass of a batch, some hundredths of a second of one thread: with fewer, threads
@@ -23,6 +27,8 @@ def threads_for(work: float, device: str) -> int:
         work: multiply-adds of the largest network's forward pass of a batch.
         device: where it computes.
     """
+    import torch
+
     if work < SMALL or torch.device(device).type != "cpu":
         return 1
     told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
@@ -43,6 +49,8 @@ def chosen(config: RunConfig, data: DataSet) -> int:
 
 def threaded(config: RunConfig, data: DataSet) -> RunConfig:
     """``config`` with the number of threads `chosen`, which torch takes from now on."""
+    import torch
+
     config = config.model_copy(update={"threads": chosen(config, data)})
     assert config.threads is not None
     torch.set_num_threads(config.threads)

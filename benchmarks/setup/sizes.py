@@ -1,10 +1,16 @@
 """How large the networks of a run are, told from its configuration before anything is loaded or allocated."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.weights_files import architecture
-from lra.networks.footprint import Footprint, named_footprint
+
+if TYPE_CHECKING:
+    from lra.benchmarks.setup.datasets import DataSet
+    from lra.networks.footprint import Footprint
 
 
 def sizes(config: RunConfig, data: DataSet) -> dict[str, Footprint]:
@@ -30,6 +36,8 @@ def network_size(key: str, name: str, data: DataSet, training: bool = True) -> F
         UsageError: if it cannot be built for them.
         MissingInput: if it is in a package that is not installed.
     """
+    from lra.networks.footprint import named_footprint
+
     try:
         return named_footprint(name, data.classes, data.image, training)
     except ModuleNotFoundError as error:
