@@ -408,7 +408,8 @@ def test_a_finished_result_is_read_again(lra_bench: Callable[..., Any], tmp_path
     assert first.out == again.out
     assert "LRA step" in first.out
     assert "after 2/2" in first.err
-    assert not again.err
+    assert again.err.startswith("lra-bench: finished before")
+    assert again.err.count("\n") == 1, "nothing is trained"
 
 
 @pytest.mark.parametrize(
