@@ -20,7 +20,7 @@ from lra.benchmarks import checkpoint_file, files
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.files import held, sha256
 from lra.benchmarks.interruption import Interrupted
-from lra.benchmarks.setup import teacher_training, teachers
+from lra.benchmarks.setup import teacher_training
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Labelled, data_set
 from lra.benchmarks.setup.teacher_training import augmented, train
