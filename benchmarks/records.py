@@ -48,6 +48,7 @@ class Run:
     config: Record
     env: Record
     teacher: Record
+    data: Record
 
     def column(self, *keys: str) -> list[float | None]:
         """The number that `keys` leads to in every evaluation, None where there is none."""
@@ -78,6 +79,7 @@ def read_run(folder: Path) -> Run:
         config=_whole(_record(folder / "config.yaml", yaml.safe_load)),
         env=_record(folder / "env.json"),
         teacher=_record(folder / "teacher.json"),
+        data=_record(folder / "data.json"),
     )
 
 

@@ -4,6 +4,7 @@ All speak at the end of an evaluation, as scalars for Avalanche's loggers and as
 `Recorder`, and can be saved and resumed.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from lra.distillation.objective import Objective
 from lra.metrics.alignment import gradient_alignment
 from lra.metrics.evolution import evolution
-from lra.metrics.fidelity import agreement, class_histogram, loyalty, loyalty_reference
+from lra.metrics.fidelity import agreement, class_accuracy, class_histogram, loyalty, loyalty_reference
 from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation
 from lra.teacher import Teacher
@@ -78,6 +79,10 @@ class TestFidelity(Measure):
     Args:
         teacher: asked once in the run, outside the count of its queries.
         answers: its logits (n, K) for the test set in order, if it has been asked already.
+
+    Attributes:
+        by_class: of the last evaluation, class by class: how many images there are, and the percentages of them that
+            the teacher and the student get right, ``None`` where there are none.
     """
 
     __test__ = False
@@ -85,6 +90,7 @@ class TestFidelity(Measure):
     def __init__(self, teacher: Teacher, answers: Tensor | None = None):
         super().__init__()
         self.curve: list[float] = []
+        self.by_class: dict[str, list[Any]] | None = None
         self._teacher = teacher
         self._known = answers
         self._answers: list[Tensor] = []
@@ -110,6 +116,7 @@ class TestFidelity(Measure):
             self._known, self._answers = torch.cat(self._answers), []
         teacher = self._known = self._known.to(student.device)
         self._seen = []
+        self.by_class = _by_class(student, teacher, classes)
         self.curve.append(100 * (student.argmax(dim=1) == classes).double().mean().item())
         summary = evolution(self.curve)
         return {
@@ -122,12 +129,22 @@ class TestFidelity(Measure):
         }
 
     def state_dict(self) -> State:
-        """The curve so far."""
-        return {"curve": list(self.curve)}
+        """The curve so far, and the classes of its end."""
+        return {"curve": list(self.curve), "by_class": self.by_class}
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
         self.curve = list(state["curve"])
+        self.by_class = state.get("by_class")
+
+
+def _by_class(student: Tensor, teacher: Tensor, classes: Tensor) -> dict[str, list[Any]]:
+    def percent(logits: Tensor) -> list[float | None]:
+        shares = class_accuracy(logits, classes).tolist()
+        return [None if math.isnan(share) else 100 * share for share in shares]
+
+    images = torch.bincount(classes, minlength=student.shape[1]).tolist()
+    return {"images": images, "teacher": percent(teacher), "student": percent(student)}
 
 
 class GradientAlignment(Measure):

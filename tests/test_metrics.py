@@ -16,7 +16,7 @@ from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
 from lra.metrics.alignment import cosine, gradient_alignment
 from lra.metrics.evolution import evolution, too_short
-from lra.metrics.fidelity import agreement, class_histogram, loyalty, loyalty_reference
+from lra.metrics.fidelity import agreement, class_accuracy, class_histogram, loyalty, loyalty_reference
 from lra.metrics.forgetting import AgreementMatrix, forgetting
 from lra.preservation import frozen, in_mode, untouched
 from lra.problem import Batch
@@ -119,6 +119,12 @@ def test_fidelity_of_equals_and_opposites() -> None:
     assert loyalty(one, other) == pytest.approx(0.0, abs=1e-6)
     assert loyalty_reference(one, other) == pytest.approx(1 - np.log(2) ** 0.25)
     assert class_histogram(torch.eye(3)[[0, 2, 2]]).tolist() == [1, 0, 2]
+
+
+def test_accuracy_of_each_class_by_hand() -> None:
+    logits = torch.eye(4)[[0, 0, 1, 2, 1]]
+    found = class_accuracy(logits, torch.tensor([0, 0, 0, 2, 1]))
+    torch.testing.assert_close(found, torch.tensor([2 / 3, 1, 1, NAN], dtype=torch.float64), equal_nan=True)
 
 
 def test_loyalty_by_hand() -> None:

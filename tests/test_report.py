@@ -242,6 +242,33 @@ def test_half_finished_run_is_reported_from_its_metrics(run: Path) -> None:
     assert "Not drawn: this run has no probe matrix" in text
 
 
+def test_classes_by_their_names_those_that_lost_most_first(run: Path) -> None:
+    teacher, student = [90.0 + k for k in range(10)], [90.0 + k for k in range(10)]
+    student[3], student[7], student[9] = 40.0, 60.0, None
+    _change(run / "result.json", by_class={"images": [36] * 9 + [0], "teacher": teacher, "student": student})
+    assert "Class by class" in _page(run), "numbers do where there are no names"
+    names = [f"<kind {k}>" for k in range(10)]
+    _write(run / "data.json", {"name": "digits", "names": names})
+    page = _page(run)
+    table = page[page.index("Class by class") :]
+    order = [int(number) for number in re.findall(r"<th>&lt;kind (\d)&gt;</th>", table)]
+    assert sorted(order) == list(range(10))
+    assert order[:2] == [3, 7]
+    assert "−53.0" in table
+    assert page.count("&lt;kind 5&gt;") == 2, "on the map too"
+    assert "<kind" not in page
+
+
+@pytest.mark.parametrize(
+    "by_class",
+    [None, 3, {}, {"images": 3}, {"images": [1], "teacher": [], "student": [2]}, {"images": [None], "teacher": ["x"]}],
+)
+def test_classes_that_nobody_counted_are_no_table(run: Path, by_class: object) -> None:
+    _change(run / "result.json", by_class=by_class)
+    _write(run / "data.json", {"names": [1, 2]})
+    assert "Class by class" not in _page(run)
+
+
 def test_without_a_test_set_agreement_is_drawn_and_said(run: Path) -> None:
     _change(run / "result.json", accuracy=None, teacher={"name": "mine", "accuracy": None})
     rows = [json.loads(line) | {"accuracy": None} for line in (run / "metrics.jsonl").read_text().splitlines()]

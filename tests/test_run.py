@@ -26,7 +26,7 @@ from lra.metrics.forgetting import forgetting
 from lra.strategies.retention import REPLAYS
 
 FILES = {
-    *("config.yaml", "env.json", "teacher.json", "metrics.jsonl", "result.json", "forgetting.json"),
+    *("config.yaml", "data.json", "env.json", "teacher.json", "metrics.jsonl", "result.json", "forgetting.json"),
     *("student.safetensors", "generator.safetensors", "times.json", "report.html", "log.txt", "samples"),
 }
 SMALL = {"generative": ("--set", "replay.width=8", "--set", "replay.latent=10"), "memory": ("--set", "replay.period=1")}

@@ -66,6 +66,8 @@ def list_() -> None:
 
 
 def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> None:
+    from lra.benchmarks.commands.summary import described
+    from lra.benchmarks.progress import tell
     from lra.benchmarks.runs.machine import refuse_device
     from lra.benchmarks.runs.threads import threaded
     from lra.benchmarks.setup.assemble import configuration
@@ -78,6 +80,12 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     refuse_device(config.device)
     known = data_of(config.data)
     config = threaded(config, known)
+    for note in known.notes:
+        tell(note)
     found = obtain(config.teacher, known, known.load("test"), config.device)
     record = found.record() | {"file": str(found.path), "threads": config.threads}
-    click.echo(json.dumps(record) if as_json else "\n".join(f"{key:9} {value}" for key, value in record.items()))
+    if as_json:
+        click.echo(json.dumps(record | {"data": known.record()}))
+        return
+    rows = record | described(known)
+    click.echo("\n".join(f"{key:9} {value}" for key, value in rows.items()))

@@ -17,6 +17,9 @@ from lra.benchmarks.setup.presets import presets
 if TYPE_CHECKING:
     from lra.benchmarks.setup.datasets import DataSet
 
+MOST_NAMES = 12
+"""Of classes, on a line."""
+
 
 def show(folder: RunFolder, as_json: bool) -> None:
     """Print the result of a finished run; of several processes the one that leads does."""
@@ -131,6 +134,16 @@ def catalogue(what: str) -> dict[str, str]:
     if what == "plugins":
         return installed | guests
     return {name: options.summary for name, options in REPLAYS.items()} | installed | guests
+
+
+def described(data: DataSet) -> dict[str, str]:
+    """The images of a data set, how they got their size, and its classes."""
+    count = "" if data.test_images is None else f", {data.test_images:,} to test on"
+    names = ", ".join(data.names[:MOST_NAMES]) + (", ..." if len(data.names) > MOST_NAMES else "")
+    return {
+        "images": f"{'x'.join(map(str, data.image))}{count}, {data.reached}",
+        "classes": f"{data.classes}{': ' if names else ''}{names}",
+    }
 
 
 def _data_set(data: DataSet) -> str:

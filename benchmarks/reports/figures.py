@@ -31,6 +31,9 @@ from lra.benchmarks.reports.drawing import (
     svg_figure,
 )
 
+MOST_NAMES = 20
+"""Of classes, written beside a map of them."""
+
 __all__ = [
     "NARROW",
     "WIDE",
@@ -132,15 +135,19 @@ def loss_panels(panels: Mapping[str, Sequence[Series]], *, columns: int = 2) -> 
 
 
 @svg_figure("Share of each class among the generated images against student steps")
-def class_map(steps: Sequence[float], counts: Sequence[Sequence[float]]) -> Figure:
-    """Share of every class (as the teacher names it) among the images generated up to each step."""
+def class_map(steps: Sequence[float], counts: Sequence[Sequence[float]], names: Sequence[str] = ()) -> Figure:
+    """Share of every class (as the teacher sees it) among the images generated up to each step."""
     table = np.array(counts, dtype=float).T
     share = 100 * table / np.maximum(table.sum(axis=0, keepdims=True), 1)
     figure = Figure((NARROW, 3.0), layout="constrained")
     ax = figure.subplots()
     edges = np.concatenate([[min(0.0, steps[0] - 1)], steps])
     image = ax.pcolormesh(edges, np.arange(len(table) + 1) - 0.5, share, rasterized=True, vmin=0)
-    ax.yaxis.set_major_locator(MaxNLocator(10, integer=True))
+    if names:
+        shown = range(0, len(names), math.ceil(len(names) / MOST_NAMES))
+        ax.set_yticks(shown, [clean(names[place], 16) for place in shown])
+    else:
+        ax.yaxis.set_major_locator(MaxNLocator(10, integer=True))
     step_axis(ax.xaxis)
     ax.set_title("class")
     ax.set_xlabel("student steps")

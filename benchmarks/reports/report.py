@@ -18,19 +18,22 @@ from lra.benchmarks.records import (
     ReportError,
     Run,
     flatten,
+    known,
     mean,
     number,
+    numbers,
     pick,
     read_run,
     read_samples,
     spread,
 )
 from lra.benchmarks.reports.figures import Series
-from lra.benchmarks.reports.run_figures import main_curve, run_figures
+from lra.benchmarks.reports.run_figures import class_names, main_curve, run_figures
 
 __all__ = ["ReportError", "render", "write_report"]
 
 MOST_ROWS = 400
+MOST_CLASSES = 100
 
 
 def write_report(run: Path) -> Path:
@@ -63,6 +66,7 @@ def render(folder: Path) -> str:
             summary=_summary(run, tested, curve),
             figure=run_figures(run, tested, curve),
             samples=samples,
+            classes=class_rows(run),
         )
     )
 
@@ -100,6 +104,38 @@ def _names(run: Run) -> Record:
         names[key] = value.get("name") if isinstance(value, dict) else value
     names["teacher"] = names["teacher"] or run.teacher.get("name")
     return names
+
+
+def class_rows(run: Run) -> list[Record]:
+    """Class by class: test images, what teacher and student get right of them, and the share of what was generated.
+
+    Those that lost most first, and `MOST_CLASSES` at most; empty without a test set, or before the end.
+    """
+    stored = run.result.get("by_class")
+    images, teacher, student = (numbers(pick(stored, key)) for key in ("images", "teacher", "student"))
+    count = len(images)
+    if not count or len(teacher) != count or len(student) != count:
+        return []
+    drawn = [known(numbers(row.get("classes"))) for row in run.rows]
+    generated = [sum(column) for column in zip(*(row for row in drawn if len(row) == count), strict=True)]
+    whole = sum(generated)
+    names = class_names(run, count) or [str(place) for place in range(count)]
+    rows = [
+        {
+            "name": names[place],
+            "images": images[place],
+            "teacher": teacher[place],
+            "student": student[place],
+            "difference": _difference(student[place], teacher[place]),
+            "share": 100 * generated[place] / whole if whole else None,
+        }
+        for place in range(count)
+    ]
+    return sorted(rows, key=lambda row: 0.0 if row["difference"] is None else row["difference"])[:MOST_CLASSES]
+
+
+def _difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
 
 
 def sample_pictures(folder: Path) -> list[Record]:

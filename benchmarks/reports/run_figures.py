@@ -49,8 +49,15 @@ def run_figures(run: Run, tested: bool, curve: Series) -> dict[str, str]:
     if any(panels.values()):
         drawn["synthesis"] = figures.loss_panels({k: v for k, v in panels.items() if v})
     if classes := _classes(run):
-        drawn["classes"] = figures.class_map(*classes)
+        drawn["classes"] = figures.class_map(*classes, class_names(run, len(classes[1][0])))
     return drawn
+
+
+def class_names(run: Run, count: int) -> list[str]:
+    """What ``count`` classes are called; empty where that is not known."""
+    names = run.data.get("names")
+    fitting = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
+    return names if fitting and names else []
 
 
 def _evolution_options(run: Run, tested: bool) -> dict[str, Any]:

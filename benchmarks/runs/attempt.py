@@ -61,6 +61,7 @@ class Attempt:
         processes: Processes | None = None,
     ):
         self.config = config
+        self.data = data
         self.processes = processes or Processes()
         self.folder = folder
         self.teacher = teacher
@@ -86,8 +87,11 @@ class Attempt:
         if saved is None:
             self.metrics = self._metrics(0)
             self.folder.write_config(self.config.tree())
+            self.folder.write_json("data.json", self.data.record())
             self.folder.write_json("teacher.json", self.teacher.record())
             self.folder.write_json("env.json", environment() | {"processes": self.processes.count})
+            for note in self.data.notes:
+                log.info("%s", note)
         else:
             self._take_up(saved)
             stream = self.experiment.stream

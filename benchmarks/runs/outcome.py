@@ -40,6 +40,7 @@ def result(
         "student": {"name": config.student.network, "parameters": parameters},
         **({} if experiment.quantization is None else {"quantization": experiment.quantization}),
         "accuracy": _accuracy(records),
+        "by_class": experiment.fidelity.by_class,
         "agreement": last.get("agreement"),
         "loyalty": last.get("loyalty"),
         "loyalty_reference": last.get("loyalty_reference"),

@@ -9,6 +9,7 @@ from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import LraError, Resumable, UsageError, in_one_line
 from lra.benchmarks.files import CannotWrite
 from lra.benchmarks.interruption import Interrupted
+from lra.benchmarks.progress import tell
 from lra.benchmarks.runs.attempt import Attempt, finish
 from lra.benchmarks.runs.finished import tell_finished
 from lra.benchmarks.runs.journal import Journal, journal
@@ -70,6 +71,9 @@ def _run(
     refuse_device(config.device)
     data = data_of(config.data)
     config = threaded(config, data)
+    if not quiet and not group.rank:
+        for note in data.notes:
+            tell(note)
     test = data.load("test") if config.data.test else None
     teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device, quiet or group.rank > 0))
     folder = RunFolder.of(config, teacher, data, out)

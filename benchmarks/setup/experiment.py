@@ -53,6 +53,7 @@ class Experiment:
     stream: SynthesisStream
     parts: dict[str, Stateful]
     forgetting: ProbeForgetting
+    fidelity: TestFidelity
     quantization: dict[str, Any] | None = None
 
 
@@ -137,6 +138,7 @@ def prepare(
         stream,
         {f"{index}-{type(part).__name__}": part for index, part in enumerate(stateful)},
         next(m for m in measures if isinstance(m, ProbeForgetting)),
+        next(m for m in measures if isinstance(m, TestFidelity)),
         quantization,
     )
 

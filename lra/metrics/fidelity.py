@@ -36,3 +36,10 @@ def loyalty_reference(student: Tensor, teacher: Tensor) -> float:
 def class_histogram(logits: Tensor) -> Tensor:
     """(K,) counts of the argmax of logits (n, K)."""
     return torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1])
+
+
+def class_accuracy(logits: Tensor, classes: Tensor) -> Tensor:
+    """(K,) share in [0, 1] of each class's samples whose logits (n, K) are largest there; NaN without a sample."""
+    count = logits.shape[1]
+    right = logits.argmax(dim=1) == classes
+    return torch.bincount(classes[right], minlength=count).double() / torch.bincount(classes, minlength=count)

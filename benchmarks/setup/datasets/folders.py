@@ -75,7 +75,7 @@ def splits(folder: Path) -> tuple[dict[Literal["train", "test", "val"], Path], C
     return found, beside
 
 
-def listing(passed: Counter[str], most: int = 6) -> str:
+def listing(passed: Counter[str], most: int = 8) -> str:
     """What was passed over, most frequent first."""
     parts = [name if count == 1 else f"{count:,} {name}" for name, count in passed.most_common(most)]
     return ", ".join(parts) + (f" and {len(passed) - most} kinds more" if len(passed) > most else "")

@@ -5,7 +5,7 @@ All that describes one is known without torch, which takes seconds to import: on
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lra.benchmarks.errors import MissingInput
 
@@ -78,6 +78,18 @@ class DataSet:
     test_images: int | None = None
     notes: tuple[str, ...] = ()
     reached: str = "as they are"
+
+    def record(self) -> dict[str, Any]:
+        """For ``data.json``: what a report, or a reader of one, should know of it."""
+        return {
+            "name": self.name,
+            "image": list(self.image),
+            "classes": self.classes,
+            "names": list(self.names),
+            "test_images": self.test_images,
+            "images": self.reached,
+            "notes": list(self.notes),
+        }
 
 
 def normalisation(data: DataSet, real: Labelled) -> Normalisation:
