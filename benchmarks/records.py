@@ -54,6 +54,23 @@ class Run:
         """The number that `keys` leads to in every evaluation, None where there is none."""
         return [number(pick(row, *keys)) for row in self.rows]
 
+    @property
+    def evaluated(self) -> bool:
+        """Whether it has come to an evaluation."""
+        return bool(self.rows or self.result)
+
+    @property
+    def untested(self) -> bool | None:
+        """Whether its configuration is without a test set; ``None`` if it does not say."""
+        asked = pick(self.config, "data", "test")
+        return None if asked is None else asked is False
+
+    @property
+    def rollbacks(self) -> list[Record]:
+        """What became of divergences that it got over."""
+        found = self.result.get("rollbacks")
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
     def last(self, *keys: str) -> float | None:
         """The latest number that `keys` leads to."""
         return next((v for v in reversed(self.column(*keys)) if v is not None), None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from lra.benchmarks.export import exporting
@@ -123,3 +124,28 @@ def test_runs_that_cannot_be_exported(run: Path, tmp_path: Path, lra_bench: Benc
     done = lra_bench("export", copy)
     assert (done.code, done.err.count("\n")) == (3, 1)
     assert "resume" in done.err
+
+
+@pytest.mark.parametrize(
+    ("given", "license_", "name"),
+    [
+        ("apache-2.0", "apache-2.0", None),
+        ("Apache-2.0", "apache-2.0", None),
+        ("CC-BY-NC-SA-4.0", "cc-by-nc-sa-4.0", None),
+        ("GPL-3.0-or-later", "gpl-3.0", None),
+        ("ours: [all] rights \"reserved\" # 'yes'", "other", "ours: [all] rights \"reserved\" # 'yes'"),
+        ("two\nlines: x", "other", "two lines: x"),
+        ("---", "other", "---"),
+        (" ", "unknown", None),
+        (None, "unknown", None),
+    ],
+)
+def test_the_card_names_the_licence_it_is_given(
+    run: Path, tmp_path: Path, given: str | None, license_: str, name: str | None
+) -> None:
+    """As YAML that says the same whatever the text: the head of a card is read by programs."""
+    *_, card = export(run, ["safetensors"], tmp_path, given)
+    text = card.read_text()
+    head = yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))
+    assert (head["license"], head.get("license_name")) == (license_, name)
+    assert ("Not stated" in text) == (license_ == "unknown")

@@ -408,3 +408,51 @@ def test_spread_uses_population_variance_and_the_last_half() -> None:
 def test_reports_need_no_torch() -> None:
     code = "import sys, lra.benchmarks.reports.report; sys.exit('torch' in sys.modules)"
     assert run_process([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _not_evaluated(run: Path, **data: object) -> str:
+    """The page of a run that was stopped before its first evaluation."""
+    for name in ("result.json", "forgetting.json"):
+        (run / name).unlink()
+    (run / "metrics.jsonl").write_text("")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] = {"name": "digits"} | data
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    return _text(_page(run))
+
+
+@pytest.mark.parametrize("data", [{"test": True}, {"test": False}, {}])
+def test_a_run_that_was_not_evaluated_yet_says_so(run: Path, data: dict[str, object]) -> None:
+    text = _not_evaluated(run, **data)
+    assert "has not come to its first evaluation: nothing of it was measured yet" in text
+    assert "no test set" not in text
+    assert "student steps." not in text, "of no state at no step"
+    assert ("final agreement on probes" in text) == (data.get("test") is False)
+
+
+def test_one_evaluation_is_a_state(run: Path) -> None:
+    (run / "result.json").unlink()
+    first = (run / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
+    (run / "metrics.jsonl").write_text(first)
+    text = _text(_page(run))
+    assert f"its state after {json.loads(first)['student_step']} student steps" in text
+    assert "has not come to" not in text
+
+
+def test_a_test_set_that_no_evaluation_knows_is_not_called_absent(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"data": {"name": "digits", "test": True}}))
+    _change(run / "result.json", accuracy=None)
+    rows = [json.loads(line) | {"accuracy": None} for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = _text(_page(run))
+    assert "No evaluation has an accuracy on the test set" in text
+    assert "no test set" not in text
+
+
+def test_a_run_that_diverged_and_went_on_says_so(run: Path) -> None:
+    note = {"cause": "diverged: loss <b> is inf", "to_experience": 6, "student_lr_times": 0.5}
+    _change(run / "result.json", rollbacks=[note, "a stranger's"])
+    page = _page(run)
+    assert "This run diverged: loss <b> is inf. It went back to experience 6" in _text(page)
+    assert "<b>" not in page.split("<main")[-1].split("</main")[0].replace("&lt;b&gt;", "")

@@ -80,7 +80,8 @@ def test_every_retention_makes_a_whole_run_folder(run: Run, replay: str, meta: s
         "step-000004.png",
         "step-000008.png",
         "step-000016.png",
-    ]
+        "step-000020.png",
+    ], "at evaluations 1, 2, 4 and the last"
     result = result_of(folder)
     assert set(result) >= {
         *("schema", "method", "replay", "meta", "seed", "dataset", "teacher", "student", "accuracy", "agreement"),

@@ -100,7 +100,7 @@ def compare(
 @click.argument("folder", metavar="RUN", type=PATH)
 @click.option("--format", "formats", default="safetensors", show_default=True, help="Of safetensors,onnx,pt2, several.")
 @click.option("--out", type=PATH, help="Where to. [default: RUN/export]")
-@click.option("--licence", help="Of the student's weights, for the model card.")
+@click.option("--licence", help="Of the student's weights, for the model card: apache-2.0, or any name.")
 def export(folder: Path, formats: str, out: Path | None, licence: str | None) -> None:
     """Write the student of a finished run for use elsewhere, with a model card.
 

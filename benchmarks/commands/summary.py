@@ -41,6 +41,7 @@ def table(result: dict[str, Any], folder: Path) -> str:
         ("accuracy", _accuracy(result["accuracy"])),
         ("fidelity", f"agreement {_percent(result['agreement'])}, loyalty {_number(result['loyalty'])}"),
         ("forgetting", _forgetting(result["forgetting"])),
+        *_rollbacks(result.get("rollbacks") or []),
         ("alignment", f"mean cos(∇L_acq, ∇L_ret) {_number(result['alignment']['mean'])}"),
         (
             "cost",
@@ -75,6 +76,10 @@ def _quantization(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     if (before := found["post_training"]) is not None:
         rows.append(("untrained", f"{_percent(before['accuracy'])}, min-max on noise"))
     return rows
+
+
+def _rollbacks(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [("diverged", f"{one['cause']}; went back to experience {one['to_experience']}") for one in found]
 
 
 def _forgetting(forgetting: dict[str, Any]) -> str:

@@ -75,6 +75,8 @@ def compare(
     kept, notes = measured(chosen(columns), runs, columns is not None)
     if unfinished:
         notes.insert(0, f"{unfinished} unfinished runs are left out")
+    if rolled_back := sum(bool(run.rollbacks) for run in runs):
+        notes.append(f"{rolled_back} of {len(runs)} runs diverged and went on from before at a lower rate")
     baselines = find_baselines(groups, against)
     rows = [_row(group, baseline, kept) for group, baseline in zip(groups, baselines, strict=True)]
     return Comparison(rows, kept, [*notes, *_remarks(rows, kept)])

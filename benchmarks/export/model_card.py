@@ -1,11 +1,101 @@
 """The card of an exported student: what it is, where it comes from, what it was measured at."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lra.benchmarks.markdown import table
 from lra.benchmarks.records import Run, number, pick
+
+LICENCES = frozenset(
+    [
+        "apache-2.0",
+        "mit",
+        "openrail",
+        "bigscience-openrail-m",
+        "creativeml-openrail-m",
+        "bigscience-bloom-rail-1.0",
+        "bigcode-openrail-m",
+        "afl-3.0",
+        "artistic-2.0",
+        "bsl-1.0",
+        "bsd",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "bsd-3-clause-clear",
+        "c-uda",
+        "cc",
+        "cc0-1.0",
+        "cc-by-2.0",
+        "cc-by-2.5",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "cc-by-nc-2.0",
+        "cc-by-nc-3.0",
+        "cc-by-nc-4.0",
+        "cc-by-nd-4.0",
+        "cc-by-nc-nd-3.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nc-sa-2.0",
+        "cc-by-nc-sa-3.0",
+        "cc-by-nc-sa-4.0",
+        "cdla-sharing-1.0",
+        "cdla-permissive-1.0",
+        "cdla-permissive-2.0",
+        "wtfpl",
+        "ecl-2.0",
+        "epl-1.0",
+        "epl-2.0",
+        "etalab-2.0",
+        "eupl-1.1",
+        "eupl-1.2",
+        "agpl-3.0",
+        "gfdl",
+        "gpl",
+        "gpl-2.0",
+        "gpl-3.0",
+        "lgpl",
+        "lgpl-2.1",
+        "lgpl-3.0",
+        "isc",
+        "h-research",
+        "intel-research",
+        "lppl-1.3c",
+        "ms-pl",
+        "apple-ascl",
+        "apple-amlr",
+        "mpl-2.0",
+        "odc-by",
+        "odbl",
+        "openmdw-1.0",
+        "openrail++",
+        "osl-3.0",
+        "postgresql",
+        "ofl-1.1",
+        "ncsa",
+        "unlicense",
+        "zlib",
+        "pddl",
+        "lgpl-lr",
+        "deepfloyd-if-license",
+        "fair-noncommercial-research-license",
+        "llama2",
+        "llama3",
+        "llama3.1",
+        "llama3.2",
+        "llama3.3",
+        "llama4",
+        "grok2-community",
+        "gemma",
+        "unknown",
+        "other",
+    ]
+)
+"""Identifiers that a model card may have on the Hugging Face Hub, which refuses any other: mostly SPDX's, in small
+letters."""
 
 USES = {
     "student.safetensors": "`lra-bench run --teacher student.safetensors`, or `safetensors.torch.load_file`",
@@ -27,7 +117,7 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
     dataset = _word(result.get("dataset"))
     meta = " with the LRA meta step" if result.get("meta") else ""
     lines = [
-        *("---", "library_name: lra", f"license: {'other' if licence else 'unknown'}"),
+        *("---", "library_name: lra", *_licence(licence)),
         *("tags: [knowledge-distillation, data-free]", "---", ""),
         f"# {_word(notes['network'])}, distilled from {_word(teacher.get('name'))} without data",
         "",
@@ -53,12 +143,25 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
         "## Licence",
         "",
         _word(licence)
-        if licence
+        if licence and licence.strip()
         else "Not stated. These weights derive from the teacher's: its licence may bind them.",
         "",
         f"Made by lra {_word(pick(result, 'versions', 'lra'))}; configuration {_word(result.get('config_hash'))}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _licence(given: str | None) -> list[str]:
+    """The lines of a card's head that name a licence: by its identifier, or as another one with its name."""
+    if given is None or not given.strip():
+        return ["license: unknown"]
+    name = " ".join(given.split())
+    known = name.lower()
+    # SPDX tells the GPL's versions apart that the cards' one identifier does not.
+    known = known.removesuffix("-only").removesuffix("-or-later") if known not in LICENCES else known
+    if known in LICENCES:
+        return [f"license: {known}"]
+    return ["license: other", f"license_name: {json.dumps(name, ensure_ascii=False)}"]
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:

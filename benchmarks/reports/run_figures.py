@@ -15,13 +15,15 @@ STUDENT_LOSSES = {
 
 
 def main_curve(run: Run) -> tuple[bool, Series]:
-    """Whether a test set was there, and the accuracy on it or else the agreement on the probes."""
+    """Whether accuracy on a test set is what there is, or would be, and its curve; else agreement on the probes."""
     steps, accuracy = run.column("student_step"), run.column("accuracy")
     stored = table(pick(run.result, "accuracy", "curve"))
     if not any(v is not None for v in accuracy) and stored and len(stored[0]) == 2:
         steps, accuracy = [point[0] for point in stored], [point[1] for point in stored]
     if any(v is not None for v in accuracy) or pick(run.result, "accuracy"):
         return True, Series("student", steps, accuracy)
+    if not run.evaluated and not run.untested:
+        return True, Series("student", [], [])
     probes = [mean(numbers(pick(row, "probes", "agreement"))) for row in run.rows]
     if not any(v is not None for v in probes):
         probes = run.column("agreement")

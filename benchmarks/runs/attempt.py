@@ -169,7 +169,8 @@ class Attempt:
     def _keep(self, record: dict[str, Any]) -> None:
         self.metrics.append(record)
         self.times.append((record["student_step"], self._elapsed()))
-        self.samples.take(record["evaluation"], record["student_step"])
+        last = record["experience"] == self.experiment.stream.length
+        self.samples.take(record["evaluation"], record["student_step"], last)
         self.progress.note(record)
 
     def _state(self) -> State:

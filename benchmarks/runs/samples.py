@@ -11,7 +11,7 @@ from lra.synthesis.synthesizer import Synthesizer
 
 
 class Samples:
-    """Writes strips of fresh samples, ``step-000900.png``, at evaluations 1, 2, 4, 8, …
+    """Writes strips of fresh samples, ``step-000900.png``, at evaluations 1, 2, 4, 8, … and the last.
 
     Args:
         folder: where to.
@@ -24,10 +24,10 @@ class Samples:
         self.synthesizer = synthesizer
         self.count = count
 
-    def take(self, evaluation: int, step: int) -> None:
-        """Write a strip, if the evaluation (from 0) is one to be pictured."""
+    def take(self, evaluation: int, step: int, last: bool = False) -> None:
+        """Write a strip, if the evaluation (from 0) is one to be pictured, as the ``last`` is."""
         number = evaluation + 1
-        if self.count == 0 or number & (number - 1):
+        if self.count == 0 or (number & (number - 1) and not last):
             return
         images = shown(self.synthesizer.peek(self.count).clamp(0, 1).cpu())
         grid = make_grid(images, nrow=self.count, padding=1, pad_value=1.0)
