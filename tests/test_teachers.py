@@ -22,7 +22,7 @@ from lra.benchmarks.files import held, sha256
 from lra.benchmarks.interruption import Interrupted
 from lra.benchmarks.setup import teacher_training
 from lra.benchmarks.setup.config import TeacherOptions
-from lra.benchmarks.setup.datasets import DataSet, Labelled, data_set
+from lra.benchmarks.setup.datasets import DataSet, Labelled, Normalisation, data_set
 from lra.benchmarks.setup.teacher_training import augmented, train
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.benchmarks.setup.weights_files import FORMAT, read_weights, save_network
@@ -472,3 +472,103 @@ def test_the_test_set_passes_the_teacher_once(
     (metrics,) = tmp_path.rglob("metrics.jsonl")
     evaluations = len(metrics.read_text().splitlines())
     assert sorted(seen.count(one) for one in set(seen)) == [1, evaluations], "the teacher once, the student each time"
+
+
+# Files that say nothing of themselves: 3x16x16 pictures stand for a data set with a published normalisation.
+
+
+def pictures(classes: int = 10, channels: int = 3) -> DataSet:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(40, channels, 16, 16, generator=generator)
+    half = Normalisation((0.5,) * channels, (0.5,) * channels)
+    labelled = Labelled(images, torch.arange(40) % classes)
+    return DataSet("pictures", (channels, 16, 16), classes, lambda split: labelled, published=half)
+
+
+def file_of(network: str, path: Path, **beside: Any) -> Path:
+    torch.manual_seed(0)
+    torch.save({"state_dict": build(network, 10, (3, 16, 16)).state_dict(), **beside}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet14-b", "resnet8x4", "resnet8-wide-stem", "wrn10-3", "vgg8-cmi"])
+def test_the_network_of_a_file_is_told_by_its_weights(tmp_path: Path, name: str) -> None:
+    """And its normalisation is that of the data set: a file alone is enough."""
+    file = file_of(name, tmp_path / "t.pth", arch=name.split("-")[0], epoch=3)
+    found = obtain(TeacherOptions(file=str(file)), pictures(), None)
+    assert (found.name, found.mean) == (name, (0.5,) * 3)
+    assert (
+        obtain(TeacherOptions(file=str(file), network=name.replace("-", "_")), pictures(), None).sha256 == found.sha256
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "beside", "options", "said"),
+    [
+        ("resnet8", {}, {"network": "resnet8-b"}, "has the weights of resnet8 and teacher.network is resnet8-b: leave"),
+        ("resnet8", {}, {"network": "resnet34"}, "--set teacher.network=auto"),
+        ("resnet8", {"arch": "resnet20"}, {}, "says arch = 'resnet20' and its weights are of resnet8"),
+        ("resnet8", {"arch": "wrn16_1"}, {"network": "resnet8"}, "says arch = 'wrn16_1'"),
+        (
+            "mobilenetv2",
+            {},
+            {},
+            "mobilenetv2-stride8 or mobilenetv2-cmi, but nothing in it says so: torch",
+        ),
+        ("mobilenetv2", {}, {"network": "mobilenetv2"}, "say --set teacher.network=mobilenetv2-stride8 or --set"),
+        ("mobilenetv2", {"arch": "mobilenetv2"}, {}, "mobilenetv2-stride8 or mobilenetv2-cmi"),
+        ("resnet18", {}, {}, "resnet18 or resnet18-maxpool, but nothing in it says so"),
+        ("lenet5", {}, {}, "has the weights of lenet5, but nothing in it says so: another activation"),
+        ("torchvision:squeezenet1_0", {}, {}, "weights of no network known here (see: list models); the nearest is "),
+    ],
+)
+def test_what_a_file_does_not_say_or_says_otherwise_is_refused(
+    tmp_path: Path, weights: str, beside: dict[str, Any], options: dict[str, Any], said: str
+) -> None:
+    image = (3, 32, 32) if "torchvision" in weights else (3, 16, 16)
+    torch.save({"state_dict": build(weights, 10, image).state_dict(), **beside}, tmp_path / "t.pth")
+    with pytest.raises(UsageError, match=r"\Ateacher t.pth .*\Z") as error:
+        obtain(TeacherOptions(file=str(tmp_path / "t.pth"), **options), pictures(), None)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2-cmi", "mobilenetv2-stride8", "resnet18", "lenet5"])
+def test_a_name_that_says_what_the_file_does_not_is_enough(tmp_path: Path, name: str) -> None:
+    file = file_of(name, tmp_path / "t.pth", arch="mobilenetv2" if "mobile" in name else "unheard of")
+    found = obtain(TeacherOptions(file=str(file), network=name), pictures(), None)
+    images = torch.rand(2, 3, 16, 16)
+    assert found.name == name
+    expected = build(name, 10, (3, 16, 16))
+    expected.load_state_dict(torch.load(file)["state_dict"])
+    torch.testing.assert_close(found.network.network(images), expected(images))
+
+
+@pytest.mark.parametrize(("classes", "channels"), [(7, 3), (10, 1)])
+def test_a_recognised_teacher_of_other_data_is_refused(tmp_path: Path, classes: int, channels: int) -> None:
+    file = file_of("resnet8", tmp_path / "t.pth")
+    with pytest.raises(UsageError, match=r"takes images \(3, 16, 16\) of 10 classes and pictures has"):
+        obtain(TeacherOptions(file=str(file)), pictures(classes, channels), None)
+
+
+def test_our_own_file_says_more_than_the_user(tmp_path: Path) -> None:
+    file = noted(tmp_path / "t.safetensors", (1, 8, 8), 10)
+    assert obtain(TeacherOptions(file=str(file), network="MLP"), DIGITS, None).name == "mlp"
+    with pytest.raises(UsageError, match=r"says that it is of mlp and teacher.network is lenet5: leave it out"):
+        obtain(TeacherOptions(file=str(file), network="lenet5"), DIGITS, None)
+
+
+def test_a_file_takes_the_place_of_the_network_that_a_data_set_would_have(
+    trained: TrainedTeacher, lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path
+) -> None:
+    """The network in the stored configuration is not one that the file contradicts when it is used again."""
+    options = [part for part in tiny if part not in ("--teacher", "mlp", "--student")]
+    done = lra_bench("run", "--teacher", trained.path, "--student", "mlp", *options, "--out", tmp_path)
+    assert done.code == 0, done
+    stored = next(tmp_path.rglob("config.yaml"))
+    assert "network: auto" in stored.read_text()
+    again = lra_bench("run", "--config", stored, "--out", tmp_path / "again")
+    assert again.code == 0, again
+    wrong = lra_bench("run", "--config", stored, "--set", "teacher.network=lenet5", "--out", tmp_path / "wrong")
+    assert (wrong.code, "teacher.network is lenet5" in wrong.err) == (2, True)
+    alone = lra_bench("run", "--teacher", "auto", "--dry-run")
+    assert (alone.code, "unknown teacher.network 'auto'" in alone.err) == (2, True)

@@ -47,8 +47,8 @@ def train(as_json: bool, **given: Any) -> None:
 def check(file: Path, as_json: bool, **given: Any) -> None:
     """Load a weights file safely and measure it on the test set.
 
-    Of a file that is not ours, say --teacher NAME of its network, and --set teacher.mean=[...] --set teacher.std=[...]
-    unless they are those of the data set.
+    Its network is told by the names and shapes of the weights; say --teacher NAME where that is not enough. Say --set
+    teacher.mean=[...] --set teacher.std=[...] unless they are those of the data set.
     """
     from lra.benchmarks.setup.assemble import require_file
 
@@ -74,9 +74,9 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     from lra.benchmarks.setup.datasets import data_of
     from lra.benchmarks.setup.teachers import obtain
 
-    config = configuration(**given)
     if file is not None:
-        config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"file": str(file)})})
+        given["assignments"] = (*given["assignments"], f"teacher.file={json.dumps(str(file))}")
+    config = configuration(**given)
     refuse_device(config.device)
     known = data_of(config.data)
     config = threaded(config, known)

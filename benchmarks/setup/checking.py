@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lra.benchmarks.errors import UsageError, nearest
-from lra.benchmarks.setup.config import RunConfig, Tree
+from lra.benchmarks.setup.config import AUTO, RunConfig, Tree
 from lra.networks import instead, is_known
 from lra.networks.foreign import is_foreign
 from lra.options import Options
@@ -50,6 +50,8 @@ def checked(tree: Tree) -> RunConfig:
     except ValidationError as error:
         raise UsageError(explain(error, "", RunConfig)) from None
     for key, network in (("student", config.student.network), ("teacher", config.teacher.network)):
+        if key == "teacher" and network == AUTO and config.teacher.file:
+            continue
         if not is_foreign(network) and not is_known(network):
             raise UsageError(f"unknown {key}.network {network!r}; {instead(network)}")
     return config

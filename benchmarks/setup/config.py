@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -26,6 +27,9 @@ SCALARS = ("method", "seed", "device", "threads", "on_divergence")
 
 LEAST_SIDE = 8
 """Of an image, in pixels."""
+
+AUTO = "auto"
+"""In place of a network's name: what the weights are found to be of."""
 
 
 class DataOptions(Options):
@@ -59,9 +63,10 @@ class TeacherOptions(Options):
     """Which teacher: a file, or a network trained here with this recipe."""
 
     network: str = "resnet34"
-    """One of ours, or ``torchvision:NAME``, ``timm:NAME``, ``package.module:function``."""
+    """One of ours, or ``torchvision:NAME``, ``timm:NAME``, ``package.module:function``; ``auto`` (the default of a
+    file): what its weights are found to be of."""
     file: str | None = None
-    """Weights: safetensors (ours say all by themselves) or a state dict (say network, mean and std too)."""
+    """Weights: safetensors (ours say all by themselves) or a state dict, whose network is told by names and shapes."""
     mean: list[float] | None = None
     """Of each channel of images in [0, 1], where the file does not say it; the data set's published one by default."""
     std: list[float] | None = None
@@ -73,6 +78,13 @@ class TeacherOptions(Options):
     """A number: random shifts as a fraction of half the side, turns and zooms in proportion. Or the custom of CIFAR,
     ``crop``: padded by an eighth of the side and cropped; or ``crop-flip``: mirrored too."""
     seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _told_by_the_file(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("file") is not None and "network" not in given:
+            return {**given, "network": AUTO}
+        return given
 
     @field_validator("augment")
     @classmethod

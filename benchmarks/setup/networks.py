@@ -8,7 +8,7 @@ from lra.networks import build
 from lra.preservation import in_mode
 
 
-def network_for(name: str, classes: int, image: tuple[int, int, int], key: str) -> nn.Module:
+def network_for(name: str, classes: int, image: tuple[int, int, int], key: str, trains: bool = True) -> nn.Module:
     """`lra.networks.build`, with ``key`` as the option that names the network.
 
     Raises:
@@ -16,7 +16,7 @@ def network_for(name: str, classes: int, image: tuple[int, int, int], key: str) 
         MissingInput: if it is in a package that is not installed.
     """
     try:
-        return build(name, classes, image)
+        return build(name, classes, image, trains)
     except ModuleNotFoundError as error:
         raise MissingInput(f"{key}: {error}") from None
     except ValueError as error:

@@ -4,7 +4,8 @@ from typing import Any
 
 from lra.benchmarks.setup.assemble import configuration
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.weights_files import architecture
+from lra.benchmarks.setup.datasets import data_of
+from lra.benchmarks.setup.teacher_files import architecture
 
 RGAL = 0.1
 """Weight of each of its triplet terms, as published."""
@@ -31,5 +32,6 @@ def quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool | 
     if all(given[name] is None for name in ("method", "preset", "config_file")):
         given["method"] = "gdfq"
     if given["student"] is None:
-        given["student"] = architecture(configuration(**given).teacher)
+        config = configuration(**given)
+        given["student"] = architecture(config.teacher, data_of(config.data))
     return configuration(**given)

@@ -31,7 +31,15 @@ def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
     if not names_class(replay):
         known_name("replay", replay, [*REPLAYS, *replay_names()])
     base: Tree = {"method": method, **METHODS[method].defaults}
-    return _often_enough(checked(merged(merged(base, scale_of(data, method, replay)), chosen)), given)
+    return _often_enough(checked(merged(merged(base, _scale(data, method, replay, chosen)), chosen)), given)
+
+
+def _scale(data: str, method: str, replay: str, chosen: Tree) -> Tree:
+    """The settings that fit a data set, without a network for a teacher's file: the file has its own."""
+    scale = scale_of(data, method, replay)
+    if chosen.get("teacher", {}).get("file") is not None and "teacher" in scale:
+        scale["teacher"] = {key: value for key, value in scale["teacher"].items() if key != "network"}
+    return scale
 
 
 def _often_enough(config: RunConfig, given: Tree) -> RunConfig:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.weights_files import architecture
 
 if TYPE_CHECKING:
     from lra.benchmarks.setup.datasets import DataSet
@@ -23,8 +22,10 @@ def sizes(config: RunConfig, data: DataSet) -> dict[str, Footprint]:
     found = {"student": network_size("student.network", config.student.network, data)}
     if not config.teacher.file:
         return found | {"teacher": network_size("teacher.network", config.teacher.network, data, training=False)}
+    from lra.benchmarks.setup.teacher_files import architecture
+
     try:
-        return found | {"teacher": network_size("teacher", architecture(config.teacher), data, training=False)}
+        return found | {"teacher": network_size("teacher", architecture(config.teacher, data), data, training=False)}
     except LraError:
         return found
 

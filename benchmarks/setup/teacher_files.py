@@ -7,12 +7,14 @@ from typing import Any
 import torch
 
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.setup.config import TeacherOptions
+from lra.benchmarks.setup.config import AUTO, TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Normalisation
 from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.weights_files import Notes, read_weights
-from lra.networks.foreign import runs_user_code
+from lra.networks.families import VAGUE, canonical, recipe_of, vaguer
+from lra.networks.foreign import is_foreign, runs_user_code
 from lra.networks.normalized import Normalized
+from lra.networks.recognition import Recognised, Unrecognised, recognise
 from lra.networks.weights import load_weights
 
 
@@ -21,31 +23,122 @@ def load_teacher(path: Path, options: TeacherOptions, data: DataSet) -> tuple[No
 
     Raises:
         MissingInput: if the file, or a package with its architecture, is not there.
-        UsageError: if the file is corrupt or unsafe, or does not fit the data or its architecture.
+        UsageError: if the file is corrupt or unsafe, or does not fit the data or its architecture, or if it does not
+            say which of several networks its weights are of.
     """
-    if not path.is_file():
-        raise MissingInput(f"teacher file {path} does not exist: train one with lra-bench teacher train")
-    content, notes = read_weights(path)
-    name = notes.network or options.network
-    if runs_user_code(name) and name != options.network:
-        raise UsageError(
-            f"teacher {path.name} says that it is built by {name}, which is code to be run: if you trust it, say "
-            f"--set teacher.network={name}"
-        )
-    image, classes = notes.image or data.image, notes.classes or data.classes
-    if (image, classes) != (data.image, data.classes):
-        raise UsageError(
-            f"teacher {path.name} takes images {image} of {classes} classes and {data.name} has "
-            f"{data.image} of {data.classes}: choose a teacher of this data"
-        )
+    content, notes = _read(path)
+    name = _named(path, content, notes, options, data)
     scale = _normalisation(path, options, notes, data)
-    body = network_for(name, data.classes, data.image, f"teacher {path.name}, teacher.network")
+    body = network_for(name, data.classes, data.image, f"teacher {path.name}, teacher.network", trains=False)
     try:
         network = Normalized(body, scale.mean, scale.std)
     except ValueError as error:
         raise UsageError(f"teacher {path.name}, its normalisation (teacher.mean, teacher.std): {error}") from None
     _fill(body, content, path, name, data)
     return network, name, scale
+
+
+def architecture(options: TeacherOptions, data: DataSet) -> str:
+    """The name of a teacher's network: of a file, what the file says or its weights are found to be of.
+
+    Raises:
+        MissingInput, UsageError: as `load_teacher`.
+    """
+    if options.file is None:
+        return options.network
+    path = Path(options.file)
+    return _named(path, *_read(path), options, data)
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], Notes]:
+    if not path.is_file():
+        raise MissingInput(f"teacher file {path} does not exist: train one with lra-bench teacher train")
+    return read_weights(path)
+
+
+def _named(path: Path, content: Mapping[str, Any], notes: Notes, options: TeacherOptions, data: DataSet) -> str:
+    return _noted(path, notes, options, data) if notes.network else _found(path, content, options, data)
+
+
+def _noted(path: Path, notes: Notes, options: TeacherOptions, data: DataSet) -> str:
+    """The network that our own file says it is of."""
+    assert notes.network is not None
+    if runs_user_code(notes.network) and notes.network != options.network:
+        raise UsageError(
+            f"teacher {path.name} says that it is built by {notes.network}, which is code to be run: if you trust it, "
+            f"say --set teacher.network={notes.network}"
+        )
+    _refuse_other_data(path, notes.image or data.image, notes.classes or data.classes, data)
+    if options.network != AUTO and canonical(options.network) != canonical(notes.network):
+        raise _disagreement(path, f"says that it is of {notes.network}", options)
+    return notes.network
+
+
+def _found(path: Path, content: Mapping[str, Any], options: TeacherOptions, data: DataSet) -> str:
+    """The network that weights are recognised as, if the user and the file's ``arch`` agree."""
+    given = None if options.network == AUTO else options.network
+    # What is built elsewhere has names of its own.
+    if given is not None and is_foreign(given):
+        return given
+    try:
+        found = recognise(content, data.image)
+    except Unrecognised as error:
+        if given is not None:
+            return given
+        raise UsageError(
+            f"teacher {path.name} has weights of no network known here (see: list models); {error}: say "
+            "--set teacher.network=torchvision:NAME, timm:NAME or MODULE:FUNCTION of your own"
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"teacher {path.name}: {error}") from None
+    arch = content.get("arch")
+    if isinstance(arch, str) and _contradicts(arch, found):
+        raise UsageError(
+            f"teacher {path.name} says arch = {arch!r} and its weights are of {' or '.join(found.names)}: check where "
+            "it is from; if the weights are the right ones, save them alone"
+        )
+    if given is None:
+        _refuse_other_data(path, (found.channels, *data.image[1:]), found.classes, data)
+        if found.doubt:
+            raise _ambiguity(path, found)
+        return found.names[0]
+    if canonical(given) in VAGUE:
+        raise _ambiguity(path, found)
+    if not found.doubt and recipe_of(given) != recipe_of(found.names[0]):
+        raise _disagreement(path, f"has the weights of {found.names[0]}", options)
+    return given
+
+
+def _contradicts(arch: str, found: Recognised) -> bool:
+    """Whether ``arch`` is a network that we know by that name and that the weights are not of.
+
+    Others call ``resnet20`` what is ``resnet20-b`` here.
+    """
+    known = recipe_of(arch) is not None
+    return known and not any(vaguer(canonical(arch), name) for name in found.names)
+
+
+def _ambiguity(path: Path, found: Recognised) -> UsageError:
+    choices = " or ".join(f"--set teacher.network={name}" for name in found.names)
+    return UsageError(
+        f"teacher {path.name} has the weights of {' or '.join(found.names)}, but nothing in it says so: {found.doubt}; "
+        f"if you know which it is, say {choices}"
+    )
+
+
+def _disagreement(path: Path, said: str, options: TeacherOptions) -> UsageError:
+    return UsageError(
+        f"teacher {path.name} {said} and teacher.network is {options.network}: leave it out, or say "
+        f"--set teacher.network={AUTO}"
+    )
+
+
+def _refuse_other_data(path: Path, image: tuple[int, int, int], classes: int, data: DataSet) -> None:
+    if (image, classes) != (data.image, data.classes):
+        raise UsageError(
+            f"teacher {path.name} takes images {image} of {classes} classes and {data.name} has "
+            f"{data.image} of {data.classes}: choose a teacher of this data"
+        )
 
 
 def _normalisation(path: Path, options: TeacherOptions, notes: Notes, data: DataSet) -> Normalisation:

@@ -18,7 +18,6 @@ from safetensors import safe_open
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import write_atomically
-from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.untrusted import refuse_zip_bomb
 
 if TYPE_CHECKING:
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
 FORMAT = "lra-teacher-2"
 """Names our notes in a file: the only entry, because safetensors writes several in any order."""
 
+
+SYSTEM = ("builtins", "nt", "os", "posix", "runpy", "subprocess", "sys")
+"""Modules that no saved weights need, only somebody's code."""
 
 HARMLESS = re.compile(r"torch\.\w+$|torch\._utils\.|collections\.")
 """What pickled weights consist of."""
@@ -53,17 +55,6 @@ def save_network(path: Path, network: Normalized, notes: Mapping[str, Any]) -> N
 
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.network.state_dict().items()}
     write_atomically(path, lambda file: file.write(save(tensors, {FORMAT: json.dumps(notes)})))
-
-
-def architecture(teacher: TeacherOptions) -> str:
-    """The network of a teacher: what its file says, if it has one that says it, or else the configuration.
-
-    Raises:
-        UsageError: if the file is corrupt or would run code.
-    """
-    if teacher.file is None or not Path(teacher.file).is_file():
-        return teacher.network
-    return read_weights(Path(teacher.file))[1].network or teacher.network
 
 
 def read_weights(path: Path) -> tuple[Mapping[str, Any], Notes]:
@@ -107,14 +98,8 @@ def _why_not(path: Path, said: str) -> str:
     found = re.search(r"GLOBAL (\S+)", said)
     refused = found.group(1) if found else next(iter(_imported(path)), None)
     if refused is None:
-        return "is corrupt or would run code when loaded, which is refused: save a plain state dict, or safetensors"
-    if said.rstrip().endswith("is blocked.") or refused.split(".")[0] in (
-        "os",
-        "posix",
-        "nt",
-        "subprocess",
-        "builtins",
-    ):
+        return "cannot be read, or would run code when loaded, which is refused: save a state dict, or safetensors"
+    if refused.split(".")[0] in SYSTEM:
         return f"would run {refused} when loaded, which is refused: fetch it again, from where it can be trusted"
     inside = "['state_dict']"
     if refused.startswith("numpy"):
@@ -146,9 +131,7 @@ def _imported(path: Path) -> Iterator[str]:
                 if "UNICODE" in code.name:
                     texts.append(str(argument))
                 name = str(argument).replace(" ", ".") if code.name == "GLOBAL" else ".".join(texts[-2:])
-                if code.name in ("GLOBAL", "STACK_GLOBAL") and not re.match(
-                    r"torch\.\w+$|torch\._utils\.|collec", name
-                ):
+                if code.name in ("GLOBAL", "STACK_GLOBAL") and not HARMLESS.match(name):
                     yield name
     # Behind the last pickle are bytes of tensors; what is left of a damaged file need be no pickle.
     except (ValueError, IndexError, OverflowError):

@@ -243,6 +243,11 @@ def canonical(name: str) -> str:
     return re.sub(r"(?<=[a-z])-(?=\d)", "", name.lower().replace("_", "-"))
 
 
+def vaguer(name: str, other: str) -> bool:
+    """Whether ``name`` is ``other``, or leaves off what is behind a hyphen there: ``vgg11`` for ``vgg11-cmi``."""
+    return other == name or other.startswith(f"{name}-")
+
+
 @cache
 def recipe_of(name: str) -> Recipe | None:
     """How the network of this name is built; ``None`` if there is none here."""

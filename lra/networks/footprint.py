@@ -67,7 +67,7 @@ def named_footprint(name: str, classes: int, image: Image, training: bool = True
 def _known(name: str, classes: int, image: Image, training: bool) -> Footprint:
     try:
         with torch.device("meta"):
-            return footprint(build(name, classes, image), image, training)
+            return footprint(build(name, classes, image, training), image, training)
     # An initialisation that looks at numbers, say, of which there are none here.
     except (RuntimeError, ValueError, NotImplementedError):
         return _built(name, classes, image, training)
@@ -75,7 +75,7 @@ def _known(name: str, classes: int, image: Image, training: bool) -> Footprint:
 
 def _built(name: str, classes: int, image: Image, training: bool) -> Footprint:
     with torch.random.fork_rng(devices=[]):
-        return footprint(build(name, classes, image), image, training)
+        return footprint(build(name, classes, image, training), image, training)
 
 
 def _pass(network: nn.Module, image: Image, n: int) -> tuple[int, float]:

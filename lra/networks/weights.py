@@ -1,6 +1,6 @@
 """Weights as they are found in the wild: unwrapped, and renamed where that is certain."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -101,7 +101,7 @@ def load_weights(network: nn.Module, loaded: Mapping[str, Any]) -> None:
         ValueError: if names, shapes or kinds of number differ; the message names the first of each.
     """
     expected = network.state_dict()
-    found = [{_spelled(name, expected): value for name, value in weights.items()} for weights in peelings(loaded)]
+    found = [{spelled(name, expected): value for name, value in weights.items()} for weights in peelings(loaded)]
     weights = min(found, key=lambda weights: len(weights.keys() ^ expected.keys()))
     # Old checkpoints lack this counter, which only BatchNorm without momentum uses.
     missing = [n for n in expected if n not in weights and not n.endswith("num_batches_tracked")]
@@ -124,7 +124,7 @@ def _several(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> s
     parts: dict[str, set[str]] = {}
     for name in weights:
         prefix, _, rest = name.partition(".")
-        parts.setdefault(prefix, set()).add(_spelled(rest, expected))
+        parts.setdefault(prefix, set()).add(spelled(rest, expected))
     needed = {name for name in expected if not name.endswith("num_batches_tracked")}
     fitting = [prefix for prefix, names in parts.items() if needed <= names]
     if not fitting:
@@ -138,7 +138,7 @@ def _of_its_kind(value: Tensor, like: Tensor) -> bool:
     return plain and not value.is_complex() and value.is_floating_point() == like.is_floating_point()
 
 
-def _spelled(name: str, known: Mapping[str, Tensor]) -> str:
+def spelled(name: str, known: Container[str]) -> str:
     """Return ``name`` as the network spells it, or unchanged if no spelling of it is known."""
     if name in known:
         return name

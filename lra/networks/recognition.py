@@ -1,0 +1,145 @@
+"""Which network weights are of, told by their names and shapes, or why that cannot be told."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lra.networks import build
+from lra.networks.families import FAMILIES, VAGUE, Family, Shapes, Spelling, recipe_of
+from lra.networks.shapes import Image
+from lra.networks.weights import peelings, spelled
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What weights are of.
+
+    Attributes:
+        names: of the network; of all that have such weights where they do not say which.
+        doubt: why they do not say it, or empty.
+        classes: K.
+        channels: of the images.
+    """
+
+    names: tuple[str, ...]
+    doubt: str
+    classes: int
+    channels: int
+
+
+class Unrecognised(ValueError):
+    """Weights of no network that is built here."""
+
+
+def recognise(loaded: Mapping[str, Any], image: Image) -> Recognised:
+    """Find the network whose definition is known by these weights' names and shapes.
+
+    Nothing that changes what a network computes is guessed: where weights do not tell strides, pooling or activation,
+    all networks that may be meant are named and the doubt is said.
+
+    Args:
+        loaded: what a checkpoint file holds.
+        image: channels, height and width of the images it is to take; those of other channels are recognised too.
+
+    Raises:
+        Unrecognised: naming the nearest network, if no network of ours has such weights.
+        ValueError: as `lra.networks.weights.unwrapped`.
+    """
+    layers = [_shapes(weights) for weights in peelings(loaded)]
+    for shapes in layers:
+        for channels in dict.fromkeys((image[0], 1, 3)):
+            if found := _found(shapes, (channels, *image[1:])):
+                return found
+    raise Unrecognised(_nearest(layers, image))
+
+
+def _found(shapes: Shapes, image: Image) -> Recognised | None:
+    classes = _classes(shapes)
+    doubtful: dict[str, str] = {}
+    for family, numbers in _candidates(shapes):
+        name = family.name(*numbers)
+        expected = _expected(name, classes, image)
+        if any(_written(expected, spelling) == shapes for spelling in family.spellings):
+            return Recognised((name,), "", classes, image[0])
+        if {spelled(key, expected): shape for key, shape in shapes.items()} == expected:
+            doubtful[name] = family.doubt
+    if not doubtful:
+        return None
+    return Recognised(tuple(doubtful), next(iter(doubtful.values())), classes, image[0])
+
+
+def _candidates(shapes: Shapes) -> Iterator[tuple[Family, tuple[int, ...]]]:
+    """In each family the member that these weights may be of, where it is called so and not otherwise."""
+    seen = set()
+    for family in FAMILIES:
+        numbers = family.guess(shapes)
+        if not family.valid(*numbers) or (name := family.name(*numbers)) in VAGUE:
+            continue
+        definition = (family.place, str(family.recipe(*numbers).options))
+        if recipe_of(name) == family.recipe(*numbers) and definition not in seen:
+            seen.add(definition)
+            yield family, numbers
+
+
+@lru_cache(maxsize=64)
+def _expected(name: str, classes: int, image: Image) -> Shapes:
+    """The shapes of a network's weights; empty if there is none for such images."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return _shapes(build(name, classes, image).state_dict())
+    except ValueError:
+        return {}
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> Shapes:
+    # Old checkpoints lack BatchNorm's counters.
+    return {name: tuple(value.shape) for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+
+
+def _classes(shapes: Shapes) -> int:
+    """The outputs of the last linear layer."""
+    return next((shape[0] for shape in reversed(shapes.values()) if len(shape) == 2), 1)
+
+
+def _written(shapes: Shapes, spelling: Spelling) -> Shapes:
+    written = {}
+    for name, shape in shapes.items():
+        for ours, theirs in spelling:
+            name = name.replace(ours, theirs, 1)
+        written[name] = shape
+    return written
+
+
+def _nearest(layers: list[Shapes], image: Image) -> str:
+    """One line on the network that shares most names with the weights."""
+    best, said = -1.0, f"no network here takes images {image}"
+    for shapes in layers:
+        for family in FAMILIES:
+            guess = family.guess(shapes)
+            for numbers in [guess] if family.valid(*guess) else family.offered:
+                name = family.name(*numbers)
+                expected = _expected(name, _classes(shapes), image)
+                for theirs in [_written(expected, spelling) for spelling in (*family.spellings, ())]:
+                    common = shapes.keys() & theirs.keys()
+                    alike = len(common) / len(shapes.keys() | theirs.keys())
+                    if theirs and alike > best:
+                        best, said = alike, f"the nearest is {name}{_differences(shapes, theirs)}"
+    return said
+
+
+def _differences(shapes: Shapes, theirs: Shapes) -> str:
+    parts = []
+    for what, names in (
+        ("missing", [name for name in theirs if name not in shapes]),
+        ("unknown", [name for name in shapes if name not in theirs]),
+    ):
+        if names:
+            parts.append(f"{len(names)} {what} {names[:3]}")
+    other = next((name for name in theirs if name in shapes and shapes[name] != theirs[name]), None)
+    if other is not None:
+        parts.append(f"{other} {shapes[other]} in place of {theirs[other]}")
+    return ", with " + ", ".join(parts) if parts else ""
