@@ -4,8 +4,6 @@ from typing import Any
 
 from lra.benchmarks.setup.assemble import configuration
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import data_of
-from lra.benchmarks.setup.teacher_files import architecture
 
 RGAL = 0.1
 """Weight of each of its triplet terms, as published."""
@@ -32,6 +30,9 @@ def quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool | 
     if all(given[name] is None for name in ("method", "preset", "config_file")):
         given["method"] = "gdfq"
     if given["student"] is None:
+        from lra.benchmarks.setup.datasets import data_of
+        from lra.benchmarks.setup.teacher_files import architecture
+
         config = configuration(**given)
         given["student"] = architecture(config.teacher, data_of(config.data))
     return configuration(**given)
