@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from lra.benchmarks.commands.cli_many import compare, export, sweep
 from lra.benchmarks.commands.cli_quantize import quantize
 from lra.benchmarks.commands.cli_tasks import tasks
 from lra.benchmarks.commands.cli_teacher import data, teacher
-from lra.benchmarks.commands.configured import configured
+from lra.benchmarks.commands.configured import DryRun, configured, tried
 from lra.benchmarks.commands.paths import PATH
 from lra.benchmarks.errors import LraError, UsageError, in_one_line
 
@@ -56,13 +57,13 @@ on_divergence = click.option(
 @on_divergence
 @click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Parent of runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its cost; write nothing.")
+@tried
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events into the run folder.")
 @click.option("--wandb", type=click.Choice(["offline", "online"]), help="Keep a Weights & Biases record, or send it.")
 def run(
     out: Path,
     as_json: bool,
-    dry_run: bool,
+    dry_run: DryRun | None,
     tensorboard: bool,
     wandb: Literal["offline", "online"] | None,
     **given: Any,
@@ -71,13 +72,14 @@ def run(
 
     A finished run is not repeated, and one that was stopped goes on where it was saved.
     """
+    began = time.perf_counter()
     from lra.benchmarks.setup.assemble import configuration
 
     config = configuration(**given)
     if dry_run:
-        from lra.benchmarks.commands.summary import plan
+        from lra.benchmarks.commands.summary import preview
 
-        click.echo(plan(config, as_json), nl=False)
+        click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
         return
     from lra.benchmarks.commands.summary import show
     from lra.benchmarks.runs.finished import completed

@@ -208,7 +208,7 @@ def test_a_stored_configuration_has_no_relative_paths(
     lra_bench: Callable[..., Any], here: Path, tiny: list[str]
 ) -> None:
     arrays(here / "own.npz")
-    done = lra_bench("run", *tiny, "--dataset", "npz:own.npz", "--dry-run")
+    done = lra_bench("run", *tiny, "--dataset", "npz:own.npz", "--dry-run", "--no-timing")
     assert yaml.safe_load(done.out)["data"]["name"] == f"npz:{here}/own.npz"
     with pytest.raises(UsageError, match="no YAML"):
         read_config(arrays(here / "b.npz"))

@@ -311,12 +311,12 @@ def test_a_method_that_leaves_no_generator_cannot_carry_one(tasks: Call) -> None
     [([], False, True), (["--hard-loss"], True, True), (["--hard-loss", "--no-aea"], True, False)],
 )
 def test_the_hard_loss_and_its_attack_have_flags(lra_bench: Call, flags: list[str], hard: bool, attacked: bool) -> None:
-    done = lra_bench("run", "--method", "aeahl-rg", *flags, "--dry-run", "--json")
+    done = lra_bench("run", "--method", "aeahl-rg", *flags, "--dry-run", "--no-timing", "--json")
     synthesis = json.loads(done.out)["config"]["synthesis"]
     assert (synthesis["hard_loss"], synthesis["aea"]["enabled"]) == (hard, attacked)
 
 
 def test_the_hard_loss_is_of_one_method_only(lra_bench: Call) -> None:
-    done = lra_bench("run", "--method", "dafl", "--hard-loss", "--dry-run")
+    done = lra_bench("run", "--method", "dafl", "--hard-loss", "--dry-run", "--no-timing")
     assert done.code == 2
     assert "'synthesis.hard_loss': it is of aeahl-rg;" in done.err

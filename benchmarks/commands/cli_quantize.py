@@ -1,11 +1,12 @@
 """``lra-bench quantize``: a run whose student is its teacher in few bits."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lra.benchmarks.commands.configured import configured
+from lra.benchmarks.commands.configured import DryRun, configured, tried
 from lra.benchmarks.commands.paths import PATH
 
 BITS = click.IntRange(2, 8)
@@ -19,12 +20,12 @@ BITS = click.IntRange(2, 8)
 @configured
 @click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Parent of runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its cost; write nothing.")
+@tried
 def quantize(
     rgal: bool | None,
     out: Path,
     as_json: bool,
-    dry_run: bool,
+    dry_run: DryRun | None,
     **given: Any,
 ) -> None:
     """Make a student of few bits out of a teacher, without data.
@@ -34,13 +35,14 @@ def quantize(
     post-training quantization, reported beside the result) and learns from generated images, by GDFQ or another
     --method.
     """
-    from lra.benchmarks.commands.summary import plan, show
+    began = time.perf_counter()
+    from lra.benchmarks.commands.summary import preview, show
     from lra.benchmarks.setup.quantize_flags import quantizing
 
     bits = {name: given.pop(name) for name in ("weight_bits", "activation_bits", "edge_bits")}
     config = quantizing(given, bits, rgal)
     if dry_run:
-        click.echo(plan(config, as_json), nl=False)
+        click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
         return
     from lra.benchmarks.runs.finished import completed
 

@@ -69,7 +69,7 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     from lra.benchmarks.commands.summary import described
     from lra.benchmarks.progress import tell
     from lra.benchmarks.runs.machine import refuse_device
-    from lra.benchmarks.runs.threads import threaded
+    from lra.benchmarks.runs.memory import sized
     from lra.benchmarks.setup.assemble import configuration
     from lra.benchmarks.setup.datasets import data_of
     from lra.benchmarks.setup.teachers import obtain
@@ -79,7 +79,7 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     config = configuration(**given)
     refuse_device(config.device)
     known = data_of(config.data)
-    config = threaded(config, known)
+    config = sized(config, known)
     for note in known.notes:
         tell(note)
     found = obtain(config.teacher, known, known.load("test"), config.device)

@@ -1,13 +1,40 @@
 """The options of ``lra-bench`` that make up a configuration."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, Literal
 
 import click
 
 from lra.benchmarks.commands.paths import PATH
+from lra.benchmarks.errors import UsageError
 
 Command = Callable[..., Any]
+DryRun = Literal["timed", "untimed"]
+
+
+def tried(command: Command) -> Command:
+    """Add the options of a dry run; ``command`` is given the ``dry_run`` that is wanted, timed, untimed, or none."""
+
+    @wraps(command)
+    def given(dry_run: bool, no_timing: bool, **others: Any) -> Any:
+        if no_timing and not dry_run:
+            raise UsageError("--no-timing is for --dry-run: give both, or neither")
+        return command(dry_run=("untimed" if no_timing else "timed") if dry_run else None, **others)
+
+    options = [
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Build the run, time its first steps, print its configuration and what it would take; write nothing.",
+        ),
+        click.option(
+            "--no-timing", is_flag=True, help="With --dry-run: check and print the configuration alone, at once."
+        ),
+    ]
+    for option in reversed(options):
+        given = option(given)
+    return given
 
 
 def configured(command: Command) -> Command:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
+from lra.benchmarks.progress import clock
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.presets import presets
@@ -96,14 +97,54 @@ def _number(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.3f}"
 
 
-def plan(config: RunConfig, as_json: bool) -> str:
-    """The resolved configuration as YAML (or JSON), and what the run would cost."""
+def preview(config: RunConfig, out: Path, as_json: bool, timing: bool, began: float) -> str:
+    """What a dry run prints: the resolved configuration as YAML (or JSON), and what the run would cost.
+
+    Args:
+        config: of the run.
+        out: parent of run folders, where it would go.
+        as_json: print JSON.
+        timing: whether to build the run and to time its first steps.
+        began: `time.perf_counter` when the command began.
+
+    Raises:
+        LraError: with ``timing`` for whatever the run itself would refuse.
+    """
+    if not timing:
+        return plan(config, as_json)
+    from lra.benchmarks.runs.trial import trial
+
+    found = trial(config, out, began)
+    return plan(config.model_copy(update={"threads": found.threads}), as_json, found.record())
+
+
+def plan(config: RunConfig, as_json: bool, tried: dict[str, Any] | None = None) -> str:
+    """The resolved configuration as YAML (or JSON), its cost, and what trying it has shown."""
     steps, batch = config.schedule.student_steps, config.schedule.batch_size
     cost = {"student_steps": steps, "experiences": config.schedule.experiences, "student_images": steps * batch}
     if as_json:
-        return json.dumps({"config": config.tree(), "cost": cost}) + "\n"
-    costs = "".join(f"#   {name.replace('_', ' ')}: {number:,}\n" for name, number in cost.items())
-    return yaml.safe_dump(config.tree(), sort_keys=False) + "# would cost at least\n" + costs
+        estimate = {} if tried is None else {"estimate": tried}
+        return json.dumps({"config": config.tree(), "cost": cost} | estimate) + "\n"
+    costs = {name.replace("_", " "): f"{number:,}" for name, number in cost.items()}
+    costs |= {"evaluations": f"{config.evaluations:,}"} | ({} if tried is None else _tried(tried))
+    lines = "".join(f"#   {name}: {text}\n" for name, text in costs.items())
+    return yaml.safe_dump(config.tree(), sort_keys=False) + "# would cost at least\n" + lines
+
+
+def _tried(found: dict[str, Any]) -> dict[str, str]:
+    """What trying a run has shown, to be read."""
+    teacher = {"teacher to be trained": f"about {clock(found['teacher'])}"} if found["teacher"] else {}
+    seconds, basis = found["seconds"], found["basis"]
+    time = f"cannot be told: {basis}" if seconds is None else f"about {clock(seconds)} ({basis})"
+    whole = {} if seconds is None else {"in all": f"about {clock(found['total'])}"}
+    return {
+        "start-up": clock(found["start_up"]),
+        **teacher,
+        "training and evaluation": time,
+        **whole,
+        "peak memory": f"{found['peak_memory_mb']:,.0f} MB",
+        "parameters": ", ".join(f"{name} {number:,}" for name, number in found["parameters"].items()),
+    }
 
 
 def catalogue(what: str) -> dict[str, str]:

@@ -70,9 +70,9 @@ def estimate(
     planned = settled(plan(grid, base), threads)
     entries, number = located(planned, out, train=False), workers or at_a_time(planned)
     if as_json:
-        yield json.dumps({"runs": record(entries), "workers": number})
+        yield json.dumps({"runs": record(entries, out), "workers": number})
     else:
-        yield from dry_run(entries, number)
+        yield from dry_run(entries, number, out)
 
 
 def settled(planned: Sequence[Planned], threads: int | None) -> list[Planned]:

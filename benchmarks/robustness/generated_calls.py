@@ -118,7 +118,7 @@ def cases(draw: st.DrawFn) -> Case:
             arguments.append(draw(value(argument)))
     names = {option.name for option in command.params}
     if "dry_run" in names:
-        arguments.append("--dry-run")
+        arguments += ["--dry-run", *(["--no-timing"] if "no_timing" in names else [])]
     elif wanted := names & {"method", "strategy"}:
         arguments += [f"--{wanted.pop()}", draw(NAMES)]
     elif not arguments[len(path) :]:

@@ -4,7 +4,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from safetensors.torch import save
@@ -15,6 +15,7 @@ from lra.benchmarks.files import write_atomically
 from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.reports.report import write_report
 from lra.benchmarks.runs.machine import environment
+from lra.benchmarks.runs.memory import as_far_as_it_fits, refuse_oversize
 from lra.benchmarks.runs.outcome import matrix, result
 from lra.benchmarks.runs.processes import Processes
 from lra.benchmarks.runs.progress import RunProgress
@@ -68,14 +69,12 @@ class Attempt:
         self.seconds = 0.0
         self.rollbacks: list[dict[str, Any]] = []
         self.times: list[tuple[int, float]] = []
-        seed_everything(config.seed)
 
         def loggers() -> list[Any]:
             return [] if self.processes.rank else [tracker(folder.path, config) for tracker in trackers]
 
-        self.experiment: Experiment = prepare(self.processes.share(config), data, teacher, test, self._keep, loggers)
+        self.experiment = built(self.processes.share(config), data, teacher, test, self._keep, loggers)
         self.experiment.config = config
-        take_up(self.experiment)
         self.processes.join(self.experiment)
         self.forgetful = forgetful(config)
         self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
@@ -207,6 +206,27 @@ class Attempt:
         done = result(self.experiment, self.teacher, self.metrics.records, self._elapsed(), name, self.rollbacks)
         self.folder.write_json("result.json", done)
         finish(self.folder)
+
+
+def built(
+    config: RunConfig,
+    data: DataSet,
+    teacher: TrainedTeacher,
+    test: Labelled | None,
+    keep: Callable[[dict[str, Any]], None],
+    loggers: Callable[[], list[Any]] = list,
+) -> Experiment:
+    """A run ready to train, seeded, with what it starts from; arguments as those of `prepare`.
+
+    Raises:
+        LraError: if its parts do not fit together, or in memory.
+    """
+    seed_everything(config.seed)
+    with as_far_as_it_fits(config):
+        experiment = prepare(config, data, teacher, test, keep, loggers)
+    take_up(experiment)
+    refuse_oversize(config, data, experiment)
+    return experiment
 
 
 def finish(folder: RunFolder) -> None:

@@ -62,6 +62,30 @@ def environment() -> dict[str, Any]:
     }
 
 
+def available_memory(device: str) -> int:
+    """Bytes that can still be taken on ``device``: of the GPU, or of the system and of what the container has of it."""
+    import psutil
+    import torch
+
+    if torch.device(device).type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    return min([int(psutil.virtual_memory().available), *_allowance()])
+
+
+def _allowance() -> list[int]:
+    """What a control group (version 2, or 1) leaves, beside files that it holds only as long as there is room."""
+    files = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+    for (limit, usage), statistics in zip(files, ("memory.stat", "memory/memory.stat"), strict=True):
+        try:
+            most, used = (int((CONTROL / name).read_text()) for name in (limit, usage))
+            counted = dict(line.split() for line in (CONTROL / statistics).read_text().splitlines())
+        except (OSError, ValueError):  # Not this version, or "max".
+            continue
+        return [max(0, most - used + int(counted.get("inactive_file", 0)))]
+    return []
+
+
 def peak_memory(device: str) -> float:
     """Most memory taken so far in MiB: of the GPU, or of the process."""
     import torch

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.runs.threads import threaded
+from lra.benchmarks.runs.memory import sized
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.carrying import GENERATOR, load_generator
 from lra.benchmarks.setup.config import RunConfig
@@ -61,7 +61,7 @@ def rebuilt(folder: Path) -> Rebuilt:
         raise NoGenerator(f"run {folder} left no {GENERATOR}: it is unfinished, or its method has none that lasts")
     weights, _ = load_generator(folder / GENERATOR)
     data = data_of(config.data)
-    config = threaded(config, data)
+    config = sized(config, data)
     seed_everything(config.seed)
     teacher = obtain(config.teacher, data, None)
     experiment = prepare(config, data, teacher, None, lambda record: None)

@@ -14,10 +14,10 @@ from lra.benchmarks.runs.attempt import Attempt, finish
 from lra.benchmarks.runs.finished import tell_finished
 from lra.benchmarks.runs.journal import Journal, journal
 from lra.benchmarks.runs.machine import refuse_device
+from lra.benchmarks.runs.memory import sized
 from lra.benchmarks.runs.processes import Processes, local_device, processes
 from lra.benchmarks.runs.rollback import RATE, TIMES, rolled_back
 from lra.benchmarks.runs.run_folder import RunFolder
-from lra.benchmarks.runs.threads import threaded
 from lra.benchmarks.runs.trackers import Tracker
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_of
@@ -70,7 +70,7 @@ def _run(
     RunFolder(out).refuse_unwritable()
     refuse_device(config.device)
     data = data_of(config.data)
-    config = threaded(config, data)
+    config = sized(config, data)
     if not quiet and not group.rank:
         for note in data.notes:
             tell(note)

@@ -44,6 +44,7 @@ class Experiment:
 
     Attributes:
         parts: what has a state beside strategy and stream, by name.
+        networks: by name: teacher, student, and what its source and its memory learn with.
         quantization: of a quantised student, its bits and what it is worth untrained.
     """
 
@@ -54,6 +55,7 @@ class Experiment:
     parts: dict[str, Stateful]
     forgetting: ProbeForgetting
     fidelity: TestFidelity
+    networks: dict[str, nn.Module]
     quantization: dict[str, Any] | None = None
 
 
@@ -117,12 +119,13 @@ def prepare(
     measures = [*_measures(config, setup, stream, objective, trained.answers), *method.measures()]
     recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
     cadence = EvaluationCadence(_test_stream(test, device), config.between, experiences, measures)
+    networks = _learning(student, synthesizer, plugins)
     strategy = DataFreeDistillation(
         model=student,
         optimizer=optimiser,
         objective=objective,
         train_mb_size=schedule.batch_size,
-        plugins=[*plugins, _guard(student, synthesizer, plugins), cadence],
+        plugins=[*plugins, DivergenceGuard(networks), cadence],
         evaluator=QuietEvaluation(*measures, loggers=[*loggers(), recorder], collect_all=False),
         device=device,
         precision=getattr(torch, config.student.precision),
@@ -139,15 +142,16 @@ def prepare(
         {f"{index}-{type(part).__name__}": part for index, part in enumerate(stateful)},
         next(m for m in measures if isinstance(m, ProbeForgetting)),
         next(m for m in measures if isinstance(m, TestFidelity)),
+        {"teacher": teacher.network, **networks},
         quantization,
     )
 
 
-def _guard(student: nn.Module, synthesizer: Synthesizer, plugins: Sequence[object]) -> DivergenceGuard:
+def _learning(student: nn.Module, synthesizer: Synthesizer, plugins: Sequence[object]) -> dict[str, nn.Module]:
     memories = [plugin.memory for plugin in plugins if isinstance(plugin, GenerativeReplay)]
     found = {f"memory's {name}": network for name, network in learning(memories).items()}
     sources = [synthesizer, *filter(None, [getattr(synthesizer, "source", None)])]
-    return DivergenceGuard({"student": student, **learning(sources), **found})
+    return {"student": student, **learning(sources), **found}
 
 
 def _student(

@@ -13,8 +13,8 @@ from lra.benchmarks.errors import LraError, Resumable
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.interruption import interrupts
 from lra.benchmarks.runs.machine import refuse_device
+from lra.benchmarks.runs.memory import sized
 from lra.benchmarks.runs.run_folder import RunFolder
-from lra.benchmarks.runs.threads import threaded
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
@@ -115,7 +115,7 @@ def _teacher(config: RunConfig, train: bool) -> tuple[TrainedTeacher, DataSet] |
     try:
         refuse_device(config.device)
         data = data_of(config.data)
-        config = threaded(config, data)
+        config = sized(config, data)
         if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
             return None
         return obtain(config.teacher, data, data.load("test") if config.data.test else None, config.device), data

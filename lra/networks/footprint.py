@@ -1,6 +1,7 @@
 """What a network costs: parameters, multiplications, and memory of a forward pass, told without having it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lra.networks import build
 from lra.networks.foreign import runs_user_code
 from lra.networks.shapes import Image
-from lra.preservation import untouched
+from lra.preservation import frozen, untouched
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Footprint:
         parameters: how many numbers it learns.
         weights: bytes of parameters and buffers.
         work: multiply-adds of a forward pass, for each image.
-        kept: bytes that a forward pass in training keeps for the way back, for each image.
+        kept: bytes that a forward pass keeps for the way back, for each image.
     """
 
     parameters: int
@@ -31,26 +32,28 @@ class Footprint:
     kept: int
 
 
-def footprint(network: nn.Module, image: Image, training: bool = True) -> Footprint:
-    """Measure ``network`` on black images, two and three of them, leaving no trace.
+def footprint(network: nn.Module, shape: Sequence[int], training: bool = True) -> Footprint:
+    """Measure ``network`` on inputs of zeros, two and three of them, leaving no trace.
 
     Args:
-        network: images (n,C,H,W) -> anything; on any device, ``meta`` included, where nothing is allocated.
-        image: channels, height and width.
-        training: whether it is to be trained, or only asked.
+        network: inputs (n, *shape) -> anything; on any device, ``meta`` included, where nothing is allocated.
+        shape: of an input: channels, height and width of an image, or a number of latents.
+        training: whether it is to be trained, or only asked, which lets gradients through to its inputs.
 
     Raises:
         RuntimeError: or whatever else it raises if it does not take such images.
     """
     with untouched(network):
         network.train(training)
-        (few, work), (more, _) = (_pass(network, image, n) for n in (2, 3))
+        with nullcontext() if training else frozen(network):
+            (few, work), (more, _) = (_pass(network, shape, n, training) for n in (2, 3))
     tensors = [*network.parameters(), *network.buffers()]
     parameters = sum(parameter.numel() for parameter in network.parameters())
     # What does not grow with the number of images is the weights, which are kept as they are.
     return Footprint(parameters, sum(t.nbytes for t in tensors), work / 2, more - few)
 
 
+@cache
 def named_footprint(name: str, classes: int, image: Image, training: bool = True) -> Footprint:
     """`footprint` of `lra.networks.build`'s ``name``, where it can be without allocating its weights.
 
@@ -58,14 +61,9 @@ def named_footprint(name: str, classes: int, image: Image, training: bool = True
         ValueError: as `lra.networks.build`.
         ModuleNotFoundError: likewise.
     """
-    if runs_user_code(name):  # What it says may have changed, and only it knows on which device it builds.
-        return _built(name, classes, image, training)
-    return _known(name, classes, image, training)
-
-
-@cache
-def _known(name: str, classes: int, image: Image, training: bool) -> Footprint:
     try:
+        if runs_user_code(name):  # Which may keep what it builds for later, and that must not be of no device.
+            return _built(name, classes, image, training)
         with torch.device("meta"):
             return footprint(build(name, classes, image, training), image, training)
     # An initialisation that looks at numbers, say, of which there are none here.
@@ -78,8 +76,8 @@ def _built(name: str, classes: int, image: Image, training: bool) -> Footprint:
         return footprint(build(name, classes, image, training), image, training)
 
 
-def _pass(network: nn.Module, image: Image, n: int) -> tuple[int, float]:
-    """Bytes kept by a forward pass of ``n`` images, and its multiply-adds."""
+def _pass(network: nn.Module, shape: Sequence[int], n: int, training: bool) -> tuple[int, float]:
+    """Bytes kept by a forward pass of ``n`` inputs, and its multiply-adds."""
     device = next((p.device for p in network.parameters()), torch.get_default_device())
     kept: dict[int, Tensor] = {}
 
@@ -91,5 +89,5 @@ def _pass(network: nn.Module, image: Image, n: int) -> tuple[int, float]:
     unpack: Callable[[Tensor], Tensor] = lambda tensor: tensor  # noqa: E731
     counter = FlopCounterMode(display=False)
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, unpack), counter:
-        network(torch.zeros(n, *image, device=device))
+        network(torch.zeros(n, *shape, device=device, requires_grad=not training))
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), counter.get_total_flops() / 2

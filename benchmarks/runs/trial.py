@@ -1,0 +1,265 @@
+"""The first steps of a run, timed and without a trace: what all of it would take, and whether it can be done at all."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from lra.benchmarks.errors import LraError, UsageError, in_one_line
+from lra.benchmarks.runs.attempt import built
+from lra.benchmarks.runs.machine import peak_memory, refuse_device
+from lra.benchmarks.runs.memory import sized
+from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.datasets import DataSet, Labelled, data_of
+from lra.benchmarks.setup.experiment import Experiment
+from lra.benchmarks.setup.networks import network_for
+from lra.benchmarks.setup.teacher_training import train
+from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
+from lra.images import unit
+from lra.meta import MetaDiverged, MetaStepError
+from lra.networks.normalized import Normalized
+from lra.strategies.extensions import PluginFailed
+from lra.synthesis.batches import Diverged
+
+TIMED = 4
+"""Experiences that are timed, or fewer where they are long; the last has an evaluation on top."""
+LIMIT = 20.0
+"""Seconds after which no further step is timed."""
+LESSONS = 12
+"""Steps of a teacher's training that are timed."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the first steps of a run say of it.
+
+    Attributes:
+        start_up: seconds until its first step: data, networks, and the teacher's test where it is there.
+        teacher: seconds to train the teacher, 0 if that is done.
+        seconds: of its own, from the first step to the last evaluation; ``None`` if it cannot be told.
+        basis: where that is from, or why it cannot be told.
+        peak_memory_mb: most memory taken so far, of the GPU or of this process.
+        parameters: of each network, by its name.
+        threads: that torch takes.
+    """
+
+    start_up: float
+    teacher: float
+    seconds: float | None
+    basis: str
+    peak_memory_mb: float
+    parameters: dict[str, int]
+    threads: int
+
+    def record(self) -> dict[str, Any]:
+        """As plain data, with the ``total`` in seconds."""
+        total = None if self.seconds is None else self.start_up + self.teacher + self.seconds
+        return asdict(self) | {"total": total}
+
+
+def trial(config: RunConfig, out: Path, began: float | None = None) -> Trial:
+    """Build a run, do its first steps, and say what all of it would take; nothing is written, no teacher trained.
+
+    A teacher that is still to be trained is stood in for by one with fresh weights, which costs as much to ask.
+
+    Args:
+        config: of the run.
+        out: parent of run folders, where it would go.
+        began: `time.perf_counter` when starting up began, if not now.
+
+    Raises:
+        LraError: for whatever the run itself would refuse.
+    """
+    began = time.perf_counter() if began is None else began
+    with in_one_line():
+        RunFolder(out).refuse_unwritable()
+        refuse_device(config.device)
+        data = data_of(config.data)
+        config = sized(config, data)
+        test = data.load("test") if config.data.test else None
+        there = bool(config.teacher.file) or cached_path(config.teacher, data).is_file()
+        teacher = obtain(config.teacher, data, test, config.device, quiet=True) if there else _fresh(config, data)
+        RunFolder.of(config, teacher, data, out)
+        experiment = built(_shortened(config), data, teacher, test, lambda record: None)
+        start_up = time.perf_counter() - began
+        try:
+            seconds, basis = _timed(experiment, config, test)
+        except (Diverged, MetaDiverged) as error:
+            seconds, basis = None, str(error)
+        except MetaStepError as error:
+            raise UsageError(f"--meta: {error}") from None
+        except PluginFailed as error:
+            raise LraError(str(error)) from None
+        lessons = 0.0 if there else _lessons(config, data)
+    parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in experiment.networks.items()}
+    peak = peak_memory(config.device)
+    return Trial(start_up, lessons, seconds, basis, peak, parameters, config.threads or 1)
+
+
+def _fresh(config: RunConfig, data: DataSet) -> TrainedTeacher:
+    mean, std = (0.5,) * data.image[0], (0.5,) * data.image[0]
+    name = config.teacher.network
+    network = Normalized(network_for(name, data.classes, data.image, "teacher.network"), mean, std)
+    return TrainedTeacher(network, name, mean, std, "untrained", Path("untrained"), None)
+
+
+def _shortened(config: RunConfig) -> RunConfig:
+    schedule = config.schedule
+    steps = min(schedule.student_steps, TIMED * schedule.steps_per_experience)
+    # How often is not what is measured here, and belongs to the length.
+    every = max(1, config.between // schedule.experiences_per_epoch)
+    return config.model_copy(
+        update={
+            "schedule": schedule.model_copy(update={"steps": steps}),
+            "evaluation": config.evaluation.model_copy(update={"every": every}),
+        }
+    )
+
+
+class _Enough(BaseException):
+    """No further step is to be timed. No ``except Exception`` on the way, of a plugin say, is to keep this."""
+
+
+@contextmanager
+def _at_each_step(look: Callable[[torch.optim.Optimizer], None]) -> Iterator[None]:
+    """Call ``look`` with the optimiser after each of its steps; it may raise `_Enough` to end the block."""
+    hook = register_optimizer_step_post_hook(lambda optimiser, *rest: look(optimiser))
+    try:
+        with suppress(_Enough):
+            yield
+    finally:
+        hook.remove()
+
+
+class _Stopwatch:
+    """Times of experiences, of the student's steps and of evaluations.
+
+    Attributes:
+        spans: seconds of each experience that is over, but for its evaluation.
+        made: seconds that making the samples of the open experience took, once that is done.
+        steps: seconds of each of the student's steps in it, but for the first.
+        inner: steps of synthesis in it so far.
+        evaluations: seconds of each.
+    """
+
+    def __init__(self, experiment: Experiment):
+        self.device, self.student = experiment.config.device, experiment.strategy.optimizer
+        self.spans: list[float] = []
+        self.evaluations: list[float] = []
+        self._evaluate = experiment.strategy.eval
+        experiment.strategy.eval = self._evaluated  # type: ignore[method-assign]
+        experiment.stream.at_rest = self.rest
+        self.began = self.now()
+        self._open()
+
+    def _open(self) -> None:
+        self.opened, self.away = self.now(), 0.0
+        self.made: float | None = None
+        self.steps: list[float] = []
+        self.inner: dict[int, int] = {}
+
+    def now(self) -> float:
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def rest(self) -> None:
+        self.spans.append(self.now() - self.opened - self.away)
+        self._open()
+
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        now = self.now()
+        if optimiser is not self.student:
+            self.inner[id(optimiser)] = self.inner.get(id(optimiser), 0) + (self.made is None)
+        elif self.made is None:
+            self.made, self.last = now - self.opened, now
+        else:
+            self.steps.append(now - self.last)
+            self.last = now
+        if now - self.began > LIMIT and (self.made is None or self.steps):
+            raise _Enough
+
+    def _evaluated(self, *given: Any, **named: Any) -> Any:
+        before = self.now()
+        found = self._evaluate(*given, **named)
+        self.evaluations.append(self.now() - before)
+        self.away += self.evaluations[-1]
+        return found
+
+
+def _timed(experiment: Experiment, config: RunConfig, test: Labelled | None) -> tuple[float, str]:
+    """Seconds of the whole run, and what they are from."""
+    watch = _Stopwatch(experiment)
+    with _at_each_step(watch.step):
+        experiment.strategy.train(experiment.stream)
+    evaluation = median(watch.evaluations) if watch.evaluations else _tested(experiment, test)
+    seconds, basis = _whole(watch, config)
+    return seconds + evaluation * config.evaluations, basis
+
+
+def _whole(watch: _Stopwatch, config: RunConfig) -> tuple[float, str]:
+    n, schedule = config.schedule.experiences, config.schedule
+    if watch.spans:
+        # The first may bring a warm-up; a single one is all there is to go by.
+        first, *others = watch.spans
+        each = median(others) if others else first / _rounds(config)
+        share = schedule.student_steps / (schedule.steps_per_experience * n)
+        return first + each * (n * share - 1), f"from {len(watch.spans)} timed experiences"
+    if watch.made is not None and watch.steps:
+        step = fmean(watch.steps)
+        making = max(0.0, watch.made - step)
+        spent = making + making / _rounds(config) * (n - 1)
+        return spent + step * schedule.student_steps, f"from {len(watch.steps) + 1} timed steps of the student"
+    done = max(watch.inner.values())
+    wanted = config.synthesis.get("steps", 1) * config.synthesis.get("rounds", 1)
+    each = (watch.now() - watch.opened) / done * wanted
+    making = each * _rounds(config) + each * (n - 1)
+    return making, f"at least: from {done} timed steps of synthesis, without those of the student"
+
+
+def _rounds(config: RunConfig) -> float:
+    """Batches of the first experience, with those of a warm-up, by those of any other."""
+    rounds = config.synthesis.get("rounds", 1)
+    warmup = config.synthesis.get("warmup", 0)
+    return (warmup + rounds) / rounds if "rounds" in config.synthesis else 1.0 + warmup
+
+
+def _tested(experiment: Experiment, test: Labelled | None) -> float:
+    """Seconds of passing the test set through the student, from a part of it."""
+    if test is None:
+        return 0.0
+    part = test.images[:512].to(experiment.config.device)
+    model = experiment.strategy.model.eval()
+    before = time.perf_counter()
+    with torch.no_grad():
+        model(unit(part))
+    return (time.perf_counter() - before) * len(test.images) / len(part)
+
+
+def _lessons(config: RunConfig, data: DataSet) -> float:
+    """Seconds of the teacher's training, from its first steps.
+
+    Raises:
+        LraError: as `train`.
+    """
+    options, times = config.teacher, [time.perf_counter()]
+
+    def look(optimiser: torch.optim.Optimizer) -> None:
+        times.append(time.perf_counter())
+        if len(times) > LESSONS + 1 or times[-1] - times[0] > LIMIT:
+            raise _Enough
+
+    with tempfile.TemporaryDirectory(prefix="lra-") as scratch, _at_each_step(look):
+        train(options, data, Path(scratch) / "teacher.safetensors", torch.device(config.device), quiet=True)
+    spans = [after - before for before, after in pairwise(times)]
+    steps = options.epochs * -(-len(data.load("train").images) // options.batch_size)
+    return spans[0] + fmean(spans[1:] or spans) * (steps - 1)
