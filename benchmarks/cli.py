@@ -82,10 +82,10 @@ def run(
         click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
         return
     from lra.benchmarks.commands.summary import show
-    from lra.benchmarks.runs.finished import completed
+    from lra.benchmarks.runs.finished import run as do
     from lra.benchmarks.runs.trackers import asked_for
 
-    show(completed(config, out, asked_for(tensorboard, wandb)), as_json)
+    show(do(config, out, asked_for(tensorboard, wandb)), as_json)
 
 
 @cli.command()

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from torch.optim.optimizer import register_optimizer_step_post_hook
-
 from lra.benchmarks.errors import Resumable
 
 STDERR = 2
@@ -68,6 +66,8 @@ def at_a_step(caught: Sequence[int], may: Callable[[], bool]) -> Iterator[None]:
         caught: signals so far, of `interrupts`.
         may: whether nothing but the open experience would be lost.
     """
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
     since: list[float] = []
 
     def look(*step: object) -> None:

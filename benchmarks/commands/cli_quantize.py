@@ -44,6 +44,6 @@ def quantize(
     if dry_run:
         click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
         return
-    from lra.benchmarks.runs.finished import completed
+    from lra.benchmarks.runs.finished import run
 
-    show(completed(config, out), as_json)
+    show(run(config, out), as_json)

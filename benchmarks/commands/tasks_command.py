@@ -8,7 +8,6 @@ from typing import Any, Literal
 from lra.benchmarks.setup.assemble import read_config
 from lra.benchmarks.tasks.task_file import plan
 from lra.benchmarks.tasks.task_outcome import read_record
-from lra.benchmarks.tasks.task_report import write_task_report
 from lra.benchmarks.tasks.task_stream import perform
 
 
@@ -40,6 +39,8 @@ def resume(out: Path, on_divergence: Literal["stop", "rollback"] | None, as_json
 
 
 def _done(tree: Mapping[str, Any], base: Path, out: Path, as_json: bool) -> str:
+    from lra.benchmarks.tasks.task_report import write_task_report
+
     perform(plan(tree, base), out)
     page = write_task_report(out)
     if as_json:

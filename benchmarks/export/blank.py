@@ -1,13 +1,15 @@
 """A student as its notes describe it, before its weights are in it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.setup.networks import network_for
-from lra.networks.normalized import Normalized
-from lra.quantization.network import quantized
 from lra.quantization.options import Precision
+
+if TYPE_CHECKING:
+    from lra.networks.normalized import Normalized
 
 
 def blank(notes: Mapping[str, Any]) -> Normalized:
@@ -17,6 +19,10 @@ def blank(notes: Mapping[str, Any]) -> Normalized:
         UsageError: if there is no such network, or parts do not fit.
         MissingInput: if it is in a package that is not installed.
     """
+    from lra.benchmarks.setup.networks import network_for
+    from lra.networks.normalized import Normalized
+    from lra.quantization.network import quantized
+
     image = tuple(notes["image"] or (0, 0, 0))
     body = network_for(notes["network"] or "", notes["classes"] or 0, (image[0], image[1], image[2]), "network")
     try:

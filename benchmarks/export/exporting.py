@@ -5,13 +5,12 @@ have, so a student can be a teacher: ``lra-bench run --teacher student.safetenso
 are written as integers, see `lra.quantization.integers`.
 """
 
+from __future__ import annotations
+
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lra.benchmarks.errors import LraError, MissingInput, UsageError, nearest
 from lra.benchmarks.export.blank import blank
@@ -21,12 +20,15 @@ from lra.benchmarks.files import write_atomically, write_text
 from lra.benchmarks.records import Run, read_run
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import DataSet, data_of
 from lra.benchmarks.setup.weights_files import read_weights
-from lra.networks.normalized import Normalized
-from lra.networks.weights import load_weights
-from lra.quantization.integers import in_integers
 from lra.quantization.options import Precision
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lra.benchmarks.setup.datasets import DataSet
+    from lra.networks.normalized import Normalized
+
 
 TOLERANCE = 1e-4
 """How far a file's logits may be from the student's, relative to the largest: those of any image, or of a quantised
@@ -61,6 +63,11 @@ def export(folder: Path, formats: Sequence[str], out: Path | None = None, licenc
     if "onnx" in names:
         require_onnx()
     run, student, notes = load_student(folder)
+
+    import torch
+
+    from lra.quantization.integers import in_integers
+
     if notes["quantization"] is not None:
         student = in_integers(student)
     images = torch.rand(IMAGES, *notes["image"], generator=torch.Generator().manual_seed(0))
@@ -78,6 +85,8 @@ def load_student(folder: Path) -> tuple[Run, Normalized, dict[str, Any]]:
         MissingInput: if the run is not finished.
         UsageError: if its files are damaged or do not fit together.
     """
+    from lra.benchmarks.setup.datasets import data_of
+
     run, weights = read_run(folder), folder / "student.safetensors"
     if not run.result or not weights.is_file():
         raise MissingInput(f"{folder} is not finished: go on with lra-bench resume {folder}")
@@ -87,6 +96,8 @@ def load_student(folder: Path) -> tuple[Run, Normalized, dict[str, Any]]:
     if not isinstance(mean, list) or not isinstance(std, list):
         raise UsageError(f"{folder / 'teacher.json'} has no normalisation: delete the run's result.json to run again")
     notes = _notes(config, data, mean, std)
+    from lra.networks.weights import load_weights
+
     student = blank(notes)
     content, _ = read_weights(weights)
     try:

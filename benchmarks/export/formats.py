@@ -1,25 +1,26 @@
 """The formats a student leaves in: how each is written, and read again to see that it gives the same logits."""
 
+from __future__ import annotations
+
 import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.export.blank import blank
 from lra.benchmarks.setup.weights_files import read_weights, save_network
-from lra.networks.normalized import Normalized
-from lra.networks.weights import load_weights
-from lra.quantization.integers import in_integers
 
-Writer = Callable[[Normalized, Path, Tensor, dict[str, Any]], None]
-Reader = Callable[[Path, Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lra.networks.normalized import Normalized
+
+    Writer = Callable[[Normalized, Path, Tensor, dict[str, Any]], None]
+    Reader = Callable[[Path, Tensor], Tensor]
 
 
 def _write_safetensors(student: Normalized, file: Path, images: Tensor, notes: dict[str, Any]) -> None:
@@ -27,6 +28,11 @@ def _write_safetensors(student: Normalized, file: Path, images: Tensor, notes: d
 
 
 def _read_safetensors(file: Path, images: Tensor) -> Tensor:
+    import torch
+
+    from lra.networks.weights import load_weights
+    from lra.quantization.integers import in_integers
+
     content, notes = read_weights(file)
     network = blank(notes.model_dump())
     if notes.quantization is not None:
@@ -37,14 +43,20 @@ def _read_safetensors(file: Path, images: Tensor) -> Tensor:
 
 
 def _write_pt2(student: Normalized, file: Path, images: Tensor, notes: dict[str, Any]) -> None:
+    import torch
+
     torch.export.save(torch.export.export(student, (images,), dynamic_shapes=_any_number()), file)
 
 
 def _read_pt2(file: Path, images: Tensor) -> Tensor:
+    import torch
+
     return torch.export.load(file).module()(images)
 
 
 def _write_onnx(student: Normalized, file: Path, images: Tensor, notes: dict[str, Any]) -> None:
+    import torch
+
     torch.onnx.export(
         student,
         (images,),
@@ -61,6 +73,7 @@ def _write_onnx(student: Normalized, file: Path, images: Tensor, notes: dict[str
 
 def _translations() -> dict[Any, Any]:
     """What PyTorch's own table lacks: a scale and a zero that are tensors."""
+    import torch
     from onnxscript import opset18 as op
 
     def quantize(x: Any, scale: Any, zero: Any, low: int, high: int, dtype: int) -> Any:
@@ -75,6 +88,7 @@ def _translations() -> dict[Any, Any]:
 
 def _read_onnx(file: Path, images: Tensor) -> Tensor:
     import onnxruntime
+    import torch
 
     session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": images.numpy()})
@@ -82,6 +96,8 @@ def _read_onnx(file: Path, images: Tensor) -> Tensor:
 
 
 def _any_number() -> tuple[dict[int, Any]]:
+    import torch
+
     return ({0: torch.export.Dim("batch", min=1)},)
 
 

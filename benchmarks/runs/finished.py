@@ -16,25 +16,29 @@ from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.setup.teachers import teacher_file
 
 
-def completed(config: RunConfig, out: Path, trackers: Sequence[Tracker] = (), at: Path | None = None) -> RunFolder:
-    """The folder of a run that is finished: now, or before, which is said on stderr.
+def run(
+    config: RunConfig, out: Path, trackers: Sequence[Tracker] = (), quiet: bool = False, at: Path | None = None
+) -> RunFolder:
+    """Do a run, or return it, which is said on stderr, if it was finished before.
 
     Args:
         config: a resolved configuration.
         out: parent of run folders.
         trackers: further records to keep of it.
+        quiet: nothing on stderr.
         at: the folder it must be, if it exists already.
 
     Raises:
         LraError: as `lra.benchmarks.runs.runner.run`.
     """
     folder = finished(config, out)
-    if folder is not None and at in (None, folder.path):
-        tell_finished(folder, tracked=bool(trackers))
-        return folder
-    from lra.benchmarks.runs.runner import run
+    if folder is None or at not in (None, folder.path):
+        from lra.benchmarks.runs import runner
 
-    return run(config, out, trackers, at=at)
+        return runner.run(config, out, trackers, quiet, at)
+    if not quiet:
+        tell_finished(folder, tracked=bool(trackers))
+    return folder
 
 
 def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None) -> RunFolder:
@@ -45,13 +49,13 @@ def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None)
         on_divergence: in place of what the run was started with.
 
     Raises:
-        LraError: as `completed`, and if the folder is none of a run or its teacher is not there any more.
+        LraError: as `run`, and if the folder is none of a run or its teacher is not there any more.
     """
     path = path.resolve()
     config = stored_configuration(path)
     if on_divergence is not None:
         config = config.model_copy(update={"on_divergence": on_divergence})
-    return completed(config, (path / "../../..").resolve(), at=path)
+    return run(config, (path / "../../..").resolve(), at=path)
 
 
 def finished(config: RunConfig, out: Path) -> RunFolder | None:

@@ -1,11 +1,14 @@
 """Networks for a data set, with what is wrong said to the user."""
 
-import torch
-from torch import nn
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.networks import build
-from lra.preservation import in_mode
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def network_for(name: str, classes: int, image: tuple[int, int, int], key: str, trains: bool = True) -> nn.Module:
@@ -29,6 +32,10 @@ def channels_last(network: nn.Module, name: str, image: tuple[int, int, int]) ->
     Raises:
         UsageError: if it takes its maps for contiguous.
     """
+    import torch
+
+    from lra.preservation import in_mode
+
     network = network.to(memory_format=torch.channels_last)
     try:
         with torch.no_grad(), in_mode(network, training=False):

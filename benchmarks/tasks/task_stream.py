@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lra.benchmarks.errors import LraError, Resumable, UsageError
 from lra.benchmarks.files import held, write_json
-from lra.benchmarks.runs.runner import run
+from lra.benchmarks.runs.finished import run
 from lra.benchmarks.setup.carrying import GENERATOR, REPLAY
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.tasks.task_file import Chain, TaskPlan
