@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: install demo test lint types docs check clean
+.PHONY: install demo test kernels lint types docs check clean
 
 install: $(READY)
 
@@ -20,6 +20,10 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
+# Those that rounding could sway, as a processor without AVX computes.
+kernels: install
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(BIN)/python -m pytest -q -m "kernels and not slow" -n 2 --dist loadfile
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,7 +38,7 @@ types: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-check: lint types docs test
+check: lint types docs test kernels
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

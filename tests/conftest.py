@@ -1,4 +1,4 @@
-"""What every test can count on: one thread, a cache of its own, no network; and small things to build runs from."""
+"""What every test can count on: its threads, a cache of its own, no network; and small things to build runs from."""
 
 import os
 import socket
@@ -13,12 +13,14 @@ from torch import nn
 
 IMAGE = (1, 8, 8)
 CLASSES = 10
+THREADS = int(os.environ.get("LRA_TEST_THREADS", "1"))
+"""Of torch in every test, and of the commands that tests start."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep tests to one thread, off the network and away from the user's cache; gives the cache in its place."""
-    torch.set_num_threads(1)
+    """Keep tests off the network and away from the user's cache; gives the cache in its place."""
+    torch.set_num_threads(THREADS)
 
     def refuse(self: socket.socket, address: Any) -> None:
         # Unix sockets stay: multiprocessing talks over them.
@@ -31,9 +33,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LRA_CACHE", str(cache))
         patch.setenv("LRA_DATA", str(cache / "data"))
-        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("OMP_NUM_THREADS", str(THREADS))
         patch.setattr(socket.socket, "connect", refuse)
         yield cache
+
+
+@pytest.fixture(autouse=True)
+def threads() -> None:
+    """Begin with `THREADS`, whatever the test before left."""
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture

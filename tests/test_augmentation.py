@@ -6,8 +6,6 @@ import torch
 from lra.synthesis.augmentation import flipped, fmixed, rolled, shifted, views, wobbled, zoomed
 from lra.synthesis.options import AugmentationOptions
 
-torch.set_num_threads(1)
-
 SHAPES = [(6, 1, 8, 8), (5, 3, 9, 13)]
 
 

@@ -5,6 +5,8 @@ import torch
 
 from lra.memory.class_features import ClassFeatures
 
+pytestmark = pytest.mark.kernels
+
 
 def measured(ridge: float = 0.01) -> tuple[ClassFeatures, torch.Tensor]:
     """Features of classes 3 and 7, in three dimensions."""

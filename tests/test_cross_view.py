@@ -24,8 +24,6 @@ from lra.synthesis.terms import OneHot
 from lra.synthesis.view import View
 from lra.teacher import Teacher
 
-torch.set_num_threads(1)
-
 IMAGE = (1, 8, 8)
 
 

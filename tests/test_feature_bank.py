@@ -5,8 +5,6 @@ import torch
 
 from lra.synthesis.feature_bank import FeatureBank
 
-torch.set_num_threads(1)
-
 
 def rows(first, n):
     return torch.arange(first, first + n, dtype=torch.float)[:, None].expand(n, 3)

@@ -77,6 +77,7 @@ class Spy(SupervisedPlugin):
         self.look(strategy)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(
     "head", [lambda: nn.Linear(32, 4), lambda: IncrementalClassifier(32, 2)], ids=["fixed", "growing"]
 )

@@ -19,6 +19,8 @@ from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.networks.normalized import Normalized
 
+pytestmark = pytest.mark.kernels
+
 ONLINE = [
     "student.network=lenet5-half",
     "student.lr=0.1",

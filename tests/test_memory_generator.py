@@ -17,6 +17,8 @@ from lra.synthesis.terms import total
 from lra.synthesis.view import View
 from lra.teacher import Teacher
 
+pytestmark = pytest.mark.kernels
+
 Make = Callable[..., MemoryGenerator]
 
 

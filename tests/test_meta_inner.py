@@ -9,6 +9,8 @@ from torch import nn
 
 from lra.meta import InnerAdam, InnerRule, InnerSGD, inner_from
 
+pytestmark = pytest.mark.kernels
+
 
 def moved(rule: InnerRule, model: nn.Module) -> list[torch.Tensor]:
     named = dict(model.named_parameters())

@@ -1,6 +1,6 @@
 """Closed-form rules against PyTorch's own derivatives."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,14 +12,12 @@ from torch.nn import functional as F
 from lra.meta import InnerSGD, MetaStepError, closed_form, lra_step
 from lra.networks import build
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture(autouse=True)
-def _on_one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _seeded() -> None:
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -13,6 +13,8 @@ from torch.nn.functional import l1_loss, mse_loss
 
 from lra.meta import Forward, InnerAdam, InnerRule, InnerSGD, MetaStep, MetaStepError, beside, lookahead, lra_step
 
+pytestmark = pytest.mark.kernels
+
 TOLERANCE = 1e-9
 
 
@@ -83,14 +85,12 @@ INNERS: list[InnerRule] = [
 
 
 @pytest.fixture(autouse=True)
-def _double_on_one_thread() -> Any:
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+def _double() -> Any:
+    dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(dtype)
-    torch.set_num_threads(threads)
 
 
 def made(build: Callable[[], nn.Module]) -> nn.Module:

@@ -6,8 +6,6 @@ import torch
 from lra.synthesis.options import PoolOptions
 from lra.synthesis.pool import Fifo, ImagePool, Unbounded, Uniform, from_bytes, to_bytes
 
-torch.set_num_threads(1)
-
 
 def filled(pool: ImagePool, experiences: int, n: int = 8, channels: int = 1) -> ImagePool:
     """A pool whose images all show their birth."""

@@ -21,8 +21,6 @@ from lra.networks.normalized import Normalized
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.pool_replay import PoolReplay
 
-torch.set_num_threads(1)
-
 METHODS = {
     "adi": ["synthesis.steps=20", "synthesis.bn=1"],
     "cmi": ["synthesis.steps=20", "synthesis.lr=0.01", "synthesis.bank=96", "synthesis.width=8"],

@@ -19,6 +19,8 @@ from lra.quantization.network import Unquantizable, calibrate, quantized, roundi
 from lra.quantization.options import Precision
 from lra.quantization.size import size
 
+pytestmark = pytest.mark.kernels
+
 BITS = range(2, 9)
 
 

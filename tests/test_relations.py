@@ -15,8 +15,6 @@ from lra.relations import (
     triplet_loss,
 )
 
-torch.set_num_threads(1)
-
 
 def batch(n=24, d=5, classes=3, seed=0):
     generator = torch.Generator().manual_seed(seed)

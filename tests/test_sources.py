@@ -20,8 +20,6 @@ from lra.synthesis.sources import LatentSource, Pixels
 from lra.synthesis.terms import Adversarial, OneHot, Term
 from lra.teacher import Teacher
 
-torch.set_num_threads(1)
-
 SHAPES = [(1, 8, 8), (3, 9, 7)]
 
 

@@ -19,6 +19,8 @@ from lra.synthesis.view import View
 from lra.synthesis.zeroth_order import ZerothOrder
 from lra.teacher import Teacher
 
+pytestmark = pytest.mark.kernels
+
 pytestmark = pytest.mark.usefixtures("double")
 
 CLASSES = 5
