@@ -50,8 +50,8 @@ def pooled(*settings: str) -> tuple[str, list[str]]:
 
 
 CASES = {
-    "dafl": online(5, "synthesis={lr: 0.01, balance: 5, activation: 0.1}", "student.lr=0.05"),
-    "zskt": online(10, "synthesis.lr=0.01"),
+    "dafl": online(10, "synthesis={lr: 0.003, balance: 5, activation: 0.1}", "student.lr=0.05"),
+    "zskt": online(10, "synthesis.lr=0.003", "student.lr=0.05"),
     "dfq": online(5, "synthesis.lr=0.01"),
     "cudfkd": online(
         10,
