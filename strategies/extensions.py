@@ -63,8 +63,8 @@ def load(spec: str) -> type[Plugin]:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a script that parses its arguments ends so
         raise ExtensionError(
-            f"plugin {spec!r}: importing {module_name} failed ({error!r}); is it installed? A folder of yours goes "
-            "into PYTHONPATH"
+            f"plugin {spec!r}: importing {module_name} failed ({error!r}); is it installed? Or go to the "
+            "folder it lies in (PYTHONPATH adds others)"
         ) from error
     if not hasattr(module, class_name):
         raise ExtensionError(f"plugin {spec!r}: {module_name} has no {class_name!r}; name a class of it")

@@ -26,7 +26,8 @@ from lra.metrics.forgetting import forgetting
 from lra.strategies.retention import REPLAYS
 
 FILES = {
-    *("config.yaml", "data.json", "env.json", "teacher.json", "metrics.jsonl", "result.json", "forgetting.json"),
+    *("config.yaml", "identity.json", "data.json", "env.json", "teacher.json", "metrics.jsonl", "result.json"),
+    "forgetting.json",
     *("student.safetensors", "generator.safetensors", "times.json", "report.html", "log.txt", "samples"),
 }
 SMALL = {"generative": ("--set", "replay.width=8", "--set", "replay.latent=10"), "memory": ("--set", "replay.period=1")}
@@ -507,12 +508,12 @@ def test_a_run_may_be_resumed_from_inside_its_folder(
     assert lra_bench("resume", ".").code == 0
 
 
-def test_a_folder_that_was_moved_is_not_taken_for_another_run(run: Run, lra_bench: Callable[..., Any]) -> None:
+def test_a_folder_that_was_moved_is_the_same_run(run: Run, lra_bench: Callable[..., Any]) -> None:
     folder = run()
     moved = folder.rename(folder.with_name("seed-7"))
-    done = lra_bench("resume", moved)
-    assert done.code == 2
-    assert "was moved" in done.err
+    done = lra_bench("resume", moved, "--json")
+    assert done.code == 0, done.err
+    assert Path(json.loads(done.out)["run_dir"]) == moved
     assert not folder.exists()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lra.benchmarks.setup.assemble import read_config
-from lra.benchmarks.tasks.task_file import plan
+from lra.benchmarks.tasks.task_file import TaskPlan, plan
 from lra.benchmarks.tasks.task_outcome import read_record
 from lra.benchmarks.tasks.task_stream import perform
 
@@ -17,7 +17,7 @@ def tasks_of(file: Path, given: Mapping[str, Any], out: Path, as_json: bool) -> 
     Raises:
         LraError: as `lra.benchmarks.tasks.task_stream.perform`.
     """
-    return _done(read_config(file) | dict(given), file.parent, out, as_json)
+    return _done(plan(read_config(file) | dict(given), file.parent), out, as_json)
 
 
 def resume(out: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> str:
@@ -35,13 +35,14 @@ def resume(out: Path, on_divergence: Literal["stop", "rollback"] | None, as_json
     tree = record["file"]
     if on_divergence is not None:
         tree = tree | {"set": (tree.get("set") or {}) | {"on_divergence": on_divergence}}
-    return _done(tree, Path(str(record.get("base", "."))), out, as_json)
+    code = {str(top): str(folder) for top, folder in record.get("code", {}).items()}
+    return _done(plan(tree, Path(str(record.get("base", "."))), code), out, as_json)
 
 
-def _done(tree: Mapping[str, Any], base: Path, out: Path, as_json: bool) -> str:
+def _done(planned: TaskPlan, out: Path, as_json: bool) -> str:
     from lra.benchmarks.tasks.task_report import write_task_report
 
-    perform(plan(tree, base), out)
+    perform(planned, out)
     page = write_task_report(out)
     if as_json:
         return json.dumps(read_record(out) | json.loads((out / "report.json").read_text()))

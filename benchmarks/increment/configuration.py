@@ -15,6 +15,7 @@ from lra.benchmarks.setup.checking import explain, known_name
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.layers import merged, parse_assignment
 from lra.benchmarks.setup.places import data_kind, data_label, placed_data
+from lra.benchmarks.setup.user_code import identities, importable, modules_in
 from lra.networks import NETWORKS
 from lra.options import Count, Options, Seed
 from lra.strategies.increment.options import IncrementOptions
@@ -52,7 +53,8 @@ class IncrementConfig(Options):
         """Where under ``out`` the result on ``data`` belongs; runs that differ in the seed alone are neighbours."""
         settings = self.model_dump(mode="json", exclude={"seed", "device", "threads"})
         named = settings | {"benchmark": PREFIX + data_kind(data.name)}
-        content = json.dumps([named, data.content("train"), data.content("test")], sort_keys=True)
+        code = identities({"student": {"network": self.model}})
+        content = json.dumps([named, data.content("train"), data.content("test"), code], sort_keys=True)
         label = f"increment-{PREFIX}{data_label(data.name)}-{self.strategy}{'+meta' if self.meta else ''}"
         return out / plain_name(label) / hashlib.sha256(content.encode()).hexdigest()[:8] / f"seed-{self.seed}"
 
@@ -92,6 +94,10 @@ def configuration(given: Mapping[str, object], assignments: Sequence[str], meta:
     benchmark = given.get("benchmark")
     if isinstance(benchmark, str) and benchmark.startswith(PREFIX):
         given = {**given, "benchmark": PREFIX + placed_data(benchmark.removeprefix(PREFIX), [Path()])}
+    model = given.get("model")
+    if isinstance(model, str):
+        modules = modules_in({"student": {"network": model}})
+        importable(modules, {}, typed=[module.partition(".")[0] for module in modules.values()])
     options = {"alpha": LRAOptions().alpha} if meta else {}
     for assignment in assignments:
         options = merged(options, parse_assignment(assignment))

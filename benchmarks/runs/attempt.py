@@ -28,6 +28,7 @@ from lra.benchmarks.setup.datasets import DataSet, Labelled
 from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.retaining import forgetful
 from lra.benchmarks.setup.teachers import TrainedTeacher
+from lra.benchmarks.setup.user_code import refuse_edited, remember
 from lra.state import State, seed_everything
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.divergence import norm
@@ -75,6 +76,7 @@ class Attempt:
 
         self.experiment = built(self.processes.share(config), data, teacher, test, self._keep, loggers)
         self.experiment.config = config
+        refuse_edited(config.tree())
         self.processes.join(self.experiment)
         self.forgetful = forgetful(config)
         self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
@@ -87,6 +89,7 @@ class Attempt:
             self.metrics = self._metrics(0)
             self.folder.write_config(self.config.tree())
             self.folder.write_json("data.json", self.data.record())
+            remember((self.config.code or {}).values())
             self.folder.write_json("teacher.json", self.teacher.record())
             self.folder.write_json("env.json", environment() | {"processes": self.processes.count})
             for note in self.data.notes:

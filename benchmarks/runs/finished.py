@@ -8,11 +8,12 @@ from typing import Literal
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
 from lra.benchmarks.runs.machine import leads
-from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.runs.run_folder import RunFolder, identity_of
 from lra.benchmarks.runs.trackers import Tracker
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.datasets import data_of
+from lra.benchmarks.setup.places import moved
 from lra.benchmarks.setup.teachers import teacher_file
 
 
@@ -26,13 +27,13 @@ def run(
         out: parent of run folders.
         trackers: further records to keep of it.
         quiet: nothing on stderr.
-        at: the folder it must be, if it exists already.
+        at: the folder that it is to be in, wherever that was moved.
 
     Raises:
         LraError: as `lra.benchmarks.runs.runner.run`.
     """
-    folder = finished(config, out)
-    if folder is None or at not in (None, folder.path):
+    folder = finished(config, out, at)
+    if folder is None:
         from lra.benchmarks.runs import runner
 
         return runner.run(config, out, trackers, quiet, at)
@@ -49,33 +50,49 @@ def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None)
         on_divergence: in place of what the run was started with.
 
     Raises:
-        LraError: as `run`, and if the folder is none of a run or its teacher is not there any more.
+        LraError: as `run`, and if the folder is none of a run, or what it is made of changed.
+        MissingInput: if some of that is not where it was.
     """
     path = path.resolve()
     config = stored_configuration(path)
     if on_divergence is not None:
         config = config.model_copy(update={"on_divergence": on_divergence})
-    return run(config, (path / "../../..").resolve(), at=path)
+    out = (path / "../../..").resolve()
+    try:
+        return run(config, out, at=path)
+    except MissingInput as error:
+        option = moved(config.tree())
+        if option is None:
+            raise
+        again = f"lra-bench run --config {path / 'config.yaml'} {option} --out {out}"
+        raise MissingInput(f"{error}; if it was moved, go on with {again}") from None
 
 
-def finished(config: RunConfig, out: Path) -> RunFolder | None:
-    """The folder of this run under ``out`` if all of it is done; ``None`` leaves it to `lra.benchmarks.runs.runner`.
+def finished(config: RunConfig, out: Path, at: Path | None = None) -> RunFolder | None:
+    """The folder of this run under ``out``, or ``at`` a place, if all of it is done.
+
+    ``None`` leaves it to `lra.benchmarks.runs.runner`.
 
     Raises:
-        UsageError: for data that are not as they must be, or a damaged result.
+        UsageError: for another run at that place, data that are not as they must be, or a damaged result.
         MissingInput: for a user's own data that are not there.
     """
-    data = data_set(config.data.name, config.data.size)
+    data = data_of(config.data)
     try:
         teacher = teacher_file(config.teacher, data)
     except MissingInput:  # No training data; whether they are needed is not known here.
         return None
     if not teacher.is_file():
         return None
-    for path in sorted(out.glob(f"*/{RunFolder.place(config, sha256(teacher), data)}")):
-        folder = RunFolder(path)
+    identity = identity_of(config, sha256(teacher), data)
+    places = [at] if at is not None else sorted(out.glob(f"*/{RunFolder.place(config, identity)}"))
+    for path in places:
+        folder = RunFolder(path, identity)
+        if at is not None:
+            folder.refuse_other()
         # With a checkpoint it was killed between its result and its report.
         if folder.result is not None and not folder.checkpoint.exists():
+            folder.update_places(config)
             return folder
     return None
 

@@ -6,16 +6,19 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.files import clear_drafts, held, plain_name, write_text
+from lra.benchmarks.files import CannotWrite, clear_drafts, held, plain_name, write_text
+from lra.benchmarks.setup.assemble import read_config
 from lra.benchmarks.setup.config import RunConfig, Tree
-from lra.benchmarks.setup.places import data_label
+from lra.benchmarks.setup.identity import RECORD, Identity, difference, fingerprint, recorded
+from lra.benchmarks.setup.layers import expanded
+from lra.benchmarks.setup.places import data_kind, data_label, placed_layer, places_of
 
 if TYPE_CHECKING:
     from lra.benchmarks.setup.datasets import DataSet
@@ -34,29 +37,57 @@ class RunFolder:
 
     Args:
         path: the folder; made at the first write.
+        identity: of the run, as far as it is known.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, identity: Identity | None = None):
         self.path = path
+        self.identity = identity
 
     @classmethod
     def of(cls, config: RunConfig, teacher: TrainedTeacher, data: DataSet, out: Path) -> RunFolder:
-        """The folder that this configuration, teacher and test set always get under ``out``."""
+        """The folder that this configuration, teacher and test set always get under ``out``.
+
+        Its first part is for people: data may be called otherwise when the run is there already.
+        """
         meta = "+meta" if config.meta.enabled else ""
         seen = data_label(config.data.name)
         label = f"{config.method}+{config.replay['name']}{meta}-{teacher.name}-{config.student.network}-{seen}"
-        return cls(out / plain_name(label) / cls.place(config, teacher.sha256, data))
+        identity = identity_of(config, teacher.sha256, data)
+        inner = cls.place(config, identity)
+        place = out / plain_name(label) / inner
+        others = [] if place.exists() else sorted(out.glob(f"*/{inner}"))
+        return cls(others[0] if others else place, identity)
 
     @staticmethod
-    def place(config: RunConfig, teacher_sha256: str, data: DataSet) -> Path:
+    def place(config: RunConfig, identity: Identity) -> Path:
         """What tells a run from all others: the end of its folder's path, under a label for the eye."""
-        tested_on = data.content("test") if config.data.test else ""
-        return Path(config.fingerprint(teacher_sha256, tested_on)) / f"seed-{config.seed}"
+        return Path(fingerprint(identity)) / f"seed-{config.seed}"
+
+    def refuse_other(self) -> None:
+        """Raise `UsageError` if what began here is another run, wherever it was moved, saying what is not as it was."""
+        before = recorded(self.path)
+        again = f"begin anew with lra-bench run --config {self.path / 'config.yaml'}"
+        if before is None and self.path.absolute().parent.name != self.config_hash:
+            raise UsageError(f"{self.path} is of other data, code or teacher, or of an earlier version: {again}")
+        if before is not None and (other := difference(before, self.identity or {})):
+            raise UsageError(f"{self.path}: {other}, or {again}")
+
+    def update_places(self, config: RunConfig) -> None:
+        """Let the stored configuration say where things lie now, if they were moved."""
+        file = self.path / "config.yaml"
+        if not file.is_file():
+            return
+        stored = placed_layer(expanded(read_config(file)), [self.path])
+        if places_of(stored) != places_of(config.tree()):
+            with suppress(CannotWrite):  # It can be looked at all the same.
+                self.write_config(config.tree())
 
     @property
     def config_hash(self) -> str:
         """The fingerprint of what is done in it."""
-        return self.path.absolute().parent.name
+        found = self.identity or recorded(self.path)
+        return self.path.absolute().parent.name if found is None else fingerprint(found)
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -117,7 +148,17 @@ class RunFolder:
         write_text(self.path / name, json.dumps(content, indent=2) + "\n")
 
     def write_config(self, tree: Tree) -> None:
-        """Write the resolved configuration."""
+        """Write the resolved configuration, and the identity of the run.
+
+        What other runs of the same place left is named from here, so that they can be moved together.
+        """
+        carry = dict(tree.get("carry") or {})
+        for key in ("generator", "replay"):
+            if carry.get(key) and Path(carry[key]).is_relative_to(self.path.absolute().parents[2]):
+                carry[key] = os.path.relpath(carry[key], self.path.absolute())
+        tree = tree | ({"carry": carry} if carry else {})
+        if self.identity is not None:
+            self.write_json(RECORD, self.identity)
         write_text(self.path / "config.yaml", yaml.safe_dump(tree, sort_keys=False))
 
     def save(self, state: State | memoryview) -> None:
@@ -153,6 +194,16 @@ class RunFolder:
         """Delete all saved states: the run is finished."""
         for file in (self.checkpoint, self.before, self.retreat):
             file.unlink(missing_ok=True)
+
+
+def identity_of(config: RunConfig, teacher_sha256: str, data: DataSet) -> Identity:
+    """What makes a run the one it is: of a test set that is not looked at, what the run knows of it."""
+    own = data_kind(data.name) != data.name
+    if config.data.test:
+        tested_on = data.content("test")
+    else:
+        tested_on = f"{data.classes} classes of {data.image}" if own else ""
+    return config.identity(teacher_sha256, tested_on)
 
 
 class MetricsFile:

@@ -40,7 +40,7 @@ def run(
         out: parent of run folders.
         trackers: further records to keep of it.
         quiet: no progress on stderr.
-        at: the folder it must be, if it exists already.
+        at: the folder that it is to be in, wherever that was moved.
 
     Raises:
         LraError: with an exit code, for everything that a user can mend.
@@ -77,8 +77,11 @@ def _run(
     test = data.load("test") if config.data.test else None
     teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device, quiet or group.rank > 0))
     folder = RunFolder.of(config, teacher, data, out)
-    if at is not None and folder.path != at:
-        raise UsageError(f"{at} is of another teacher or was moved: its place would be {folder.path} now")
+    if at is not None:
+        folder = RunFolder(at, folder.identity)
+        folder.refuse_other()
+    if not group.rank:
+        folder.update_places(config)
     if folder.result is not None:
         if not quiet:
             tell_finished(folder, tracked=bool(trackers))

@@ -1,14 +1,16 @@
 """From what was typed to a configuration."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.setup.config import RunConfig, Tree
+from lra.benchmarks.setup.identity import difference, recorded
 from lra.benchmarks.setup.layers import expanded, merged, parse_assignment
 from lra.benchmarks.setup.places import placed, placed_layer
 from lra.benchmarks.setup.resolution import resolve
+from lra.benchmarks.setup.user_code import identities, importable, modules_in
 from lra.benchmarks.untrusted import NotPlain, parse_yaml
 from lra.networks import is_known
 from lra.networks.foreign import is_foreign
@@ -33,10 +35,12 @@ def configuration(
     hard_loss: bool | None = None,
     aea: bool | None = None,
     base: Path | None = None,
+    code: Mapping[str, str] | None = None,
 ) -> RunConfig:
     """Resolve the options of the command line; what was not given is ``None``.
 
     Relative paths count from the working directory; if the options are from a file, from its folder ``base`` first.
+    If they are from a record, ``code`` says where it had modules from, and nothing in it counts as typed by the user.
 
     Raises:
         UsageError: for anything wrong, in one line.
@@ -64,8 +68,10 @@ def configuration(
     for text in assignments:
         given = merged(given, parse_assignment(text))
     stored = _stored(Path(placed(str(config_file), "config", bases))) if config_file else {}
-    typed = [given, {k: v for k, v in flags.items() if v is not None}]
-    return resolve([stored, *(placed_layer(expanded(layer), bases) for layer in typed)], preset)
+    layers = [given, {k: v for k, v in flags.items() if v is not None}]
+    typed = [placed_layer(expanded(layer), bases) for layer in layers]
+    config = resolve([{} if code is None else {"code": dict(code)}, stored, *typed], preset)
+    return _with_code(config, typed if code is None else ())
 
 
 def read_config(file: Path) -> Tree:
@@ -94,7 +100,24 @@ def stored_configuration(folder: Path) -> RunConfig:
     file = folder.absolute() / "config.yaml"
     if not file.is_file():
         raise MissingInput(f"{file} does not exist: give the folder of a run, one that holds some is none")
-    return resolve([_stored(file)])
+    config = _with_code(resolve([_stored(file)]))
+    before, code = recorded(file.parent), {"code": identities(config.tree())}
+    if before is not None and (other := difference({"code": before.get("code", {})}, code)):
+        raise UsageError(f"{folder}: {other}, or begin anew with lra-bench run --config {file}")
+    return config
+
+
+def with_code(config: RunConfig) -> RunConfig:
+    """A configuration of this program's own, whose modules can be imported from now on, and which says where from."""
+    return _with_code(config, [{"code": config.code or {}}])
+
+
+def _with_code(config: RunConfig, typed: Sequence[Tree] = ()) -> RunConfig:
+    """Likewise one of a user's; ``typed`` are the layers of it that he typed himself, and that are trusted."""
+    names = {module.partition(".")[0] for layer in typed for module in modules_in(layer).values()}
+    trusted = {top for layer in typed for top in layer.get("code") or {}}
+    found = importable(modules_in(config.tree()), config.code or {}, names, trusted)
+    return config.model_copy(update={"code": found or None})
 
 
 def _stored(file: Path) -> Tree:

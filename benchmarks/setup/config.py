@@ -1,7 +1,5 @@
 """The configuration of a run: sections of typed options, which are a config file too."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,6 +11,9 @@ from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
 from lra.benchmarks.records import LATER
 from lra.benchmarks.setup.datasets.form import Fit
+from lra.benchmarks.setup.identity import fingerprint
+from lra.benchmarks.setup.places import data_kind
+from lra.benchmarks.setup.user_code import identities
 from lra.distillation.options import LossOptions
 from lra.options import LARGEST, Count, Fraction, NonNegative, Options, Positive, Seed, Whole
 from lra.quantization.options import Precision
@@ -30,6 +31,9 @@ LEAST_SIDE = 8
 
 AUTO = "auto"
 """In place of a network's name: what the weights are found to be of."""
+
+RECIPE = ("epochs", "lr", "weight_decay", "batch_size", "augment", "seed")
+"""How a teacher is trained."""
 
 
 class DataOptions(Options):
@@ -232,6 +236,8 @@ class RunConfig(Options):
     """Absent, not null, where the student is of full precision."""
     carry: CarryOptions | None = None
     """Absent, not null, in a run that stands alone."""
+    code: dict[str, str] | None = None
+    """Folders of the user's own modules that it names, by their first names; absent, not null, where it names none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -253,23 +259,44 @@ class RunConfig(Options):
 
     def tree(self) -> Tree:
         """As plain data, to be stored and run again; what is as it always was is left out, as it was before."""
-        absent = {name: True for name in ("quantization", "carry") if getattr(self, name) is None}
+        absent = {name: True for name in ("quantization", "carry", "code") if getattr(self, name) is None}
         given = self.model_dump(include={*LATER}, exclude_defaults=True)
         usual = {name: options.keys() - given.get(name, {}).keys() for name, options in LATER.items()}
         return self.model_dump(mode="json", exclude={**absent, **usual})
 
-    def fingerprint(self, teacher_sha256: str, tested_on: str = "") -> str:
-        """Eight hexadecimal digits that name everything but the seed, the machine and what to do about a divergence.
+    def identity(self, teacher_sha256: str, tested_on: str = "") -> Tree:
+        """What makes the run the one it is, part by part; see `lra.benchmarks.setup.identity`.
+
+        Not the seed, the machine or what to do about a divergence, nor where what it is made of lies.
 
         Args:
             teacher_sha256: hash of the teacher's weights.
             tested_on: what tells the test set from others of its name.
+
+        Raises:
+            MissingInput: if a file to start from does not exist.
         """
-        apart = ("seed", "device", "threads", "on_divergence", "carry")
-        content = {k: v for k, v in self.tree().items() if k not in apart}
+        apart = ("seed", "device", "threads", "on_divergence", "carry", "code")
+        settings = {k: v for k, v in self.tree().items() if k not in apart}
+        settings["data"] |= {"name": data_kind(self.data.name)}
+        if self.teacher.file is not None:  # How others are trained is nothing to a teacher that is there.
+            settings["teacher"] = {k: v for k, v in settings["teacher"].items() if k not in ("file", *RECIPE)}
         if not self.meta.enabled:  # What it would be is nothing to a run without it.
-            content["meta"] = {"enabled": False}
-        if self.carry is not None:
-            content["carry"] = self.carry.identity()
-        text = json.dumps([content, teacher_sha256, *filter(None, [tested_on])], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+            settings["meta"] = {"enabled": False}
+        parts = {
+            "settings": settings,
+            "teacher": teacher_sha256,
+            "test": tested_on,
+            "code": identities(self.tree()),
+            "carry": None if self.carry is None else self.carry.identity(),
+        }
+        return {name: part for name, part in parts.items() if part}
+
+    def fingerprint(self, teacher_sha256: str, tested_on: str = "") -> str:
+        """Eight hexadecimal digits that name its `identity`."""
+        return fingerprint(self.identity(teacher_sha256, tested_on))
+
+    @property
+    def provisional(self) -> str:
+        """A fingerprint by names, for configurations whose teacher and data are not looked at yet."""
+        return self.fingerprint(self.teacher.file or "", self.data.name)

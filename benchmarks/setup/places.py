@@ -6,9 +6,11 @@ A relative path in a file counts from that file's folder if something is there, 
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from platformdirs import user_cache_path
 
 from lra.benchmarks.errors import UsageError
 
@@ -17,6 +19,11 @@ DRIVE = re.compile(r"([A-Za-z]):[\\/]|\\\\")
 
 FILES = (("teacher", "file"), ("carry", "generator"), ("carry", "replay"))
 """Section and key of every option that is a file."""
+
+
+def cache_root() -> Path:
+    """What is kept for a user from run to run: ``$LRA_CACHE``, or his cache folder."""
+    return Path(os.environ.get("LRA_CACHE") or user_cache_path("lra")).expanduser()
 
 
 def local(text: str, key: str) -> Path:
@@ -85,7 +92,16 @@ def placed_layer(layer: Mapping[str, Any], bases: Sequence[Path]) -> dict[str, A
         if isinstance(options, Mapping) and isinstance(text, str):
             path = placed_data(text, bases) if section == "data" else placed(text, f"{section}.{key}", bases)
             tree[section] = {**options, key: path}
+    code = tree.get("code")
+    if isinstance(code, Mapping):
+        tree["code"] = {k: placed(v, f"code.{k}", bases) if isinstance(v, str) else v for k, v in code.items()}
     return tree
+
+
+def places_of(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a configuration that say where something lies."""
+    found = {f"{section}.{key}": (tree.get(section) or {}).get(key) for section, key in (("data", "name"), *FILES)}
+    return found | {"code": tree.get("code")}
 
 
 def train_and_test(text: str, bases: Sequence[Path] = (Path(),)) -> tuple[str, str]:
@@ -129,12 +145,13 @@ def data_kind(name: str) -> str:
     return kind if colon and kind in KINDS else name
 
 
-def missing(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The files and folders that a configuration refers to and that are not there, each after its option."""
-    kind, _, place = str(config["data"]["name"]).partition(":")
-    paths = [("data.name", path) for path in _parts(place)] if kind in KINDS else []
-    paths += [(f"{section}.{key}", (config.get(section) or {}).get(key)) for section, key in FILES]
-    yield from ((key, path) for key, path in paths if path and not Path(path).exists())
+def moved(tree: Mapping[str, Any]) -> str | None:
+    """Of what a configuration refers to and is not there, how to say where it is now; ``None`` if all is there."""
+    kind, _, place = str(tree["data"]["name"]).partition(":")
+    if kind in KINDS and not all(Path(part).exists() for part in _parts(place)):
+        return f"--dataset {kind}:NEW-PLACE"
+    files = {f"{section}.{key}": (tree.get(section) or {}).get(key) for section, key in FILES}
+    return next((f"--set {name}=NEW-PLACE" for name, file in files.items() if file and not Path(file).exists()), None)
 
 
 def _parts(place: str) -> list[str]:

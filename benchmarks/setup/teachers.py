@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from platformdirs import user_cache_path
 
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.files import plain_name, sha256
 from lra.benchmarks.progress import Progress
 from lra.benchmarks.setup.config import TeacherOptions
-from lra.benchmarks.setup.places import data_kind, data_label
+from lra.benchmarks.setup.places import cache_root, data_kind, data_label
+from lra.benchmarks.setup.user_code import identities
 from lra.benchmarks.setup.weights_files import FORMAT
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ class TrainedTeacher:
 
 def cache_folder() -> Path:
     """Where trained teachers are kept: ``$LRA_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("LRA_CACHE") or user_cache_path("lra")).expanduser() / "teachers"
+    return cache_root() / "teachers"
 
 
 def obtain(
@@ -124,9 +122,8 @@ def cached_path(options: TeacherOptions, data: DataSet) -> Path:
         "image": data.image,
         "format": FORMAT,
     }
-    content = data.content("train")
-    if content:
-        recipe["content"] = content
+    content, code = data.content("train"), identities({"teacher": options.model_dump()})
+    recipe |= {name: part for name, part in (("content", content), ("code", code)) if part}
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     return cache_folder() / f"{plain_name(f'{options.network}-{data_label(data.name)}')}-{key}.safetensors"
 

@@ -75,10 +75,12 @@ def work(job: Job) -> tuple[Status, str]:
     warnings.filterwarnings("ignore", module="qpsolvers")
     from lra.benchmarks.errors import LraError, Resumable
     from lra.benchmarks.runs.runner import run
+    from lra.benchmarks.setup.assemble import with_code
     from lra.benchmarks.setup.checking import checked
 
     try:
-        run(checked(job.tree | {"threads": job.threads}), Path(job.out), quiet=True)
+        config = with_code(checked(job.tree | {"threads": job.threads}))
+        run(config, Path(job.out), quiet=True, at=Path(job.folder))
     except Resumable as error:
         return "stopped", str(error)
     except LraError as error:

@@ -96,7 +96,7 @@ def plan(grid: Mapping[str, Any], base: Path | None = None) -> list[Planned]:
         label = " ".join(f"{key.removeprefix('set:')}={_text(cell[key])}" for key in axes) or "the run"
         try:
             config = resolve(cell, base)
-            same = config.fingerprint(""), config.seed
+            same = config.provisional, config.seed
         except LraError as error:
             raise type(error)(f"grid: {label}: {error}") from None
         if not (config.meta.enabled and config.replay["name"] == "none"):
@@ -106,8 +106,8 @@ def plan(grid: Mapping[str, Any], base: Path | None = None) -> list[Planned]:
     return list(runs.values())
 
 
-def resolve(cell: Cell, base: Path | None = None) -> RunConfig:
-    """The configuration of one combination, of a file in the folder ``base``.
+def resolve(cell: Cell, base: Path | None = None, code: Mapping[str, str] | None = None) -> RunConfig:
+    """The configuration of one combination, of a file in the folder ``base``; ``code`` as `configuration` takes it.
 
     Raises:
         UsageError: as for ``lra-bench run``.
@@ -122,6 +122,7 @@ def resolve(cell: Cell, base: Path | None = None) -> RunConfig:
     return configuration(
         **flags,
         base=base,
+        code=code,
         config_file=Path(str(file)) if file is not None else None,
         plugins=(str(plugin),) if plugin is not None else (),
         assignments=tuple(f"{key[4:]}={_yaml(value)}" for key, value in cell.items() if key.startswith("set:")),

@@ -34,11 +34,11 @@ def estimates(entries: Sequence[Entry], out: Path) -> list[Estimate]:
     """The cost of each run in the folder ``out``; configurations that differ in the seed alone are timed once."""
     known: dict[str, Estimate] = {}
     for entry in entries:
-        key = entry.config.fingerprint("")
+        key = entry.config.provisional
         if key not in known:
-            twins = [e for e in entries if e.config.fingerprint("") == key]
+            twins = [e for e in entries if e.config.provisional == key]
             known[key] = _finished(twins) or _timed(entry.config, out)
-    return [known[entry.config.fingerprint("")] for entry in entries]
+    return [known[entry.config.provisional] for entry in entries]
 
 
 def _finished(entries: Sequence[Entry]) -> Estimate | None:

@@ -11,7 +11,7 @@ tasks:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -45,6 +45,7 @@ class TaskPlan:
         carry: what each task takes over whole, beside the parts that ``reuse`` names.
         chains: mode by mode, seed by seed.
         base: where relative paths in the file count from; the working directory if nothing is there.
+        code: folders of the user's own modules in it, once they are found.
     """
 
     tree: Tree
@@ -53,6 +54,7 @@ class TaskPlan:
     carry: frozenset[str]
     chains: tuple[Chain, ...]
     base: Path
+    code: Mapping[str, str] | None = None
 
     def config(self, index: int, chain: Chain, more: Mapping[str, Any] | None = None) -> RunConfig:
         """The configuration of a task, with ``more`` settings.
@@ -62,13 +64,15 @@ class TaskPlan:
         """
         settings = {f"set:{key}": value for key, value in (more or {}).items()}
         try:
-            return resolve(self.cells[index] | {"seed": chain.seed} | settings, self.base)
+            return resolve(self.cells[index] | {"seed": chain.seed} | settings, self.base, self.code)
         except LraError as error:
             raise type(error)(f"task {self.names[index]!r}: {error}") from None
 
 
-def plan(tree: Mapping[str, Any], base: Path | None = None) -> TaskPlan:
+def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, str] | None = None) -> TaskPlan:
     """What a file of tasks in the folder ``base`` asks for, checked as far as it can be before the first task.
+
+    Of a record of such a file, ``code`` says where its modules were.
 
     Raises:
         UsageError: for anything wrong, in one line.
@@ -88,14 +92,16 @@ def plan(tree: Mapping[str, Any], base: Path | None = None) -> TaskPlan:
     carry = _choices("carry", tree.get("carry") or [], CARRIED)
     modes = _choices("reuse", tree.get("reuse") or "anew", MODES)
     chains = tuple(Chain(mode, seed) for mode in modes for seed in _seeds(tree.get("seed", 0)))
-    planned = TaskPlan(dict(tree), names, cells, frozenset(carry), chains, (base or Path()).absolute())
+    planned = TaskPlan(dict(tree), names, cells, frozenset(carry), chains, (base or Path()).absolute(), code)
+    found: dict[str, str] = {}
     for chain in chains:
         for index in range(len(cells)):
             more = {} if chain.reuse == "anew" else {"synthesis.reuse": chain.reuse}
             config = planned.config(index, chain, more)
+            found |= config.code or {}
             if chain == chains[0]:
                 _find(config.data, names[index])
-    return planned
+    return replace(planned, code=found)
 
 
 def _find(options: DataOptions, task: str) -> None:

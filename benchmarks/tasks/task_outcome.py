@@ -93,7 +93,11 @@ def read_record(folder: Path) -> Record:
         raise MissingInput(f"no {RECORD} in {folder}: make one with lra-bench tasks FILE --out {folder}")
     try:
         record = json.loads(file.read_text())
-        if isinstance(record["file"], dict) and all(map(_sound, record["chains"])):
+        if (
+            isinstance(record["file"], dict)
+            and isinstance(record.get("code", {}), dict)
+            and all(map(_sound, record["chains"]))
+        ):
             return dict(record)
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
         pass

@@ -134,4 +134,5 @@ def _write(plan: TaskPlan, entries: Sequence[Sequence[Entry]], out: Path) -> Non
         {"reuse": chain.reuse, "seed": chain.seed, "tasks": [vars(entry) for entry in own]}
         for chain, own in zip(plan.chains, entries, strict=True)
     ]
-    write_json(out / RECORD, {"schema": 1, "file": plan.tree, "base": str(plan.base), "chains": chains})
+    known = {"schema": 1, "file": plan.tree, "base": str(plan.base), "code": dict(plan.code or {})}
+    write_json(out / RECORD, known | {"chains": chains})

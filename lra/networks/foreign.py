@@ -6,6 +6,7 @@ import difflib
 import importlib
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,14 +92,19 @@ def _own(module_name: str, name: str, classes: int, image: Image) -> Callable[[]
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"network '{module_name}:{name}': {_line(error)}; install it, or put its folder into PYTHONPATH"
+            f"network '{module_name}:{name}': {_line(error)}; install it, or go to the folder it lies in "
+            "(PYTHONPATH adds others)"
         ) from None
     except (Exception, SystemExit) as error:  # a script that parses its arguments ends so
         raise ValueError(f"network '{module_name}:{name}': importing {module_name} failed, {error!r}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise ValueError(f"module {module_name!r} has no function {name!r} to build a network")
+        raise ValueError(f"module {module_name!r} ({_file(module)}) has no function {name!r} to build a network")
     return partial(function, classes, image)
+
+
+def _file(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or "of Python's own"
 
 
 def _try(network: nn.Module, name: str, classes: int, image: Image, modes: tuple[bool, ...]) -> None:
