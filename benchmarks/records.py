@@ -16,6 +16,8 @@ import yaml
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.metrics.evolution import evolution, too_short
 
+GENERATOR, REPLAY, SYNTHETIC = "generator.safetensors", "replay.pt", "synthetic.safetensors"
+"""What a finished run may leave for later ones: its generator, its replay, the last batch that it synthesised."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IMAGE_LIMIT = 4_000_000  # bytes of one sample picture
 Record = dict[str, Any]

@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from lra.benchmarks.analyses.sources import generated, real, synthetic
+from lra.benchmarks.analyses.fitness import require_images
+from lra.benchmarks.analyses.sources import made, real
 from lra.benchmarks.files import write_json
+from lra.benchmarks.progress import Progress
 from lra.benchmarks.reports.drawing import PALETTE, WIDE, Series, clean, curves, svg_figure
 from lra.benchmarks.reports.figure_file import write
 from lra.benchmarks.runs.rebuilding import Rebuilt, rebuilt
@@ -26,25 +28,27 @@ LEVELS = 50
 def behaviour(folder: Path, out: Path, images: int, attack_steps: int, seed: int) -> list[Path]:
     """Put images before the teacher of a run; write ``behaviour.json``, ``.svg`` and ``.png``; returns them.
 
-    The attack is learnt here, on what the run's generator makes, in the form that the run is configured for.
+    The attack is learnt here, on what the run's generator makes, or on the last batch of a run without one, in the
+    form that the run is configured for.
 
     Args:
-        folder: of a run whose method synthesises batches with a generator that lasts.
+        folder: of a finished run.
         out: where to.
         images: of each kind at most.
         attack_steps: steps of the perturbation network.
         seed: of everything random.
 
     Raises:
-        LraError: if the run cannot be built again, or left no synthetic images.
+        LraError: if the run is not finished, or cannot be built again.
     """
+    require_images(folder)
     parts = rebuilt(folder)
     seed_everything(seed)
     attacker = _trained_attacker(parts, attack_steps)
     shown = real(parts.data.load("test"), images)
-    made = synthetic(parts, images)
-    kinds = {"real": shown.images, "synthetic": made, "generated": generated(parts, len(made))}
-    kinds |= {f"{name}, attacked": attacker.attack(kinds[name]).images for name in ("real", "synthetic")}
+    kinds = {"real": shown.images} | made(parts, images)
+    attacked = list(kinds)[:2]
+    kinds |= {f"{name}, attacked": attacker.attack(kinds[name]).images for name in attacked}
     found = {name: _answers(parts, each) for name, each in kinds.items()}
     record = {
         "run": str(folder),
@@ -66,7 +70,7 @@ def behaviour(folder: Path, out: Path, images: int, attack_steps: int, seed: int
         },
         "changed by the attack": {
             name: 100 * (found[name].argmax(1) != found[f"{name}, attacked"].argmax(1)).double().mean().item()
-            for name in ("real", "synthetic")
+            for name in attacked
         },
     }
     files = [out / f"behaviour{suffix}" for suffix in (".json", ".svg", ".png")]
@@ -82,9 +86,14 @@ def _trained_attacker(parts: Rebuilt, steps: int) -> Attacker:
     width = options.width or sized_for(problem.image)[0] // 2
     network = PerturbationNetwork(problem.image[0], min(problem.image[1:]), width=width)
     attacker = Attacker(network, parts.teacher, problem, options, lambda images: images)
-    for _ in range(steps):
-        images = generated(parts, 64)
+    progress = Progress(steps, "steps", "attack")
+    for step in range(steps):
+        progress.show(step)
+        # Of the generator, if one lasts: it has more to show than a batch.
+        images = list(made(parts, 64).values())[-1]
         attacker.learn(images, parts.teacher.label(images))
+    progress.done = steps
+    progress.close()
     return attacker
 
 

@@ -3,7 +3,8 @@
 The lower the accuracy that is left, the better the images stand in for real ones. Attacks: `lra.bit_flips`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,9 +12,11 @@ from typing import Any
 
 import torch
 
+from lra.benchmarks.analyses.fitness import require_images
 from lra.benchmarks.analyses.sources import data_sources
 from lra.benchmarks.files import write_json, write_text
 from lra.benchmarks.markdown import table
+from lra.benchmarks.progress import Progress
 from lra.benchmarks.records import known
 from lra.benchmarks.reports.comparison_figure import band
 from lra.benchmarks.reports.figure_file import write
@@ -29,26 +32,33 @@ NEAR_CHANCE = 1.1
 
 
 def bit_flip_study(folder: Path, out: Path, runs: int, iterations: int, size: int) -> list[Path]:
-    """Attack the teacher of a run of aeahl-rg; write ``bitflip.json``, ``.md``, ``.svg`` and ``.png``; returns them.
+    """Attack the teacher of a run; write ``bitflip.json``, ``.md``, ``.svg`` and ``.png``; returns them.
 
     Args:
-        folder: of the run.
+        folder: of a finished run.
         out: where to.
         runs: independent attacks per source, seeds 0, 1, …
         iterations: of the search; each flips one bit or a few.
         size: images that an attacker has.
 
     Raises:
-        LraError: if the run cannot be built again or has not what it takes.
+        LraError: if the run is not finished, or cannot be built again.
     """
+    require_images(folder)
     parts = rebuilt(folder)
     test = parts.data.load("test")
     clean = accuracy_of(BitNetwork(parts.teacher.network).network, test)
     curves: dict[str, list[dict[str, Any]]] = {}
+    progress = Progress(runs, "attacks", "bit flips")
+    progress.show(0)
     for seed in range(runs):
         seed_everything(seed)
-        for name, images in data_sources(parts, size).items():
-            curves.setdefault(name, []).append(_attack(parts, images, test, iterations, clean))
+        sources = data_sources(parts, size)
+        for index, (name, images) in enumerate(sources.items()):
+            tell = partial(_tell, progress, name, seed + index / len(sources), 1 / (len(sources) * iterations))
+            curves.setdefault(name, []).append(_attack(parts, images, test, iterations, clean, tell))
+    progress.done = runs
+    progress.close()
     chance = 100 / parts.data.classes
     record = {
         "run": str(folder),
@@ -72,8 +82,19 @@ def bit_flip_study(folder: Path, out: Path, runs: int, iterations: int, size: in
     return files
 
 
-def _attack(parts: Rebuilt, images: torch.Tensor, test: Labelled, iterations: int, clean: float) -> dict[str, Any]:
-    """Bits flipped so far, and accuracy, after each iteration."""
+def _tell(progress: Progress, source: str, before: float, each: float, done: int) -> None:
+    progress.show(before + each * done, f"{source}: iteration {done}")
+
+
+def _attack(
+    parts: Rebuilt,
+    images: torch.Tensor,
+    test: Labelled,
+    iterations: int,
+    clean: float,
+    tell: Callable[[int], None],
+) -> dict[str, Any]:
+    """Bits flipped so far, and accuracy, after each iteration, of which ``tell`` hears the number."""
     victim = BitNetwork(parts.teacher.network)
     with torch.no_grad():
         labels = victim.network(images).argmax(dim=1)
@@ -81,6 +102,7 @@ def _attack(parts: Rebuilt, images: torch.Tensor, test: Labelled, iterations: in
     for flipped in islice(search(victim, images, labels), iterations):
         flips.append(flips[-1] + len(flipped))
         accuracy.append(accuracy_of(victim.network, test))
+        tell(len(flips) - 1)
     return {"flips": flips, "accuracy": accuracy}
 
 

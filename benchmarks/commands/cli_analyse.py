@@ -34,7 +34,10 @@ def convergence(folder: Path, out: Path | None) -> None:
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
 @OUT
 def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path | None) -> None:
-    """Confidence and predicted classes of the teacher on real, synthetic and attacked images."""
+    """Confidence and predicted classes of the teacher on real, synthetic and attacked images; of any finished run."""
+    from lra.benchmarks.analyses.fitness import require_images
+
+    require_images(folder)
     from lra.benchmarks.analyses.behaviour import behaviour as do
 
     _say(do(folder, out or folder, images, attack_steps, seed))
@@ -47,7 +50,14 @@ def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path
 @click.option("--images", type=IMAGES, default=128, show_default=True, help="Images an attacker has.")
 @OUT
 def bitflip(folder: Path, runs: int, iterations: int, images: int, out: Path | None) -> None:
-    """Bit-flip attack on the 8-bit teacher of an aeahl-rg run, from five sources of images."""
+    """Bit-flip attack on the 8-bit teacher of any finished run, from what an attacker may have.
+
+    Real images, noise, and what the run made: its last batch, its generator's images; of aeahl-rg also images of new
+    generators with parts of its own.
+    """
+    from lra.benchmarks.analyses.fitness import require_images
+
+    require_images(folder)
     from lra.benchmarks.analyses.bit_flip_study import bit_flip_study
 
     _say(bit_flip_study(folder, out or folder, runs, iterations, images))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lra import __version__
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.files import write_atomically
+from lra.benchmarks.records import GENERATOR, REPLAY, SYNTHETIC
 from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.benchmarks.untrusted import refuse_zip_bomb
@@ -20,7 +21,6 @@ from lra.problem import Problem
 from lra.state import State
 from lra.strategies.replay import Replay
 
-GENERATOR, REPLAY, SYNTHETIC = "generator.safetensors", "replay.pt", "synthetic.safetensors"
 FORMAT = "lra-generator-1"
 """Names the provenance in a generator's file."""
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.benchmarks.runs.rebuilding import rebuilt
+from lra.benchmarks.records import GENERATOR
+from lra.benchmarks.runs.rebuilding import NoGenerator, latent_generator, rebuilt
 from lra.benchmarks.tasks.task_outcome import TaskRun
 
 PROBE = 256
@@ -36,11 +37,14 @@ def recognition(chain: Sequence[TaskRun]) -> list[Recognition]:
     teachers: list[tuple[int, tuple[int, int, int], nn.Module]] = []
     found: list[Recognition] = []
     for task in sorted(chain, key=lambda run: run.index):
+        if not (task.run.folder / GENERATOR).is_file():
+            raise NoGenerator(f"run {task.run.folder} left no {GENERATOR}: its method has none that lasts")
         parts = rebuilt(task.run.folder)
+        generator, latent = latent_generator(parts)
         teachers.append((task.index, parts.data.image, parts.teacher.network))
-        latents = torch.randn(PROBE, parts.latent, generator=torch.Generator().manual_seed(0))
+        latents = torch.randn(PROBE, latent, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            images = parts.generator(latents)
+            images = generator(latents)
         for of, image, teacher in teachers:
             if image == parts.data.image:
                 found.append(Recognition(task.index, of, *answers(teacher, images)))

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from lra.benchmarks.errors import LraError, Resumable, UsageError
 from lra.benchmarks.files import held, write_json
+from lra.benchmarks.records import GENERATOR, REPLAY
 from lra.benchmarks.runs.finished import run
-from lra.benchmarks.setup.carrying import GENERATOR, REPLAY
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.tasks.task_file import Chain, TaskPlan
 from lra.closed_loop import ClosedLoop

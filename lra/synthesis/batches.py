@@ -153,6 +153,17 @@ class BatchSynthesizer(Synthesizer):
         with untouched():
             return self.draw(n)
 
+    def imagine(self, n: int) -> Tensor | None:
+        """Of the source, a batch at a time."""
+        found: list[Tensor] = []
+        for start in range(0, n, self.options.images):
+            device = next(self.teacher.parameters()).device
+            images = self.source.imagine(self.labels(min(self.options.images, n - start)).to(device))
+            if images is None:
+                return None
+            found.append(images)
+        return torch.cat(found)
+
     def keepsake(self) -> nn.Module | None:
         """Of the source."""
         return self.source.keepsake()

@@ -24,6 +24,10 @@ class ConditionedSource(OnlineGenerator):
             super().step(student)
         return super().step(student)
 
+    def updates(self, index: int) -> int:
+        """Those of the warm-up too, in the first."""
+        return self.steps * (1 if index else 1 + self.warmup)
+
     def latents(self, n: int) -> Tensor:
         """(n, z), for classes that are ``asked`` from now on."""
         noise = super().latents(n)

@@ -85,6 +85,12 @@ class MetaSource(LatentSource):
         """G."""
         return self.generator
 
+    @torch.no_grad()
+    def imagine(self, labels: Tensor) -> Tensor:
+        """Of fresh latents, whatever the labels."""
+        device = next(self.generator.parameters()).device
+        return self.generator.eval()(torch.randn(len(labels), self.generator.latent).to(device))
+
     def _collect(self, gradient: Callable[[Tensor, Tensor], Tensor]) -> None:
         for slow, fast in zip(self.generator.parameters(), self.fast.parameters(), strict=True):
             found = gradient(slow, fast).clone()
@@ -141,6 +147,11 @@ class NoisyLayerSource(Source):
     def keepsake(self) -> nn.Module | None:
         """The generator, as it was at the end of the last batch."""
         return self.generator
+
+    @torch.no_grad()
+    def imagine(self, labels: Tensor) -> Tensor:
+        """With the noisy layers of the last batch."""
+        return self.generator.eval()(labels)
 
     def state_dict(self) -> State:
         """The generator and the count."""

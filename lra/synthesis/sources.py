@@ -47,6 +47,10 @@ class Source(Lasting, ABC):
     def end(self) -> None:
         """The batch is finished."""
 
+    def imagine(self, labels: Tensor) -> Tensor | None:
+        """Images of ``labels`` by the generator that outlives batches, in evaluation mode; ``None`` if none does."""
+        return None
+
     def state_dict(self) -> State:
         """What lives on from batch to batch."""
         return {"batches": self.batches}

@@ -52,6 +52,13 @@ class Synthesizer(Lasting, ABC):
     def peek(self, n: int) -> Tensor:
         """Like `draw`, but leaves no trace: not in random states, nor buffers, nor counters."""
 
+    def imagine(self, n: int) -> Tensor | None:
+        """``n`` images (n, C, H, W) in [0, 1] of the generator that outlives experiences, see `keepsake`.
+
+        In evaluation mode where that is how the student sees it, without a graph; ``None`` if there is no such one.
+        """
+        return None
+
     def batch(self) -> FiniteBatch | None:
         """All there is of the open experience, if it is a finite batch; ``None`` from a source without end."""
         return None
@@ -166,6 +173,10 @@ class OnlineGenerator(Synthesizer):
         self.generator.train(self.sampling_mode == "train")
         self.images_generated += n
         return self.generator(self.latents(n))
+
+    def imagine(self, n: int) -> Tensor:
+        """As `draw`."""
+        return self.draw(n)
 
     def peek(self, n: int) -> Tensor:
         """Fresh images, drawn as for the student, with everything put back."""
