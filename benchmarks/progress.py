@@ -17,8 +17,10 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+START = 0.0
+"""Seconds until the first line."""
 FIRST = 1.0
-"""Seconds from the first line to the second."""
+"""Seconds until the second."""
 PACE = 10.0
 """Seconds between all later lines."""
 REDRAW = 0.1
@@ -52,11 +54,15 @@ def clock(seconds: float) -> str:
 
 
 class Pace:
-    """When the next line is due: at once, `FIRST` seconds later, then every `PACE`."""
+    """When the next line is due: after `START` seconds, after `FIRST`, then every `PACE`.
 
-    def __init__(self) -> None:
+    Args:
+        patient: leave out the first.
+    """
+
+    def __init__(self, patient: bool = False) -> None:
         self.started = time.monotonic()
-        self.next = self.started
+        self.next = self.started + (FIRST if patient else START)
 
     def due(self) -> bool:
         """Whether it is time."""
@@ -86,11 +92,9 @@ class Progress:
         self.total, self.unit, self.what, self.quiet = total, unit, what, quiet
         self.begun = self.done = done
         self.said = ""
-        self.pace = Pace()
+        self.pace = Pace(patient)
         self.bar: tqdm[None] | None = None
-        self.next = 0.0
-        if patient:
-            self.next = self.pace.next = self.pace.started + FIRST
+        self.next = self.pace.next
 
     def due(self) -> bool:
         """Whether `show` would have anything to do; cheap enough to be asked at every step."""

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from lra.benchmarks import progress
+
 IMAGE = (1, 8, 8)
 CLASSES = 10
 THREADS = int(os.environ.get("LRA_TEST_THREADS", "1"))
@@ -35,6 +37,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("LRA_DATA", str(cache / "data"))
         patch.setenv("OMP_NUM_THREADS", str(THREADS))
         patch.setattr(socket.socket, "connect", refuse)
+        # Lines of progress depend on how fast a machine is, and tests count lines of complaint.
+        for moment in ("START", "FIRST"):
+            patch.setattr(progress, moment, 1e9)
         yield cache
 
 
@@ -42,6 +47,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def threads() -> None:
     """Begin with `THREADS`, whatever the test before left."""
     torch.set_num_threads(THREADS)
+
+
+@pytest.fixture
+def progress_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let there be lines of progress, at once."""
+    monkeypatch.setattr(progress, "START", 0.0)
+    monkeypatch.setattr(progress, "FIRST", 1.0)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from lra.benchmarks.progress import PACE, Progress, clock, drawable
 
 Bench = Callable[..., Any]
 
+pytestmark = pytest.mark.usefixtures("progress_told")
+
 
 class Clock:
     """A clock that is set by hand."""

@@ -419,7 +419,11 @@ def test_a_state_that_rots_is_begun_anew(
 
 
 def test_a_second_process_waits_for_the_first(
-    trained: TrainedTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    trained: TrainedTeacher,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    progress_told: None,
 ) -> None:
     file, first = tmp_path / "teacher.safetensors", ExitStack()
     first.enter_context(held(tmp_path / ".teacher.lock"))
