@@ -133,9 +133,10 @@ def _found(file: Path, split: Split, places: Sequence[str | None]) -> _Part | No
     refuse_zip_bomb(file)
     headers = _headers(file)
     keys = _understood(file, headers)
-    place = next((place for place in places if {(place, "images"), (place, "labels")} <= keys.keys()), ())
-    if place == ():
+    there = [place for place in places if {(place, "images"), (place, "labels")} <= keys.keys()]
+    if not there:
         return None
+    place = there[0]
     images, labels = keys[place, "images"], keys[place, "labels"]
     shape, kind = headers[images]
     for key in (images, labels):
@@ -167,7 +168,7 @@ def _found(file: Path, split: Split, places: Sequence[str | None]) -> _Part | No
 
 def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and kind of type of every array in a file, without its content."""
-    found = {}
+    found: dict[str, tuple[tuple[int, ...], str]] = {}
     try:
         with ZipFile(file) as archive:
             for member in archive.infolist():
@@ -175,8 +176,8 @@ def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
                     continue
                 with archive.open(member) as stream:
                     version = np.lib.format.read_magic(stream)
-                    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else _second
-                    shape, _, dtype = read(stream)
+                    first, second = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+                    shape, _, dtype = (first if version == (1, 0) else second)(stream)
                     held = member.file_size - stream.tell()
                 if not dtype.hasobject and prod(shape) * dtype.itemsize != held:
                     raise ValueError(f"{member.filename} says {shape} and holds {held:,} bytes")
@@ -185,10 +186,6 @@ def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     except Exception as error:
         raise UsageError(f"data file {file} is not an npz of arrays images and labels: {error}") from None
     return found
-
-
-def _second(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    return np.lib.format.read_array_header_2_0(stream)
 
 
 def _array(file: Path, key: str) -> NDArray[Any]:

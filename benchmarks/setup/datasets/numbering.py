@@ -14,7 +14,10 @@ from lra.benchmarks.errors import UsageError
 MOST_CLASSES = 2**16
 """K at most; the largest sets of pictures have a third of it."""
 
-NAMED = "an array names with the name of every class says how many there are"
+FEW_CLASSES, MOST_GAPS = 1000, 10
+"""Where a test set alone has gaps, K may be so large, or so many times the classes that have images."""
+
+NAMED = "add an array names to the file, with the name of every class"
 
 Labels = NDArray[Any]
 
@@ -102,8 +105,8 @@ def numbered(train: Labels | None, test: Labels, names: Sequence[str] | None, wh
         return _of_names(values, names, where)
     if len(values) < 2:
         raise UsageError(
-            f"{where}: labels must be of two classes at least, not {values[0]} to {values[-1]}; {NAMED}, also where an "
-            "image of some is not there"
+            f"{where}: labels must be of two classes at least, not {values[0]} to {values[-1]}; if others have no "
+            f"image here, {NAMED}"
         )
     if len(values) > MOST_CLASSES:
         raise UsageError(f"{where}: labels have {len(values):,} values, which are no classes: {MOST_CLASSES:,} at most")
@@ -112,10 +115,10 @@ def numbered(train: Labels | None, test: Labels, names: Sequence[str] | None, wh
         return Numbering(len(values))
     if text or train is not None or np.array_equal(values, usual + 1):
         return _renumbered(values, where)
-    if values[0] != 0 or values[-1] >= MOST_CLASSES:
+    if values[0] != 0 or values[-1] >= max(FEW_CLASSES, MOST_GAPS * len(values)):
         raise UsageError(
-            f"{where}: labels are {_some(values)}: name an npz to train on too, which says what classes there are, "
-            f"number them from 0, or say their names, since {NAMED}"
+            f"{where}: labels are {_some(values)}, and which classes there are is not known: number them from 0, name "
+            f"a file to train on too (npz:TRAIN,TEST), or {NAMED}"
         )
     classes = int(values[-1]) + 1
     absent = np.setdiff1d(np.arange(classes), values)
@@ -147,6 +150,5 @@ def _of_names(values: Labels, names: Sequence[str], where: str) -> Numbering:
 def _some(values: Labels, most: int = 6) -> str:
     """Labels in few words: a range where they are one."""
     if len(values) > 2 and values.dtype.kind == "i" and int(values[-1]) - int(values[0]) == len(values) - 1:
-        return f"{values[0]:,} to {values[-1]:,}"
-    shown = [f"{value:,}" if isinstance(value, int) else value for value in values[:most].tolist()]
-    return ", ".join(shown) + (f" … {values[-1]:,}" if len(values) > most else "")
+        return f"{values[0]} to {values[-1]}"
+    return ", ".join(map(str, values[:most].tolist())) + (f" ... {values[-1]}" if len(values) > most else "")
