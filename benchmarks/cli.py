@@ -128,7 +128,7 @@ def report(folder: Path) -> None:
 
 
 @cli.command(name="list")
-@click.argument("what", type=click.Choice(["methods", "replays", "presets", "datasets", "models", "plugins"]))
+@click.argument("what", type=click.Choice(["methods", "replays", "presets", "scales", "datasets", "models", "plugins"]))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def list_(what: str, as_json: bool) -> None:
     """List what there is to choose from."""

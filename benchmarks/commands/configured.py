@@ -41,7 +41,7 @@ def configured(command: Command) -> Command:
     """Add the options that make up a configuration."""
     options = [
         click.option("--method", help="How samples are made (see: list methods). [default: predfkd]"),
-        click.option("--replay", help="What the student sees again (see: list replays). [default: none]"),
+        click.option("--replay", help="What the student sees again (see: list replays). [default: the method's own]"),
         click.option("--meta/--no-meta", default=None, help="Take the LRA step. [default: off]"),
         click.option("--dataset", help="Data to evaluate on (see: list datasets). [default: digits]"),
         click.option("--teacher", help="A network to train on that data (see: list models), or a weights file."),

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from lra.benchmarks.progress import clock
+from lra.benchmarks.progress import clock, tell
 from lra.benchmarks.runs.run_folder import RunFolder
-from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.config import DataOptions, RunConfig
 from lra.benchmarks.setup.presets import presets
+from lra.benchmarks.setup.provenance import announced
+from lra.benchmarks.setup.scales import PUBLISHED, facts_of, scale_for, scales
 
 if TYPE_CHECKING:
     from lra.benchmarks.setup.datasets import DataSet
@@ -110,6 +112,8 @@ def preview(config: RunConfig, out: Path, as_json: bool, timing: bool, began: fl
     Raises:
         LraError: with ``timing`` for whatever the run itself would refuse.
     """
+    for line in announced(config):
+        tell(line)
     if not timing:
         return plan(config, as_json)
     from lra.benchmarks.runs.trial import trial
@@ -148,9 +152,13 @@ def _tried(found: dict[str, Any]) -> dict[str, str]:
 
 
 def catalogue(what: str) -> dict[str, str]:
-    """Names and one-line descriptions of methods, replays, presets, datasets, models or plugins."""
+    """Names and one-line descriptions of methods, replays, presets, scales, datasets, models or plugins."""
     if what == "presets":
         return {name: _preset(tree) for name, tree in presets().items()}
+    if what == "scales":
+        return {scale.name: f"{scale.summary}; {scale.networks}; {scale.cost}" for scale in scales().values()} | {
+            PUBLISHED: "none: the settings of the method's paper, for CIFAR on a GPU, whatever the data"
+        }
     if what == "datasets":
         from lra.benchmarks.setup.datasets import DATASETS, data_set
 
@@ -195,12 +203,15 @@ def described(data: DataSet) -> dict[str, str]:
 def _data_set(data: DataSet) -> str:
     channels, height, width = data.image
     here = "here" if data.present() else "not here"
-    return f"{channels}x{height}x{width}, {data.classes} classes, {here}; {data.summary}"
+    scale = scale_for(facts_of(DataOptions(name=data.name), "cpu")).name
+    return f"{channels}x{height}x{width}, {data.classes} classes, {here}, scale {scale}; {data.summary}"
 
 
 def _preset(tree: dict[str, Any]) -> str:
     meta = " --meta" if tree.get("meta") else ""
-    replay = tree.get("replay", "none")
+    from lra.strategies.methods import METHODS
+
+    replay = tree.get("replay") or METHODS[tree["method"]].memory
     name = replay["name"] if isinstance(replay, dict) else replay
     return f"--method {tree['method']} --replay {name}{meta}  ({tree['source']})"
 

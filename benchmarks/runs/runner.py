@@ -21,7 +21,8 @@ from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.trackers import Tracker
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_of
-from lra.benchmarks.setup.teachers import obtain
+from lra.benchmarks.setup.provenance import announced
+from lra.benchmarks.setup.teachers import obtain, teacher_file
 from lra.meta import MetaDiverged, MetaStepError
 from lra.strategies.distributed import PeerLost
 from lra.strategies.extensions import PluginFailed
@@ -74,7 +75,17 @@ def _run(
     if not quiet and not group.rank:
         for note in data.notes:
             tell(note)
+    lines = announced(config)
+
+    def introduce() -> None:  # Once: what is refused before a teacher is trained is all that is said.
+        for line in lines:
+            log.info(line)
+            if not quiet and not group.rank:
+                tell(line)
+
     test = data.load("test") if config.data.test else None
+    if not config.teacher.file and not teacher_file(config.teacher, data).is_file():
+        introduce()
     teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device, quiet or group.rank > 0))
     folder = RunFolder.of(config, teacher, data, out)
     if at is not None:
@@ -91,15 +102,14 @@ def _run(
         return folder
 
     with group.folder(folder) as own:
-        _complete(own, kept, lambda: Attempt(config, own, data, teacher, test, trackers, quiet, group))
+        _complete(own, kept, introduce, lambda: Attempt(config, own, data, teacher, test, trackers, quiet, group))
     return folder
 
 
-def _complete(folder: RunFolder, kept: Journal, attempt: Callable[[], Attempt]) -> None:
+def _complete(folder: RunFolder, kept: Journal, introduce: Callable[[], None], attempt: Callable[[], Attempt]) -> None:
     work = attempt()
+    introduce()
     with folder.locked(), kept.into(folder.path / "log.txt"):
-        if work.config.meta.enabled and work.config.replay["name"] == "none":
-            log.warning("--meta has nothing to retain without a --replay: this is plain finetuning")
         work.open()
         try:
             while (diverged := _divergence(work)) is not None:

@@ -9,7 +9,7 @@ from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.setup.identity import difference, recorded
 from lra.benchmarks.setup.layers import expanded, merged, parse_assignment
 from lra.benchmarks.setup.places import placed, placed_layer
-from lra.benchmarks.setup.resolution import resolve
+from lra.benchmarks.setup.resolution import resolve, restored
 from lra.benchmarks.setup.user_code import identities, importable, modules_in
 from lra.benchmarks.untrusted import NotPlain, parse_yaml
 from lra.networks import is_known
@@ -100,7 +100,7 @@ def stored_configuration(folder: Path) -> RunConfig:
     file = folder.absolute() / "config.yaml"
     if not file.is_file():
         raise MissingInput(f"{file} does not exist: give the folder of a run, one that holds some is none")
-    config = _with_code(resolve([_stored(file)]))
+    config = _with_code(restored(_stored(file)))
     before, code = recorded(file.parent), {"code": identities(config.tree())}
     if before is not None and (other := difference({"code": before.get("code", {})}, code)):
         raise UsageError(f"{folder}: {other}, or begin anew with lra-bench run --config {file}")

@@ -22,7 +22,7 @@ from lra.strategies.lra_options import LRAOptions
 Tree = dict[str, Any]
 """A configuration as plain data, section by section."""
 
-SCALARS = ("method", "seed", "device", "threads", "on_divergence")
+SCALARS = ("method", "seed", "device", "threads", "on_divergence", "scale", "preset")
 """The keys of a configuration that are no sections."""
 
 
@@ -223,6 +223,11 @@ class RunConfig(Options):
     device; else one a processor. A stored configuration has what was taken."""
     on_divergence: Literal["stop", "rollback"] = "stop"
     """Where numbers are none any more: stop, or go back to the last evaluation and on at half the learning rate."""
+    scale: str | None = None
+    """Which settings lie under all others: those of a scale (see: list scales), by default of the one that fits the
+    data, or ``published``, those of the method's paper. Absent in configurations from before there was a choice."""
+    preset: str | None = None
+    """Which preset lies over it; absent, not null, if none does."""
     data: DataOptions
     teacher: TeacherOptions
     student: StudentOptions
@@ -259,7 +264,7 @@ class RunConfig(Options):
 
     def tree(self) -> Tree:
         """As plain data, to be stored and run again; what is as it always was is left out, as it was before."""
-        absent = {name: True for name in ("quantization", "carry", "code") if getattr(self, name) is None}
+        absent = {name: True for name in ("scale", "preset", "quantization", "carry", "code") if getattr(self, name) is None}
         given = self.model_dump(include={*LATER}, exclude_defaults=True)
         usual = {name: options.keys() - given.get(name, {}).keys() for name, options in LATER.items()}
         return self.model_dump(mode="json", exclude={**absent, **usual})
@@ -276,7 +281,7 @@ class RunConfig(Options):
         Raises:
             MissingInput: if a file to start from does not exist.
         """
-        apart = ("seed", "device", "threads", "on_divergence", "carry", "code")
+        apart = ("seed", "device", "threads", "on_divergence", "scale", "preset", "carry", "code")
         settings = {k: v for k, v in self.tree().items() if k not in apart}
         settings["data"] |= {"name": data_kind(self.data.name)}
         if self.teacher.file is not None:  # How others are trained is nothing to a teacher that is there.

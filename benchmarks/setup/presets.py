@@ -1,4 +1,4 @@
-"""Presets and scales: settings as data, in ``presets.yaml``."""
+"""Presets: whole cells of settings under a paper's name, in ``presets.yaml``, where the scales are too."""
 
 from functools import cache
 from importlib.resources import files
@@ -7,18 +7,21 @@ import yaml
 
 from lra.benchmarks.errors import UsageError, nearest
 from lra.benchmarks.setup.config import Tree
-from lra.benchmarks.setup.layers import merged
+
+OURS = "ours"
+"""The source of presets that lie over the scale that fits their data. Others lie over the settings of a paper."""
 
 
 @cache
-def _book() -> Tree:
+def book() -> Tree:
+    """What is in ``presets.yaml``."""
     text = (files("lra.benchmarks") / "presets.yaml").read_text()
     return yaml.safe_load(text)
 
 
 def presets() -> dict[str, Tree]:
     """All presets by name."""
-    return dict(_book()["presets"])
+    return dict(book()["presets"])
 
 
 def settings_of(name: str) -> Tree:
@@ -27,14 +30,3 @@ def settings_of(name: str) -> Tree:
     if name not in known:
         raise UsageError(f"unknown preset {name!r}; did you mean {nearest(name, known)!r}? See lra-bench list presets")
     return known[name]
-
-
-def scale_of(data: str, method: str, replay: str) -> Tree:
-    """The settings that fit a method and a replay to a data set, empty where none are written down."""
-    fitting = dict(_book()["scales"].get(data, {}))
-    own = fitting.pop("methods", {}).get(method, {})
-    tree: Tree = {"replay": {"name": replay}}
-    for part in (fitting, own):
-        retained = part.get("replay", {}).get(replay, {})
-        tree = merged(tree, {k: v for k, v in part.items() if k not in ("source", "replay")} | {"replay": retained})
-    return tree

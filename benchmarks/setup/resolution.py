@@ -1,45 +1,75 @@
 """From layers to a checked configuration.
 
-Defaults < scale of the data set < preset < config file < ``--set`` < flags.
+Defaults < settings of the method's paper < scale that fits the data < preset < config file < ``--set`` < flags.
 """
 
 from collections.abc import Iterable
 
+from pydantic import ValidationError
+
+from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.checking import checked, known_name
-from lra.benchmarks.setup.config import EVALUATIONS, RunConfig, Tree
+from lra.benchmarks.setup.config import EVALUATIONS, DataOptions, RunConfig, Tree
 from lra.benchmarks.setup.layers import expanded, merged
-from lra.benchmarks.setup.presets import scale_of, settings_of
+from lra.benchmarks.setup.presets import OURS, settings_of
+from lra.benchmarks.setup.scales import PUBLISHED, Facts, Scale, facts_of, scale_for, scales
 from lra.strategies.extensions import names_class, replay_names
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
+
+
+class NothingRetained(UsageError):
+    """The LRA step is asked for, and no replay."""
 
 
 def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
     """Lay ``layers`` (config file, ``--set``, flags; later ones win) over the defaults and check the result.
 
     Raises:
-        UsageError: for anything unknown, of the wrong type or out of range, in one line.
+        UsageError: for anything unknown, of the wrong type or out of range, for a preset that is for other data, and
+            for the LRA step without a replay, in one line.
+        MissingInput: for a user's own data that are not there.
     """
+    given = _together(layers)
+    preset = preset or (str(given["preset"]) if given.get("preset") is not None else None)
+    named = {} if preset is None else expanded(settings_of(preset))
+    chosen = merged(named, given)
+    scale = _scale(chosen, preset, named)
+    config = _often_enough(_laid(chosen | {"scale": scale, "preset": preset}, scales().get(scale)), given)
+    if config.meta.enabled and config.replay["name"] == "none":
+        raise NothingRetained(
+            "--meta with --replay none has nothing to retain: name a replay, such as --replay memory, or leave --meta out"
+        )
+    return config
+
+
+def restored(tree: Tree) -> RunConfig:
+    """A configuration from what a run stored, which is all of it, whatever has become of scales and presets since.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    return _laid(expanded(tree), None)
+
+
+def _together(layers: Iterable[Tree]) -> Tree:
     given: Tree = {}
     for layer in layers:
         given = merged(given, expanded(layer))
-    named = {} if preset is None else expanded(settings_of(preset))
-    chosen = merged(named, given)
+    return given
+
+
+def _laid(chosen: Tree, scale: Scale | None) -> RunConfig:
+    """``chosen`` over the settings of its method's paper and those of ``scale``, checked."""
     method = known_name("method", chosen.get("method", "predfkd"), METHODS)
-    data = str(chosen.get("data", {}).get("name", "digits"))
-    replay = str(chosen.get("replay", {}).get("name", "none"))
+    replay = str(chosen.get("replay", {}).get("name", METHODS[method].memory))
     if not names_class(replay):
         known_name("replay", replay, [*REPLAYS, *replay_names()])
-    base: Tree = {"method": method, **METHODS[method].defaults}
-    return _often_enough(checked(merged(merged(base, _scale(data, method, replay, chosen)), chosen)), given)
-
-
-def _scale(data: str, method: str, replay: str, chosen: Tree) -> Tree:
-    """The settings that fit a data set, without a network for a teacher's file: the file has its own."""
-    scale = scale_of(data, method, replay)
-    if chosen.get("teacher", {}).get("file") is not None and "teacher" in scale:
-        scale["teacher"] = {key: value for key, value in scale["teacher"].items() if key != "network"}
-    return scale
+    base: Tree = {"method": method, "replay": {"name": replay}, **METHODS[method].defaults}
+    fitting = {} if scale is None else scale.of(METHODS[method], replay)
+    if chosen.get("teacher", {}).get("file") is not None and "teacher" in fitting:  # The file has its own network.
+        fitting["teacher"] = {key: value for key, value in fitting["teacher"].items() if key != "network"}
+    return checked(merged(merged(base, fitting), chosen))
 
 
 def _often_enough(config: RunConfig, given: Tree) -> RunConfig:
@@ -49,3 +79,30 @@ def _often_enough(config: RunConfig, given: Tree) -> RunConfig:
         return config
     closer = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"every": None})})
     return closer if closer.evaluations > config.evaluations else config
+
+
+def _scale(chosen: Tree, preset: str | None, named: Tree) -> str:
+    """The scale that is asked for, or the one that fits: published cells lie over none."""
+    if chosen.get("scale") is not None:
+        return known_name("scale", chosen["scale"], [*scales(), PUBLISHED])
+    if preset is not None and settings_of(preset)["source"] != OURS:
+        return PUBLISHED
+    facts = _facts(chosen)
+    if facts is None:  # What is wrong with its section is said when all are checked.
+        return PUBLISHED
+    scale = scale_for(facts)
+    if preset is not None and (meant := _facts(named)) is not None and (own := scale_for(meant)) != scale:
+        name, method = chosen["data"]["name"], chosen["method"]
+        raise UsageError(
+            f"preset {preset!r} is for {named['data']['name']} ({own.summary}); on {name} ({facts}) its settings would be "
+            f"lost: leave --preset out and name --method {method} and --replay {chosen['replay']['name']}"
+        )
+    return scale.name
+
+
+def _facts(chosen: Tree) -> Facts | None:
+    try:
+        options = DataOptions.model_validate(chosen.get("data", {}))
+    except ValidationError:
+        return None
+    return facts_of(options, str(chosen.get("device", "cpu")))

@@ -22,6 +22,7 @@ import yaml
 from lra.benchmarks.errors import LraError, UsageError, nearest
 from lra.benchmarks.setup.assemble import configuration
 from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.resolution import NothingRetained
 from lra.strategies.methods import METHODS
 
 KEYS = (
@@ -97,10 +98,11 @@ def plan(grid: Mapping[str, Any], base: Path | None = None) -> list[Planned]:
         try:
             config = resolve(cell, base)
             same = config.provisional, config.seed
+        except NothingRetained:
+            continue
         except LraError as error:
             raise type(error)(f"grid: {label}: {error}") from None
-        if not (config.meta.enabled and config.replay["name"] == "none"):
-            runs.setdefault(same, Planned(label, config))
+        runs.setdefault(same, Planned(label, config))
     if not runs:
         raise UsageError("grid: meta: true needs a replay, such as replay: memory")
     return list(runs.values())
