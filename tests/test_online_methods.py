@@ -33,7 +33,8 @@ ONLINE = {
     "gdfq": ["synthesis.lr=0.01", "synthesis.warmup=2"],
 }
 ORIGINAL = ["synthesis.form=original", "synthesis.attention=250", "synthesis.clip=5", "synthesis.lr=0.01"]
-RETENTIONS = [(r, meta) for r in ("none", "memory", "reservoir", "generative") for meta in (False, True)][1:]
+RETENTIONS = [(r, meta) for r in ("none", "memory", "reservoir", "generative") for meta in (False, True)]
+RETENTIONS.remove(("none", True))
 
 Build = Callable[..., Experiment]
 

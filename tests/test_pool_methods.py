@@ -134,8 +134,10 @@ def test_restored_at_an_experience_it_goes_on_identically(method, meta):
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
-@pytest.mark.parametrize("replay", ["none", "memory", "reservoir", "pool", "generative"])
-@pytest.mark.parametrize("meta", [False, True])
+@pytest.mark.parametrize(
+    ("replay", "meta"),
+    [("none", False)] + [(r, m) for r in ("memory", "reservoir", "pool", "generative") for m in (False, True)],
+)
 @pytest.mark.parametrize("method", ["rgal", "fast", "aeahl-rg"])
 def test_every_retention_with_and_without_the_meta_step(method, replay, meta):
     built = experiment(method, *METHODS[method], "synthesis.steps=2", replay=replay, meta=meta, experiences=3, steps=3)

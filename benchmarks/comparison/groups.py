@@ -10,7 +10,8 @@ from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import Record, Run, flatten, inner, of_increment, pick, read_run
 
 UNHEEDED = ("seed", "device", "threads", "on_divergence", "scale", "preset")
-"""What may differ between the seeds of one configuration, or says only where its settings are from; beside it, how a meta step that is off would be taken."""
+"""What may differ between the seeds of one configuration, or says only where its settings are from; beside it, how a
+meta step that is off would be taken."""
 
 SHORT = {
     "method": "method",

@@ -38,7 +38,7 @@ def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
     config = _often_enough(_laid(chosen | {"scale": scale, "preset": preset}, scales().get(scale)), given)
     if config.meta.enabled and config.replay["name"] == "none":
         raise NothingRetained(
-            "--meta with --replay none has nothing to retain: name a replay, such as --replay memory, or leave --meta out"
+            "--meta has nothing to retain with --replay none: name a replay, such as --replay memory, or leave it out"
         )
     return config
 
@@ -92,10 +92,11 @@ def _scale(chosen: Tree, preset: str | None, named: Tree) -> str:
         return PUBLISHED
     scale = scale_for(facts)
     if preset is not None and (meant := _facts(named)) is not None and (own := scale_for(meant)) != scale:
-        name, method = chosen["data"]["name"], chosen["method"]
+        method = METHODS[settings_of(preset)["method"]]
+        replay = chosen.get("replay", {}).get("name", method.memory)
         raise UsageError(
-            f"preset {preset!r} is for {named['data']['name']} ({own.summary}); on {name} ({facts}) its settings would be "
-            f"lost: leave --preset out and name --method {method} and --replay {chosen['replay']['name']}"
+            f"preset {preset!r} is for {named['data']['name']} ({own.summary}) and its settings would be lost on "
+            f"{chosen['data']['name']} ({facts}): leave it out and name --method {method.name} --replay {replay}"
         )
     return scale.name
 
