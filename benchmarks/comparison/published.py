@@ -1,8 +1,9 @@
 """Numbers that papers report, to stand beside ours: ``published.yaml``, a list of entries
 
-    {method, teacher, student, dataset, value, source}
+    {method, teacher, student, dataset, value, mean, variance, source}
 
-``method`` is one of ours (``predfkd``), with its retention (``predfkd+memory+meta``), or a preset (``lra-mb``).
+``value`` is the best accuracy over epochs; ``mean`` and ``variance``, of few papers, are over all epochs. ``method`` is
+one of ours (``predfkd``), with its retention (``predfkd+memory+meta``), or a preset (``lra-mb``).
 """
 
 from functools import cache
@@ -14,11 +15,15 @@ import yaml
 from lra.benchmarks.comparison.groups import Group
 from lra.benchmarks.records import Record, flatten, pick
 
+COLUMNS = {"accuracy": "value", "max": "value", "mean": "mean", "variance": "variance"}
+"""Column of a comparison to key of an entry."""
+
 
 def published(group: Group, column: str) -> tuple[float, str] | None:
-    """The published accuracy of a configuration, and where it stands; other columns have none."""
-    if column not in ("accuracy", "max"):
+    """The published number of a configuration in a column, and where it stands; most columns have none."""
+    if column not in COLUMNS:
         return None
+    key = COLUMNS[column]
     names, result = _names(group.settings), next(iter(group.runs.values())).result
     pair = {
         "teacher": pick(result, "teacher", "name"),
@@ -27,8 +32,8 @@ def published(group: Group, column: str) -> tuple[float, str] | None:
     }
     for entry in _book("published.yaml"):
         same = all(_plain(entry[key]) == _plain(name) for key, name in pair.items())
-        if same and _plain(entry["method"]) in names:
-            return float(entry["value"]), entry["source"]
+        if same and key in entry and _plain(entry["method"]) in names:
+            return float(entry[key]), entry["source"]
     return None
 
 

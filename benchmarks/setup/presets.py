@@ -7,6 +7,7 @@ import yaml
 
 from lra.benchmarks.errors import UsageError, nearest
 from lra.benchmarks.setup.config import Tree
+from lra.benchmarks.setup.layers import expanded, merged
 
 OURS = "ours"
 """The source of presets that lie over the scale that fits their data. Others lie over the settings of a paper."""
@@ -25,8 +26,18 @@ def presets() -> dict[str, Tree]:
 
 
 def settings_of(name: str) -> Tree:
-    """The settings of a preset; `UsageError` if there is none of this name."""
+    """The settings of a preset, section by section: what its paper says and under ``chosen`` what had to be chosen.
+
+    Raises:
+        UsageError: if there is none of this name.
+    """
     known = presets()
     if name not in known:
         raise UsageError(f"unknown preset {name!r}; did you mean {nearest(name, known)!r}? See lra-bench list presets")
-    return known[name]
+    said = {key: value for key, value in known[name].items() if key != "chosen"}
+    return merged(expanded(said), expanded(known[name].get("chosen", {})))
+
+
+def source_of(name: str) -> str:
+    """Where the numbers of a preset are from, as far as they were not chosen by us."""
+    return str(presets()[name]["source"])

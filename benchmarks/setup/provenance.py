@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.layers import expanded
-from lra.benchmarks.setup.presets import presets
+from lra.benchmarks.setup.presets import presets, settings_of, source_of
 from lra.benchmarks.setup.scales import PUBLISHED, facts_of, scale_for, scales
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
@@ -32,10 +31,22 @@ def _replayed(config: RunConfig) -> str:
 
 
 def _preset(config: RunConfig, name: str) -> Iterator[str]:
-    settings = presets()[name]
-    yield f"preset {name}: {settings['method']}, its numbers {settings['source']}"
+    chosen = ", ".join(chosen_of(name))
+    yield f"preset {name}: its numbers are {source_of(name)}" + (
+        f", but for {chosen}, which are ours" if chosen else ""
+    )
     if replaced := dropped(config, name):
         yield f"preset {name} is not for what was given: {replaced}; its other settings stay as they are"
+
+
+def chosen_of(preset: str) -> list[str]:
+    """What had to be chosen for a preset, beside what its paper says: options, or the section of more than two."""
+    found = presets()[preset].get("chosen", {})
+    return [
+        name
+        for section, options in found.items()
+        for name in ([section] if len(options) > 2 else [f"{section}.{option}" for option in options])
+    ]
 
 
 def dropped(config: RunConfig, preset: str, teacher: str | None = None) -> str:
@@ -46,7 +57,7 @@ def dropped(config: RunConfig, preset: str, teacher: str | None = None) -> str:
         preset: its name.
         teacher: the network found in the teacher's file, where that is known.
     """
-    named = expanded(presets()[preset])
+    named = settings_of(preset)
     own = {"teacher": teacher or (None if config.teacher.file else config.teacher.network)}
     found = {"data": config.data.name, "student": config.student.network} | own
     pairs = [

@@ -11,7 +11,7 @@ from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.checking import checked, known_name
 from lra.benchmarks.setup.config import EVALUATIONS, DataOptions, RunConfig, Tree
 from lra.benchmarks.setup.layers import expanded, merged
-from lra.benchmarks.setup.presets import OURS, settings_of
+from lra.benchmarks.setup.presets import OURS, settings_of, source_of
 from lra.benchmarks.setup.scales import PUBLISHED, Facts, Scale, facts_of, scale_for, scales
 from lra.strategies.extensions import names_class, replay_names
 from lra.strategies.methods import METHODS
@@ -32,7 +32,7 @@ def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
     """
     given = _together(layers)
     preset = preset or (str(given["preset"]) if given.get("preset") is not None else None)
-    named = {} if preset is None else expanded(settings_of(preset))
+    named = {} if preset is None else settings_of(preset)
     chosen = merged(named, given)
     scale = _scale(chosen, preset, named)
     config = _often_enough(_laid(chosen | {"scale": scale, "preset": preset}, scales().get(scale)), given)
@@ -85,7 +85,7 @@ def _scale(chosen: Tree, preset: str | None, named: Tree) -> str:
     """The scale that is asked for, or the one that fits: published cells lie over none."""
     if chosen.get("scale") is not None:
         return known_name("scale", chosen["scale"], [*scales(), PUBLISHED])
-    if preset is not None and settings_of(preset)["source"] != OURS:
+    if preset is not None and source_of(preset) != OURS:
         return PUBLISHED
     facts = _facts(chosen)
     if facts is None:  # What is wrong with its section is said when all are checked.

@@ -11,6 +11,7 @@ import yaml
 from generate import options, results
 from generate.tables import code, table
 from lra.benchmarks.setup.presets import presets
+from lra.benchmarks.setup.provenance import chosen_of
 from lra.strategies.method import Method
 from lra.strategies.methods import METHODS
 
@@ -60,35 +61,45 @@ def _settings(method: type[Method]) -> str:
     text = "## Settings that come with it\n\n"
     if method.defaults:
         text += f"Outside of synthesis, as published:\n\n{_yaml(method.defaults)}\n"
+    before = None  # Scales of a kind share what they have for a method.
     for data, scale in yaml.safe_load((DATA / "presets.yaml").read_text())["scales"].items():
         own = scale.get("methods", {}).get(method.name)
-        if own:
-            text += f"On `{data}`, over the above and over what fits every method there (ours):\n\n{_yaml(own)}\n"
+        if own and own != before:
+            text += f"At the scale `{data}`, over the above and what fits every method there (ours):\n\n{_yaml(own)}\n"
+        before = own
     named = [
-        [code(name), _retention(preset), preset["source"]]
+        [code(name), _retention(preset), preset["source"], ", ".join(map(code, chosen_of(name))) or "—"]
         for name, preset in presets().items()
         if preset["method"] == method.name
     ]
     if named:
-        text += f"Presets:\n\n{table(('preset', 'retention', 'where its numbers are from'), named)}"
+        text += f"Presets:\n\n{table(('preset', 'retention', 'where its numbers are from', 'ours in it'), named)}"
     return text
 
 
 def _retention(preset: Mapping[str, Any]) -> str:
-    replay = preset.get("replay", "none")
+    replay = preset.get("replay") or METHODS[preset["method"]].memory
     name = replay["name"] if isinstance(replay, Mapping) else replay
     return code(f"--replay {name}" + (" --meta" if preset.get("meta") else ""))
 
 
 def _published(name: str) -> str:
     entries = yaml.safe_load((DATA / "published.yaml").read_text())
-    mine = [e for e in entries if str(e["method"]).partition("+")[0] == name]
-    rows = [[e["dataset"], e["teacher"], e["student"], f"{e['value']:g}", e["source"]] for e in mine]
+    names = {name} | {preset.split("/")[0] for preset, settings in presets().items() if settings["method"] == name}
+    mine = [e for e in entries if str(e["method"]).partition("+")[0] in names]
+    rows = [
+        [e["method"], e["dataset"], e["teacher"], e["student"], f"{e['value']:g}", *_evolution(e), e["source"]]
+        for e in mine
+    ]
     if not rows:
         return "## Published\n\nNo number of it is in our list of published ones."
-    head = ("data set", "teacher", "student", "accuracy (%)", "source")
+    head = ("as", "data set", "teacher", "student", "accuracy (%)", "μ (%)", "σ²", "source")
     text = "## Published\n\nBest test accuracy over epochs, as printed by others; none is reproduced here.\n\n"
     return text + table(head, rows)
+
+
+def _evolution(entry: Mapping[str, Any]) -> list[str]:
+    return [f"{entry[key]:g}" if key in entry else "—" for key in ("mean", "variance")]
 
 
 def _measured(name: str) -> str:
