@@ -264,7 +264,8 @@ class RunConfig(Options):
 
     def tree(self) -> Tree:
         """As plain data, to be stored and run again; what is as it always was is left out, as it was before."""
-        absent = {name: True for name in ("scale", "preset", "quantization", "carry", "code") if getattr(self, name) is None}
+        optional = ("scale", "preset", "quantization", "carry", "code")
+        absent = {name: True for name in optional if getattr(self, name) is None}
         given = self.model_dump(include={*LATER}, exclude_defaults=True)
         usual = {name: options.keys() - given.get(name, {}).keys() for name, options in LATER.items()}
         return self.model_dump(mode="json", exclude={**absent, **usual})
