@@ -1,5 +1,6 @@
 """Networks and weights from elsewhere: torchvision, timm, a user's own function."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from lra.benchmarks.errors import MissingInput, UsageError
@@ -45,6 +47,16 @@ def unlike_in_training(classes, image):
             logits = images.flatten(1)[:, :classes]
             return (logits, logits) if self.training else logits
     return Two()
+
+def auxiliary(classes, image):
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.aside, self.head = (nn.Linear(image[0] * image[1] * image[2], classes) for _ in range(2))
+        def forward(self, images):
+            x = images.flatten(1)
+            return (self.head(x), self.aside(x)) if self.training else self.head(x)
+    return Auxiliary()
 
 def viewing(classes, image):
     class Views(nn.Module):
@@ -150,6 +162,40 @@ def test_a_network_of_ones_own_teaches_and_learns(
         # It is read as it is: its network tells digits by their first pixels, which is no better than chance.
         assert done.code == 1
         assert f"{file} is right on" in done.err
+
+
+def test_a_teacher_may_answer_with_more_than_logits_in_training_mode(
+    lra_bench: Callable[..., Any], own: str, tiny: list[str], tmp_path: Path
+) -> None:
+    """As GoogLeNet and Inception do. Trained here, its auxiliary classifiers learn too; from a file it never trains."""
+    name = f"{own}:auxiliary"
+    done = lra_bench("run", *tiny, "--teacher", name, "--out", tmp_path)
+    assert done.code == 0, done.err
+    trained = load_file(json.loads(lra_bench("teacher", "train", *tiny[4:], "--teacher", name, "--json").out)["file"])
+    torch.manual_seed(0)
+    before = build(name, 10, (1, 8, 8), auxiliary=True).state_dict()
+    assert not any(torch.allclose(trained[key], before[key]) for key in ("head.weight", "aside.weight"))
+    learnt = trained["aside.weight"].norm()
+    assert learnt > 1.2 * before["aside.weight"].norm(), "both heads have learnt"
+    torch.save(trained, tmp_path / "t.pt")
+    given = ["--teacher", tmp_path / "t.pt", "--set", f"teacher.network={name}", "--out", tmp_path]
+    scale = ["--set", "teacher.mean=[0.3]", "--set", "teacher.std=[0.4]"]
+    done = lra_bench("run", *tiny[2:], *given, *scale)
+    assert done.code == 0, done.err
+    done = lra_bench("run", *tiny, "--student", name, "--out", tmp_path)
+    assert (done.code, "gives tuple for two images in training mode" in done.err) == (2, True), done
+
+
+def test_what_a_teacher_answers_with_in_evaluation_mode_is_logits(own: str) -> None:
+    assert build(f"{own}:unlike_in_training", 7, IMAGE, trains=False)(torch.rand(2, *IMAGE))[0].shape == (2, 7)
+    with pytest.raises(ValueError, match=r"gives \(2, 8\) for two images in evaluation mode"):
+        build(f"{own}:other_classes", 7, IMAGE, trains=False)
+
+
+def test_googlenet_of_torchvision_can_teach() -> None:
+    network = build("torchvision:googlenet", 3, IMAGE, auxiliary=True)
+    main, *others = network.train()(torch.rand(2, *IMAGE))
+    assert [logits.shape for logits in (main, *others)] == [(2, 3)] * 3
 
 
 # Weights files of foreign networks

@@ -108,7 +108,8 @@ def trial(config: RunConfig, out: Path, began: float | None = None) -> Trial:
 def _fresh(config: RunConfig, data: DataSet) -> TrainedTeacher:
     mean, std = (0.5,) * data.image[0], (0.5,) * data.image[0]
     name = config.teacher.network
-    network = Normalized(network_for(name, data.classes, data.image, "teacher.network"), mean, std)
+    body = network_for(name, data.classes, data.image, "teacher.network", auxiliary=True)
+    network = Normalized(body, mean, std)
     return TrainedTeacher(network, name, mean, std, "untrained", Path("untrained"), None)
 
 

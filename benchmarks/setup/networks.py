@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def network_for(name: str, classes: int, image: tuple[int, int, int], key: str, trains: bool = True) -> nn.Module:
+def network_for(
+    name: str,
+    classes: int,
+    image: tuple[int, int, int],
+    key: str,
+    trains: bool = True,
+    auxiliary: bool = False,
+) -> nn.Module:
     """`lra.networks.build`, with ``key`` as the option that names the network.
 
     Raises:
@@ -19,7 +26,7 @@ def network_for(name: str, classes: int, image: tuple[int, int, int], key: str, 
         MissingInput: if it is in a package that is not installed.
     """
     try:
-        return build(name, classes, image, trains)
+        return build(name, classes, image, trains, auxiliary)
     except ModuleNotFoundError as error:
         raise MissingInput(f"{key}: {error}") from None
     except ValueError as error:

@@ -29,6 +29,9 @@ OFTEN = 5.0
 DEAR = 30
 """Times that saving took, likewise: what it costs is a thirtieth."""
 
+AUXILIARY = 0.3
+"""Weight of an auxiliary classifier, as GoogLeNet's have it (Szegedy et al., CVPR 2015)."""
+
 log = logging.getLogger("lra")
 
 
@@ -59,7 +62,7 @@ def train(options: TeacherOptions, data: DataSet, path: Path, device: torch.devi
         if path.is_file():  # by whom we waited for
             return
         torch.manual_seed(options.seed)
-        body = network_for(options.network, data.classes, data.image, "teacher.network")
+        body = network_for(options.network, data.classes, data.image, "teacher.network", auxiliary=True)
         network = Normalized(body, scale.mean, scale.std).to(device)
         training = _Training(network, options)
         training.go_on(saved, len(images))
@@ -121,7 +124,7 @@ class _Training:
                     # BatchNorm knows no variance of a single image.
                     if len(chosen) > 1:
                         shown = augmented(unit(images[chosen]), self.options.augment)
-                        loss = F.cross_entropy(network(shown), classes[chosen])
+                        loss = cross_entropy(network(shown), classes[chosen])
                         self.optimiser.zero_grad()
                         loss.backward()
                         self.optimiser.step()
@@ -184,6 +187,12 @@ class _Training:
         torch.set_rng_state(state["random"])
         if state["cuda"]:
             torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def cross_entropy(answers: Tensor | tuple[Tensor, ...], classes: Tensor) -> Tensor:
+    """Of logits (n, K) for classes (n,), and of those of auxiliary classifiers behind them, `AUXILIARY` times each."""
+    own, *others = answers if isinstance(answers, tuple) else (answers,)
+    return F.cross_entropy(own, classes) + AUXILIARY * sum(F.cross_entropy(other, classes) for other in others)
 
 
 def augmented(images: Tensor, how: float | str) -> Tensor:

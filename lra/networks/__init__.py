@@ -34,7 +34,9 @@ def instead(name: str) -> str:
     return f"did you mean {difflib.get_close_matches(canonical(name), NETWORKS, n=1, cutoff=0)[0]!r}?"
 
 
-def build(name: str, classes: int, image: tuple[int, int, int], trains: bool = True) -> nn.Module:
+def build(
+    name: str, classes: int, image: tuple[int, int, int], trains: bool = True, auxiliary: bool = False
+) -> nn.Module:
     """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
@@ -42,7 +44,7 @@ def build(name: str, classes: int, image: tuple[int, int, int], trains: bool = T
             `build_foreign`.
         classes: number of classes K, at least 1.
         image: channels, height and width.
-        trains: false if it is for evaluation mode only; what one from elsewhere does in training is nothing then.
+        trains, auxiliary: what one from elsewhere must and may do in training mode, see `build_foreign`.
 
     Raises:
         ValueError: if the name is unknown, or the network cannot take such images.
@@ -51,7 +53,7 @@ def build(name: str, classes: int, image: tuple[int, int, int], trains: bool = T
     if classes < 1:
         raise ValueError(f"a network needs at least 1 class; got {classes}")
     if is_foreign(name):
-        return build_foreign(name, classes, image, trains)
+        return build_foreign(name, classes, image, trains, auxiliary)
     recipe = recipe_of(name)
     if recipe is None:
         raise ValueError(f"unknown network {name!r}; {instead(name)} Valid: {', '.join(NETWORKS)}")

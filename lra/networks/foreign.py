@@ -29,7 +29,7 @@ def runs_user_code(name: str) -> bool:
     return is_foreign(name) and name.partition(":")[0] not in LIBRARIES
 
 
-def build_foreign(name: str, classes: int, image: Image, trains: bool = True) -> nn.Module:
+def build_foreign(name: str, classes: int, image: Image, trains: bool = True, auxiliary: bool = False) -> nn.Module:
     """Build a network from elsewhere with fresh weights, and try it on two black images.
 
     Args:
@@ -38,6 +38,7 @@ def build_foreign(name: str, classes: int, image: Image, trains: bool = True) ->
         classes: K.
         image: channels, height and width.
         trains: whether it must answer in training mode too.
+        auxiliary: whether it may then give logits of auxiliary classifiers behind its own.
 
     Raises:
         ModuleNotFoundError: if the module is not installed.
@@ -57,7 +58,9 @@ def build_foreign(name: str, classes: int, image: Image, trains: bool = True) ->
         ) from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"network {name!r} is no torch module but {type(network).__name__}")
-    _try(network, name, classes, image, (False, True) if trains else (False,))
+    _try(network, name, classes, image, training=False)
+    if trains:
+        _try(network, name, classes, image, training=True, auxiliary=auxiliary)
     return network
 
 
@@ -68,7 +71,9 @@ def _torchvision(name: str, classes: int, image: Image) -> Callable[[], Any]:
     _require(name, models.list_models(module=models), "torchvision")
     if image[0] != 3:
         raise ValueError(f"torchvision's networks take images of 3 channels, not {image}: write a function of your own")
-    return partial(models.get_model, name, weights=None, num_classes=classes)
+    # Theirs of these two takes half a minute, and warns that it will be what it is without.
+    initialisation = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return partial(models.get_model, name, weights=None, num_classes=classes, **initialisation)
 
 
 def _timm(name: str, classes: int, image: Image) -> Callable[[], Any]:
@@ -107,19 +112,20 @@ def _file(module: ModuleType) -> str:
     return getattr(module, "__file__", None) or "of Python's own"
 
 
-def _try(network: nn.Module, name: str, classes: int, image: Image, modes: tuple[bool, ...]) -> None:
+def _try(network: nn.Module, name: str, classes: int, image: Image, training: bool, auxiliary: bool = False) -> None:
     import torch
     from torch import Tensor
 
     from lra.preservation import untouched
 
-    for training in modes:
-        mode = "training" if training else "evaluation"
-        try:
-            with torch.no_grad(), untouched(network):
-                logits = network.train(training)(torch.zeros(2, *image))
-        except Exception as error:
-            raise ValueError(f"network {name!r} does not take images {image} in {mode} mode: {_line(error)}") from error
+    mode = "training" if training else "evaluation"
+    try:
+        with torch.no_grad(), untouched(network):
+            answers = network.train(training)(torch.zeros(2, *image))
+    except Exception as error:
+        raise ValueError(f"network {name!r} does not take images {image} in {mode} mode: {_line(error)}") from error
+    parts = answers if auxiliary and isinstance(answers, tuple) and answers else (answers,)
+    for logits in parts:
         if not isinstance(logits, Tensor) or logits.shape != (2, classes):
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"network {name!r} gives {found} for two images in {mode} mode, not logits (2, {classes})")

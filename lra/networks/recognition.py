@@ -102,7 +102,7 @@ def _shapes(weights: Mapping[str, Tensor]) -> Shapes:
 
 def _classes(shapes: Shapes) -> int:
     """The outputs of the last linear layer."""
-    return next((shape[0] for shape in reversed(shapes.values()) if len(shape) == 2), 1)
+    return next((shape[0] for shape in reversed(list(shapes.values())) if len(shape) == 2), 1)
 
 
 def _written(shapes: Shapes, spelling: Spelling) -> Shapes:
