@@ -1,6 +1,8 @@
 """Before a run: what it would take, from its first steps; and what cannot be done or does not fit, refused at once."""
 
 import json
+import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import torch
 import yaml
 from torch import nn
 
-from lra.benchmarks.runs import machine, memory, trial
+from lra.benchmarks.errors import LraError, in_one_line
+from lra.benchmarks.runs import attempt, machine, memory, trial
 from lra.benchmarks.setup.assemble import configuration
 from lra.strategies.methods import METHODS
 
@@ -185,6 +188,33 @@ def test_the_free_memory_is_that_of_the_container(monkeypatch: pytest.MonkeyPatc
         (tmp_path / "memory.current").write_text("5000")
         (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 1000\n")
         assert machine.available_memory("cpu") == free
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where the system can be told")
+def test_the_system_refuses_what_is_not_free_while_it_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 2**26)
+    with memory.bounded("cpu") as lift:
+        with pytest.raises(LraError, match="not enough memory"), in_one_line():
+            torch.zeros(2**27)
+        lift()
+        assert len(torch.zeros(2**27)) == 2**27
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limits
+
+
+def test_a_step_larger_than_what_is_free_ends_in_one_line(
+    lra_bench: Bench, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the estimate, which is the least there can be, lets it pass."""
+    monkeypatch.setattr(memory, "refuse_oversize", lambda *given: None)
+    monkeypatch.setattr(attempt, "refuse_oversize", lambda *given: None)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 2**27)
+    large = ("--set", "schedule.batch_size=400000")
+    for dry in ((), ("--dry-run",)):
+        found = lra_bench("run", *tiny, *large, *dry, "--out", tmp_path)
+        assert found.code == 1
+        assert "there is not enough memory" in found.err
+        assert "schedule.batch_size" in found.err
 
 
 def test_a_watch_lets_pass_what_fits_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

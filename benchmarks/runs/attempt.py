@@ -15,7 +15,7 @@ from lra.benchmarks.files import write_atomically
 from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.reports.report import write_report
 from lra.benchmarks.runs.machine import environment
-from lra.benchmarks.runs.memory import as_far_as_it_fits, refuse_oversize
+from lra.benchmarks.runs.memory import as_far_as_it_fits, bounded, refuse_oversize
 from lra.benchmarks.runs.outcome import matrix, result
 from lra.benchmarks.runs.processes import Processes
 from lra.benchmarks.runs.progress import RunProgress
@@ -112,7 +112,7 @@ class Attempt:
             Interrupted: at a signal, when all is saved.
         """
         stream, forgetful = self.experiment.stream, self.forgetful
-        with interrupts() as stopping:
+        with interrupts() as stopping, bounded(self.config.device) as lift:
 
             def stopped() -> Interrupted:
                 how = f"begin again, for want of a state_dict of plugin {forgetful[0]!r}," if forgetful else "go on"
@@ -120,6 +120,7 @@ class Attempt:
                 return Interrupted(stopping[0] if stopping else signal.SIGTERM, remedy)
 
             def rest() -> None:
+                lift()
                 self.progress.advance(stream.position)
                 late = time.monotonic() - self.saved > CHECKPOINT_SECONDS
                 stop, due = self.processes.agreed(bool(stopping), late)

@@ -1,10 +1,12 @@
 """Whether a run fits in memory, told before it is allocated: what does not would be killed without a word."""
 
+import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -90,6 +92,35 @@ def as_far_as_it_fits(config: RunConfig) -> Iterator[None]:
     """
     with _Watch(config):
         yield
+
+
+@contextmanager
+def bounded(device: str) -> Iterator[Callable[[], None]]:
+    """Have the system refuse this process memory beyond what is free now, where it would kill it for taking that.
+
+    For the first steps of a run, which may ask for more than `refuse_oversize` knows; torch raises then, which
+    `lra.benchmarks.errors.in_one_line` explains. On a processor under Linux; elsewhere nothing is bounded.
+
+    Yields:
+        what lifts the bound before its time: what is free may change.
+    """
+    taken = getattr(psutil.Process().memory_info(), "data", None)
+    if taken is None or torch.device(device).type != "cpu":
+        yield lambda: None
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = taken + available_memory(device)
+    if soft != resource.RLIM_INFINITY:
+        bound = min(bound, soft)
+
+    def lift() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))
+    try:
+        yield lift
+    finally:
+        lift()
 
 
 class _Watch(TorchFunctionMode):

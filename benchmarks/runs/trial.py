@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from lra.benchmarks.errors import LraError, UsageError, in_one_line
 from lra.benchmarks.runs.attempt import built
 from lra.benchmarks.runs.machine import peak_memory, refuse_device
-from lra.benchmarks.runs.memory import sized
+from lra.benchmarks.runs.memory import bounded, sized
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled, data_of
@@ -157,7 +157,7 @@ class _Stopwatch:
         self.spans: list[float] = []
         self.evaluations: list[float] = []
         self._evaluate = experiment.strategy.eval
-        experiment.strategy.eval = self._evaluated  # type: ignore[method-assign]
+        experiment.strategy.eval = self._evaluated
         experiment.stream.at_rest = self.rest
         self.began = self.now()
         self._open()
@@ -200,7 +200,7 @@ class _Stopwatch:
 def _timed(experiment: Experiment, config: RunConfig, test: Labelled | None) -> tuple[float, str]:
     """Seconds of the whole run, and what they are from."""
     watch = _Stopwatch(experiment)
-    with _at_each_step(watch.step):
+    with bounded(config.device), _at_each_step(watch.step):
         experiment.strategy.train(experiment.stream)
     evaluation = median(watch.evaluations) if watch.evaluations else _tested(experiment, test)
     seconds, basis = _whole(watch, config)
