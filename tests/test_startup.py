@@ -39,9 +39,9 @@ def test_what_needs_no_training_imports_nothing_that_trains(tmp_path: Path) -> N
         [
             *((0, ["list", what]) for what in ("methods", "replays", "presets", "datasets", "models", "plugins")),
             (0, ["teacher", "list"]),
-            (0, ["run", "--dry-run", "--json", "--method", "nayer", "--replay", "generative", "--meta"]),
-            (0, ["run", "--dry-run", "--config", tmp_path / "own.yaml", "--plugin", "avalanche:ewc"]),
-            (0, ["quantize", "--dry-run"]),
+            (0, ["run", "--dry-run", "--no-timing", "--json", "--method", "nayer", "--replay", "generative", "--meta"]),
+            (0, ["run", "--dry-run", "--no-timing", "--config", tmp_path / "own.yaml", "--plugin", "avalanche:ewc"]),
+            (0, ["quantize", "--dry-run", "--no-timing"]),
             (2, ["run", "--methd", "dafl"]),
             (2, ["run", "--method", "fats"]),
             (2, ["run", "--replay", "bank"]),

@@ -30,9 +30,11 @@ def quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool | 
     if all(given[name] is None for name in ("method", "preset", "config_file")):
         given["method"] = "gdfq"
     if given["student"] is None:
-        from lra.benchmarks.setup.datasets import data_of
-        from lra.benchmarks.setup.teacher_files import architecture
-
         config = configuration(**given)
-        given["student"] = architecture(config.teacher, data_of(config.data))
+        given["student"] = config.teacher.network
+        if config.teacher.file is not None:
+            from lra.benchmarks.setup.datasets import data_of
+            from lra.benchmarks.setup.teacher_files import architecture
+
+            given["student"] = architecture(config.teacher, data_of(config.data))
     return configuration(**given)
