@@ -1,0 +1,118 @@
+"""Record what short runs of everything end as, and later find out whether they still end so.
+
+    python -m lra.benchmarks.robustness.unchanged FILE [--sample N]
+
+Every method with every replay, with and without the LRA step, beside tasks in sequence, increments and a quantised
+student: of each, the hashes of its records and of the student's weights. If FILE does not exist it is written; if it
+does, what ends otherwise is listed and the exit code is 1. Both have to be done on one machine, since processors round
+differently. It is for changes that are to leave behaviour as it is.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import yaml
+from tqdm import tqdm
+
+from lra.benchmarks.errors import LraError
+from lra.benchmarks.files import write_json
+from lra.benchmarks.robustness.small_runs import every, small
+from lra.benchmarks.runs.finished import run
+from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES
+
+RECORDS = ("metrics.jsonl", "forgetting.json", "student.safetensors")
+"""Of a run. An increment leaves its matrix alone, in ``result.json``."""
+
+SMALL = ["--set", "data.size=8", "--set", "schedule.batch_size=16", "--set", "evaluation.samples=0"]
+TASKS = {
+    "method": "aeahl-rg",
+    "replay": "pool",
+    "steps": 12,
+    "tasks": [{"name": "first", "dataset": "digits"}, {"name": "turned", "dataset": "digits-turned"}],
+    "set": {
+        "teacher.epochs": 1,
+        "data.size": 8,
+        "schedule.steps_per_experience": 4,
+        "synthesis": {"images": 16, "steps": 3, "warmup": 2, "width": 8},
+    },
+}
+
+
+def ends(folder: Path) -> dict[str, str]:
+    """The hash of each record in ``folder``, of its runs in the order in which they ended."""
+    found: dict[str, bytes] = {}
+    for index, file in enumerate(sorted(folder.rglob("result.json"), key=lambda file: file.stat().st_mtime_ns)):
+        found |= {
+            f"{index}/{name}": (file.parent / name).read_bytes() for name in RECORDS if (file.parent / name).is_file()
+        }
+        if "accuracy_matrix" in (result := json.loads(file.read_text())):
+            found[f"{index}/accuracy_matrix"] = json.dumps(result["accuracy_matrix"]).encode()
+    return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in found.items()}
+
+
+def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """What is done by a command, with its name."""
+    for reuse in ("anew", "common", "finetune", "fix"):
+        yield f"tasks {reuse}", ["tasks", str(folder / "tasks.yaml"), "--reuse", reuse]
+    for meta in ("--no-meta", "--meta"):
+        for strategy in STRATEGIES:
+            if meta == "--no-meta" or strategy in DATA_FREE:
+                short = ["--steps", "4", "--experiences", "2", "--threads", "1", "--set", "generator_steps=3"]
+                plain = short if strategy in DATA_FREE else short[:-2]
+                yield f"increment {strategy} {meta}", ["increment", "--strategy", strategy, meta, *plain]
+    quantized = ["--steps", "6", "--set", "teacher.epochs=1", "--set", "synthesis={warmup: 4, width: 8}"]
+    for more in ([], ["--rgal"], ["--replay", "memory", "--meta"]):
+        yield " ".join(["quantize", *more]), ["quantize", *SMALL, *quantized, *more]
+
+
+def recorded(every_so_many: int) -> dict[str, dict[str, str]]:
+    """Do all runs, or each ``every_so_many``-th, and hash what they leave."""
+    found = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        os.environ["LRA_CACHE"] = str(place / "cache")
+        (place / "tasks.yaml").write_text(yaml.safe_dump(TASKS))
+        for index, cell in enumerate(tqdm([*every()][::every_so_many], "runs")):
+            method, replay, meta = cell
+            out = place / f"run-{index}"
+            run(small(method, replay, meta), out, quiet=True)
+            found[f"{method} {replay}{' meta' if meta else ''}"] = ends(out)
+        for index, (name, words) in enumerate(tqdm([*commands(place)][::every_so_many], "commands")):
+            out = place / f"command-{index}"
+            call = [sys.executable, "-m", "lra.benchmarks", *words, "--out", str(out)]
+            done = subprocess.run(call, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise LraError(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
+            found[name] = ends(out)
+    return found
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--sample", type=click.IntRange(1), default=1, help="Do every N-th alone.")
+def main(file: Path, sample: int) -> None:
+    """Write FILE, or compare with it."""
+    now = recorded(sample)
+    if not file.exists():
+        write_json(file, now)
+        click.echo(f"{len(now)} runs recorded")
+        return
+    before = json.loads(file.read_text())
+    common = [name for name in now if name in before]
+    other = [name for name in common if now[name] != before[name]]
+    for name in other:
+        parts = [part for part in {**before[name], **now[name]} if before[name].get(part) != now[name].get(part)]
+        click.echo(f"{name}: {', '.join(parts)}")
+    click.echo(f"{len(common) - len(other)} of {len(common)} runs end as recorded; {len(now) - len(common)} are new")
+    sys.exit(bool(other))
+
+
+if __name__ == "__main__":
+    main()
