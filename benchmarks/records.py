@@ -23,7 +23,8 @@ IMAGE_LIMIT = 4_000_000  # bytes of one sample picture
 Record = dict[str, Any]
 
 LATER: dict[str, Record] = {
-    "student": {"precision": "float32", "channels_last": False},
+    "student": {"precision": "float32", "channels_last": False, "features": None},
+    "teacher": {"features": None},
     "data": {"fit": "squash", "channels": None},
 }
 """Options that a stored configuration leaves out unless set, by section: runs keep the names they had before."""

@@ -17,7 +17,7 @@ pixels, classes = map(torch.from_numpy, load_digits(return_X_y=True))
 images = (pixels.float() / 16).view(-1, 1, 8, 8)
 benchmark = split((images[300:], classes[300:]), (images[:300], classes[:300]), order=[*range(10)], experiences=5)
 
-model = growing(build("resnet8", classes=2, image=(1, 8, 8)), classes=2)
+model = growing(build("resnet8", classes=2, image=(1, 8, 8)), classes=2, image=(1, 8, 8))
 strategy = Naive(
     model=model,
     optimizer=torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),

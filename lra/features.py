@@ -3,25 +3,21 @@
 No network needs to know that it is watched, so torchvision's, timm's and a user's own work alike.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from lra.preservation import in_mode
-
-Side = Literal["input", "output"]
+from lra.anatomy import Side, batchnorm_layers, penultimate
 
 
 class Tap:
     """Keeps what chosen modules take in or give out, with its graph, while the ``with`` block lasts.
 
     >>> network = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 5))
-    >>> with Tap(network, [penultimate(network)]) as tap:
+    >>> with Tap(network, [network[2]]) as tap:
     ...     logits = network(torch.zeros(4, 3))
     >>> tap.values[0].shape
     torch.Size([4, 2])
@@ -83,21 +79,24 @@ class Tap:
         return keep
 
 
-def penultimate(model: nn.Module) -> nn.Module:
-    """Return the classifier, the module whose *input* is the penultimate features.
+class FeatureTap(Tap):
+    """Keeps a network's penultimate features, see `lra.anatomy.penultimate`, while the ``with`` block lasts."""
 
-    This is the last `nn.Linear`, and its input (n,d); in a network without any, the last 1x1 convolution
-    (SqueezeNet), and its input (n,d,h,w), of which `pooled` makes (n,d).
+    def __init__(self, model: nn.Module, image: Sequence[int]) -> None:
+        """Watch the features of ``model``, which takes images (C, H, W) of this shape.
 
-    Raises:
-        ValueError: if the model has neither.
-    """
-    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    pointwise = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
-    candidates: Sequence[nn.Module] = linear or pointwise
-    if not candidates:
-        raise ValueError(f"{type(model).__name__} has no Linear layer or 1x1 convolution to take features from")
-    return candidates[-1]
+        Raises:
+            HeadNotFound: if it cannot be told where they are.
+        """
+        module, side = penultimate(model, image)
+        super().__init__(model, [module], side)
+        self._by_token = isinstance(module, nn.Linear) and side == "input"
+
+    @property
+    def features(self) -> Tensor:
+        """(n, d) of the last forward, with their graph: maps (n, d, h, w) averaged over pixels, tokens over places."""
+        (value,) = self.values
+        return value.flatten(1, -2).mean(1) if self._by_token and value.dim() > 2 else pooled(value)
 
 
 def pooled(features: Tensor) -> Tensor:
@@ -116,11 +115,6 @@ class LayerStatistics(NamedTuple):
     running_variance: Tensor
 
 
-def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
-    """Return the BatchNorm layers with running statistics, in order of registration."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-
-
 class BatchNormStatistics(Tap):
     """Batch statistics of every BatchNorm layer's input, beside the running ones, inside a ``with`` block.
 
@@ -128,9 +122,13 @@ class BatchNormStatistics(Tap):
     al., CVPR 2020). Works in train and evaluation mode, and leaves the running statistics alone.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        """Watch `batchnorm_layers` of ``model``; raise ``ValueError`` if there are none."""
-        modules = batchnorm_layers(model)
+    def __init__(self, model: nn.Module, image: Sequence[int]) -> None:
+        """Watch `lra.anatomy.batchnorm_layers` of ``model``, which takes images (C, H, W) of this shape.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        modules = batchnorm_layers(model, image)
         if not modules:
             raise ValueError("needs a teacher with BatchNorm; set the weight of its statistics to 0 for this one")
         super().__init__(model, modules, "input")
@@ -148,55 +146,3 @@ class BatchNormStatistics(Tap):
             variance, mean = torch.var_mean(value, axes, correction=0)
             found.append(LayerStatistics(mean, variance, module.running_mean, module.running_var))
         return found
-
-
-@torch.no_grad()
-def stages(model: nn.Module, image: tuple[int, int, int]) -> list[nn.Module]:
-    """Return, for each spatial resolution a model works at, the module whose output is the last map there.
-
-    Found by sending one black image through the model in evaluation mode, so any architecture will do: of all
-    that runs at a resolution it is the last of the outermost modules, a block rather than a bare layer. A
-    ResNet gives its three or four stages (a WRN's before the final BatchNorm), a plain network like VGG the
-    last layer before each pooling. Maps of one pixel are features, not stages. To be tapped with
-    ``what="output"``. A teacher that counts its queries counts this one.
-
-    Raises:
-        ValueError: if the model makes no maps of images of this shape (C,H,W).
-    """
-    names = {id(module): name for name, module in model.named_modules()}
-    seen: list[tuple[nn.Module, torch.Size]] = []
-
-    def see(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2:].numel() > 1:
-            seen.append((module, output.shape[2:]))
-
-    # What works on a layer's weight (rounds it, say) makes no maps.
-    inside = {part for layer in model.modules() if _is_layer(layer) for part in layer.modules() if part is not layer}
-    handles = [module.register_forward_hook(see) for module in model.modules() if module not in inside]
-    try:
-        with in_mode(model, training=False):
-            model(next(model.parameters(), torch.zeros(())).new_zeros(1, *image))
-    finally:
-        for handle in handles:
-            handle.remove()
-    calls = Counter(id(module) for module, _ in seen)
-    resolutions: dict[torch.Size, list[nn.Module]] = {}
-    for module, size in seen:
-        # A module that is called again elsewhere (a shared ReLU) would be tapped there.
-        if calls[id(module)] == 1:
-            resolutions.setdefault(size, []).append(module)
-    if not resolutions:
-        raise ValueError(f"{type(model).__name__} makes no feature maps of images {image}")
-    return [_outermost(modules, names) for modules in resolutions.values()]
-
-
-def _outermost(modules: list[nn.Module], names: dict[int, str]) -> nn.Module:
-    """Return the last of the least deeply nested modules, of blocks before bare layers."""
-    depth = min(names[id(module)].count(".") for module in modules)
-    outer = [module for module in modules if names[id(module)].count(".") == depth]
-    blocks = [module for module in outer if next(module.children(), None) is not None and not _is_layer(module)]
-    return (blocks or outer)[-1]
-
-
-def _is_layer(module: nn.Module) -> bool:
-    return "weight" in dict(module.named_parameters(recurse=False))

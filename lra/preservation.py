@@ -44,6 +44,8 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
         finally:
             with torch.no_grad():
                 for buffer, value in buffers:
-                    buffer.copy_(value)
+                    # One that has not moved may be part of a graph, which a write would break.
+                    if not torch.equal(buffer, value):
+                        buffer.copy_(value)
             for child, mode in modes:
                 child.training = mode

@@ -24,8 +24,8 @@ from dataclasses import replace
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
+from lra.anatomy import batchnorm_layers
 from lra.distillation.objective import gradients_beside
-from lra.features import batchnorm_layers
 from lra.meta import AheadStatistics, Curvature, Forward, LearnedRates, LookAhead, Rates, beside, carry, lookahead
 from lra.meta.inner import Average
 from lra.problem import Batch
@@ -128,7 +128,7 @@ class LRA(SupervisedPlugin):
 
     def _beside(self, forward: Forward, strategy: DataFreeDistillation, others: Batch) -> Forward:
         """A forward pass in which BatchNorm sees ``others`` too, if it is to and there is any."""
-        if self.options.statistics == "joint" and batchnorm_layers(strategy.model):
+        if self.options.statistics == "joint" and batchnorm_layers(strategy.model, others.images.shape[1:]):
             forward = beside(forward, others.images)
         return strategy.cast(forward)
 

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lra.anatomy import HeadNotFound
 from lra.distillation.objective import Objective
-from lra.features import Tap, penultimate
+from lra.features import FeatureTap
 from lra.metrics.fidelity import agreement
 from lra.metrics.forgetting import AgreementMatrix
 from lra.preservation import in_mode, untouched
@@ -94,7 +95,8 @@ class Plasticity(Measure):
     """How an experience is learnt: the loss on fresh samples of it before and after its student steps.
 
     Also what that loss is made of afterwards (`Objective.parts`), and how far the teacher's features of fresh samples
-    have moved since the last evaluation ("drift": distance of their means over the root mean square of their spread).
+    have moved since the last evaluation ("drift": distance of their means over the root mean square of their spread;
+    none where the teacher does not show where its features are).
 
     Args:
         synthesizer: draws the fresh samples, without a trace.
@@ -139,7 +141,11 @@ class Plasticity(Measure):
 
     @torch.no_grad()
     def _drift(self, batch: Batch) -> float | None:
-        with Tap(self._teacher.network, [penultimate(self._teacher.network)]) as tap:
+        try:
+            tap = FeatureTap(self._teacher.network, batch.images.shape[1:])
+        except HeadNotFound:
+            return None
+        with tap:
             self._teacher.network(batch.images)
         features, before = tap.values[0].flatten(1), self._features
         self._features = features

@@ -11,7 +11,7 @@ from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.distillation.student_relations import Channels, Gram, StudentTriplet, adapters_between
 from lra.distillation.witness import Witness
-from lra.features import Tap, penultimate
+from lra.features import FeatureTap, Tap
 from lra.problem import Batch, Problem
 from lra.relations import TripletSampler, gram_masked, triplet_loss
 from lra.synthesis.batches import BatchSynthesizer
@@ -123,7 +123,7 @@ def test_the_objective_is_the_sum_of_its_terms(compared):
     torch.manual_seed(5)
     loss = objective(logits, batch)
     assert teacher.queries == before + 12
-    with Tap(student, [penultimate(student)]) as tap, Tap(student, [student[0], student[1]], "output") as maps:
+    with FeatureTap(student, IMAGE) as tap, Tap(student, [student[0], student[1]], "output") as maps:
         student(images)
     with Tap(teacher.network, [teacher.network[0], teacher.network[1]], "output") as theirs:
         teacher(images)

@@ -205,7 +205,7 @@ def test_a_witness_asks_the_teacher_once_per_batch_and_notices_a_stale_student()
     broken = Batch(torch.full_like(batch.images, torch.nan), batch.logits)
     student(torch.cat([broken.images, batch.images]))
     assert witness.student_features(broken).isnan().any(), "for the guard against divergence to find"
-    assert feature_size(student) == 3
+    assert feature_size(student, IMAGE) == 3
 
 
 def test_clocks_count_steps_and_epochs_and_go_on_after_a_restart(

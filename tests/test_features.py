@@ -5,14 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from lra.features import (
-    BatchNormStatistics,
-    Tap,
-    batchnorm_layers,
-    penultimate,
-    pooled,
-    stages,
-)
+from lra.anatomy import HeadNotFound, batchnorm_layers, classifier, penultimate, stages
+from lra.features import BatchNormStatistics, FeatureTap, Tap
 from lra.networks import build
 
 IMAGE = (3, 16, 16)
@@ -37,23 +31,22 @@ def named(model: nn.Module, modules: list[nn.Module]) -> list[str]:
 )
 def test_the_classifier_applied_to_the_features_gives_the_logits(name, width):
     model = build(name, 7, IMAGE).eval()
-    classifier = penultimate(model)
-    with Tap(model, [classifier]) as tap:
+    with FeatureTap(model, IMAGE) as tap:
         logits = model(torch.rand(2, *IMAGE))
-    assert tap.values[0].shape == (2, width)
-    torch.testing.assert_close(classifier(tap.values[0]), logits)
+    assert tap.features.shape == (2, width)
+    torch.testing.assert_close(classifier(model, IMAGE)(tap.features), logits)
 
 
 def test_a_network_with_a_convolution_as_classifier_has_features_too():
     model = torchvision.models.squeezenet1_1(num_classes=7).eval()
-    with Tap(model, [penultimate(model)]) as tap:
+    with FeatureTap(model, (3, 64, 64)) as tap:
         model(torch.rand(2, 3, 64, 64))
-    assert pooled(tap.values[0]).shape == (2, 512)
+    assert tap.features.shape == (2, 512)
 
 
 def test_a_network_without_classifier_is_refused_by_name():
-    with pytest.raises(ValueError, match="Sequential has no Linear layer"):
-        penultimate(nn.Sequential(nn.Conv2d(3, 8, 3)))
+    with pytest.raises(HeadNotFound, match=r"Sequential cannot be found: it gives \(2, 8, 14, 14\).*teacher.features"):
+        penultimate(nn.Sequential(nn.Conv2d(3, 8, 3)), IMAGE)
 
 
 def test_a_tap_keeps_the_graph_and_leaves_no_hook():
@@ -105,7 +98,7 @@ def test_a_tap_refuses_strangers_and_what_is_no_tensor():
     ("name", "count", "channels"), [("resnet20", 19, 688), ("wrn16-1", 13, 464), ("vgg11", 8, 2752)]
 )
 def test_every_batchnorm_layer_is_found(name, count, channels):
-    layers = batchnorm_layers(build(name, 10, IMAGE))
+    layers = batchnorm_layers(build(name, 10, IMAGE), IMAGE)
     assert len(layers) == count
     assert sum(layer.num_features for layer in layers) == channels
 
@@ -120,7 +113,7 @@ def test_batchnorm_statistics_equal_those_computed_by_hand(dtype, training):
     x = torch.randn(6, 3, 9, 9, dtype=dtype)
     running = model[1].running_mean.clone()
     expected = first(x)
-    with BatchNormStatistics(model) as statistics:
+    with BatchNormStatistics(model, IMAGE) as statistics:
         model(x)
     mean, variance, running_mean, running_variance = statistics.layers[0]
     values = expected.transpose(0, 1).flatten(1)
@@ -139,7 +132,7 @@ def test_the_statistics_of_a_layer_fed_its_own_running_ones_agree():
     x = torch.randn(50, 3, 4, 4)
     model(x)
     model.eval()
-    with BatchNormStatistics(model) as statistics:
+    with BatchNormStatistics(model, IMAGE) as statistics:
         model(x)
     mean, variance, running_mean, running_variance = statistics.layers[0]
     torch.testing.assert_close(mean, running_mean)
@@ -149,7 +142,7 @@ def test_the_statistics_of_a_layer_fed_its_own_running_ones_agree():
 def test_their_gradient_reaches_the_images_through_a_frozen_teacher():
     model = build("wrn10-1", 10, IMAGE).requires_grad_(False).eval()
     images = torch.rand(2, *IMAGE, requires_grad=True)
-    with BatchNormStatistics(model) as statistics:
+    with BatchNormStatistics(model, IMAGE) as statistics:
         model(images)
     sum((layer.mean - layer.running_mean).norm() for layer in statistics.layers).backward()
     assert images.grad.abs().sum() > 0
@@ -157,14 +150,14 @@ def test_their_gradient_reaches_the_images_through_a_frozen_teacher():
 
 def test_batchnorm_over_vectors_counts_too():
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    with BatchNormStatistics(model) as statistics:
+    with BatchNormStatistics(model, (3,)) as statistics:
         model(torch.rand(6, 3))
     assert statistics.layers[0].mean.shape == (4,)
 
 
 def test_a_teacher_without_batchnorm_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"^needs a teacher with BatchNorm; .*$"):
-        BatchNormStatistics(build("lenet5", 10, IMAGE))
+        BatchNormStatistics(build("lenet5", 10, IMAGE), IMAGE)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from lra.anatomy import stages
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import Labelled, Normalisation
 from lra.benchmarks.setup.datasets.labelled import DataSet
 from lra.benchmarks.setup.teachers import obtain
 from lra.benchmarks.setup.weights_files import save_network
-from lra.features import BatchNormStatistics, Tap, penultimate, stages
+from lra.features import BatchNormStatistics, FeatureTap
 from lra.networks import build
 from lra.networks.normalized import Normalized
 
@@ -94,9 +95,9 @@ def test_torchvisions_networks_are_torchvisions() -> None:
 
 def test_features_of_foreign_networks_are_there_for_methods_that_look() -> None:
     network = build("torchvision:shufflenet_v2_x0_5", 7, IMAGE).eval()
-    with Tap(network, [penultimate(network)]) as tap, BatchNormStatistics(network) as statistics:
+    with FeatureTap(network, IMAGE) as tap, BatchNormStatistics(network, IMAGE) as statistics:
         network(torch.rand(2, *IMAGE))
-    assert tap.values[0].shape == (2, 1024)
+    assert tap.features.shape == (2, 1024)
     assert len(statistics.layers) == 56
     assert stages(network, IMAGE)
 

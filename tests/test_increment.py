@@ -324,7 +324,7 @@ def test_a_model_it_cannot_recollect_is_refused_by_name(benchmark: CLScenario) -
 
 def test_only_a_linear_head_can_grow() -> None:
     with pytest.raises(ValueError, match="no linear layer"):
-        growing(nn.Sequential(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 2)
+        growing(nn.Sequential(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 2, (1, 8, 8))
 
 
 TINY = ("--steps", 2, "--set", "generator_steps=2", "--model", "lenet5-bn")

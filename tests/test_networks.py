@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lra.features import batchnorm_layers, penultimate
+from lra.anatomy import batchnorm_layers, classifier
 from lra.networks import NETWORKS, build
 from lra.networks.normalized import Normalized
 from lra.networks.weights import load_weights, unwrapped
@@ -93,9 +93,9 @@ def test_parameter_counts_are_the_published_ones(name, parameters):
 def test_what_methods_look_at_in_a_teacher_is_as_published(name, layers, channels, features):
     """BatchNorm layers, their channels in all, and penultimate features, as in the releases' networks."""
     network = build(name, 10, CIFAR)
-    statistics = batchnorm_layers(network)
+    statistics = batchnorm_layers(network, CIFAR)
     assert (len(statistics), sum(layer.num_features for layer in statistics)) == (layers, channels)
-    assert penultimate(network).in_features == features
+    assert classifier(network, CIFAR).in_features == features
 
 
 def test_parameter_counts_of_third_party_teachers():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lra.features import stages
+from lra.anatomy import stages
 from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.quantization.grid import Grid, between, rounded, signed, stored, unsigned

@@ -299,9 +299,9 @@ def test_label_plans():
 def test_soft_labels_are_probabilities_that_a_source_can_match(classes):
     torch.manual_seed(0)
     teacher = Teacher(network(classes=classes))
-    similarity = labels.class_similarity(teacher)
+    similarity = labels.class_similarity(teacher, (1, 8, 8))
     assert torch.allclose(similarity.diagonal(), torch.ones(classes))
-    for plan in (labels.dirichlet(similarity), labels.gaussian(teacher, 20.0)):
+    for plan in (labels.dirichlet(similarity), labels.gaussian(teacher, (1, 8, 8), 20.0)):
         soft = plan(30)
         assert soft.shape == (30, classes)
         assert torch.allclose(soft.sum(dim=1), torch.ones(30), atol=1e-5)
@@ -316,4 +316,4 @@ def test_soft_labels_are_probabilities_that_a_source_can_match(classes):
 def test_soft_targets_need_a_layer_that_makes_the_features():
     flat = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(3 * 36, 4))
     with pytest.raises(ValueError, match="as many inputs"):
-        labels.gaussian(Teacher(flat), 20.0)
+        labels.gaussian(Teacher(flat), (1, 8, 8), 20.0)

@@ -26,11 +26,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from lra.anatomy import batchnorm_layers
 from lra.benchmarks.cost import meta_step_variants as variants
 from lra.benchmarks.cost.meta_step_variants import Problem, Step
 from lra.benchmarks.files import write_text
 from lra.benchmarks.markdown import table
-from lra.features import batchnorm_layers
 
 BASE = "plain joint replay"
 
@@ -43,7 +43,7 @@ def rows(p: Problem, options: argparse.Namespace) -> Iterator[tuple[str, Step]]:
     yield "lean, exact, PyTorch's own derivatives", variants.meta(p, rules=False)
     yield "lean, exact, closed-form rules", variants.meta(p)
     yield "lean, exact, rules, learned rates", variants.learned(p)
-    if batchnorm_layers(p.student):
+    if batchnorm_layers(p.student, p.x.shape[1:]):
         yield "lean, exact, rules, joint statistics", variants.together(p)
     with suppress(ImportError):
         yield "higher, published style (redundant passes)", variants.published(p)

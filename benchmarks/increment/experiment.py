@@ -69,7 +69,7 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
         network = build(config.model, data.classes // config.experiences, data.image)
         # Nothing of classes that are still to come: not even their mean.
         grey = [0.5] * data.image[0]
-        model = growing(Normalized(network, grey, grey), data.classes // config.experiences)
+        model = growing(Normalized(network, grey, grey), data.classes // config.experiences, data.image)
         benchmark = split(
             (unit(train.images), train.classes), (unit(test.images), test.classes), order, config.experiences
         )

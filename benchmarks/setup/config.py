@@ -74,6 +74,9 @@ class TeacherOptions(Options):
     mean: list[float] | None = None
     """Of each channel of images in [0, 1], where the file does not say it; the data set's published one by default."""
     std: list[float] | None = None
+    features: str | None = None
+    """Where its penultimate features are, if its forward pass does not show that: the name of the module that puts
+    them out, or ``input:NAME`` of the one that takes them in."""
     epochs: Count = 100
     lr: Positive = 0.1
     weight_decay: NonNegative = 5e-4
@@ -111,6 +114,8 @@ class StudentOptions(Options):
     weights, losses, evaluation and synthesis stay in float32."""
     channels_last: bool = False
     """Keep its images channel by channel for each pixel: a fifth less time for a ResNet's plain step on a processor."""
+    features: str | None = None
+    """As ``teacher.features``."""
 
 
 class ScheduleOptions(Options):

@@ -35,6 +35,7 @@ from lra.strategies.schedule import ScheduleByEpoch
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.synthesizer import Synthesizer
+from lra.synthesis.view import require
 from lra.teacher import Teacher, UnfitTeacher
 
 
@@ -104,6 +105,9 @@ def prepare(
     method = _method(config, setup)
     try:
         objective, synthesizer, clocks = method.objective(student), method.sample_source(), method.plugins()
+        require(
+            {need for term in synthesizer.terms if term.weight for need in term.needs}, teacher, student, data.image
+        )
     except ValueError as error:
         raise UsageError(f"method {config.method!r}: {error}") from None
     stream = SynthesisStream(
@@ -164,7 +168,13 @@ def _student(
     network = network_for(name, problem.classes, problem.image, "student.network")
     if config.student.channels_last:
         network = channels_last(network, name, problem.image)
-    return Normalized(network, problem.mean, problem.std).to(problem.device), None
+    student = Normalized(network, problem.mean, problem.std).to(problem.device)
+    if config.student.features:
+        try:
+            student.features_from(config.student.features)
+        except ValueError as error:
+            raise UsageError(f"student.features: {error}") from None
+    return student, None
 
 
 def _calibration(config: RunConfig) -> list[Calibration]:

@@ -35,6 +35,11 @@ def load_teacher(path: Path, options: TeacherOptions, data: DataSet) -> tuple[No
     except ValueError as error:
         raise UsageError(f"teacher {path.name}, its normalisation (teacher.mean, teacher.std): {error}") from None
     _fill(body, content, path, name, data)
+    if options.features:
+        try:
+            network.features_from(options.features)
+        except ValueError as error:
+            raise UsageError(f"teacher.features: {error}") from None
     return network, name, scale
 
 

@@ -117,7 +117,7 @@ def cached_path(options: TeacherOptions, data: DataSet) -> Path:
     Raises:
         MissingInput: if it would be trained on a user's own data, and they are not there.
     """
-    recipe = options.model_dump(exclude={"file", "mean", "std"}) | {
+    recipe = options.model_dump(exclude={"file", "mean", "std", "features"}) | {
         "data": data_kind(data.name),
         "image": data.image,
         "format": FORMAT,

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lra.meta.errors import MetaStepError
-from lra.meta.passes import clones, differentiable, running_statistics, trainable
+from lra.meta.passes import clones, differentiable, running_statistics, swapped, trainable
 from lra.meta.settings import Settings
 from lra.meta.statistics import Moments, normalised_by, recording
 
@@ -91,7 +90,7 @@ class Engine(ABC):
 
 
 class LeanEngine(Engine):
-    """``torch.autograd.grad`` and ``torch.func.functional_call`` on the student itself."""
+    """``torch.autograd.grad`` and tensors swapped into the student itself."""
 
     def __init__(self, student: nn.Module, settings: Settings) -> None:
         super().__init__(student, settings)
@@ -104,7 +103,7 @@ class LeanEngine(Engine):
         with self._pass_at_theta():
             if not self._buffers:
                 return self.module(*args, **kwargs)
-            return functional_call(self.module, self._buffers, args, kwargs)
+            return swapped(self.module, self._buffers, args, kwargs)
 
     def advance(self, acquisition: Tensor, create_graph: bool) -> list[Tensor | None]:
         """See `Engine`."""
@@ -127,7 +126,7 @@ class LeanEngine(Engine):
             self._ahead_buffers = {} if own else self._buffers or clones(self.module)
         state = {**dict(zip(self.names, self.there, strict=True)), **self._ahead_buffers}
         with self._pass_ahead(self.module):
-            return functional_call(self.module, state, args, kwargs)
+            return swapped(self.module, state, args, kwargs)
 
 
 class HigherEngine(Engine):

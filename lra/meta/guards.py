@@ -19,9 +19,11 @@ def check_student(student: nn.Module, engine: str) -> None:
         engine: ``"lean"`` or ``"higher"``.
 
     Raises:
-        MetaStepError: compiled or replicated students; under ``higher`` also hooks of any kind (old-style
-            spectral norm is one) and bound methods kept on a module, which keep calling the original module.
+        MetaStepError: compiled or replicated students; under ``higher`` also buffers that layers share, hooks of any
+            kind (old-style spectral norm is one) and bound methods kept on a module, which keep calling the original.
     """
+    if engine == "higher":
+        _check_buffers(student)
     for name, module in student.named_modules():
         where = f"student module {name or type(module).__name__}"
         # Under dynamo an autograd function is traced through and its second derivative dropped, silently.
@@ -35,6 +37,14 @@ def check_student(student: nn.Module, engine: str) -> None:
             _refuse(where, f"wrapped in {type(module).__name__}", "pass its .module")
         if engine == "higher":
             _check_patchable(module, where)
+
+
+def _check_buffers(student: nn.Module) -> None:
+    first: dict[int, str] = {}
+    for name, buffer in student.named_buffers(remove_duplicate=False):
+        if (other := first.setdefault(id(buffer), name)) != name:
+            state = "shared by two layers, which engine 'higher' would keep apart"
+            _refuse(f"student buffer {other} = {name}", state, "use engine='lean'")
 
 
 def _check_patchable(module: nn.Module, where: str) -> None:

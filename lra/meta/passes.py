@@ -1,10 +1,12 @@
 """What surrounds a forward pass: the student's parameters and buffers, and how it may be differentiated."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -20,6 +22,23 @@ def trainable(student: nn.Module) -> dict[str, nn.Parameter]:
 def clones(student: nn.Module) -> dict[str, Tensor]:
     """The student's buffers (running statistics, spectral-norm vectors, ...), cloned."""
     return {name: buffer.detach().clone() for name, buffer in student.named_buffers()}
+
+
+def swapped(student: nn.Module, tensors: Mapping[str, Tensor], args: Any, kwargs: Any) -> Any:
+    """A forward pass of ``student`` with other ``tensors`` in the place of some of its own, by any of their names.
+
+    What several layers share, a weight or a whole layer, is swapped for all of them.
+    """
+    # functional_call's own ties would leave a layer that has two names with the tensor that was swapped in.
+    named = dict([*student.named_parameters(), *student.named_buffers()])
+    instead = {id(named[name]): tensor for name, tensor in tensors.items()}
+    places = {
+        f"{prefix}.{slot}" if prefix else slot: instead[id(own)]
+        for prefix, part in student.named_modules()
+        for slot, own in [*part._parameters.items(), *part._buffers.items()]
+        if own is not None and id(own) in instead
+    }
+    return functional_call(student, places, args, kwargs, tie_weights=False)
 
 
 def beside(forward: Callable[..., Tensor], others: Tensor) -> Callable[[Tensor], Tensor]:

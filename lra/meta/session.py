@@ -11,14 +11,13 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.utils import get_total_norm
 
 from lra.meta.engines import ENGINES, Engine
 from lra.meta.errors import MetaDiverged, MetaStepError, explained
 from lra.meta.graphs import require_twice_differentiable
 from lra.meta.guards import check_student
-from lra.meta.passes import clones, differentiable
+from lra.meta.passes import clones, differentiable, swapped
 from lra.meta.settings import Settings
 from lra.meta.vectors import cosine, filled, plus
 
@@ -163,7 +162,7 @@ class LookAhead:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             with differentiable(self.settings, 2):
-                return functional_call(self._module, buffers, args, kwargs)
+                return swapped(self._module, buffers, args, kwargs)
 
         gradients = torch.autograd.grad(self._curvature(forward), engine.theta, create_graph=True, allow_unused=True)
         require_twice_differentiable(gradients)

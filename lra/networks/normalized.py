@@ -1,6 +1,8 @@
 """The one place where images are normalised."""
 
+import difflib
 from collections.abc import Sequence
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ class Normalized(nn.Module):
 
     mean: Tensor
     std: Tensor
+    features: str | None
+    """Where the penultimate features are, if it was said: see `features_from`."""
 
     def __init__(self, network: nn.Module, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
         """Wrap ``network``, which takes normalised images, with one mean and one std a channel.
@@ -25,6 +29,7 @@ class Normalized(nn.Module):
             ValueError: if ``mean`` and ``std`` differ in length, or a std is not positive.
         """
         super().__init__()
+        self.features = None
         self.network = network
         self.register_buffer("mean", per_channel(mean, None, "mean"))
         self.register_buffer("std", deviations(std, len(self.mean)))
@@ -39,3 +44,23 @@ class Normalized(nn.Module):
         if images.shape[1] != len(self.mean):
             raise ValueError(f"the network takes {len(self.mean)} channels; got images {tuple(images.shape)}")
         return self.network((images - self.mean) / self.std)
+
+    def features_from(self, where: str) -> Self:
+        """Say where the network's penultimate features are, if they are not to be looked for; returns itself.
+
+        Args:
+            where: the name of the module, in the network, that puts them out; or ``input:NAME`` of the one that takes
+                them in.
+
+        Raises:
+            ValueError: if there is no such module.
+        """
+        side, colon, name = where.rpartition(":")
+        if colon and side not in ("input", "output"):
+            raise ValueError(f"{where!r}: before the colon stands input or output, not {side!r}")
+        names = [each for each, _ in self.network.named_modules() if each]
+        if name not in names:
+            near = [f"; did you mean {each!r}?" for each in difflib.get_close_matches(name, names, n=1, cutoff=0)]
+            raise ValueError(f"{type(self.network).__name__} has no module {name!r}{''.join(near)}")
+        self.features = where
+        return self

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.features import penultimate
+from lra.anatomy import classifier
 from lra.teacher import Teacher
 
 LabelPlan = Callable[[int], Tensor]
@@ -50,18 +50,31 @@ def dirichlet(similarity: Tensor, scale: float = 0.1) -> LabelPlan:
     return plan
 
 
-def class_similarity(teacher: Teacher) -> Tensor:
+def class_similarity(teacher: Teacher, image: tuple[int, int, int]) -> Tensor:
     """(K, K): cosine similarity of the rows of the teacher's last layer, each row scaled to [0, 1] (ZSKD).
 
     With two classes the off-diagonal entries are 0, so that labels are all but hard.
+
+    Args:
+        teacher: a network whose last layer has a weight, a row a class.
+        image: (C, H, W).
+
+    Raises:
+        ValueError: if there is no such layer.
     """
-    weight = F.normalize(penultimate(teacher.network).weight.detach().flatten(1), dim=1)  # type: ignore[operator]
+    layer = classifier(teacher.network, image)
+    rows = getattr(layer, "weight", None)
+    if not isinstance(rows, Tensor) or rows.dim() < 2:
+        raise ValueError(
+            f"labels come from the weight of the teacher's last layer, and {type(layer).__name__} has none"
+        )
+    weight = F.normalize(rows.detach().flatten(1), dim=1)
     cosine = weight @ weight.T
     low, high = cosine.min(dim=1, keepdim=True).values, cosine.max(dim=1, keepdim=True).values
     return (cosine - low) / (high - low).clamp_min(1e-12)
 
 
-def gaussian(teacher: Teacher, temperature: float, spread: float = 1.0) -> LabelPlan:
+def gaussian(teacher: Teacher, image: tuple[int, int, int], temperature: float, spread: float = 1.0) -> LabelPlan:
     """Soft labels of features u ~ N(0, spread²·R), R the cosines of the filters that make the features ("soft target").
 
     Source: Wang, "Data-free knowledge distillation with soft targeted transfer set synthesis", AAAI 2021, where the
@@ -70,6 +83,7 @@ def gaussian(teacher: Teacher, temperature: float, spread: float = 1.0) -> Label
 
     Args:
         teacher: a network whose last layer takes what another layer's outputs, one by one, become.
+        image: (C, H, W).
         temperature: τ of the labels, softmax(W u / τ).
         spread: of the features; at 1, as published, labels are all but uniform where the teacher's own features are
             much larger.
@@ -77,7 +91,7 @@ def gaussian(teacher: Teacher, temperature: float, spread: float = 1.0) -> Label
     Raises:
         ValueError: if no layer has as many outputs as the last one has inputs.
     """
-    layer = penultimate(teacher.network)
+    layer = classifier(teacher.network, image)
     layers = [m for m in teacher.network.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m is not layer]
     size = layer.in_features if isinstance(layer, nn.Linear) else 0
     makers = [m.weight.detach() for m in layers if m.weight.shape[0] == size]

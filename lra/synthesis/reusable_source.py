@@ -7,7 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lra.features import Tap, penultimate, pooled
+from lra.anatomy import penultimate
+from lra.features import FeatureTap
 from lra.networks.composed import FusedGenerator
 from lra.preservation import untouched
 from lra.synthesis.keepsakes import take_up
@@ -40,6 +41,9 @@ class ReusableSource(MetaSource):
             features less (see `calmer`), or always the ``"first"``, as released.
         follow: bring the BatchNorm statistics of the generator along with its weights. Without, as released, those
             that are saved are of no use in evaluation mode.
+
+    Raises:
+        HeadNotFound: if the teacher's features are to choose the branch, and cannot be found.
     """
 
     generator: FusedGenerator
@@ -60,6 +64,8 @@ class ReusableSource(MetaSource):
         super().__init__(generator, lr, latent_lr, steps, meta)
         self.teacher = teacher
         self.branch = branch
+        if branch == "features":  # Not at the end of the task, when it is learnt.
+            penultimate(teacher.network, generator.image)
         self.follow = follow
         self.begun = reuse == "anew"
         for part, rate in zip(_parts(generator), RATES[reuse], strict=True):
@@ -127,9 +133,9 @@ def calmer(generator: FusedGenerator, teacher: Teacher, n: int = 256) -> Literal
         noise = torch.rand(n, *generator.image).to(device)
         activity = []
         for branch in (generator.first, generator.second):
-            with Tap(teacher.network, [penultimate(teacher.network)]) as tap:
+            with FeatureTap(teacher.network, generator.image) as tap:
                 teacher.network(generator.decoder((branch(latents) + noise) / 2))
-            activity.append(pooled(tap.values[0]).abs().sum().item())
+            activity.append(tap.features.abs().sum().item())
     return "first" if activity[0] < activity[1] else "second"
 
 

@@ -1,5 +1,6 @@
 """One synthetic batch as the losses of a synthesis step see it."""
 
+from collections.abc import Set
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Literal
@@ -7,7 +8,8 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from lra.features import BatchNormStatistics, LayerStatistics, Tap, penultimate, pooled, stages
+from lra.anatomy import stages
+from lra.features import BatchNormStatistics, FeatureTap, LayerStatistics, Tap
 from lra.preservation import frozen, in_mode
 from lra.teacher import Teacher
 
@@ -18,11 +20,42 @@ _STAGES: "WeakKeyDictionary[nn.Module, list[nn.Module]]" = WeakKeyDictionary()
 
 
 def stages_of(network: nn.Module, images: Tensor) -> list[nn.Module]:
-    """`lra.features.stages` for images of this shape, looked for once per network."""
+    """`lra.anatomy.stages` for images of this shape, looked for once per network."""
     if network not in _STAGES:
         channels, height, width = images.shape[1:]
         _STAGES[network] = stages(network, (channels, height, width))
     return _STAGES[network]
+
+
+def _teacher_taps(wanted: Set[str], network: nn.Module, images: Tensor) -> dict[str, Tap]:
+    taps: dict[str, Tap] = {}
+    if "features" in wanted:
+        taps["features"] = FeatureTap(network, images.shape[1:])
+    if "maps" in wanted:
+        taps["maps"] = Tap(network, stages_of(network, images), "output")
+    if "batchnorm" in wanted:
+        taps["batchnorm"] = BatchNormStatistics(network, images.shape[1:])
+    return taps
+
+
+def _student_taps(wanted: Set[str], network: nn.Module, images: Tensor) -> dict[str, Tap]:
+    taps: dict[str, Tap] = {}
+    if "student_features" in wanted:
+        taps["student_features"] = FeatureTap(network, images.shape[1:])
+    if "student_maps" in wanted:
+        taps["student_maps"] = Tap(network, stages_of(network, images), "output")
+    return taps
+
+
+def require(wanted: Set[Quantity], teacher: Teacher, student: nn.Module, image: tuple[int, int, int]) -> None:
+    """Look for the quantities that views will be asked for, before any time is spent.
+
+    Raises:
+        ValueError: for the first that ``teacher`` or ``student``, networks for images (C, H, W), lacks.
+    """
+    blank = next(student.parameters()).new_zeros(1, *image)
+    _teacher_taps(wanted, teacher.network, blank)
+    _student_taps(wanted, student, blank)
 
 
 class View:
@@ -70,14 +103,7 @@ class View:
 
     @cached_property
     def _teacher_pass(self) -> tuple[Tensor, dict[str, Tap]]:
-        network = self.teacher.network
-        taps: dict[str, Tap] = {}
-        if "features" in self._wanted:
-            taps["features"] = Tap(network, [penultimate(network)])
-        if "maps" in self._wanted:
-            taps["maps"] = Tap(network, stages_of(network, self.images), "output")
-        if "batchnorm" in self._wanted:
-            taps["batchnorm"] = BatchNormStatistics(network)
+        taps = _teacher_taps(self._wanted, self.teacher.network, self.images)
         with ExitStack() as stack:
             for tap in taps.values():
                 stack.enter_context(tap)
@@ -87,11 +113,7 @@ class View:
     def _student_pass(self) -> tuple[Tensor, dict[str, Tap]]:
         if self._student is None:
             raise ValueError("this view has no student: an adversarial term needs one")
-        taps: dict[str, Tap] = {}
-        if "student_features" in self._wanted:
-            taps["student_features"] = Tap(self._student, [penultimate(self._student)])
-        if "student_maps" in self._wanted:
-            taps["student_maps"] = Tap(self._student, stages_of(self._student, self.images), "output")
+        taps = _student_taps(self._wanted, self._student, self.images)
         with ExitStack() as stack:
             for tap in taps.values():
                 stack.enter_context(tap)
@@ -106,12 +128,14 @@ class View:
 
     @property
     def teacher_features(self) -> Tensor:
-        """(n, d): the input of the teacher's last linear layer. Needs "features"."""
-        return pooled(self._teacher_pass[1]["features"].values[0])
+        """(n, d): what the teacher's classifier takes in, see `lra.anatomy.penultimate`. Needs "features"."""
+        tap = self._teacher_pass[1]["features"]
+        assert isinstance(tap, FeatureTap)
+        return tap.features
 
     @property
     def teacher_maps(self) -> list[Tensor]:
-        """(n, c, h, w) of each stage, see `lra.features.stages`. Needs "maps"."""
+        """(n, c, h, w) of each stage, see `lra.anatomy.stages`. Needs "maps"."""
         return self._teacher_pass[1]["maps"].values
 
     @cached_property
@@ -147,8 +171,10 @@ class View:
 
     @property
     def student_features(self) -> Tensor:
-        """(n, d'): the input of the student's last linear layer. Needs "student_features"."""
-        return pooled(self._student_pass[1]["student_features"].values[0])
+        """(n, d'): what the student's classifier takes in. Needs "student_features"."""
+        tap = self._student_pass[1]["student_features"]
+        assert isinstance(tap, FeatureTap)
+        return tap.features
 
     @property
     def student_maps(self) -> list[Tensor]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lra.features import Tap, penultimate, pooled
+from lra.anatomy import classifier
+from lra.features import FeatureTap
 from lra.memory.class_features import ClassFeatures
 from lra.preservation import in_mode
 from lra.strategies.increment.options import AlignmentOptions
@@ -18,10 +19,10 @@ from lra.strategies.increment.options import AlignmentOptions
 def features_of(model: nn.Module, images: Tensor, batch: int = 512) -> Tensor:
     """Penultimate features (n, d) of ``images`` (n, C, H, W), with running statistics."""
     watched = []
-    with in_mode(model, False), Tap(model, [penultimate(model)]) as tap:
+    with in_mode(model, False), FeatureTap(model, images.shape[1:]) as tap:
         for part in images.split(batch):
             model(part)
-            watched.append(pooled(tap.values[0]))
+            watched.append(tap.features)
     return torch.cat(watched)
 
 
@@ -68,7 +69,7 @@ class HeadAlignment:
             self.features.follow(before, torch.cat([features, features_of(model, old.images)]))
         self.features.measure(features, classes)
         if old is not None:
-            self._fit(penultimate(model))
+            self._fit(classifier(model, images.shape[1:]))
 
     def _fit(self, head: nn.Module) -> None:
         """Cross-entropy of the classes met, each as often, over features drawn anew in every step."""

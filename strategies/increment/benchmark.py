@@ -5,7 +5,7 @@ from avalanche.models import IncrementalClassifier
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from lra.features import penultimate
+from lra.anatomy import classifier
 from lra.strategies.datasets import with_classes
 
 
@@ -31,13 +31,18 @@ def split(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], order: list
     )
 
 
-def growing(network: nn.Module, classes: int) -> nn.Module:
+def growing(network: nn.Module, classes: int, image: tuple[int, int, int]) -> nn.Module:
     """``network`` with its last linear layer replaced by a head of ``classes`` units that grows with the classes met.
+
+    Args:
+        network: takes images (C, H, W) of shape ``image``.
+        classes: of the first experience.
+        image: their shape.
 
     Raises:
         ValueError: if the network does not end in a linear layer.
     """
-    head = penultimate(network)
+    head = classifier(network, image)
     if not isinstance(head, nn.Linear):
         raise ValueError(f"{type(network).__name__} has no linear layer to put a growing head in the place of")
     name = next(name for name, module in network.named_modules() if module is head)

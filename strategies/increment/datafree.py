@@ -31,9 +31,9 @@ import torch
 from avalanche.models import MultiTaskModule
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lra.distances import kl
-from lra.features import batchnorm_layers
 from lra.meta import InnerSGD, LearnedRates, Rates, carry, lra_step
 from lra.problem import Batch
 from lra.strategies.increment.alignment import Former, HeadAlignment
@@ -99,7 +99,7 @@ class DataFreeReplayPlugin(FeatureWatcher):
                 f"{type(self).__name__} needs a model with a single head, and {heads[0]} has one for each task: "
                 "end the model in an IncrementalClassifier, or in a Linear layer of all classes"
             )
-        if self.options.bn and not batchnorm_layers(strategy.model):
+        if self.options.bn and not any(isinstance(m, _BatchNorm) for m in strategy.model.modules()):
             raise ValueError(
                 f"{type(self).__name__} compares BatchNorm statistics, and the model keeps none: "
                 "set bn=0, or choose a model with BatchNorm"

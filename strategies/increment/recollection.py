@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lra.features import Tap, penultimate, pooled
+from lra.features import FeatureTap
 from lra.networks.conditioned import ConditionedGenerator
 from lra.networks.generator_presets import gen_s, sized_for
 from lra.networks.normalized import Normalized
@@ -100,8 +100,8 @@ class Recollection:
     @torch.no_grad()
     def impression(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """`answer` (n, k), and the frozen model's penultimate features (n, d)."""
-        with Tap(self.model, [penultimate(self.model)]) as tap:
-            return self.answer(images), pooled(tap.values[0])
+        with FeatureTap(self.model, images.shape[1:]) as tap:
+            return self.answer(images), tap.features
 
     def _normalised(self, model: nn.Module) -> Normalized:
         return Normalized(model, self._mean, self._std).to(self._device)

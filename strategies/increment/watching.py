@@ -4,13 +4,13 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 
-from lra.features import Tap, penultimate, pooled
+from lra.features import FeatureTap
 
 
 class FeatureWatcher(SupervisedPlugin):
     """A plugin whose term of the loss needs the model's penultimate features beside its outputs."""
 
-    _tap: Tap | None = None
+    _tap: FeatureTap | None = None
 
     def watches(self) -> bool:
         """Whether it looks at the next pass."""
@@ -19,7 +19,7 @@ class FeatureWatcher(SupervisedPlugin):
     def before_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Watch the features."""
         if self.watches():
-            self._tap = Tap(strategy.model, [penultimate(strategy.model)]).__enter__()
+            self._tap = FeatureTap(strategy.model, strategy.mb_x.shape[1:]).__enter__()
 
     def after_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Look away."""
@@ -29,4 +29,4 @@ class FeatureWatcher(SupervisedPlugin):
     def features(self) -> Tensor | None:
         """Features (n, d) of the pass just made, with their graph, once; ``None`` if it was not watched."""
         tap, self._tap = self._tap, None
-        return None if tap is None else pooled(tap.values[0])
+        return None if tap is None else tap.features

@@ -53,11 +53,11 @@ def fitted(name: str, setup: Setup, options: Any) -> Method:
         UnfitTeacher: if they ask for BatchNorm statistics and the teacher has none, in one line that names the
             methods that ask for none.
     """
-    from lra.features import batchnorm_layers
+    from lra.anatomy import batchnorm_layers
     from lra.teacher import UnfitTeacher
 
     method = METHODS[name](setup, options)
-    if method.needs_batchnorm and not batchnorm_layers(setup.teacher):
+    if method.needs_batchnorm and not batchnorm_layers(setup.teacher.network, setup.problem.image):
         others = [m.name for m in METHODS.values() if not m(setup, m.Options()).needs_batchnorm]
         raise UnfitTeacher(
             f"method {name!r} compares BatchNorm statistics and the teacher has no BatchNorm: choose a teacher with "

@@ -67,7 +67,7 @@ class AdaDFKD(CurriculumMethod):
         from lra.distillation.witness import Witness, feature_size
 
         o, problem, teacher = self.options, self.setup.problem, self.setup.teacher
-        sizes = feature_size(student), feature_size(teacher.network)
+        sizes = feature_size(student, problem.image), feature_size(teacher.network, problem.image)
         same = sizes[0] == sizes[1]
         self.project = nn.Identity() if same else nn.Linear(*sizes).to(problem.device)
         witness = Witness(student, teacher, problem.image)
@@ -78,7 +78,7 @@ class AdaDFKD(CurriculumMethod):
         from lra.distillation.witness import feature_size
         from lra.synthesis.ring import RingNCE
 
-        o, size = self.options, feature_size(self.setup.teacher.network)
+        o, size = self.options, feature_size(self.setup.teacher.network, self.setup.problem.image)
         if o.negatives < self.setup.batch_size:
             raise ValueError(f"synthesis.negatives = {o.negatives}: give at least a batch, {self.setup.batch_size}")
         device = self.setup.problem.device

@@ -95,8 +95,9 @@ class RGAL(OptimisedMethod):
 
         o, image, teacher = self.options, self.setup.problem.image, self.setup.teacher
         stages = o.channels > 0 or o.gram > 0
-        inside = stages or (o.student_triplet > 0 and o.compared != "logits")
-        witness = Witness(student, teacher, image, maps=stages or o.compared == "features") if inside else None
+        near = o.compared if o.student_triplet > 0 else "logits"
+        wanted = {"features": near == "global", "maps": stages or near == "features"}
+        witness = Witness(student, teacher, image, **wanted) if any(wanted.values()) else None
         triplet = StudentTriplet(o.student_triplet, witness, TripletSampler(), o.compared, o.triplet_margin)
         terms: list[StudentTerm] = [triplet]
         if stages and witness is not None:

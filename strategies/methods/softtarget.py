@@ -53,5 +53,5 @@ class SoftTarget(OptimisedMethod):
 
         o = self.options
         terms = [SoftLabelKL(o.soft_label, o.temperature), Activation(o.activation)]
-        plan = labels.gaussian(self.setup.teacher, o.temperature, o.spread)
+        plan = labels.gaussian(self.setup.teacher, self.setup.problem.image, o.temperature, o.spread)
         return self.batches(Pixels(self.setup.problem, o.lr), terms, plan, o.jitter())

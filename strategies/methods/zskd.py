@@ -53,6 +53,6 @@ class ZSKD(OptimisedMethod):
         from lra.synthesis.sources import Pixels
 
         o = self.options
-        plan = labels.dirichlet(labels.class_similarity(self.setup.teacher), o.scale)
+        plan = labels.dirichlet(labels.class_similarity(self.setup.teacher, self.setup.problem.image), o.scale)
         source = Pixels(self.setup.problem, o.lr, betas=(0.9, 0.999), restart=o.restart)
         return self.batches(source, [SoftLabelKL(o.soft_label, o.temperature)], plan, o.jitter())

@@ -71,7 +71,7 @@ class ZSKT(OnlineMethod):
 
         if not self.options.attention:
             return Objective(self.distance)
-        witness = Witness(student, self.setup.teacher, self.setup.problem.image, maps=True)
+        witness = Witness(student, self.setup.teacher, self.setup.problem.image, features=False, maps=True)
         return Objective(self.distance, [AttentionTransfer(self.options.attention, witness)])
 
     def synthesizer(self) -> OnlineGenerator:

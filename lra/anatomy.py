@@ -1,0 +1,292 @@
+"""The anatomy of a network, as one forward pass shows it: what makes its logits, which BatchNorm runs, its stages.
+
+The names and the order of a network's modules say nothing about what is used: heads are left unused, or run and are
+dropped, branches are for training only. So one black image is sent through in evaluation mode, without a trace, and
+modules are found by what they did to it. Any architecture will do.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from lra.networks.normalized import Normalized
+from lra.preservation import in_mode, untouched
+
+Side = Literal["input", "output"]
+
+PRODUCTS = {
+    *("Addmm", "Mm", "Addbmm", "Baddbmm", "Bmm", "Addmv", "Mv", "Dot", "Linear", "Bilinear", "Trilinear"),
+    *("Convolution", "ConvolutionOverrideable", "Cdist", "EuclideanDist"),
+}
+"""What autograd calls the operations that a classifier may be: products with weights, distances to prototypes."""
+
+
+class HeadNotFound(ValueError):
+    """A network of which a forward pass does not show which layer makes its logits."""
+
+
+class FeaturePoint(NamedTuple):
+    """Where a network's penultimate features are to be had."""
+
+    module: nn.Module
+    side: Side
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a forward pass showed, by name, so that it stays true of a module that is replaced.
+
+    Attributes:
+        classifier: the module that makes the logits; empty for the network itself.
+        missing: why there is none, where there is none.
+        called: the modules that ran.
+    """
+
+    classifier: str | None
+    missing: str
+    called: frozenset[str]
+
+
+_KNOWN: "WeakKeyDictionary[nn.Module, Anatomy]" = WeakKeyDictionary()
+
+
+def classifier(model: nn.Module, image: Sequence[int]) -> nn.Module:
+    """The layer that makes the logits: the innermost module around the last product with weights on their way.
+
+    A linear layer as a rule, or a convolution with pooling after it (SqueezeNet). What comes after it (temperature,
+    dropout, masks, a reshape) and heads whose output is dropped make no difference.
+
+    Args:
+        model: images -> logits (n, K).
+        image: (C, H, W).
+
+    Raises:
+        HeadNotFound: if no module makes them (a bare parameter does), or several do.
+    """
+    found = _anatomy(model, image)
+    if found.classifier is None:
+        raise HeadNotFound(
+            f"the features of {type(_body(model)).__name__} cannot be found: {found.missing}; name the module that "
+            "puts them out, say --set teacher.features=body (or student.features)"
+        )
+    return model.get_submodule(found.classifier)
+
+
+def penultimate(model: nn.Module, image: Sequence[int]) -> FeaturePoint:
+    """Where the penultimate features are: where the network says (`Normalized.features`), or its classifier's input.
+
+    Args:
+        model: images -> logits (n, K).
+        image: (C, H, W).
+
+    Raises:
+        HeadNotFound: as `classifier`.
+    """
+    for part in model.modules():
+        if isinstance(part, Normalized) and part.features is not None:
+            side, _, name = part.features.rpartition(":")
+            return FeaturePoint(part.network.get_submodule(name), "input" if side == "input" else "output")
+    return FeaturePoint(classifier(model, image), "input")
+
+
+def batchnorm_layers(model: nn.Module, image: Sequence[int]) -> list[_BatchNorm]:
+    """The BatchNorm layers with running statistics that run in evaluation mode, in order of registration.
+
+    Args:
+        model: takes images (C, H, W) of this shape.
+    """
+    called = _anatomy(model, image).called
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None}
+    return [layer for name, layer in layers.items() if name in called]
+
+
+def _anatomy(model: nn.Module, image: Sequence[int]) -> Anatomy:
+    """Of a network looked into once."""
+    if model not in _KNOWN:
+        _KNOWN[model] = _looked_into(model, image)
+    return _KNOWN[model]
+
+
+class _Call(NamedTuple):
+    name: str
+    module: nn.Module
+    is_flat: bool
+    """Whether its first input is a vector for each image."""
+    sources: set[Node]
+    """Where its inputs come from."""
+    made: Node | None
+    """What its output, if that is one tensor, comes from."""
+
+
+def _looked_into(model: nn.Module, image: Sequence[int]) -> Anatomy:
+    names = {module: name for name, module in model.named_modules()}
+    calls: list[_Call] = []
+
+    def see(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        given = [x for x in inputs if isinstance(x, Tensor)]
+        is_flat = bool(given) and given[0].dim() == 2
+        sources = {x.grad_fn for x in given if x.grad_fn is not None}
+        made = output.grad_fn if isinstance(output, Tensor) else None
+        calls.append(_Call(names[module], module, is_flat, sources, made))
+
+    # Of one image alone some networks squeeze the batch away.
+    images = _blank(model, image).repeat(2, *[1] * len(image)).requires_grad_()
+    with untouched(model), _seeing(model.modules(), see), torch.enable_grad(), _thawed(model):
+        logits = model.eval()(images)
+        called = frozenset(call.name for call in calls)
+        try:
+            return Anatomy(_head(logits, calls), "", called)
+        except HeadNotFound as error:
+            return Anatomy(None, str(error), called)
+
+
+def _head(logits: Any, calls: Sequence[_Call]) -> str:
+    """The name of the module that made ``logits``."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise HeadNotFound(f"it gives {shape} for two images and no logits")
+    passed: set[Node] = set()
+    last = [] if logits.grad_fn is None else _products([logits.grad_fn], set(), passed)
+    # A product that another one works on is no last one: f in fc(f) / |f|.
+    last = [node for node in last if not any(node in _behind(other) for other in last if other is not node)]
+    if not last:
+        raise HeadNotFound("no product with weights that can be differentiated leads to its logits")
+    if len(last) > 1:
+        raise HeadNotFound(f"{len(last)} layers make its logits together")
+    for call in calls:
+        if call.made not in passed or call.made in call.sources:
+            continue
+        inside = _products([call.made], call.sources, set())
+        if inside == last and (_is_linear(call.module) or (call.is_flat and not _deeper(call, inside))):
+            if [other for other in calls if other.module is call.module][-1] is not call:
+                raise HeadNotFound(f"{call.name!r} makes its logits, and runs once more after that")
+            return call.name
+    raise HeadNotFound("its logits are made by a parameter of its own and by no layer")
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | _ConvNd)
+
+
+def _deeper(call: _Call, products: Sequence[Node]) -> bool:
+    """Whether a call made other products before its last ones."""
+    return any(
+        _products([following for following, _ in node.next_functions if following], call.sources, set())
+        for node in products
+    )
+
+
+def _products(start: Sequence[Node], end: set[Node], passed: set[Node]) -> list[Node]:
+    """The first products on the ways from ``start`` back to ``end``; ``passed`` takes up what they lead past."""
+    pending, found = list(start), []
+    while pending:
+        node = pending.pop()
+        if node in passed or node in end:
+            continue
+        passed.add(node)
+        if node.name().split("Backward")[0] in PRODUCTS:
+            found.append(node)
+        else:
+            pending += [following for following, _ in node.next_functions if following is not None]
+    return found
+
+
+def _behind(node: Node) -> set[Node]:
+    """All that ``node`` was made from."""
+    pending, seen = [node], set[Node]()
+    while pending:
+        for following, _ in pending.pop().next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                pending.append(following)
+    return seen
+
+
+@contextmanager
+def _thawed(model: nn.Module) -> Iterator[None]:
+    """Let every weight leave its trace in the graph, also behind a part that runs without one."""
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _body(model: nn.Module) -> nn.Module:
+    """The network inside its normalisation."""
+    return next((part.network for part in model.modules() if isinstance(part, Normalized)), model)
+
+
+def _blank(model: nn.Module, image: Sequence[int]) -> Tensor:
+    return next(model.parameters(), torch.zeros(())).new_zeros(1, *image)
+
+
+@contextmanager
+def _seeing(modules: Iterator[nn.Module], see: Callable[[nn.Module, tuple[Any, ...], Any], None]) -> Iterator[None]:
+    """Call ``see`` after every call of one of ``modules``, with module, inputs and output."""
+    handles = [module.register_forward_hook(see) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def stages(model: nn.Module, image: tuple[int, int, int]) -> list[nn.Module]:
+    """Return, for each spatial resolution a model works at, the module whose output is the last map there.
+
+    Found by sending one black image through the model in evaluation mode, so any architecture will do: of all
+    that runs at a resolution it is the last of the outermost modules, a block rather than a bare layer. A
+    ResNet gives its three or four stages (a WRN's before the final BatchNorm), a plain network like VGG the
+    last layer before each pooling. Maps of one pixel are features, not stages. To be tapped with
+    ``what="output"``. A teacher that counts its queries counts this one.
+
+    Raises:
+        ValueError: if the model makes no maps of images of this shape (C,H,W).
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    seen: list[tuple[nn.Module, torch.Size]] = []
+
+    def see(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2:].numel() > 1:
+            seen.append((module, output.shape[2:]))
+
+    # What works on a layer's weight (rounds it, say) makes no maps.
+    inside = {part for layer in model.modules() if _is_layer(layer) for part in layer.modules() if part is not layer}
+    seen_by = (module for module in model.modules() if module not in inside)
+    with _seeing(seen_by, see), in_mode(model, training=False):
+        model(_blank(model, image))
+    calls = Counter(id(module) for module, _ in seen)
+    resolutions: dict[torch.Size, list[nn.Module]] = {}
+    for module, size in seen:
+        # A module that is called again elsewhere (a shared ReLU) would be tapped there.
+        if calls[id(module)] == 1:
+            resolutions.setdefault(size, []).append(module)
+    if not resolutions:
+        raise ValueError(f"{type(model).__name__} makes no feature maps of images {image}")
+    return [_outermost(modules, names) for modules in resolutions.values()]
+
+
+def _outermost(modules: list[nn.Module], names: dict[int, str]) -> nn.Module:
+    """Return the last of the least deeply nested modules, of blocks before bare layers."""
+    depth = min(names[id(module)].count(".") for module in modules)
+    outer = [module for module in modules if names[id(module)].count(".") == depth]
+    blocks = [module for module in outer if next(module.children(), None) is not None and not _is_layer(module)]
+    return (blocks or outer)[-1]
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return "weight" in dict(module.named_parameters(recurse=False))
