@@ -18,6 +18,8 @@ The released code never applied the second term: it differentiated through detac
 here. What it meant to do, L_ret(θ') beside the loss of the joint batch, is ``objective="reference"``.
 """
 
+import inspect
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -42,7 +44,9 @@ class LRA(SupervisedPlugin):
     """Replaces a student step's gradient by that of the objective above; comes after the replay plugin.
 
     ``strategy.loss`` becomes a scalar that carries exactly that gradient, so that other plugins may still add
-    to it. What they added before is part of the acquisition loss.
+    to it, through the minibatch's own forward pass too (``strategy.mb_output``): the student's gradient is then that of
+    the objective plus that of what was added, both at θ. What they added before is part of the acquisition loss, along
+    which the inner step goes, whose Hessian counts, and which is weighted as it is.
 
     Args:
         replay: brings the samples to retain; where it has none yet, the step is plain acquisition.
@@ -61,6 +65,7 @@ class LRA(SupervisedPlugin):
         self._look: LookAhead | None = None
         self._learned: LearnedRates | None = None
         self._state: State = {}
+        self._keeps = False
 
     def before_forward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Open the look-ahead, through which the acquisition's forward pass then goes."""
@@ -83,7 +88,8 @@ class LRA(SupervisedPlugin):
                 acquisition = strategy.objective(forward(strategy.acquired.images), strategy.acquired)
             extra = list(strategy.objective.parameters())
             learnt = gradients_beside(acquisition, extra)
-            look.advance(acquisition, self._curvature(strategy, strategy.acquired, strategy.replayed))
+            self._keeps = _are_heard_after(self, strategy.plugins)
+            look.advance(acquisition, self._curvature(strategy, strategy.acquired, strategy.replayed), self._keeps)
             ahead = strategy.cast(look.ahead)
             retention = strategy.objective(ahead(strategy.replayed.images), strategy.replayed)
             kept = gradients_beside(retention, extra)
@@ -99,7 +105,9 @@ class LRA(SupervisedPlugin):
         strategy.loss = share * meta if joint is None else joint + meta
 
     def after_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Learn the rates, from what several processes have averaged by now."""
+        """Learn the rates, from what several processes have averaged by now; let go of the minibatch's graph."""
+        if self._keeps:
+            strategy.mb_output, self._keeps = strategy.mb_output.detach(), False
         if self._learned is not None:
             self._learned.learn()
 
@@ -167,3 +175,10 @@ class LRA(SupervisedPlugin):
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
         self._learned, self._state = None, state
+
+
+def _are_heard_after(step: LRA, plugins: Sequence[object]) -> bool:
+    """Whether a plugin after ``step`` does something before the backward pass: add to the loss, maybe."""
+    later = plugins[plugins.index(step) + 1 :]
+    callbacks = [inspect.unwrap(callback) for p in later if (callback := getattr(p, "before_backward", None))]
+    return any(getattr(each, "__func__", each) is not SupervisedPlugin.before_backward for each in callbacks)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from avalanche.training.plugins import EWCPlugin
+from avalanche.training.plugins import EWCPlugin, LwFPlugin
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import conv2d, linear
@@ -374,6 +374,94 @@ def test_a_plugin_before_is_part_of_the_acquisition(trained: Trained, student: n
         assert step.old is not None
         retention = by_hand.loss(by_hand.ahead(acquisition, 0.3), step.old)
         assert_close(step.gradient, by_hand.gradient(acquisition + retention))
+
+
+class ThroughTheForwardPass:
+    """Adds DECAY·mean(logits²) of the minibatch, from the very logits that the loss is made of, as LwF does."""
+
+    def before_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        strategy.loss += DECAY * strategy.mb_output.pow(2).mean()
+
+
+def of_logits(by_hand: Objective, images: Tensor) -> Tensor:
+    buffers = {name: value.clone() for name, value in by_hand.student.named_buffers()}
+    return DECAY * functional_call(by_hand.student, {**by_hand.theta, **buffers}, (images,)).pow(2).mean()
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("engine", ["lean", "higher"])
+def test_a_term_through_the_forward_pass_adds_its_gradient(
+    trained: Trained, student: nn.Module, engine: str, order: int
+) -> None:
+    """∇(L_acq(θ) + L_ret(θ')) + ∇P(θ), where P is of the logits that L_acq is of."""
+    options = {"alpha": 0.3, "mixture": "sum", "engine": engine, "order": order}
+    for position in ("after", "before"):
+        steps, _ = trained("memory", options, **{position: (ThroughTheForwardPass(),)})
+        for step in steps[2:]:
+            by_hand = Objective(student, step)
+            assert step.old is not None
+            inner = by_hand.loss(by_hand.theta, step.new)
+            if position == "before":
+                inner = inner + of_logits(by_hand, step.new.images)
+            retention = by_hand.loss(by_hand.ahead(inner, 0.3, order), step.old)
+            acquisition, added = by_hand.loss(by_hand.theta, step.new), of_logits(by_hand, step.new.images)
+            assert_close(step.gradient, by_hand.gradient(acquisition + retention + added))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"statistics": "joint"},
+        {"statistics": "joint", "order": 1},
+        {"curvature": 0.5},
+        {"statistics": "running"},
+        {"alpha_rate": 0.1},
+        {"objective": "reference"},
+        {"objective": "reference_detached"},
+    ],
+)
+def test_a_term_through_the_forward_pass_composes_with_every_form(trained: Trained, options: dict[str, Any]) -> None:
+    """The gradient is that without the term plus the term's own, from wherever the student has come."""
+    term, seen = ThroughTheForwardPass(), []
+
+    class Asked:
+        """Asks for the term's gradient by itself, before the backward pass."""
+
+        def before_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+            term = DECAY * strategy.mb_output.pow(2).mean()
+            parameters = list(strategy.model.parameters())
+            seen.append([torch.autograd.grad(loss, parameters, retain_graph=True) for loss in (strategy.loss, term)])
+
+    steps, _ = trained("memory", {"alpha": 0.3} | options, after=(Asked(), term))
+    for step, (own, added) in zip(steps, seen, strict=True):
+        assert_close(step.gradient, [a + b for a, b in zip(own, added, strict=True)])
+        assert float(added[0].norm()) > 0
+
+
+@pytest.mark.parametrize("engine", ["lean", "higher"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_avalanches_lwf_composes(trained: Trained, engine: str, order: int) -> None:
+    options = {"alpha": 0.3, "engine": engine, "order": order}
+    without = trained("memory", options, length=4)[1]
+    with_it = trained("memory", options, after=(LwFPlugin(alpha=10.0),), length=4)[1]
+    assert torch.isfinite(with_it[4].weight).all()
+    assert not torch.equal(without[4].weight, with_it[4].weight)
+
+
+def test_the_minibatchs_graph_is_kept_for_others_alone_and_let_go_of(
+    make_stream: MakeStream, make_strategy: MakeStrategy, student: nn.Module, teacher: Teacher
+) -> None:
+    held: list[bool] = []
+
+    class After:
+        def before_update(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+            held.append(strategy.replayed is not None and strategy.mb_output.grad_fn is not None)
+
+    for others in ([], [ThroughTheForwardPass()]):
+        plugin = BufferReplay(Ring(3, 4), 4)
+        strategy = make_strategy(copy.deepcopy(student), [plugin, LRA(plugin), *others, After()])
+        strategy.train(make_stream())
+    assert held[-4:] == [False] * 4
 
 
 @pytest.mark.parametrize("objective", ["paper", "reference", "reference_detached"])

@@ -7,11 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from safetensors.torch import save
-
 from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.files import write_atomically
 from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.reports.report import write_report
 from lra.benchmarks.runs.machine import environment
@@ -29,6 +26,7 @@ from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.retaining import forgetful
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.benchmarks.setup.user_code import refuse_edited, remember
+from lra.benchmarks.setup.weights_files import save_weights
 from lra.state import State, seed_everything
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.divergence import norm
@@ -198,8 +196,7 @@ class Attempt:
 
     def _close(self) -> None:
         student = self.experiment.strategy.model
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()}
-        write_atomically(self.folder.path / "student.safetensors", lambda file: file.write(save(tensors)))
+        save_weights(self.folder.path / "student.safetensors", student)
         self.processes.sum_up(self.experiment)
         if self.processes.rank:
             return

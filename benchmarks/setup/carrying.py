@@ -16,6 +16,7 @@ from lra.benchmarks.files import write_atomically
 from lra.benchmarks.records import GENERATOR, REPLAY, SYNTHETIC
 from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.teachers import TrainedTeacher
+from lra.benchmarks.setup.weights_files import save_weights
 from lra.benchmarks.untrusted import refuse_zip_bomb
 from lra.problem import Problem
 from lra.state import State
@@ -90,8 +91,7 @@ def take_up(experiment: Experiment) -> None:
 
 def save_generator(path: Path, generator: nn.Module, notes: Provenance) -> None:
     """Write weights, buffers and provenance as safetensors."""
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in generator.state_dict().items()}
-    write_atomically(path, lambda file: file.write(save(tensors, {FORMAT: notes.model_dump_json()})))
+    save_weights(path, generator, {FORMAT: notes.model_dump_json()})
 
 
 def load_generator(path: Path) -> tuple[dict[str, Tensor], Provenance]:

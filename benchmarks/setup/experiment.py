@@ -15,6 +15,7 @@ from lra.benchmarks.setup.quantizing import quantized_student
 from lra.benchmarks.setup.retaining import needs_stock_data, retention
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.distillation.objective import Objective
+from lra.meta import MetaStepError, check_student
 from lra.networks.normalized import Normalized
 from lra.problem import Problem
 from lra.strategies.calibration import Calibration
@@ -110,6 +111,11 @@ def prepare(
         )
     except ValueError as error:
         raise UsageError(f"method {config.method!r}: {error}") from None
+    if config.meta.enabled:
+        try:
+            check_student(student, config.meta.engine)
+        except MetaStepError as error:
+            raise UsageError(f"--meta: {error}") from None
     stream = SynthesisStream(
         synthesizer, teacher, experiences, schedule.steps_per_experience, schedule.batch_size, last
     )

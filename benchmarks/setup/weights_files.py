@@ -21,7 +21,7 @@ from lra.benchmarks.files import write_atomically
 from lra.benchmarks.untrusted import refuse_zip_bomb
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from lra.networks.normalized import Normalized
 
@@ -51,10 +51,21 @@ class Notes(BaseModel):
 
 def save_network(path: Path, network: Normalized, notes: Mapping[str, Any]) -> None:
     """Write weights and what is needed to use them, as safetensors."""
+    save_weights(path, network.network, {FORMAT: json.dumps(notes)})
+
+
+def save_weights(path: Path, network: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Write parameters and buffers as safetensors; what layers share stands there under each of its names."""
     from safetensors.torch import save
 
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in network.network.state_dict().items()}
-    write_atomically(path, lambda file: file.write(save(tensors, {FORMAT: json.dumps(notes)})))
+    tensors, seen = {}, set()
+    for name, tensor in network.state_dict().items():
+        tensor = tensor.detach().contiguous().cpu()
+        memory = tensor.untyped_storage().data_ptr()
+        # Safetensors takes no two tensors that share memory.
+        tensors[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    write_atomically(path, lambda file: file.write(save(tensors, metadata)))
 
 
 def read_weights(path: Path) -> tuple[Mapping[str, Any], Notes]:

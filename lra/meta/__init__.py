@@ -3,6 +3,7 @@
 from lra.meta.carry import carry as carry
 from lra.meta.errors import MetaDiverged as MetaDiverged
 from lra.meta.errors import MetaStepError as MetaStepError
+from lra.meta.guards import check_student as check_student
 from lra.meta.inner import InnerRule as InnerRule
 from lra.meta.inner import Rate as Rate
 from lra.meta.inner import Rates as Rates

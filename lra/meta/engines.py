@@ -85,8 +85,11 @@ class Engine(ABC):
         """Forward at θ'."""
 
     @abstractmethod
-    def advance(self, acquisition: Tensor, create_graph: bool) -> list[Tensor | None]:
-        """Set θ' and return ∇L_acq(θ), detached; without ``create_graph`` θ' is a leaf."""
+    def advance(self, acquisition: Tensor, create_graph: bool, keep: bool) -> list[Tensor | None]:
+        """Set θ' and return ∇L_acq(θ), detached; without ``create_graph`` θ' is a leaf.
+
+        The graph of the pass at θ is freed where nothing of the step needs it any more, unless it is to be kept.
+        """
 
 
 class LeanEngine(Engine):
@@ -105,11 +108,11 @@ class LeanEngine(Engine):
                 return self.module(*args, **kwargs)
             return swapped(self.module, self._buffers, args, kwargs)
 
-    def advance(self, acquisition: Tensor, create_graph: bool) -> list[Tensor | None]:
+    def advance(self, acquisition: Tensor, create_graph: bool, keep: bool) -> list[Tensor | None]:
         """See `Engine`."""
-        keep = create_graph or self._lends_moments
+        retain = keep or create_graph or self._lends_moments
         gradients = torch.autograd.grad(
-            acquisition, self.theta, retain_graph=keep, create_graph=create_graph, allow_unused=True
+            acquisition, self.theta, retain_graph=retain, create_graph=create_graph, allow_unused=True
         )
         if create_graph:
             self.there = self.settings.inner.update(self.theta, gradients, self.rates)
@@ -154,8 +157,9 @@ class HigherEngine(Engine):
         self._keep_buffers(self.settings.batchnorm != "none")
         return output
 
-    def advance(self, acquisition: Tensor, create_graph: bool) -> list[Tensor | None]:
+    def advance(self, acquisition: Tensor, create_graph: bool, keep: bool) -> list[Tensor | None]:
         """See `Engine`; ``create_graph`` was settled when the module was patched."""
+        retain = keep or self._lends_moments
         inner = self.settings.inner
         kept: list[Tensor | None] = [None] * len(self.theta)
 
@@ -172,10 +176,10 @@ class HigherEngine(Engine):
             fmodel=self._patched,
             override={"lr": list(self.rates)},
             # higher keeps the graph of the pass at θ, which lent moments need, only with that of its gradient.
-            track_higher_grads=create_graph or self._lends_moments,
+            track_higher_grads=create_graph or retain,
         )
         self._moved = list(step.step(acquisition, params=self._start, grad_callback=reuse))
-        if self._lends_moments and not create_graph:
+        if retain and not create_graph:
             self._moved = [moved.detach().requires_grad_(moved.requires_grad) for moved in self._moved]
             self._patched.update_params(self._moved)
         self.there = [self._moved[index] for index in self._indices]

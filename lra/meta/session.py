@@ -46,6 +46,7 @@ class LookAhead:
         self._acquired: list[Tensor | None] = []
         self._acquisition: Tensor | None = None
         self._curvature: Curvature | None = None
+        self._keep = False
         self._engine: Engine | None = ENGINES[settings.engine](student, settings)
 
     def __enter__(self) -> Self:
@@ -66,7 +67,7 @@ class LookAhead:
         """Forward at θ, in the student's own mode; keeps the buffers by the policy."""
         return self._open().student(*args, **kwargs)
 
-    def advance(self, acquisition: Tensor, curvature: Curvature | None = None) -> None:
+    def advance(self, acquisition: Tensor, curvature: Curvature | None = None, keep: bool = False) -> None:
         """Take the inner step: g = ∇L_acq(θ), θ' = θ − α · rule(g).
 
         Args:
@@ -74,6 +75,7 @@ class LookAhead:
             curvature: approximate second order (lean engine only): g stays exact, while H is that of
                 ``curvature(forward)``, as a rule the loss on a part of the acquisition batch. The forward
                 pass is the student's at θ on cloned buffers, with fresh dropout masks.
+            keep: leave the graph of the pass at θ whole, for the caller to go through once more after the step.
 
         Raises:
             MetaDiverged: the loss is not finite.
@@ -89,9 +91,9 @@ class LookAhead:
                 f"acquisition loss is {float(acquisition.detach()):g} at θ; the student has diverged: "
                 "lower its learning rate"
             )
-        self._acquisition, self._curvature = acquisition.detach(), curvature
+        self._acquisition, self._curvature, self._keep = acquisition.detach(), curvature, keep
         with explained("inner step"):
-            self._acquired = engine.advance(acquisition, create_graph=not self._detached)
+            self._acquired = engine.advance(acquisition, create_graph=not self._detached, keep=keep)
         if not self._detached:
             require_twice_differentiable(engine.there or [])
         if all(gradient is None for gradient in self._acquired):
@@ -122,7 +124,7 @@ class LookAhead:
         count = len(engine.theta)
         with explained("outer gradient"):
             targets = [*engine.theta, *engine.there, *self._alphas]
-            found = torch.autograd.grad(retention, targets, allow_unused=True)
+            found = torch.autograd.grad(retention, targets, retain_graph=self._keep, allow_unused=True)
             outer, rest = found[:count], list[Tensor | None](found[2 * count :])
             ahead = filled(found[count : 2 * count], engine.theta)
             if self._detached:

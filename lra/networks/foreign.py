@@ -58,6 +58,8 @@ def build_foreign(name: str, classes: int, image: Image, trains: bool = True, au
         ) from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"network {name!r} is no torch module but {type(network).__name__}")
+    _materialise(network, name, image)
+    _refuse_overlap(network, name)
     _try(network, name, classes, image, training=False)
     if trains:
         _try(network, name, classes, image, training=True, auxiliary=auxiliary)
@@ -110,6 +112,35 @@ def _own(module_name: str, name: str, classes: int, image: Image) -> Callable[[]
 
 def _file(module: ModuleType) -> str:
     return getattr(module, "__file__", None) or "of Python's own"
+
+
+def _materialise(network: nn.Module, name: str, image: Image) -> None:
+    """Let lazy layers see what they are to take."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    from lra.preservation import in_mode
+
+    if any(map(is_lazy, [*network.parameters(), *network.buffers()])):
+        try:
+            with torch.no_grad(), in_mode(network, training=False):
+                network(torch.zeros(2, *image))
+        except Exception as error:
+            raise ValueError(f"network {name!r} does not take images {image}: {_line(error)}") from error
+
+
+def _refuse_overlap(network: nn.Module, name: str) -> None:
+    """Raise ``ValueError`` for two parameters in one memory, each of which would move the other."""
+    owners: list[tuple[int, int, str]] = []
+    for own, parameter in network.named_parameters():
+        start = parameter.data_ptr()
+        end = start + parameter.numel() * parameter.element_size()
+        if (other := next((n for low, high, n in owners if start < high and low < end), None)) is not None:
+            raise ValueError(
+                f"network {name!r}: its parameters {other!r} and {own!r} share memory and are two: make them one "
+                "parameter, or use one through the other in forward"
+            )
+        owners.append((start, end, own))
 
 
 def _try(network: nn.Module, name: str, classes: int, image: Image, training: bool, auxiliary: bool = False) -> None:

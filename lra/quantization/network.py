@@ -7,6 +7,10 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from lra.preservation import in_mode
 from lra.quantization.layers import (
@@ -35,10 +39,13 @@ def quantized(network: Network, precision: Precision) -> Network:
     Parameters keep their names; ``network`` holds layers and is none itself. Ranges have still to be set, with
     `calibrate`. First and last are the first and last layer in order of registration.
 
+    A weight that is computed from others in every pass (weight norm, spectral norm) is taken as it stands.
+
     Raises:
         Unquantizable: naming the first layer with parameters of any other kind.
     """
     network = copy.deepcopy(network)
+    _settle(network)
     layers = [module for module in network.modules() if isinstance(module, Quantizable)]
     if not layers:
         raise Unquantizable(f"{type(network).__name__} has no Conv2d or Linear layer to quantise")
@@ -67,11 +74,36 @@ def _rounding(name: str, module: nn.Module, precision: Precision, is_first: bool
         return QuantizedLinear(module, weights, inputs)
     if type(module) is nn.BatchNorm2d and module.running_mean is not None:
         return FrozenBatchNorm2d(module)
-    if next(module.parameters(recurse=False), None) is not None:
-        raise Unquantizable(
-            f"layer {name!r} ({type(module).__name__}) cannot be quantised: Conv2d, Linear and BatchNorm2d can"
-        )
+    if isinstance(module, _BatchNorm) or next(module.parameters(recurse=False), None) is not None:
+        raise Unquantizable(f"layer {name!r} ({type(module).__name__}) cannot be quantised: {_hindrance(module)}")
     return None
+
+
+def _hindrance(module: nn.Module) -> str:
+    known = next((kind for kind in (nn.Conv2d, nn.Linear, nn.BatchNorm2d) if isinstance(module, kind)), None)
+    if type(module) is nn.BatchNorm2d:
+        return "it keeps no running statistics to be frozen to (track_running_stats=False)"
+    if known is not None:
+        return f"it is a {known.__name__} that may compute otherwise in its own forward; use {known.__name__} itself"
+    return "layers with parameters have to be Conv2d, Linear or BatchNorm2d"
+
+
+def _settle(network: nn.Module) -> None:
+    """Make weights that are computed from others plain ones, of the values that evaluation computes."""
+    with in_mode(network, training=False):
+        for module in list(network.modules()):
+            if parametrize.is_parametrized(module):
+                values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
+                # Not remove_parametrizations, which works on the class, and that is the original's too.
+                module.__class__ = type(module).__bases__[0]
+                del module.parametrizations
+                for name, value in values.items():
+                    module.register_parameter(name, nn.Parameter(value))
+            for hook in list(module._forward_pre_hooks.values()):
+                if isinstance(hook, WeightNorm):
+                    remove_weight_norm(module, hook.name)
+                elif isinstance(hook, SpectralNorm):
+                    remove_spectral_norm(module, hook.name)
 
 
 def roundings(network: nn.Module) -> list[InputRounding]:

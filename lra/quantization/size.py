@@ -20,6 +20,8 @@ def size(network: nn.Module) -> dict[str, Any]:
         ``bits_per_weight``: ``bytes``, in bits, over the number of parameters.
     """
     layers = [m for m in network.modules() if isinstance(m, QuantizedConv2d | QuantizedLinear)]
+    # What layers share is stored once.
+    layers = list({id(layer.weight): layer for layer in layers}.values())
     rounded = sum(layer.weight.numel() for layer in layers)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     ranges = {id(buffer) for layer in layers for buffer in layer.inputs.buffers()}
