@@ -161,6 +161,59 @@ def test_linear_model_matches_the_closed_form() -> None:
     assert far(result.gradients, [(g + v - alpha * hessian @ v).T]) < 1e-12
 
 
+class Shared(nn.Module):
+    """A layer and a BatchNorm under two names each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # No bias, whose gradient BatchNorm makes zero.
+        self.first, self.a = nn.Conv2d(2, 4, 3, bias=False), nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.n = nn.BatchNorm2d(4)
+        self.b, self.m = self.a, self.n
+        self.fc = nn.Linear(64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.n(self.a(self.first(x))))
+        return self.fc(torch.tanh(self.m(self.b(x))).flatten(1))
+
+
+class Tied(Shared):
+    """Two layers with one weight, two BatchNorms with one running mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.b, self.m = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.b.weight, self.m.running_mean = self.a.weight, self.n.running_mean
+
+
+@pytest.mark.parametrize("batchnorm", ["acquisition", "both", "none"])
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("kind", [Shared, Tied])
+def test_what_layers_share_moves_as_one(kind: type[Shared], order: int, batchnorm: str) -> None:
+    """Against the objective written out with a weight that is handed to both layers."""
+    student = made(kind)
+    owners, parameters = list(student.parameters()), dict(student.named_parameters())
+    before, statistics = copy.deepcopy(student), copy.deepcopy(student)
+    x, t, x_old, t_old = batches()
+    found = step(student, order=order, batchnorm=batchnorm)
+    assert all(a is b for a, b in zip(student.parameters(), owners, strict=True)), "the student keeps its parameters"
+    if batchnorm == "acquisition":
+        statistics(x)
+        for name, buffer in student.named_buffers():
+            torch.testing.assert_close(buffer, dict(statistics.named_buffers())[name])
+
+    def forward(weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        both = {name.replace("a.", "b."): weights[name] for name in weights if name.startswith("a.w")}
+        ties = weights | {name: value for name, value in both.items() if kind is Tied}
+        return functional_call(copy.deepcopy(before), ties, inputs, tie_weights=kind is Shared)
+
+    theta = {name: value.detach().clone().requires_grad_() for name, value in parameters.items()}
+    gradients = torch.autograd.grad(mse_loss(forward(theta, x), t), list(theta.values()), create_graph=order == 2)
+    ahead = {name: v - 0.1 * g for (name, v), g in zip(theta.items(), gradients, strict=True)}
+    total = mse_loss(forward(theta, x), t) + mse_loss(forward(ahead, x_old), t_old)
+    assert far(found.gradients, torch.autograd.grad(total, list(theta.values()))) < TOLERANCE
+
+
 def plain(student: nn.Module, loss: Callable[..., Tensor] = mse_loss, alpha: float = 0.1) -> tuple[Tensor, ...]:
     """The step written out for SGD, with nothing of the toolkit in it."""
     names = [name for name, _ in student.named_parameters()]
