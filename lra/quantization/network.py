@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils import remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -92,8 +92,9 @@ def _settle(network: nn.Module) -> None:
     """Make weights that are computed from others plain ones, of the values that evaluation computes."""
     with in_mode(network, training=False):
         for module in list(network.modules()):
-            if parametrize.is_parametrized(module):
-                values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
+            computed = getattr(module, "parametrizations", None)
+            if isinstance(computed, nn.ModuleDict):
+                values = {name: getattr(module, name).detach().clone() for name in computed}
                 # Not remove_parametrizations, which works on the class, and that is the original's too.
                 module.__class__ = type(module).__bases__[0]
                 del module.parametrizations
