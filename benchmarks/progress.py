@@ -45,6 +45,19 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def announce(line: str) -> None:
+    """A line about what begins, where such lines come at once."""
+    if not START:
+        tell(line)
+
+
+def loading(*modules: str) -> None:
+    """Say which libraries are loaded next, unless they are there: the large ones take seconds."""
+    missing = [module for module in modules if module not in sys.modules]
+    if missing:
+        announce(f"loading {' and '.join(missing)}")
+
+
 def clock(seconds: float) -> str:
     """Seconds as a person says them."""
     if seconds < 120:
@@ -120,6 +133,11 @@ class Progress:
             self._write(text, line=True)
         if self.bar is not None:
             self.bar.close()
+
+    def clear(self) -> None:
+        """Make room for a line of somebody else's."""
+        if self.bar is not None:
+            self.bar.clear()
 
     def _text(self, done: float, details: tuple[str, ...], left: float | None, ended: bool = False) -> str:
         self.done = done

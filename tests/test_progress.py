@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from lra.benchmarks import progress
 from lra.benchmarks.progress import PACE, Progress, clock, drawable
@@ -211,3 +212,41 @@ def test_steps_of_optimisers_are_watched_only_meanwhile() -> None:
         optimiser.step()
     optimiser.step()
     assert seen == [optimiser]
+
+
+def test_what_is_loaded_is_told_unless_it_is_there(capfd: pytest.CaptureFixture[str]) -> None:
+    progress.loading("sys", "no_such_library", "os")
+    progress.loading("sys", "os")
+    assert capfd.readouterr().err == "loading no_such_library\n"
+
+
+def test_increments_say_where_they_are(
+    lra_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """While a generator is trained too, which is most of the time."""
+    monkeypatch.setattr(progress, "FIRST", 0.0)
+    monkeypatch.setattr(progress, "PACE", 0.0)
+    small = ("--steps", 3, "--experiences", 2, "--set", "generator_steps=4", "--set", "generator_batch=8")
+    done = lra_bench("increment", "--model", "resnet8", *small, "--out", tmp_path)
+    assert done.code == 0, done.err
+    lines = [line for line in done.err.splitlines() if line.startswith("generative: ")]
+    assert lines[0] == "generative: 0/10 steps"
+    assert lines[1].startswith("generative: 1/10 steps  experience 1/2  ")
+    assert [line.split()[1] for line in lines[1:]] == [f"{n}/10" for n in [*range(1, 11), 10]]
+    assert all(line.endswith(" left") for line in lines[1:-2])
+    assert "after 1/2 experiences" in done.err
+
+
+def test_tasks_are_named_as_they_begin(
+    lra_bench: Bench, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tasks.yaml"
+    settings = dict(pair.split("=") for pair in tiny[7::2])
+    shared = {"teacher": "mlp", "student": "mlp", "steps": 4, "method": "predfkd", "replay": "none"}
+    sets = {"set": {key: yaml.safe_load(value) for key, value in settings.items()}}
+    tasks = {"tasks": [{"name": "low", "dataset": "digits-0-4"}, {"name": "high", "dataset": "digits-5-9"}]}
+    file.write_text(yaml.safe_dump(shared | sets | tasks))
+    done = lra_bench("tasks", file, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    told = [line for line in done.err.splitlines() if line.startswith("task ")]
+    assert told == ["task 1/2 'low', reuse anew, seed 0", "task 2/2 'high', reuse anew, seed 0"]

@@ -8,20 +8,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from lra.benchmarks import progress
 from lra.benchmarks.comparison.compare import compare
 from lra.benchmarks.errors import LraError
+from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.sweeps import sweep_progress
 from lra.benchmarks.sweeps.engines import Engine, Job, Outcome, work
 from lra.benchmarks.sweeps.grid import expand, plan
 from lra.benchmarks.sweeps.local_engine import LocalEngine
 from lra.benchmarks.sweeps.sweep import Entry, Stopped, View, sweep
-from lra.benchmarks.sweeps.sweep_progress import SweepProgress, last_record
+from lra.benchmarks.sweeps.sweep_progress import SweepProgress, last_line, last_record
 
 GRID: dict[str, Any] = {
     "teacher": "mlp",
@@ -388,3 +392,54 @@ def test_an_address_is_for_ray(tmp_path: Path, lra_bench: Any) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump(GRID))
     assert lra_bench("sweep", file, "--address", "auto").code == 2
+
+
+def test_lines_at_a_steady_pace_where_no_table_can_be_drawn(
+    done: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its workers are doing, from the first second, and the time left by the steps of all runs."""
+    hand = SimpleNamespace(now=0.0)
+    hand.monotonic = lambda: hand.now
+    for module in (progress, sweep_progress):
+        monkeypatch.setattr(module, "time", hand)
+    monkeypatch.setattr(progress, "START", 0.0)
+    monkeypatch.setattr(progress, "FIRST", 1.0)
+    entries = [
+        Entry(f"run {i}", entry.config, RunFolder(tmp_path / str(i)), "waiting")
+        for i, entry in enumerate(swept(GRID, done, Inline(), Watched()))
+    ]
+    view = SweepProgress(4)
+    for folder in (tmp_path / "0", tmp_path / "1"):
+        folder.mkdir()
+    (tmp_path / "1" / "metrics.jsonl").write_text('{"student_step": 10}\n')  # half done before
+    (tmp_path / "0" / "log.txt").write_text("2026-01-01 10:00:00,123 0/10 experiences  generator step 3/9\n2026")
+    view.show(entries, [0, 1])
+    assert capfd.readouterr().err.splitlines() == [
+        "0 of 4 ended, 2 running, 2 waiting",
+        "  run 0  0/10 experiences  generator step 3/9",
+        "  run 1  starting",
+    ]
+    hand.now = 0.5
+    view.show(entries, [0, 1])
+    assert capfd.readouterr().err == "", "it is not time yet"
+    (tmp_path / "1" / "metrics.jsonl").write_text('{"student_step": 10}\n{"student_step": 15}\n')
+    hand.now = 10.0
+    view.show(entries, [0, 1])
+    # 5 steps in 10 seconds; 20 + 5 + 20 + 20 of 80 are left.
+    assert capfd.readouterr().err.splitlines()[0] == "0 of 4 ended, 2 running, 2 waiting, about 2 min left"
+    entries[0] = replace(entries[0], status="done")
+    entries[2] = replace(entries[2], status="failed")
+    hand.now = 25.0
+    view.show(entries, [1])
+    # 25 steps in 25 seconds; 5 and 20 are left, and a failed run takes no more.
+    assert "1 failed, about 25 s left" in capfd.readouterr().err
+    view.show(entries, [])
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no newline", "no time\n", "2026-01-01 10:00:00,1\n", "\x1b[2J,\x07 \x1b[31mred\n"]
+)
+def test_the_last_line_of_any_log(tmp_path: Path, text: str) -> None:
+    (tmp_path / "log.txt").write_text(text)
+    assert last_line(tmp_path / "log.txt").isprintable()

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from lra.benchmarks.commands.paths import PATH
+from lra.benchmarks.progress import loading
 
 OUT = click.option("--out", type=PATH, help="Where to. [default: the folder that is looked at]")
 
@@ -38,6 +39,7 @@ def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path
     from lra.benchmarks.analyses.fitness import require_images
 
     require_images(folder)
+    loading("torch", "avalanche")
     from lra.benchmarks.analyses.behaviour import behaviour as do
 
     _say(do(folder, out or folder, images, attack_steps, seed))
@@ -58,6 +60,7 @@ def bitflip(folder: Path, runs: int, iterations: int, images: int, out: Path | N
     from lra.benchmarks.analyses.fitness import require_images
 
     require_images(folder)
+    loading("torch", "avalanche")
     from lra.benchmarks.analyses.bit_flip_study import bit_flip_study
 
     _say(bit_flip_study(folder, out or folder, runs, iterations, images))

@@ -67,7 +67,7 @@ def list_() -> None:
 
 def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> None:
     from lra.benchmarks.commands.summary import described
-    from lra.benchmarks.progress import tell
+    from lra.benchmarks.progress import loading, tell
     from lra.benchmarks.runs.machine import refuse_device
     from lra.benchmarks.runs.memory import sized
     from lra.benchmarks.setup.assemble import configuration
@@ -82,6 +82,7 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     config = sized(config, known)
     for note in known.notes:
         tell(note)
+    loading("torch")
     found = obtain(config.teacher, known, known.load("test"), config.device)
     record = found.record() | {"file": str(found.path), "threads": config.threads}
     if as_json:

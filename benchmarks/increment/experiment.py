@@ -11,21 +11,25 @@ from typing import Any
 from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.increment.configuration import IncrementConfig, checked
+from lra.benchmarks.progress import Progress, at_steps, loading
 from lra.benchmarks.runs.machine import environment
 from lra.benchmarks.runs.threads import threads_for
 from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.sizes import network_size
 from lra.networks import build
-from lra.strategies.increment.strategies import STRATEGIES, Plan
+from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, Plan
 
 
-def run(config: IncrementConfig, out: Path, tell: Callable[[str], object]) -> tuple[dict[str, Any], Path]:
+def run(
+    config: IncrementConfig, out: Path, tell: Callable[[str], object], quiet: bool = False
+) -> tuple[dict[str, Any], Path]:
     """Train and test; a result that is there already is read instead.
 
     Args:
         config: what to do.
         out: parent of result folders.
         tell: called with a line on each experience, or on a result that was there.
+        quiet: nothing else on stderr.
 
     Returns:
         the content of ``result.json``, and its folder.
@@ -43,14 +47,16 @@ def run(config: IncrementConfig, out: Path, tell: Callable[[str], object]) -> tu
     else:
         with held(folder / ".lock", f"{folder} is in use by another process: wait for it or stop it"):
             if not file.is_file():
-                write_json(file, _result(config, data, tell))
+                write_json(file, _result(config, data, tell, quiet))
     try:
         return json.loads(file.read_text()), folder
     except ValueError:
         raise UsageError(f"{file} is damaged: delete it to run again") from None
 
 
-def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object]) -> dict[str, Any]:
+def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object], quiet: bool) -> dict[str, Any]:
+    if not quiet:
+        loading("torch", "avalanche")
     import torch
 
     from lra.images import unit
@@ -75,7 +81,14 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
         )
         plan = Plan(model, data.image, config.steps, config.options, course.evaluator, torch.device(config.device))
         strategy = STRATEGIES[config.strategy](plan)
-        marks = course.follow(strategy, benchmark, lambda row: tell(line(row, config.experiences)))
+        with _Steps(config, quiet) as steps:
+
+            def told(row: list[float]) -> None:
+                steps.learnt(len(row))
+                steps.progress.clear()
+                tell(line(row, config.experiences))
+
+            marks = course.follow(strategy, benchmark, told)
     except MetaStepError as error:
         raise LraError(f"{config.strategy} with --meta: {error}; alpha is set by --set alpha=...") from None
     except ValueError as error:
@@ -93,6 +106,40 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
         "cost": {"seconds": time.perf_counter() - start, "generator_steps": marks.generator_steps},
         "environment": environment(),
     }
+
+
+class _Steps:
+    """Progress in steps of optimisers, of the model's and of what replays."""
+
+    def __init__(self, config: IncrementConfig, quiet: bool):
+        options, steps = config.options, config.steps
+        first = steps * (2 if config.strategy == "avalanche-generative" else 1)
+        more = options.generator_steps + options.align_steps if config.strategy in DATA_FREE else 0
+        self.planned = [first, *[first + more] * (config.experiences - 1)]
+        self.experience = self.taken = 0
+        self.progress = Progress(sum(self.planned), "steps", config.strategy, quiet)
+
+    def __enter__(self) -> _Steps:
+        self.progress.show(0)
+        self.watch = at_steps(self._step)
+        self.watch.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.watch.__exit__(None, None, None)
+        self.progress.close()
+
+    def learnt(self, experiences: int) -> None:
+        """So many experiences are over."""
+        self.experience, self.taken = experiences, 0
+        self.progress.done = sum(self.planned[:experiences])
+
+    def _step(self, optimiser: object) -> None:
+        self.taken += 1
+        if self.progress.due():
+            within = min(self.taken, self.planned[self.experience])
+            where = f"experience {self.experience + 1}/{len(self.planned)}"
+            self.progress.show(sum(self.planned[: self.experience]) + within, where)
 
 
 def _threaded(config: IncrementConfig, data: DataSet) -> IncrementConfig:

@@ -215,7 +215,7 @@ def _results(rows: Sequence[Row], given: Mapping[str, object], seeds: int, out: 
         for row in rows:
             budget = {"steps": row.steps} if row.steps else {}
             config = configuration({**given, **budget, "strategy": row.strategy, "seed": seed}, row.settings, row.meta)
-            result, _ = run(config, out, lambda line: None)
+            result, _ = run(config, out, lambda line: None, quiet=True)
             results.setdefault(row.label, {})[seed] = result
             print(f"seed {seed}, {row.label}: {result['accuracy']:.2f} %", file=sys.stderr, flush=True)
     return results

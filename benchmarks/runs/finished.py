@@ -7,6 +7,7 @@ from typing import Literal
 
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
+from lra.benchmarks.progress import loading
 from lra.benchmarks.runs.machine import leads
 from lra.benchmarks.runs.run_folder import RunFolder, identity_of
 from lra.benchmarks.runs.trackers import Tracker
@@ -34,6 +35,8 @@ def run(
     """
     folder = finished(config, out, at)
     if folder is None:
+        if not quiet and leads():
+            loading("torch", "avalanche")
         from lra.benchmarks.runs import runner
 
         return runner.run(config, out, trackers, quiet, at)

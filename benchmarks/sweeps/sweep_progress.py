@@ -1,4 +1,4 @@
-"""How a sweep is getting on, on stderr: a live table on a terminal, a line for each run elsewhere."""
+"""How a sweep is getting on, on stderr: a live table on a terminal, elsewhere the same as lines at a steady pace."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lra.benchmarks.progress import clock
+from lra.benchmarks.progress import Pace, clock, drawable, tell
 from lra.benchmarks.sweeps.sweep import Entry
 
 REFRESH = 1.0
@@ -16,7 +16,7 @@ REFRESH = 1.0
 
 
 class SweepProgress:
-    """Lines for the runs that ended, above a table of those in progress.
+    """Lines for the runs that ended, and between them, or beneath as a table, those in progress.
 
     Args:
         total: runs of the sweep.
@@ -25,22 +25,30 @@ class SweepProgress:
     def __init__(self, total: int):
         self.total = total
         self.count = 0
-        self.live = sys.stderr.isatty()
+        self.live = drawable()
         self.drawn = 0
         self.last = 0.0
-        self.started = time.monotonic()
-        self.fresh = 0
+        self.pace: Pace | None = None
+        self.begun: dict[int, int] = {}
 
     def ended(self, entry: Entry) -> None:
         """Write the line of a run that ended."""
         self.count += 1
-        self.fresh += entry.status != "finished before"
         self._erase()
-        print(f"{self.count}/{self.total}  {entry.label}  {_what(entry)}", file=sys.stderr, flush=True)
+        tell(f"{self.count}/{self.total}  {entry.label}  {_what(entry)}")
 
     def show(self, entries: Sequence[Entry], running: Sequence[int]) -> None:
-        """Redraw the table, on a terminal, if it is time to."""
-        if not self.live or (running and time.monotonic() - self.last < REFRESH):
+        """Say it again, if it is time to."""
+        if self.pace is None:
+            self.pace = Pace()
+            self.begun = {i: _steps(entry) for i, entry in enumerate(entries) if entry.status == "waiting"}
+        if not self.live:
+            if running and self.pace.due():
+                for line in [self._summary(entries, len(running)), *(f"  {_now(entries[i])}" for i in running)]:
+                    tell(line)
+                self.pace.step()
+            return
+        if running and time.monotonic() - self.last < REFRESH:
             return
         self.last = time.monotonic()
         width = shutil.get_terminal_size().columns
@@ -57,9 +65,20 @@ class SweepProgress:
         text = f"{self.count} of {self.total} ended, {running} running, {left - running} waiting"
         if counts["failed"]:
             text += f", {counts['failed']} failed"
-        if self.fresh:
-            text += f", about {clock((time.monotonic() - self.started) / self.fresh * left)} left"
+        done, rest = self._work(entries)
+        if done and self.pace is not None:
+            text += f", about {clock((time.monotonic() - self.pace.started) / done * rest)} left"
         return text
+
+    def _work(self, entries: Sequence[Entry]) -> tuple[int, int]:
+        """Student steps taken since the beginning, and still to take; a run that failed takes no more."""
+        done = rest = 0
+        for index, begun in self.begun.items():
+            entry = entries[index]
+            if entry.status in ("waiting", "done"):
+                at = entry.config.schedule.student_steps if entry.status == "done" else _steps(entry)
+                done, rest = done + at - begun, rest + entry.config.schedule.student_steps - at
+        return done, rest
 
     def _erase(self) -> None:
         if self.drawn:
@@ -78,9 +97,23 @@ def _what(entry: Entry) -> str:
     return f"{entry.status}: {found}, {clock(result['cost']['seconds'])}"
 
 
+def _steps(entry: Entry) -> int:
+    """Student steps that a run has recorded."""
+    record = last_record(entry.folder.path / "metrics.jsonl") if entry.folder else {}
+    return int(record.get("student_step") or 0)
+
+
+def _now(entry: Entry) -> str:
+    """What a run in progress last said of itself in its log, which hears of it between evaluations too."""
+    said = last_line(entry.folder.path / "log.txt") if entry.folder else ""
+    return f"{entry.label}  {said or 'starting'}"
+
+
 def _line(entry: Entry) -> str:
     steps = entry.config.schedule.student_steps
     record = last_record(entry.folder.path / "metrics.jsonl") if entry.folder else {}
+    if not record:
+        return f"  {_now(entry)}"
     at = int(record.get("student_step") or 0)
     filled = round(20 * at / steps)
     parts = (f"{name} {record[name]:.2f}" for name in ("accuracy", "forgetting") if record.get(name) is not None)
@@ -90,10 +123,23 @@ def _line(entry: Entry) -> str:
 def last_record(file: Path) -> dict[str, float | None]:
     """The last whole record of a metrics file, read from its end; empty if there is none."""
     try:
+        found = json.loads(_last(file) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def last_line(file: Path) -> str:
+    """The last whole line of a log, without the time at its beginning; empty if there is none."""
+    _, _, line = _last(file).decode(errors="replace")[:300].partition(",")
+    return "".join(c if c.isprintable() else " " for c in line.partition(" ")[2])
+
+
+def _last(file: Path) -> bytes:
+    try:
         with file.open("rb") as stream:
             stream.seek(max(0, file.stat().st_size - 65536))
             lines = stream.read().split(b"\n")
-        found = json.loads(lines[-2]) if len(lines) > 1 else {}
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    except OSError:
+        return b""
+    return lines[-2] if len(lines) > 1 else b""
