@@ -155,7 +155,7 @@ def main() -> None:
     except click.ClickException as error:
         code = _complain(error.format_message(), 2)
     except (click.Abort, KeyboardInterrupt):  # click makes the one of the other
-        code = _complain("stopped at once; what was saved can be resumed", 130)
+        code = _complain("stopped at once; the same command starts it again", 130)
     except LraError as error:
         code = _complain(str(error), error.code)
     except OSError as error:

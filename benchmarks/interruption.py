@@ -29,6 +29,18 @@ class Interrupted(Resumable):
         self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
 
 
+class AtOnce(Interrupted):
+    """Ctrl-C that did not wait.
+
+    Args:
+        remedy: how to go on.
+    """
+
+    def __init__(self, remedy: str):
+        super().__init__(signal.SIGINT, remedy)
+        self.args = (f"stopped at once; {remedy}",)
+
+
 class GivenUp(BaseException):
     """The open experience ends here. No ``except Exception`` on the way, of a plugin say, is to keep this."""
 

@@ -92,3 +92,40 @@ def test_another_run_is_not_taken_for_finished(
     assert (first.code, other.code) == (0, 0)
     assert "finished before" not in other.err
     assert len(list(tmp_path.glob("*/*/*/result.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "saved"),
+    [
+        ("lra.benchmarks.setup.assemble.configuration", False),
+        ("lra.benchmarks.runs.runner.data_of", False),
+        ("lra.benchmarks.runs.attempt.prepare", False),
+        ("lra.benchmarks.runs.attempt.Attempt._close", True),
+    ],
+)
+def test_ctrl_c_promises_what_is_there(
+    where: str,
+    saved: bool,
+    lra_bench: Callable[..., Any],
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lra.benchmarks.runs.attempt.CHECKPOINT_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, interrupted)
+        done = lra_bench("run", *tiny, "--out", tmp_path)
+    assert done.code == 130
+    said = done.err.splitlines()[-1]
+    assert said.startswith("lra-bench: stopped at once")
+    if saved:
+        (checkpoint,) = tmp_path.rglob("checkpoint.pt")
+        assert f"lra-bench resume {checkpoint.parent}" in said
+        assert lra_bench("resume", checkpoint.parent).code == 0
+    else:
+        assert "resume" not in said
+        assert "start" in said
+        assert not list(tmp_path.rglob("checkpoint.pt"))

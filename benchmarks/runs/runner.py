@@ -8,7 +8,7 @@ from pathlib import Path
 from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import LraError, Resumable, UsageError, in_one_line
 from lra.benchmarks.files import CannotWrite
-from lra.benchmarks.interruption import Interrupted
+from lra.benchmarks.interruption import AtOnce, Interrupted
 from lra.benchmarks.progress import tell
 from lra.benchmarks.runs.attempt import Attempt, finish
 from lra.benchmarks.runs.finished import tell_finished
@@ -101,8 +101,12 @@ def _run(
                 finish(folder)
         return folder
 
-    with group.folder(folder) as own:
-        _complete(own, kept, introduce, lambda: Attempt(config, own, data, teacher, test, trackers, quiet, group))
+    try:
+        with group.folder(folder) as own:
+            _complete(own, kept, introduce, lambda: Attempt(config, own, data, teacher, test, trackers, quiet, group))
+    except KeyboardInterrupt:
+        again = f"go on with lra-bench resume {folder.path}"
+        raise AtOnce(again if folder.checkpoint.exists() else "nothing is saved, start it again") from None
     return folder
 
 

@@ -13,7 +13,6 @@ from lra.benchmarks.errors import LraError, Resumable
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.interruption import interrupts
 from lra.benchmarks.runs.machine import refuse_device
-from lra.benchmarks.runs.memory import sized
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
@@ -112,6 +111,8 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
 
 
 def _teacher(config: RunConfig, train: bool) -> tuple[TrainedTeacher, DataSet] | LraError | None:
+    from lra.benchmarks.runs.memory import sized
+
     try:
         refuse_device(config.device)
         data = data_of(config.data)
