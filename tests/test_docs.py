@@ -1,6 +1,7 @@
 """The documentation says what is so: its commands are accepted, its grids are grids, its programs run."""
 
 import importlib.util
+import itertools
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from lra.benchmarks.cli import cli
 from lra.benchmarks.sweeps.grid import plan
@@ -50,11 +53,18 @@ def commands() -> Iterator[Any]:
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, list[str]], None]:
-    """A folder that holds every file that a command names, as its page shows it, and the example plugin."""
+    """A folder that holds every file and data set that a command names, and the example plugin."""
 
     def lay_out(page: Path, words: list[str]) -> None:
         monkeypatch.chdir(tmp_path)
         for word in words:
+            kind, _, place = word.partition(":")
+            if kind == "npz":
+                np.savez(place, images=np.zeros((20, 28, 28), np.uint8), labels=np.arange(20) % 10)
+            if kind == "imagefolder":
+                for label, number in itertools.product(("cat", "dog"), range(2)):
+                    (Path(place) / "test" / label).mkdir(parents=True, exist_ok=True)
+                    Image.new("RGB", (64, 48)).save(Path(place) / "test" / label / f"{number}.png")
             file = Path(word)
             if file.suffix in (".yaml", ".safetensors", ".pt") and not file.is_absolute():
                 file.parent.mkdir(parents=True, exist_ok=True)

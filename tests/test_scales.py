@@ -10,12 +10,15 @@ import pytest
 import torch
 import yaml
 
+from lra.benchmarks.comparison.groups import Group
+from lra.benchmarks.comparison.published import published
 from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.records import Run, flatten
 from lra.benchmarks.setup.assemble import configuration, stored_configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DATASETS
 from lra.benchmarks.setup.presets import presets
-from lra.benchmarks.setup.provenance import announced
+from lra.benchmarks.setup.provenance import announced, chosen_of
 from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.scales import PUBLISHED, Facts, scale_for, scales
 from lra.benchmarks.sweeps.grid import plan
@@ -271,3 +274,48 @@ def test_lists_say_the_scales(lra_bench: Callable[..., Any]) -> None:
         name = line.split()[0]
         if name in DATASETS:
             assert f"scale {configuration(dataset=name).scale}" in line
+
+
+LRA_CELLS = {  # μ, σ², max on CIFAR-100: Patel et al., CVPR 2023, table 2.
+    "mb-dfkd": (66.05, 207.29, 76.14),
+    "pre-dfkd": (70.23, 86.63, 76.93),
+    "lra-mb": (69.87, 75.67, 77.11),
+    "lra-gr": (71.49, 60.17, 77.21),
+}
+
+
+@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("cell", LRA_CELLS)
+def test_the_cells_of_lra(cell: str, data: str) -> None:
+    """What the specification of the release says: batch, rounds, rates; twice the steps at half the batch for LRA."""
+    name = f"{cell}/{data}/resnet34-resnet18"
+    config = configuration(preset=name)
+    assert (config.data.name, config.teacher.network, config.student.network) == (data, "resnet34", "resnet18")
+    ours = cell.startswith("lra")
+    assert (config.schedule.student_steps, config.schedule.batch_size) == ((288_000, 512) if ours else (144_000, 1024))
+    assert config.meta.enabled == ours
+    assert config.replay["name"] == ("memory" if cell.endswith("mb") or cell == "mb-dfkd" else "generative")
+    if ours:
+        assert (config.meta.mixture, config.meta.alpha_rate, config.meta.objective) == ("sum", 0, "paper")
+        assert "meta.alpha" in chosen_of(name), "as released, 0.9, it sends training to chance"
+    # What is said and what is chosen do not overlap, and each takes effect.
+    said = dict(flatten({k: v for k, v in presets()[name].items() if k not in ("chosen", "source", "data", "method")}))
+    chosen, found = dict(flatten(presets()[name]["chosen"])), dict(flatten(config.tree()))
+    assert not said.keys() & chosen.keys()
+    assert all(found[key] == value for key, value in (said | chosen).items() if key != "teacher")
+
+
+@pytest.mark.parametrize("cell", LRA_CELLS)
+def test_the_numbers_of_lras_paper_stand_beside_ours(cell: str, tmp_path: Path) -> None:
+    def group(config: RunConfig) -> Group:
+        networks = {key: {"name": getattr(config, key).network} for key in ("teacher", "student")}
+        result = networks | {"dataset": config.data.name}
+        return Group(dict(flatten(config.tree())), {0: Run(tmp_path, result, [], {}, {}, {}, {}, {})})
+
+    beside = group(configuration(preset=f"{cell}/cifar100/resnet34-resnet18"))
+    found = [published(beside, column) for column in ("mean", "variance", "max", "accuracy", "forgetting")]
+    mean, variance, best = LRA_CELLS[cell]
+    source = "LRA paper"
+    assert found == [(mean, source), (variance, source), (best, source), (best, source), None]
+    other = configuration(preset=f"{cell}/cifar100/resnet34-resnet18", student="wrn16-1")
+    assert published(group(other), "mean") is None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from generate import options
 from generate.tables import code, table
+from lra.benchmarks.setup.scales import scales
 from lra.strategies.guests import GUESTS
 from lra.strategies.increment.options import IncrementOptions
 from lra.strategies.lra_options import LRAOptions
@@ -57,12 +58,18 @@ def _evidence() -> str:
     return f"```text\n{printed.getvalue()}```"
 
 
+def _scales() -> str:
+    rows = [[code(scale.name), scale.summary, scale.networks, scale.cost] for scale in scales().values()]
+    return table(("scale", "for", "teacher to student, budget", "takes"), rows)
+
+
 INSERTS: dict[str, Callable[[], str]] = {
     "replays": _replays,
     "replay-options": _replay_options,
     "meta-options": _meta_options,
     "increment-options": _increment_options,
     "avalanche-plugins": _guests,
+    "scales": _scales,
     "published-lra": _evidence,
 }
 """Name to the function that writes it."""
