@@ -47,6 +47,8 @@ def run(
     else:
         with held(folder / ".lock", f"{folder} is in use by another process: wait for it or stop it"):
             if not file.is_file():
+                for note in data.notes:
+                    tell(note)
                 write_json(file, _result(config, data, tell, quiet))
     try:
         return json.loads(file.read_text()), folder

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from lra.benchmarks.errors import LraError, Resumable
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.interruption import interrupts
+from lra.benchmarks.progress import tell
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
@@ -94,11 +95,12 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
         train: False leaves runs whose teacher is not there yet without a folder.
     """
     teachers: dict[str, tuple[TrainedTeacher, DataSet] | LraError | None] = {}
+    told: set[str] = set()
     entries = []
     for run in planned:
         key = f"{run.config.teacher.model_dump_json()} {run.config.data.model_dump_json()}"
         if key not in teachers:
-            teachers[key] = _teacher(run.config, train)
+            teachers[key] = _teacher(run.config, train, told)
         found = teachers[key]
         if isinstance(found, tuple):
             folder = RunFolder.of(run.config, *found, out)
@@ -110,12 +112,16 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
     return entries
 
 
-def _teacher(config: RunConfig, train: bool) -> tuple[TrainedTeacher, DataSet] | LraError | None:
+def _teacher(config: RunConfig, train: bool, told: set[str]) -> tuple[TrainedTeacher, DataSet] | LraError | None:
     from lra.benchmarks.runs.memory import sized
 
     try:
         refuse_device(config.device)
         data = data_of(config.data)
+        for note in data.notes:
+            if note not in told:
+                tell(note)
+        told.update(data.notes)
         config = sized(config, data)
         if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
             return None
