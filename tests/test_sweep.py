@@ -146,7 +146,7 @@ def test_the_replay_of_the_paper_is_each_methods_own_and_done_once() -> None:
         ({"replay": ["none", "memry"]}, "grid: replay=memry: "),
         ({"replay": "paper"}, "replay: paper belongs to a method and None is none"),
         ({"steps": "many"}, "schedule.steps"),
-        ({"meta": True}, "needs a replay"),
+        ({"replay": "none", "meta": True}, "needs a replay"),
     ],
 )
 def test_wrong_grids_are_one_line(grid: dict[str, Any], words: str, tmp_path: Path, lra_bench: Any) -> None:

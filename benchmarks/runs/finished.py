@@ -7,7 +7,7 @@ from typing import Literal
 
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
-from lra.benchmarks.progress import loading
+from lra.benchmarks.progress import loading, tell
 from lra.benchmarks.runs.machine import leads
 from lra.benchmarks.runs.run_folder import RunFolder, identity_of
 from lra.benchmarks.runs.trackers import Tracker
@@ -15,6 +15,7 @@ from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.places import moved
+from lra.benchmarks.setup.provenance import announced
 from lra.benchmarks.setup.teachers import teacher_file
 
 
@@ -35,11 +36,16 @@ def run(
     """
     folder = finished(config, out, at)
     if folder is None:
+        # First of all, where more than that takes seconds; else the runner says it, once nothing is refused any more.
+        first = not quiet and leads() and "torch" not in sys.modules
+        if first:
+            for line in announced(config):
+                tell(line)
         if not quiet and leads():
             loading("torch", "avalanche")
         from lra.benchmarks.runs import runner
 
-        return runner.run(config, out, trackers, quiet, at)
+        return runner.run(config, out, trackers, quiet, at, introduced=first)
     if not quiet:
         tell_finished(folder, tracked=bool(trackers))
     return folder

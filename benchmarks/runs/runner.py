@@ -32,7 +32,12 @@ log = logging.getLogger("lra")
 
 
 def run(
-    config: RunConfig, out: Path, trackers: Sequence[Tracker] = (), quiet: bool = False, at: Path | None = None
+    config: RunConfig,
+    out: Path,
+    trackers: Sequence[Tracker] = (),
+    quiet: bool = False,
+    at: Path | None = None,
+    introduced: bool = False,
 ) -> RunFolder:
     """Do a run, or finish it, or return it if it is finished. What cannot be done is refused before a file is written.
 
@@ -42,6 +47,7 @@ def run(
         trackers: further records to keep of it.
         quiet: no progress on stderr.
         at: the folder that it is to be in, wherever that was moved.
+        introduced: what it replays and where its settings are from was said on stderr already.
 
     Raises:
         LraError: with an exit code, for everything that a user can mend.
@@ -49,7 +55,7 @@ def run(
     with in_one_line(), journal() as kept, processes(config.device) as group:
         config = config.model_copy(update={"device": local_device(config.device)})
         try:
-            return _run(config, out, trackers, quiet, at, group, kept)
+            return _run(config, out, trackers, quiet, at, introduced, group, kept)
         except PeerLost as error:
             raise LraError(f"process {group.rank} of {group.count}: {error}; then start the run again") from None
         except Interrupted as stopped:
@@ -64,6 +70,7 @@ def _run(
     trackers: Sequence[Tracker],
     quiet: bool,
     at: Path | None,
+    introduced: bool,
     group: Processes,
     kept: Journal,
 ) -> RunFolder:
@@ -80,7 +87,7 @@ def _run(
     def introduce() -> None:  # Once: what is refused before a teacher is trained is all that is said.
         for line in lines:
             log.info(line)
-            if not quiet and not group.rank:
+            if not quiet and not group.rank and not introduced:
                 tell(line)
 
     test = data.load("test") if config.data.test else None
