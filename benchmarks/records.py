@@ -52,6 +52,7 @@ class Run:
     env: Record
     teacher: Record
     data: Record
+    identity: Record
 
     def column(self, *keys: str) -> list[float | None]:
         """The number that `keys` leads to in every evaluation, None where there is none."""
@@ -100,6 +101,7 @@ def read_run(folder: Path) -> Run:
         env=_record(folder / "env.json"),
         teacher=_record(folder / "teacher.json"),
         data=_record(folder / "data.json"),
+        identity=_record(folder / "identity.json"),
     )
 
 

@@ -17,7 +17,8 @@ class LocalPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path; `UsageError` for a URL or one of Windows."""
         path = local(str(value), "path" if param is None else param.opts[0])
-        return Path(super().convert(path, param, ctx))
+        super().convert(path, param, ctx)
+        return path
 
 
 PATH = LocalPath()

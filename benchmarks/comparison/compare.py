@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lra.benchmarks.comparison.estimates import FEWEST, Difference, Estimate, How, estimate, paired
-from lra.benchmarks.comparison.groups import SHORT, Group, finished, grouped, run_folders
+from lra.benchmarks.comparison.groups import CONTENT, SHORT, Group, finished, grouped, run_folders
 from lra.benchmarks.comparison.measures import Column, chosen, measured
 from lra.benchmarks.comparison.published import published
 from lra.benchmarks.errors import UsageError
@@ -88,11 +88,13 @@ def refuse_different(groups: Sequence[Group]) -> None:
     if len(teachers) > 1:
         names = ", ".join(f"{name} {sha[:8]}" for sha, name in teachers.items())
         raise UsageError(f"the runs have {len(teachers)} teachers ({names}): compare them with --allow-different")
-    data = {
-        tuple(sorted((k, str(v)) for k, v in g.settings.items() if k in ("data.name", "data.size"))) for g in groups
-    }
+    data: dict[tuple[object, object], str] = {}
+    for found in (group.settings for group in groups):
+        named = " ".join(str(found[key]) for key in ("data.name", "data.size") if key in found)
+        # The same data may be called otherwise after a move.
+        data.setdefault((found.get(CONTENT, found.get("data.name")), found.get("data.size")), named)
     if len(data) > 1:
-        names = "; ".join(sorted(" ".join(v for _, v in found) for found in data))
+        names = "; ".join(sorted(data.values()))
         raise UsageError(f"the runs are on different data ({names}): compare them with --allow-different")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import Record, Run, flatten, inner, of_increment, pick, read_run
+from lra.benchmarks.setup.places import data_kind, data_label
 
 UNHEEDED = ("seed", "device", "threads", "on_divergence", "scale", "preset")
 """What may differ between the seeds of one configuration, or says only where its settings are from; beside it, how a
@@ -22,6 +23,9 @@ SHORT = {
     "student": "student.network",
 }
 """The settings that name a run, by the flag that sets them."""
+
+CONTENT = "data.content"
+"""Of a user's own data, a hash that says more than their name, which may have changed."""
 
 RANKS = ("none", "memory", "reservoir", "pool", "generative")
 """Replays in the order they are shown."""
@@ -113,7 +117,8 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
     groups: dict[str, Group] = {}
     for run in sorted(runs, key=lambda run: (run.folder / "result.json").stat().st_mtime):
         found = settings(run)
-        key = json.dumps([found, pick(run.result, "teacher", "sha256")], sort_keys=True, default=str)
+        told = {k: v for k, v in found.items() if k != SHORT["dataset"] or CONTENT not in found}
+        key = json.dumps([told, pick(run.result, "teacher", "sha256")], sort_keys=True, default=str)
         groups.setdefault(key, Group(found, {})).runs[seed_of(run)] = run
     ordered = sorted(groups.values(), key=_order)
     return [Group(g.settings, g.runs, label) for g, label in zip(ordered, labels(ordered), strict=True)]
@@ -145,7 +150,20 @@ def settings(run: Run) -> Record:
     tree = run.config or named
     if not pick(tree, "meta", "enabled"):
         tree = tree | {"meta": {"enabled": False}}
-    return dict(flatten({k: v for k, v in tree.items() if k not in UNHEEDED}))
+    return _by_content(dict(flatten({k: v for k, v in tree.items() if k not in UNHEEDED})), run.identity)
+
+
+def _by_content(found: Record, identity: Record) -> Record:
+    """Settings with what is in files in place of where these lie, if the run says it."""
+    if not identity:
+        return found
+    places = ("teacher.file", "carry.generator", "carry.replay", "code.")
+    there = {key: value for key, value in found.items() if not key.startswith(places)}
+    name = str(found.get(SHORT["dataset"]))
+    if data_kind(name) != name:
+        there |= {SHORT["dataset"]: data_label(name), CONTENT: str(identity.get("test"))[:8]}
+    parts = {part: identity.get(part) for part in ("code", "carry") if isinstance(identity.get(part), dict)}
+    return there | {key: str(value)[:8] for key, value in flatten(parts) if key.startswith(places)}
 
 
 def labels(groups: Sequence[Group]) -> list[str]:

@@ -18,6 +18,7 @@ from lra.benchmarks.progress import Progress
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, normalisation
 from lra.benchmarks.setup.networks import network_for
+from lra.benchmarks.setup.places import data_kind
 from lra.benchmarks.setup.weights_files import save_network
 from lra.images import unit
 from lra.networks.normalized import Normalized
@@ -74,7 +75,7 @@ def train(options: TeacherOptions, data: DataSet, path: Path, device: torch.devi
             "mean": scale.mean,
             "std": scale.std,
         }
-        save_network(path, network, notes | {"data": data.name, "recipe": options.model_dump()})
+        save_network(path, network, notes | {"data": data_kind(data.name), "recipe": options.model_dump()})
         saved.unlink(missing_ok=True)
 
 

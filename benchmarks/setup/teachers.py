@@ -125,7 +125,10 @@ def cached_path(options: TeacherOptions, data: DataSet) -> Path:
     content, code = data.content("train"), identities({"teacher": options.model_dump()})
     recipe |= {name: part for name, part in (("content", content), ("code", code)) if part}
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    return cache_folder() / f"{plain_name(f'{options.network}-{data_label(data.name)}')}-{key}.safetensors"
+    named = plain_name(f"{options.network}-{data_label(data.name)}")
+    # The data may have been called otherwise when it was trained.
+    there = sorted(cache_folder().glob(f"*-{key}.safetensors"))
+    return there[0] if there else cache_folder() / f"{named}-{key}.safetensors"
 
 
 def answers_of(

@@ -154,16 +154,18 @@ def importable(
 def find(module: str) -> Found | None:
     """A module as Python would find it, without importing it or the packages it is in."""
     names = module.split(".")
-    spec: ModuleSpec | None = _spec(names[0])
-    if spec is None or spec.origin in ("built-in", "frozen"):
-        return spec and Found(module, spec, Path(sys.prefix), installed=True)
+    spec = _spec(names[0])
+    if spec is None:
+        return None
+    if spec.origin in ("built-in", "frozen"):
+        return Found(module, spec, Path(sys.prefix), installed=True)
     locations = [*(spec.submodule_search_locations or ())]
     root = (Path(locations[0]) if locations else Path(str(spec.origin))).absolute().parent
     for depth in range(2, len(names) + 1):
+        spec = _spec(".".join(names[:depth]), [*(spec.submodule_search_locations or ())])
         if spec is None:
             return None
-        spec = _spec(".".join(names[:depth]), [*(spec.submodule_search_locations or ())])
-    return spec and Found(module, spec, root, _installed(root))
+    return Found(module, spec, root, _installed(root))
 
 
 def known(folder: str) -> bool:
@@ -197,7 +199,7 @@ def _identity(module: str) -> dict[str, str]:
 
 def _sources(start: Found) -> Iterator[tuple[str, Path]]:
     """A module, the packages it is in, and all that these import from the same folder: names and files."""
-    waiting, seen = [*_with_packages(start.name)], set()
+    waiting, seen = [*_with_packages(start.name)], set[str]()
     while waiting and len(seen) < LIMIT:
         name = waiting.pop()
         if name in seen:
