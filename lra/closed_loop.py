@@ -21,12 +21,14 @@ class ClosedLoop(ABC, Generic[T]):
 
     Attributes:
         position: items completed.
+        ended: whether no more are to be opened.
         at_rest: called with nothing between items, when everything has finished with the last one.
     """
 
     def __init__(self, length: int):
         self.length = length
         self.position = 0
+        self.ended = False
         self.at_rest: Callable[[], None] = lambda: None
 
     @abstractmethod
@@ -35,7 +37,7 @@ class ClosedLoop(ABC, Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """Open the remaining items one by one."""
-        while self.position < self.length:
+        while self.position < self.length and not self.ended:
             yield self.open()
             self.position += 1
             self.at_rest()

@@ -30,6 +30,7 @@ def capture(strategy: DataFreeDistillation, stream: SynthesisStream, parts: Mapp
         "clock": {name: value for name, value in vars(strategy.clock).items() if isinstance(value, int)},
         "synthesizer": stream.synthesizer.state_dict(),
         "position": stream.position,
+        "stopped": strategy.stopped,
         "queries": stream.teacher.queries,
         "parts": {name: part.state_dict() for name, part in parts.items()},
         "random": random_states(),
@@ -50,6 +51,8 @@ def restore(
         setattr(strategy.clock, name, value)
     stream.synthesizer.load_state_dict(state["synthesizer"])
     stream.position = state["position"]
+    strategy.stopped = state.get("stopped")
+    stream.ended = strategy.stopped is not None
     stream.teacher.queries = state["queries"]
     for name, part in parts.items():
         part.load_state_dict(state["parts"][name])

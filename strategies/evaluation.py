@@ -71,7 +71,7 @@ def _overridden(listener: type, callback: str) -> bool:
 
 
 class EvaluationCadence(SupervisedPlugin):
-    """Evaluates the student every so many experiences and at the end; the last of a user's plugins.
+    """Evaluates the student every so many experiences and at the end, early or not; the last of a user's plugins.
 
     Avalanche's ``eval_every`` cannot be thinned below one evaluation per experience.
 
@@ -102,7 +102,7 @@ class EvaluationCadence(SupervisedPlugin):
         for measure in self.announce:
             measure.note(strategy)
         self.completed += 1
-        if self._due(self.completed):
+        if self._due(self.completed) or strategy.stopped is not None:
             strategy.eval(self.stream)
 
     def _due(self, completed: int) -> bool:

@@ -7,6 +7,7 @@ built from keyword options, or by its own ``build(setup, **options)`` if it has 
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -109,23 +110,60 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
         raise ExtensionError(f"plugin {spec!r} refused its options ({error}); it takes: {known}") from error
     if not isinstance(made, BasePlugin):
         raise ExtensionError(f"plugin {spec!r}: its build() gives no Avalanche plugin but {made!r}")
+    if (why := _inert(made)) is not None:
+        raise ExtensionError(f"plugin {spec!r} would do nothing here: {why}")
     for hook in dir(plugin):
         if hook.startswith(("before_", "after_")):
-            setattr(made, hook, _answerable(getattr(made, hook), f"plugin {spec!r} raised in {hook}"))
+            setattr(made, hook, _answerable(getattr(made, hook), f"plugin {spec!r}", hook))
     return made
 
 
-def _answerable(callback: Callable[..., Any], said: str) -> Callable[..., Any]:
-    """``callback``, whose exceptions say whose they are."""
+def _inert(plugin: Plugin) -> str | None:
+    """Why a plugin could not ever do anything on a stream, or ``None``."""
+    from avalanche.core import SupervisedPlugin
+    from avalanche.training.plugins import EarlyStoppingPlugin, EvaluationPlugin
+    from avalanche.training.templates.base_sgd import PeriodicEval
+
+    if isinstance(plugin, EarlyStoppingPlugin):
+        return (
+            "it counts epochs of one experience, and a stream's have a single one each; stop the whole run by "
+            "strategy.stop_training() in a plugin of your own, after_training_exp say"
+        )
+    if isinstance(plugin, EvaluationPlugin):
+        return "what it measures has no place in the records; a run's own evaluator takes the measures there are"
+    if isinstance(plugin, PeriodicEval):
+        return "there is no stream for it to evaluate on; set evaluation.every"
+    known = {name for name in dir(SupervisedPlugin) if name.startswith(("before_", "after_"))}
+    own = {name for name in dir(plugin) if name.startswith(("before_", "after_"))}
+    if any(_differs(getattr(plugin, name), getattr(SupervisedPlugin, name)) for name in own & known):
+        return None
+    unknown = sorted(own - known)
+    near = unknown and difflib.get_close_matches(unknown[0], known, n=1, cutoff=0)[0]
+    return (
+        f"{unknown[0]} is no callback; did you mean {near}?" if near else "it overrides none of Avalanche's callbacks"
+    )
+
+
+def _differs(callback: object, inherited: object) -> bool:
+    return getattr(callback, "__func__", callback) is not inherited
+
+
+def _answerable(callback: Callable[..., Any], whose: str, hook: str) -> Callable[..., Any]:
+    """``callback``, of whose exceptions, and whose stop of the run, it is said whose they are."""
 
     @wraps(callback)
     def call(strategy: DataFreeDistillation, **kwargs: Any) -> Any:
+        before = strategy.stopped
         try:
-            return callback(strategy, **kwargs)
+            returned = callback(strategy, **kwargs)
         except Exception as error:
             where = f"experience {strategy.clock.train_exp_counter}"
             reason = " ".join(str(error).split())
-            raise PluginFailed(f"{said}, {where}: {type(error).__name__}: {reason}; mend it or leave it out") from error
+            said = f"{whose} raised in {hook}, {where}: {type(error).__name__}: {reason}"
+            raise PluginFailed(f"{said}; mend it or leave it out") from error
+        if strategy.stopped != before:
+            strategy.stopped = whose
+        return returned
 
     return call
 

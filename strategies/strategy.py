@@ -48,6 +48,7 @@ class DataFreeDistillation(SupervisedTemplate):
         replayed: what a replay plugin brought to it, or ``None``.
         displaced: new images of each step that a replay plugin takes the place of, fewer than ``train_mb_size``.
         forward_model: what the forward pass goes through; a plugin may lend a functional copy of the student.
+        stopped: what stopped training on the stream, if anything did; see `stop_training`.
     """
 
     dataloader: Iterable[Any]
@@ -91,6 +92,8 @@ class DataFreeDistillation(SupervisedTemplate):
         self.replayed: Batch | None = None
         self.displaced = 0
         self.forward_model: Callable[[Tensor], Tensor] | None = None
+        self.stopped: str | None = None
+        self._stream: SynthesisStream | None = None
         # The first train() would otherwise wipe the optimiser's state and put every parameter in it.
         self.optimized_param_id = dict(model.named_parameters())
 
@@ -98,8 +101,19 @@ class DataFreeDistillation(SupervisedTemplate):
         """Train on a stream; unlike Avalanche's default, never walks it for evaluation first."""
         if isinstance(experiences, SynthesisStream):
             experiences.student = self.model
+            self._stream = experiences
         # Avalanche assigns into the sequence it is given.
         return super().train(experiences, list(eval_streams), **kwargs)
+
+    def stop_training(self) -> None:
+        """End training on the stream: after the step being taken, no more of them, nor experiences.
+
+        Avalanche ends the epochs of the open experience, of which one of a stream has a single one.
+        """
+        super().stop_training()
+        if self._stream is not None:
+            self._stream.ended = True
+            self.stopped = self.stopped or "a plugin"
 
     @property
     def synthesis(self) -> SynthesisExperience | None:
@@ -117,7 +131,8 @@ class DataFreeDistillation(SupervisedTemplate):
             super().make_train_dataloader(**kwargs)
         else:
             # Replay plugins settle what they displace after this and before the first draw.
-            self.dataloader = _Draws(self.synthesis, lambda: self.train_mb_size - self.displaced)
+            size, over = lambda: self.train_mb_size - self.displaced, lambda: self.stopped is not None
+            self.dataloader = _Draws(self.synthesis, size, over)
 
     def eval_dataset_adaptation(self, **kwargs: Any) -> None:
         """Leave a test experience held in tensors as it is."""
@@ -179,9 +194,10 @@ def _on_logits(objective: Objective, logits: Tensor, answers: Tensor) -> Tensor:
 class _Draws(Iterable[list[Tensor]]):
     """Minibatches (images, teacher logits, task 0) of a synthesis experience, drawn as the loop asks."""
 
-    def __init__(self, experience: SynthesisExperience, size: Callable[[], int]):
+    def __init__(self, experience: SynthesisExperience, size: Callable[[], int], over: Callable[[], bool]):
         self.experience = experience
         self.size = size
+        self.over = over
 
     def __len__(self) -> int:
         return self.experience.steps
@@ -190,6 +206,8 @@ class _Draws(Iterable[list[Tensor]]):
         n = self.size()
         tasks = torch.zeros(n, dtype=torch.long)
         for _ in range(self.experience.steps):
+            if self.over():
+                return
             yield [*self.experience.draw(n), tasks]
 
 

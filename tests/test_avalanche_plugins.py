@@ -17,6 +17,7 @@ from lra.benchmarks.runs import attempt
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.strategies import extensions
 from lra.strategies.avalanche_plugins import POLICIES, SI
+from lra.strategies.checkpoint import capture, restore
 from lra.strategies.guests import GUESTS
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
@@ -231,3 +232,103 @@ def test_a_run_with_a_plugin_that_has_no_state_is_never_saved_half(
     monkeypatch.setattr(RunFolder, "save", lambda folder, state: kept.append(folder.path))
     assert bench("--replay", replay).code == 0
     assert bool(kept) == saved
+
+
+class StopsEpoch(SupervisedPlugin):
+    """Asks to stop when an experience's only epoch is over."""
+
+    def after_training_epoch(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        strategy.stop_training()
+
+
+class StopsAtStep(SupervisedPlugin):
+    """Asks to stop in the middle of the second experience."""
+
+    def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        if strategy.clock.train_iterations == 2:  # counted after this
+            strategy.stop_training()
+
+
+class StopsBeforeAnyStep(SupervisedPlugin):
+    """Asks to stop before the first step of the second experience."""
+
+    def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        if strategy.clock.train_iterations:
+            strategy.stop_training()
+
+
+class StopsAtEvaluation(SupervisedPlugin):
+    """Asks to stop when the first evaluation is over."""
+
+    def after_eval(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        strategy.stop_training()
+
+
+class Misspelt(SupervisedPlugin):
+    """Listens to what is never said."""
+
+    def before_train_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        raise AssertionError
+
+
+class Silent(SupervisedPlugin):
+    """Listens to nothing."""
+
+
+@pytest.mark.parametrize(
+    ("plugin", "steps", "experiences"),
+    [(StopsEpoch, 2, 1), (StopsAtStep, 3, 2), (StopsBeforeAnyStep, 2, 2), (StopsAtEvaluation, 4, 2)],
+)
+def test_a_plugin_that_stops_training_stops_the_run_and_the_result_says_so(
+    lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path, plugin: type, steps: int, experiences: int
+) -> None:
+    """Ten experiences of two steps, an evaluation after every second one and at the end."""
+    name = f"{__name__}:{plugin.__name__}"
+    done = lra_bench("run", *tiny, "--replay", "memory", "--plugin", name, "--out", tmp_path, "--json")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert result["stopped"] == {"by": f"plugin {name!r}", "of_experiences": 10}
+    assert (result["cost"]["student_steps"], result["cost"]["experiences"]) == (steps, experiences)
+    records = (Path(result["run_dir"]) / "metrics.jsonl").read_text().splitlines()
+    assert len(records) == 1, "the student is evaluated as it is left"
+    assert json.loads(records[0])["student_step"] == steps
+    assert f"{name!r} stopped the run after {experiences} of 10 experiences" in done.err
+    again = lra_bench("run", *tiny, "--replay", "memory", "--plugin", name, "--out", tmp_path)
+    assert again.code == 0
+    assert f"after {experiences} of 10 experiences" in again.out
+
+
+def test_a_stopped_run_stays_stopped_when_it_is_resumed(
+    make_stream: MakeStream, make_strategy: MakeStrategy, student: nn.Module
+) -> None:
+    stream, strategy = make_stream(length=4), make_strategy(student, [StopsEpoch()])
+    strategy.train(stream)
+    assert (stream.position, strategy.clock.train_iterations) == (1, 2)
+    other, anew = make_stream(length=4), make_strategy(student)
+    restore(capture(strategy, stream, {}), anew, other, {})
+    assert other.ended
+    anew.train(other)
+    assert other.position == 1
+
+
+@pytest.mark.parametrize(
+    ("plugin", "options", "said"),
+    [
+        (f"{__name__}:Misspelt", {}, "before_train_iteration is no callback; did you mean before_training_iteration?"),
+        (f"{__name__}:Silent", {}, "overrides none of Avalanche's callbacks"),
+        ("avalanche.training.plugins:EvaluationPlugin", {}, "what it measures has no place in the records"),
+        (
+            "avalanche.training.plugins:EarlyStoppingPlugin",
+            {"patience": 1, "val_stream_name": "test"},
+            "counts epochs of one experience",
+        ),
+        ("avalanche.training.templates.base_sgd:PeriodicEval", {}, "no stream for it to evaluate on"),
+    ],
+)
+def test_a_plugin_that_could_do_nothing_is_refused_with_the_reason(
+    plugin: str, options: dict[str, Any], said: str
+) -> None:
+    for spec in (plugin, f"avalanche:{plugin}"):
+        with pytest.raises(extensions.ExtensionError, match="would do nothing here") as caught:
+            extensions.build(spec, options, SETUP)
+        assert said in str(caught.value)

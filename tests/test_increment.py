@@ -5,6 +5,7 @@ import json
 import types
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -441,3 +442,23 @@ def test_bad_input_is_one_line(
     for word in words:
         assert word in done.err, done.err
     assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize("model", ["LeNet5_BN", "torchvision:mobilenet_v3_small", "lra.networks.lenet:mlp"])
+def test_every_network_that_can_be_listed_can_learn_in_increments(
+    lra_bench: Callable[..., Any], tmp_path: Path, model: str
+) -> None:
+    options = ("--strategy", "naive", "--steps", 1, "--experiences", 2, "--out", tmp_path, "--json")
+    done = lra_bench("increment", "--model", model, *options)
+    if model.startswith("torchvision"):
+        assert done.code == 2
+        assert "take images of 3 channels" in done.err, "which the digits have not"
+        return
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["config"]["model"] == {"LeNet5_BN": "lenet5-bn"}.get(model, model)
+
+
+def test_a_network_that_is_none_is_refused_with_the_nearest(lra_bench: Callable[..., Any]) -> None:
+    refused = lra_bench("increment", "--model", "resnet81")
+    assert refused.code == 2
+    assert "unknown --model 'resnet81'" in refused.err

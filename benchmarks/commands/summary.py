@@ -41,6 +41,7 @@ def table(result: dict[str, Any], folder: Path) -> str:
         ("teacher", f"{teacher['name']}, {_percent(teacher['accuracy'])}"),
         ("student", f"{result['student']['name']}, {result['student']['parameters']:,} parameters"),
         *_quantization(result.get("quantization")),
+        *_stopped(result),
         ("accuracy", _accuracy(result["accuracy"])),
         ("fidelity", f"agreement {_percent(result['agreement'])}, loyalty {_number(result['loyalty'])}"),
         ("forgetting", _forgetting(result["forgetting"])),
@@ -69,6 +70,13 @@ def _accuracy(accuracy: dict[str, Any] | None) -> str:
 def _moments(mean: float | None, variance: float | None) -> str:
     """Mean and variance of a curve, or dashes where it is too short for them."""
     return "μ —, σ² —" if mean is None or variance is None else f"μ {mean:.2f}, σ² {variance:.2f}"
+
+
+def _stopped(result: dict[str, Any]) -> list[tuple[str, str]]:
+    if "stopped" not in result:
+        return []
+    done, stopped = result["cost"]["experiences"], result["stopped"]
+    return [("stopped", f"by {stopped['by']}, after {done:,} of {stopped['of_experiences']:,} experiences")]
 
 
 def _quantization(found: dict[str, Any] | None) -> list[tuple[str, str]]:

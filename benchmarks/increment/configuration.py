@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import plain_name
@@ -16,7 +16,8 @@ from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.layers import merged, parse_assignment
 from lra.benchmarks.setup.places import data_kind, data_label, placed_data
 from lra.benchmarks.setup.user_code import identities, importable, modules_in
-from lra.networks import NETWORKS
+from lra.networks import instead, is_known
+from lra.networks.foreign import is_foreign
 from lra.options import Count, Options, Seed
 from lra.strategies.increment.options import IncrementOptions
 from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES
@@ -44,6 +45,12 @@ class IncrementConfig(Options):
     """As `RunConfig.threads`."""
     options: IncrementOptions = IncrementOptions()
 
+    @field_validator("model")
+    @classmethod
+    def _spelled(cls, name: str) -> str:
+        """One spelling of each name, and so one folder."""
+        return name if is_foreign(name) else name.lower().replace("_", "-")
+
     @property
     def meta(self) -> bool:
         """Whether the LRA step is taken."""
@@ -68,7 +75,8 @@ def checked(config: IncrementConfig) -> DataSet:
         MissingInput: for data that are not there.
     """
     known_name("strategy", config.strategy, STRATEGIES)
-    known_name("model", config.model, NETWORKS)
+    if not is_foreign(config.model) and not is_known(config.model):
+        raise UsageError(f"unknown --model {config.model!r}; {instead(config.model)}")
     if config.meta and config.strategy not in DATA_FREE:
         raise UsageError(f"--meta needs a strategy that replays without data; choose {' or '.join(DATA_FREE)}")
     refuse_device(config.device)

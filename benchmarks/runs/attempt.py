@@ -135,7 +135,7 @@ class Attempt:
             stream.at_rest = rest
             self._remember(long=True)
             try:
-                if stream.position < stream.length:
+                if stream.position < stream.length and not stream.ended:
                     with self.progress.begin(), at_a_step(stopping, lambda: self.at_hand is not None):
                         self.experiment.strategy.train(stream)
             except GivenUp:
@@ -143,6 +143,8 @@ class Attempt:
                 raise stopped() from None
             finally:
                 self.progress.close()
+        if (stopped_by := self.experiment.strategy.stopped) is not None:
+            log.warning("%s stopped the run after %d of %d experiences", stopped_by, stream.position, stream.length)
         self._close()
 
     @property

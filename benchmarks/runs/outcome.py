@@ -47,6 +47,7 @@ def result(
         "forgetting": _forgetting(forgetting, len(records)) | {"matrix_file": "forgetting.json"},
         "alignment": _alignment(records),
         "rollbacks": list(rollbacks),
+        **_stopped(experiment),
         **({"attack": last["attack"]} if "attack" in last else {}),
         "cost": _cost(experiment) | {"seconds": seconds, "peak_memory_mb": peak_memory(config.device)},
         "config_hash": config_hash,
@@ -77,6 +78,12 @@ def _forgetting(found: Forgetting | None, evaluations: int) -> Record:
         return asdict(found)
     few = "one evaluation" if evaluations == 1 else "no probe was evaluated twice"
     return {"reason": f"{few}: what is forgotten shows from the second on"}
+
+
+def _stopped(experiment: Experiment) -> Record:
+    """What ended the run before its budget, if anything did."""
+    by = experiment.strategy.stopped
+    return {} if by is None else {"stopped": {"by": by, "of_experiences": experiment.stream.length}}
 
 
 def _alignment(records: Sequence[Record]) -> Record:
