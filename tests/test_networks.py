@@ -49,9 +49,10 @@ def test_every_name_gives_a_network_for_small_images(name):
     check_network(name, (1, 16, 16))
 
 
-@pytest.mark.parametrize("name", SHALLOW)
+@pytest.mark.parametrize("name", [*SHALLOW, "resnet18", "vgg11", "mobilenetv2"])
 def test_a_network_takes_oblong_images(name):
-    check_network(name, (2, 12, 30))
+    check_network(name, (2, 16, 30))
+    check_network(name, (2, 30, 16))
 
 
 @pytest.mark.parametrize(

@@ -425,6 +425,10 @@ def test_names_and_fit_travel_to_check_and_report(
     assert checked.code == 0, checked.err
     assert "3x8x12, 18 to test on, resized to 8x12, padded with black (data.fit: squash, crop or pad)" in checked.out
     assert "3: <b>cat<-b>, ape, bee" in checked.out
+    assert "was trained on" not in checked.err
+    other = lra_bench("teacher", "check", file, *tiny, *given, "--set", "data.fit=crop")
+    assert "trained on images padded with black, and these are cropped about the middle" in other.err
+    assert "data.fit=pad" in other.err
 
 
 def test_networks_that_want_squares_say_so_in_a_line(lra_bench: Callable[..., Any], tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class TeacherOptions(Options):
     batch_size: Count = 128
     augment: float | str = 0.12
     """A number: random shifts as a fraction of half the side, turns and zooms in proportion. Or the custom of CIFAR,
-    ``crop``: padded by an eighth of the side and cropped; or ``crop-flip``: mirrored too."""
+    ``crop``: padded by an eighth of the shorter side and cropped; or ``crop-flip``: mirrored too."""
     seed: Seed = 0
 
     @model_validator(mode="before")

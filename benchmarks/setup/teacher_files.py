@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.progress import tell
 from lra.benchmarks.setup.config import AUTO, TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Normalisation
+from lra.benchmarks.setup.datasets.form import DONE
 from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.weights_files import Notes, read_weights
 from lra.networks.families import VAGUE, canonical, recipe_of, vaguer
@@ -28,6 +30,11 @@ def load_teacher(path: Path, options: TeacherOptions, data: DataSet) -> tuple[No
     """
     content, notes = _read(path)
     name = _named(path, content, notes, options, data)
+    if notes.fit in DONE and data.fit not in ("", notes.fit):
+        tell(
+            f"teacher {path.name} was trained on images {DONE[notes.fit]}, and these are {DONE[data.fit]}: "
+            f"say --set data.fit={notes.fit}"
+        )
     scale = _normalisation(path, options, notes, data)
     body = network_for(name, data.classes, data.image, f"teacher {path.name}, teacher.network", trains=False)
     try:

@@ -74,6 +74,7 @@ def train(options: TeacherOptions, data: DataSet, path: Path, device: torch.devi
             "image": data.image,
             "mean": scale.mean,
             "std": scale.std,
+            **({"fit": data.fit} if data.fit else {}),
         }
         save_network(path, network, notes | {"data": data_kind(data.name), "recipe": options.model_dump()})
         saved.unlink(missing_ok=True)
@@ -199,7 +200,7 @@ def cross_entropy(answers: Tensor | tuple[Tensor, ...], classes: Tensor) -> Tens
 def augmented(images: Tensor, how: float | str) -> Tensor:
     """Images (n, C, H, W) in [0, 1], each changed on its own; see `TeacherOptions.augment`."""
     if isinstance(how, str):
-        moved = shifted(images, images.shape[-1] // 8)
+        moved = shifted(images, min(images.shape[2:]) // 8)
         return flipped(moved) if how == "crop-flip" else moved
     return shaken(images, how) if how else images
 

@@ -45,6 +45,8 @@ class Notes(BaseModel):
     classes: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
+    fit: str | None = None
+    """`DataSet.fit` of what it was trained on."""
     quantization: dict[str, Any] | None = None
     """Of weights stored as integers, the options of `lra.quantization.options.Precision`."""
 

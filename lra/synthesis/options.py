@@ -27,12 +27,12 @@ class AugmentationOptions(Options):
     """How stored and synthetic images are shaken before a network sees them."""
 
     shift: Whole | None = None
-    """Largest shift in pixels; an eighth of the side if not given (4 at 32 pixels, as published)."""
+    """Largest shift in pixels; an eighth of the shorter side if not given (4 at 32 pixels, as published)."""
     flip: bool = True
     """Mirror half of the images; not for digits and letters."""
 
     def reach(self, side: int) -> int:
-        """The largest shift for images of this side."""
+        """The largest shift for images whose shorter side this is."""
         return side // 8 if self.shift is None else self.shift
 
     def crop_and_flip(self) -> Augmentation:
@@ -40,7 +40,7 @@ class AugmentationOptions(Options):
         from lra.synthesis.augmentation import flipped, shifted
 
         def augment(images: Tensor) -> Tensor:
-            moved = shifted(images, self.reach(images.shape[-1]))
+            moved = shifted(images, self.reach(min(images.shape[2:])))
             return flipped(moved) if self.flip else moved
 
         return augment
@@ -50,7 +50,7 @@ class AugmentationOptions(Options):
         from lra.synthesis.augmentation import flipped_together, rolled
 
         def augment(images: Tensor) -> Tensor:
-            moved = rolled(images, self.reach(images.shape[-1]))
+            moved = rolled(images, self.reach(min(images.shape[2:])))
             return flipped_together(moved) if self.flip else moved
 
         return augment

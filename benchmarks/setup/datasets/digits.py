@@ -36,4 +36,6 @@ def digits(form: Form = NATIVE) -> DataSet:
         names=DIGITS,
         test_images=360,
     )
-    return replace(formed(native, Form(channels=form.channels)), reached=sized.words(distorted))
+    return replace(
+        formed(native, Form(channels=form.channels)), reached=sized.words(distorted), fit=sized.fit if distorted else ""
+    )

@@ -105,6 +105,7 @@ def formed(data: DataSet, form: Form) -> DataSet:
         published=_published(data.published, channels, form.channels or channels),
         notes=(*data.notes, *([said] if distorted else [])),
         reached=form.words(distorted),
+        fit=form.fit if distorted else data.fit,
     )
 
 

@@ -67,6 +67,7 @@ def image_folder(text: str, form: Form) -> DataSet:
         test_images=len(found.files["test"]),
         notes=(*found.notes, *survey.notes),
         reached=form.words(survey.distorted),
+        fit=form.fit if survey.distorted else "",
     )
 
 

@@ -64,6 +64,7 @@ class DataSet:
         test_images: how many there are to test on, where that is known without loading them.
         notes: what a user should be told of how it was read, a line each.
         reached: how its images got their size.
+        fit: which fit they got it by, if some had other proportions.
     """
 
     name: str
@@ -78,6 +79,7 @@ class DataSet:
     test_images: int | None = None
     notes: tuple[str, ...] = ()
     reached: str = "as they are"
+    fit: str = ""
 
     def record(self) -> dict[str, Any]:
         """For ``data.json``: what a report, or a reader of one, should know of it."""

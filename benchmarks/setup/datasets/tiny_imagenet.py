@@ -47,6 +47,7 @@ def tiny_imagenet(form: Form) -> DataSet:
         _names(data_folder() / FOLDER),
         10_000,
         reached=form.words(distorted),
+        fit=form.fit if distorted else "",
     )
 
 
