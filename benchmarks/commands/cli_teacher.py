@@ -77,12 +77,12 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     if file is not None:
         given["assignments"] = (*given["assignments"], f"teacher.file={json.dumps(str(file))}")
     config = configuration(**given)
+    loading("torch")
     refuse_device(config.device)
     known = data_of(config.data)
     config = sized(config, known)
     for note in known.notes:
         tell(note)
-    loading("torch")
     found = obtain(config.teacher, known, known.load("test"), config.device)
     record = found.record() | {"file": str(found.path), "threads": config.threads}
     if as_json:
