@@ -22,10 +22,10 @@ from lra.strategies.methods import METHODS
 Bench = Callable[..., Any]
 
 SMALL = {
-    "schedule.batch_size": 8,
+    "schedule.batch_size": 16,
     "schedule.steps_per_experience": 2,
     "schedule.experiences_per_epoch": 2,
-    "evaluation.probe_size": 8,
+    "evaluation.probe_size": 16,
     "evaluation.samples": 0,
 }
 
@@ -102,11 +102,11 @@ def test_every_method_can_be_tried(method: str, estimate: Any, monkeypatch: pyte
     network = "resnet8" if method in ("gdfq", "aeahl-rg") else "lenet5-bn"
     quantized = method == "gdfq"
     more = {"synthesis.steps": 2} if "steps" in METHODS[method].Options.model_fields else {}
-    more |= {"synthesis.images": 8} if "images" in METHODS[method].Options.model_fields else {}
+    more |= {"synthesis.images": 16} if "images" in METHODS[method].Options.model_fields else {}
     options = settings(**more, **{"teacher.epochs": 1, "data.size": 8})
     monkeypatch.setattr(trial, "LESSONS", 2)
     students = () if quantized else ("--student", "lenet5-bn")
-    given = ("--method", method, "--teacher", network, *students, "--steps", 12, *options)
+    given = ("--method", method, "--replay", "none", "--teacher", network, *students, "--steps", 12, *options)
     assert estimate(*given, command="quantize" if quantized else "run")["seconds"] > 0
 
 
