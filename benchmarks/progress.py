@@ -45,9 +45,14 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def at_once() -> bool:
+    """Whether lines about what begins come at once."""
+    return not START
+
+
 def announce(line: str) -> None:
     """A line about what begins, where such lines come at once."""
-    if not START:
+    if at_once():
         tell(line)
 
 

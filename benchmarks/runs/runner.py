@@ -9,7 +9,7 @@ from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import LraError, Resumable, UsageError, in_one_line
 from lra.benchmarks.files import CannotWrite
 from lra.benchmarks.interruption import AtOnce, Interrupted
-from lra.benchmarks.progress import tell
+from lra.benchmarks.progress import at_once, tell
 from lra.benchmarks.runs.attempt import Attempt, finish
 from lra.benchmarks.runs.finished import tell_finished
 from lra.benchmarks.runs.journal import Journal, journal
@@ -84,14 +84,14 @@ def _run(
             tell(note)
     lines = announced(config)
 
-    def introduce() -> None:  # Once: what is refused before a teacher is trained is all that is said.
+    def introduce() -> None:  # Once, and where that is quick, not before what cannot be done is refused.
         for line in lines:
             log.info(line)
             if not quiet and not group.rank and not introduced:
                 tell(line)
 
     test = data.load("test") if config.data.test else None
-    if not config.teacher.file and not teacher_file(config.teacher, data).is_file():
+    if at_once() and not teacher_file(config.teacher, data).is_file():
         introduce()
     teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device, quiet or group.rank > 0))
     folder = RunFolder.of(config, teacher, data, out)
