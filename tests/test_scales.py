@@ -15,10 +15,10 @@ from lra.benchmarks.comparison.published import published
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import Run, flatten
 from lra.benchmarks.setup.assemble import configuration, stored_configuration
-from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.config import RunConfig, TeacherOptions
 from lra.benchmarks.setup.datasets import DATASETS
 from lra.benchmarks.setup.presets import presets
-from lra.benchmarks.setup.provenance import announced, chosen_of
+from lra.benchmarks.setup.provenance import announced, chosen_of, unlike
 from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.scales import PUBLISHED, Facts, scale_for, scales
 from lra.benchmarks.sweeps.grid import plan
@@ -193,6 +193,15 @@ def test_a_published_cell_lies_over_no_scale_and_says_what_was_replaced(name: st
     ]
     said = " ".join(announced(other))
     assert all(words in said for words in wanted)
+
+
+def test_a_teachers_file_of_another_network_than_the_presets_is_said() -> None:
+    name = "dafl/cifar10/wrn40-2-wrn16-1"
+    given = configuration(preset=name).model_copy(update={"teacher": TeacherOptions(file="weights.pt")})
+    assert "teacher wrn16-2 in place of wrn40-2" in unlike(given, "wrn16-2")
+    assert unlike(given, "WRN40_2") == ""
+    assert unlike(configuration(preset=name), "wrn40-2") == ""
+    assert unlike(configuration(), "lenet5") == ""
 
 
 @pytest.mark.parametrize("method", METHODS)

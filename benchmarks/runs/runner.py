@@ -21,7 +21,7 @@ from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.trackers import Tracker
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_of
-from lra.benchmarks.setup.provenance import announced
+from lra.benchmarks.setup.provenance import announced, unlike
 from lra.benchmarks.setup.teachers import obtain, teacher_file
 from lra.meta import MetaDiverged, MetaStepError
 from lra.strategies.distributed import PeerLost
@@ -94,6 +94,10 @@ def _run(
     if at_once() and not teacher_file(config.teacher, data).is_file():
         introduce()
     teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device, quiet or group.rank > 0))
+    if other := unlike(config, teacher.name):
+        log.info(other)
+        if not quiet and not group.rank:
+            tell(other)
     folder = RunFolder.of(config, teacher, data, out)
     if at is not None:
         folder = RunFolder(at, folder.identity)

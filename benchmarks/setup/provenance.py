@@ -49,26 +49,26 @@ def chosen_of(preset: str) -> list[str]:
     ]
 
 
-def dropped(config: RunConfig, preset: str, teacher: str | None = None) -> str:
-    """Which of the data and networks that a preset names a configuration has replaced, in words; empty if none.
+def dropped(config: RunConfig, preset: str) -> str:
+    """Which of the data and networks that a preset names a configuration has replaced, in words; empty if none."""
+    found = {"data": config.data.name, "student": config.student.network}
+    if config.teacher.file is None:  # What a file holds is known when it is read, see `unlike`.
+        found["teacher"] = config.teacher.network
+    return ", ".join(filter(None, (_replaced(preset, section, value) for section, value in found.items())))
 
-    Args:
-        config: resolved.
-        preset: its name.
-        teacher: the network found in the teacher's file, where that is known.
-    """
-    named = settings_of(preset)
-    own = {"teacher": teacher or (None if config.teacher.file else config.teacher.network)}
-    found = {"data": config.data.name, "student": config.student.network} | own
-    pairs = [
-        (section, named.get(section, {}).get("name" if section == "data" else "network"), value)
-        for section, value in found.items()
-    ]
-    return ", ".join(
-        f"{section} {value} in place of {wanted}"
-        for section, wanted, value in pairs
-        if wanted is not None and value is not None and _plain(value) != _plain(wanted)
-    )
+
+def unlike(config: RunConfig, teacher: str) -> str:
+    """A line on a file whose network ``teacher`` is not that of the preset; empty if it is."""
+    if config.preset not in presets() or config.teacher.file is None:
+        return ""
+    replaced = _replaced(config.preset, "teacher", teacher)
+    return f"preset {config.preset} is not for what was given: {replaced}" if replaced else ""
+
+
+def _replaced(preset: str, section: str, value: str) -> str:
+    wanted = settings_of(preset).get(section, {}).get("name" if section == "data" else "network")
+    same = wanted is None or _plain(value) == _plain(wanted)
+    return "" if same else f"{section} {value} in place of {wanted}"
 
 
 def _scale(config: RunConfig, name: str) -> Iterator[str]:
