@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lra.anatomy import stages
-from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import Labelled, Normalisation
 from lra.benchmarks.setup.datasets.labelled import DataSet
+from lra.benchmarks.setup.normalisations import better
 from lra.benchmarks.setup.teachers import obtain
 from lra.benchmarks.setup.weights_files import save_network
 from lra.features import BatchNormStatistics, FeatureTap
@@ -234,6 +235,52 @@ def test_the_normalisation_is_the_users_or_the_data_sets(own: str, tmp_path: Pat
     for one in ({"mean": [0.5] * 3}, {"std": [0.5] * 3}):
         with pytest.raises(UsageError, match=r"give teacher.mean and teacher.std"):
             found(tmp_path / "t.pt", name, problem(published=blind), **one)
+
+
+def test_a_normalisation_that_another_beats_is_said_and_kept(
+    own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(brightest(), tmp_path / "t.pt")
+    name, half = f"{own}:network", {"mean": [0.5] * 3, "std": [0.5] * 3}
+    assert found(tmp_path / "t.pt", name, problem(), **half) == 100
+    assert capsys.readouterr().err == "", "nothing is said of the right one"
+    accuracy = found(tmp_path / "t.pt", name, problem(), mean=[0.5, 0.5, 9.0], std=[0.5] * 3)
+    said = capsys.readouterr().err
+    assert accuracy is not None
+    assert accuracy < 90
+    assert f"against {accuracy:.1f} % as it is" in said
+    assert "is right on 100.0 % of 60 test images" in said
+    assert '--set "teacher.mean=[0.5, 0.5, 0.5]"' in said
+    assert said.count("\n") == 1
+    # No better than chance, it is refused with the same advice.
+    with pytest.raises(LraError, match=r"chance is 25.0 %: with the 0.5 normalisation it is right on 100.0 %"):
+        found(tmp_path / "t.pt", name, problem(), mean=[9.0, 9.0, -9.0], std=[1.0] * 3)
+
+
+def test_a_normalisation_that_is_missing_is_looked_for(own: str, tmp_path: Path) -> None:
+    torch.save(brightest(), tmp_path / "t.pt")
+    with pytest.raises(
+        UsageError, match=r"give teacher.mean and teacher.std; with the 0.5 normalisation .* 100.0 % of"
+    ):
+        found(tmp_path / "t.pt", f"{own}:network", problem())
+    options = TeacherOptions(file=str(tmp_path / "t.pt"), network=f"{own}:network")
+    with pytest.raises(UsageError, match=r"give teacher.mean and teacher.std\Z"):
+        obtain(options, problem(), None)
+
+
+def test_the_test_set_is_not_passed_again_for_each_normalisation() -> None:
+    torch.manual_seed(0)
+    seen = 0
+
+    def count(module: nn.Module, images: tuple[torch.Tensor], logits: torch.Tensor) -> None:
+        nonlocal seen
+        seen += len(images[0])
+
+    body = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    body.register_forward_hook(count)
+    test = Labelled(torch.rand(5000, 3, 2, 2), torch.arange(5000) % 4)
+    better(Normalized(body, [0.5] * 3, [0.5] * 3), torch.zeros(5000, 4), test, torch.device("cpu"))
+    assert 0 < seen <= 5 * 256
 
 
 def test_weights_that_do_not_fit_name_the_first_few(own: str, tmp_path: Path) -> None:

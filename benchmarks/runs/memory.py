@@ -207,7 +207,8 @@ def _steps(config: RunConfig, data: DataSet, made: Experiment | None) -> list[De
 
 def _training(config: RunConfig, data: DataSet) -> Demand:
     """A step of the teacher's training, on no more images than there are."""
-    size, batch = network_size("teacher.network", config.teacher.network, data), config.teacher.batch_size
+    size = network_size("teacher.network", config.teacher.network, data, auxiliary=True)
+    batch = config.teacher.batch_size
     if batch * size.kept > LARGE:
         batch = min(batch, len(data.load("train").images))
     weights = (LEARNT - 1) * size.weights

@@ -25,35 +25,36 @@ def in_use(channels: int) -> dict[str, Normalisation]:
     return {name: scale for scale, name in {scale: name for name, scale in fitting.items()}.items()}
 
 
-def better(network: Normalized, answers: Tensor, test: Labelled, device: torch.device) -> str | None:
-    """One line on a normalisation in use under which a teacher is right more often, or ``None``.
+def better(network: Normalized, answers: Tensor | None, test: Labelled, device: torch.device) -> str | None:
+    """What to say of a normalisation in use under which a teacher is right more often, or ``None``.
 
     Compared on the same `SHOWN` images, evenly spread over the test set, so that little of it passes the teacher again.
 
     Args:
         network: the teacher, on ``device``.
-        answers: logits (n, K) of it for the test set.
+        answers: its logits (n, K) for the test set; ``None`` if its normalisation is not known.
         test: n images.
         device: where to compute.
     """
     chosen = torch.linspace(0, len(test.classes) - 1, min(SHOWN, len(test.classes))).long()
     shown = Labelled(test.images[chosen], test.classes[chosen])
-    right = answers[chosen].argmax(dim=1) == shown.classes
+    right = torch.zeros(len(chosen)).bool() if answers is None else answers[chosen].argmax(dim=1) == shown.classes
     best: tuple[int, str, Normalisation] | None = None
     for name, scale in in_use(len(network.mean)).items():
         other = _right(Normalized(network.network, scale.mean, scale.std).to(device), shown, device)
         gained, lost = int((other & ~right).sum()), int((right & ~other).sum())
-        # Were both as good, each image that they differ on would be a coin: the sign test.
+        # Were both as good, each image that they differ on would be a toss: the sign test.
         if gained - lost > DEVIATIONS * (gained + lost) ** 0.5 and (best is None or int(other.sum()) > best[0]):
             best = int(other.sum()), name, scale
     if best is None:
         return None
     count, name, scale = best
     mean, std = (list(values) for values in (scale.mean, scale.std))
+    so_far = "" if answers is None else f", against {100 * int(right.sum()) / len(chosen):.1f} % as it is"
     return (
-        f"of {len(chosen)} test images it has {100 * int(right.sum()) / len(chosen):.1f} % right, and "
-        f"{100 * count / len(chosen):.1f} % with {'no' if name == 'none' else f'the {name}'} normalisation: if it was "
-        f'trained so, say --set "teacher.mean={mean}" --set "teacher.std={std}"'
+        f"with {'no' if name == 'none' else f'the {name}'} normalisation it is right on "
+        f"{100 * count / len(chosen):.1f} % of {len(chosen)} test images{so_far}: if it was trained with that, say "
+        f'--set "teacher.mean={mean}" --set "teacher.std={std}"'
     )
 
 

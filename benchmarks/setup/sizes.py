@@ -30,7 +30,7 @@ def sizes(config: RunConfig, data: DataSet) -> dict[str, Footprint]:
         return found
 
 
-def network_size(key: str, name: str, data: DataSet, training: bool = True) -> Footprint:
+def network_size(key: str, name: str, data: DataSet, training: bool = True, auxiliary: bool = False) -> Footprint:
     """Of the network that the option ``key`` names, for images of ``data``.
 
     Raises:
@@ -40,7 +40,7 @@ def network_size(key: str, name: str, data: DataSet, training: bool = True) -> F
     from lra.networks.footprint import named_footprint
 
     try:
-        return named_footprint(name, data.classes, data.image, training)
+        return named_footprint(name, data.classes, data.image, training, auxiliary)
     except ModuleNotFoundError as error:
         raise MissingInput(f"{key}: {error}") from None
     except ValueError as error:

@@ -20,6 +20,10 @@ from lra.networks.recognition import Recognised, Unrecognised, recognise
 from lra.networks.weights import load_weights
 
 
+class NoNormalisation(UsageError):
+    """A file that does not say its normalisation, of data that have none of their own."""
+
+
 def load_teacher(path: Path, options: TeacherOptions, data: DataSet) -> tuple[Normalized, str, Normalisation]:
     """The network of a weights file for ``data``, the name of its architecture, and its normalisation.
 
@@ -161,7 +165,7 @@ def _normalisation(path: Path, options: TeacherOptions, notes: Notes, data: Data
                 return _fitting(path, Normalisation(tuple(mean), tuple(std)), data)
         if data.published is not None:
             return data.published
-    raise UsageError(f"teacher {path.name} does not say its normalisation: give teacher.mean and teacher.std")
+    raise NoNormalisation(f"teacher {path.name} does not say its normalisation: give teacher.mean and teacher.std")
 
 
 def _fitting(path: Path, scale: Normalisation, data: DataSet) -> Normalisation:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lra.benchmarks.errors import LraError
+from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.files import plain_name, sha256
-from lra.benchmarks.progress import Progress
+from lra.benchmarks.progress import Progress, tell
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.places import cache_root, data_kind, data_label
 from lra.benchmarks.setup.user_code import identities
-from lra.benchmarks.setup.weights_files import FORMAT
+from lra.benchmarks.setup.weights_files import FORMAT, says_all
 
 if TYPE_CHECKING:
     import torch
@@ -85,20 +85,34 @@ def obtain(
     """
     import torch
 
-    from lra.benchmarks.setup.teacher_files import load_teacher
+    from lra.benchmarks.setup.normalisations import better
+    from lra.benchmarks.setup.teacher_files import NoNormalisation, load_teacher
     from lra.benchmarks.setup.teacher_training import train
 
     device = torch.device(device)
     path = teacher_file(options, data)
     if not options.file and not path.is_file():
         train(options, data, path, device, quiet)
-    network, name, scale = load_teacher(path, options, data)
+    try:
+        network, name, scale = load_teacher(path, options, data)
+    except NoNormalisation as error:
+        if test is None or (options.mean, options.std) != (None, None):
+            raise
+        plain = {"mean": [0.0] * data.image[0], "std": [1.0] * data.image[0]}
+        network, _, _ = load_teacher(path, options.model_copy(update=plain), data)
+        advice = better(network.to(device), None, test, device)
+        raise UsageError(f"{error}; {advice}" if advice else str(error)) from None
     found = TrainedTeacher(network, name, scale.mean, scale.std, sha256(path), path, None)
     if test is None:
         return found
     answers = answers_of(network.to(device), test, device, f"teacher {name} on the test set", quiet)
     accuracy = percent_right(answers, test.classes)
-    refuse_chance(accuracy, data.classes, path)
+    # Our own files know theirs.
+    doubted = options.file is not None and (options.mean is not None or not says_all(path))
+    advice = better(network, answers, test, device) if doubted else None
+    refuse_chance(accuracy, data.classes, path, advice)
+    if advice and not quiet:
+        tell(f"lra-bench: teacher {path.name}: {advice}")
     return replace(found, accuracy=accuracy, answers=answers)
 
 
@@ -164,11 +178,11 @@ def accuracy_of(network: torch.nn.Module, test: Labelled, device: str | torch.de
     return percent_right(answers_of(network, test, device), test.classes)
 
 
-def refuse_chance(accuracy: float, classes: int, path: Path) -> None:
-    """Raise `LraError` for an accuracy less than a tenth of the way from chance to perfect."""
+def refuse_chance(accuracy: float, classes: int, path: Path, advice: str | None = None) -> None:
+    """Raise `LraError` for an accuracy less than a tenth of the way from chance to perfect, with ``advice`` if any."""
     chance = 100 / classes
     if accuracy < chance + (100 - chance) / 10:
         raise LraError(
             f"teacher {path.name} is right on {accuracy:.1f} % of the test set and chance is {chance:.1f} %: "
-            "check its network, its normalisation (teacher.mean, teacher.std) and the data set"
+            + (advice or "check its network, its normalisation (teacher.mean, teacher.std) and the data set")
         )

@@ -99,6 +99,14 @@ def read_weights(path: Path) -> tuple[Mapping[str, Any], Notes]:
     return content, Notes()
 
 
+def says_all(path: Path) -> bool:
+    """Whether a weights file is one of ours, with notes."""
+    if not _is_safetensors(path):
+        return False
+    with safe_open(path, framework="pt") as file:
+        return FORMAT in (file.metadata() or {})
+
+
 def _is_safetensors(path: Path) -> bool:
     """Whether the file begins as safetensors do: the length of a header, and the brace that opens it."""
     with path.open("rb") as file:

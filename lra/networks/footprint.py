@@ -54,8 +54,10 @@ def footprint(network: nn.Module, shape: Sequence[int], training: bool = True) -
 
 
 @cache
-def named_footprint(name: str, classes: int, image: Image, training: bool = True) -> Footprint:
+def named_footprint(name: str, classes: int, image: Image, training: bool = True, auxiliary: bool = False) -> Footprint:
     """`footprint` of `lra.networks.build`'s ``name``, where it can be without allocating its weights.
+
+    With ``auxiliary`` classifiers if it has them, see there.
 
     Raises:
         ValueError: as `lra.networks.build`.
@@ -63,17 +65,17 @@ def named_footprint(name: str, classes: int, image: Image, training: bool = True
     """
     try:
         if runs_user_code(name):  # Which may keep what it builds for later, and that must not be of no device.
-            return _built(name, classes, image, training)
+            return _built(name, classes, image, training, auxiliary)
         with torch.device("meta"):
-            return footprint(build(name, classes, image, training), image, training)
+            return footprint(build(name, classes, image, training, auxiliary), image, training)
     # An initialisation that looks at numbers, say, of which there are none here.
     except (RuntimeError, ValueError, NotImplementedError):
-        return _built(name, classes, image, training)
+        return _built(name, classes, image, training, auxiliary)
 
 
-def _built(name: str, classes: int, image: Image, training: bool) -> Footprint:
+def _built(name: str, classes: int, image: Image, training: bool, auxiliary: bool) -> Footprint:
     with torch.random.fork_rng(devices=[]):
-        return footprint(build(name, classes, image, training), image, training)
+        return footprint(build(name, classes, image, training, auxiliary), image, training)
 
 
 def _pass(network: nn.Module, shape: Sequence[int], n: int, training: bool) -> tuple[int, float]:
