@@ -123,9 +123,9 @@ def _run(
 
 def _complete(folder: RunFolder, kept: Journal, introduce: Callable[[], None], attempt: Callable[[], Attempt]) -> None:
     work = attempt()
-    introduce()
     with folder.locked(), kept.into(folder.path / "log.txt"):
         work.open()
+        introduce()
         try:
             while (diverged := _divergence(work)) is not None:
                 _roll_back(work, diverged)
