@@ -121,7 +121,7 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
 def _inert(plugin: Plugin) -> str | None:
     """Why a plugin could not ever do anything on a stream, or ``None``."""
     from avalanche.core import SupervisedPlugin
-    from avalanche.training.plugins import EarlyStoppingPlugin, EvaluationPlugin
+    from avalanche.training.plugins import EarlyStoppingPlugin
     from avalanche.training.templates.base_sgd import PeriodicEval
 
     if isinstance(plugin, EarlyStoppingPlugin):
@@ -129,8 +129,6 @@ def _inert(plugin: Plugin) -> str | None:
             "it counts epochs of one experience, and a stream's have a single one each; stop the whole run by "
             "strategy.stop_training() in a plugin of your own, after_training_exp say"
         )
-    if isinstance(plugin, EvaluationPlugin):
-        return "what it measures has no place in the records; a run's own evaluator takes the measures there are"
     if isinstance(plugin, PeriodicEval):
         return "there is no stream for it to evaluate on; set evaluation.every"
     known = {name for name in dir(SupervisedPlugin) if name.startswith(("before_", "after_"))}

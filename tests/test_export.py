@@ -10,9 +10,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch import nn
 
+from lra.benchmarks.errors import LraError
 from lra.benchmarks.export import exporting
 from lra.benchmarks.export.exporting import export, load_student
+from lra.benchmarks.export.formats import FORMATS
+from lra.networks.normalized import Normalized
 
 Bench = Callable[..., Any]
 
@@ -66,6 +70,103 @@ def test_onnx(run: Path, tmp_path: Path, images: torch.Tensor) -> None:
     for some in (images, images[:1]):
         (found,) = session.run(["logits"], {"images": some.numpy()})
         torch.testing.assert_close(torch.from_numpy(found), logits(run, some), rtol=1e-4, atol=1e-4)
+
+
+class Length(nn.Module):
+    """Takes the batch's size as a Python number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.reshape(len(x), -1))
+
+
+class Double(Length):
+    """Computes in double precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc.double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.double()).float()
+
+
+class OneByOne(Length):
+    """Goes through the images one by one: as many times as there were when it was written."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.fc(image.flatten()) for image in x])
+
+
+class InNines(Length):
+    """Is right for nine images, and for others something else."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.flatten(1)) * (x.new_ones(9).sum() if torch.compiler.is_exporting() else len(x))
+
+
+@pytest.fixture
+def of(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Exports another network as if it were the run's student."""
+
+    def export_(network: nn.Module, name: str) -> Path:
+        known, _, notes = load_student(run)
+        student = Normalized(network, [0.2], [0.5]).eval().requires_grad_(False)
+        monkeypatch.setattr(exporting, "load_student", lambda folder: (known, student, notes))
+        return export(run, [name], tmp_path)[0]
+
+    return export_
+
+
+@pytest.mark.parametrize("name", ["pt2", "onnx"])
+@pytest.mark.parametrize("kind", [Length, Double])
+def test_a_file_takes_any_number_of_images(
+    of: Callable[..., Any], images: torch.Tensor, name: str, kind: type[nn.Module]
+) -> None:
+    if name == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    network = kind().eval().requires_grad_(False)
+    file = of(network, name)
+    for count in (5, 2, 1):
+        found = FORMATS[name][1](file, images[:count])
+        torch.testing.assert_close(found, network((images[:count] - 0.2) / 0.5), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (OneByOne, "its forward takes their number for a constant"),
+        (lambda: torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), "torch.jit.script"),
+        (InNines, "differs from the student"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_a_network_that_fixes_the_number_of_images_is_refused_in_one_line(
+    of: Callable[..., Any], kind: Callable[[], nn.Module], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LraError, match=r"^pt2: ") as caught:
+        of(kind(), "pt2")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not [*tmp_path.iterdir()], "nothing is left"
+
+
+def test_a_file_of_one_number_of_images_is_found_out(
+    of: Callable[..., Any], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an exporter would write it that takes the number it is shown for the only one."""
+
+    def write(student: Normalized, file: Path, images: torch.Tensor, notes: dict[str, Any]) -> None:
+        torch.export.save(torch.export.export(student, (images,)), file)
+
+    monkeypatch.setitem(FORMATS, "pt2", (write, FORMATS["pt2"][1]))
+    with pytest.raises(LraError, match=r"pt2: what was written does not take 4 images"):
+        of(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "pt2")
 
 
 def test_the_card_says_what_a_user_must_know(run: Path, lra_bench: Bench) -> None:

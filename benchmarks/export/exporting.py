@@ -26,6 +26,7 @@ from lra.quantization.options import Precision
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lra.benchmarks.export.formats import Reader
     from lra.benchmarks.setup.datasets import DataSet
     from lra.networks.normalized import Normalized
 
@@ -34,7 +35,8 @@ TOLERANCE = 1e-4
 """How far a file's logits may be from the student's, relative to the largest: those of any image, or of a quantised
 student half of the images, because now and then a sum that is rounded another way takes one to the next level."""
 
-IMAGES = 9
+IMAGES = (9, 4, 1)
+"""How many images a file is tried on: it is to take any number."""
 
 
 def export(folder: Path, formats: Sequence[str], out: Path | None = None, licence: str | None = None) -> list[Path]:
@@ -52,7 +54,8 @@ def export(folder: Path, formats: Sequence[str], out: Path | None = None, licenc
     Raises:
         MissingInput: if the run is not finished, or a package is not installed.
         UsageError: for an unknown format.
-        LraError: if a file does not give the student's logits.
+        LraError: if the student cannot be written in a format for any number of images, or a file does not give its
+            logits.
     """
     names = list(dict.fromkeys(name.strip() for name in formats if name.strip()))
     for name in names:
@@ -70,7 +73,7 @@ def export(folder: Path, formats: Sequence[str], out: Path | None = None, licenc
 
     if notes["quantization"] is not None:
         student = in_integers(student)
-    images = torch.rand(IMAGES, *notes["image"], generator=torch.Generator().manual_seed(0))
+    images = torch.rand(max(IMAGES), *notes["image"], generator=torch.Generator().manual_seed(0))
     place = out or folder / "export"
     files = [_export(name, student, place / f"student.{name}", images, notes) for name in names]
     card = place / "README.md"
@@ -123,12 +126,42 @@ def _export(name: str, student: Normalized, file: Path, images: Tensor, notes: d
     with tempfile.TemporaryDirectory() as draft:
         written = Path(draft) / file.name
         with quiet():
-            write(student, written, images, notes)
-            found = read(written, images)
-        wanted = student(images)
-        errors = (found - wanted).abs().amax(dim=1) / wanted.abs().max().clamp_min(1e-6)
-        error = (errors.max() if notes["quantization"] is None else errors.median()).item()
-        if not error <= TOLERANCE:
-            raise LraError(f"{name}: what was written differs from the student by {error:.1e} of its largest logit")
+            try:
+                write(student, written, images, notes)
+            # Whatever the exporters raise at somebody else's network.
+            except Exception as error:
+                raise LraError(
+                    f"{name}: the student cannot be written for any number of images ({_line(error)}): change its "
+                    "forward where that is said, or choose another --format, such as safetensors"
+                ) from error
+            for count in IMAGES:
+                _compare(name, student, read, written, images[:count], notes)
         write_atomically(file, lambda target: target.write(written.read_bytes()))
     return file
+
+
+def _compare(
+    name: str, student: Normalized, read: Reader, written: Path, images: Tensor, notes: dict[str, Any]
+) -> None:
+    """Raise `LraError` unless the file that was written gives the student's logits of so many images."""
+    wanted = student(images)
+    try:
+        found = read(written, images)
+    except Exception as error:
+        raise LraError(
+            f"{name}: what was written does not take {len(images)} images ({_line(error)}): the network "
+            "keeps their number; choose another --format, such as safetensors"
+        ) from error
+    if found.shape != wanted.shape:
+        shapes = f"{tuple(found.shape)} and not {tuple(wanted.shape)}"
+        raise LraError(f"{name}: what was written gives logits {shapes} of {len(images)} images")
+    errors = (found - wanted).abs().amax(dim=1) / wanted.abs().max().clamp_min(1e-6)
+    error = (errors.max() if notes["quantization"] is None else errors.median()).item()
+    if not error <= TOLERANCE:
+        raise LraError(f"{name}: what was written differs from the student by {error:.1e} of its largest logit")
+
+
+def _line(error: Exception) -> str:
+    if "Constraints violated" in str(error):
+        return "its forward takes their number for a constant"
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
