@@ -179,7 +179,7 @@ def test_the_card_says_what_a_user_must_know(run: Path, lra_bench: Bench) -> Non
     for words in (
         result["teacher"]["sha256"],
         "No image of digits was used to train this network",
-        "Method predfkd, replay none, seed 0",
+        "Method predfkd, replay generative, seed 0",
         f"| test accuracy | {result['accuracy']['final']:.2f} % |",
         "images (n × 1 × 8 × 8), float32 in [0, 1]; normalised inside",
         "CC\\|BY",
