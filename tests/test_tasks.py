@@ -92,8 +92,8 @@ def test_any_method_carries_its_generator_and_its_replay(tasks: Call, tmp_path: 
     assert done.code == 0, done.err
     first, second = folders(tmp_path / "out")[0]
     config = yaml.safe_load((second / "config.yaml").read_text())
-    assert config["carry"]["generator"] == str(first / "generator.safetensors")
-    assert config["carry"]["replay"] == str(first / "replay.pt")
+    assert (second / config["carry"]["generator"]).resolve() == first / "generator.safetensors"
+    assert (second / config["carry"]["replay"]).resolve() == first / "replay.pt"
     state = torch.load(second / "replay.pt", weights_only=True)["state"]
     assert state["completed"] == 4, "two experiences of each task"
     if replay == "reservoir":
