@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from lra.benchmarks import checkpoint_file, files
+from lra.benchmarks.comparison.groups import settings as settings_of_run
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.files import held, sha256
 from lra.benchmarks.interruption import Interrupted
+from lra.benchmarks.records import read_run
 from lra.benchmarks.setup import teacher_training
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Labelled, Normalisation, data_set
@@ -576,3 +578,4 @@ def test_a_file_takes_the_place_of_the_network_that_a_data_set_would_have(
     assert (wrong.code, "teacher.network is lenet5" in wrong.err) == (2, True)
     alone = lra_bench("run", "--teacher", "auto", "--dry-run")
     assert (alone.code, "unknown teacher.network 'auto'" in alone.err) == (2, True)
+    assert settings_of_run(read_run(stored.parent))["teacher.network"] == "mlp", "comparisons name what it is"

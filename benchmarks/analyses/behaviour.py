@@ -52,7 +52,7 @@ def behaviour(folder: Path, out: Path, images: int, attack_steps: int, seed: int
     found = {name: _answers(parts, each) for name, each in kinds.items()}
     record = {
         "run": str(folder),
-        "teacher": parts.config.teacher.network,
+        "teacher": parts.teacher_name,
         "budget": attacker.options.budget if attacker.options.delta == "linf" else None,
         "attack_steps": attack_steps,
         "threads": parts.config.threads,

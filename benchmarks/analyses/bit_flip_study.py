@@ -62,7 +62,7 @@ def bit_flip_study(folder: Path, out: Path, runs: int, iterations: int, size: in
     chance = 100 / parts.data.classes
     record = {
         "run": str(folder),
-        "teacher": parts.config.teacher.network,
+        "teacher": parts.teacher_name,
         "accuracy": accuracy_of(parts.teacher.network, test),
         "accuracy_8_bit": clean,
         "chance": chance,
@@ -76,9 +76,7 @@ def bit_flip_study(folder: Path, out: Path, runs: int, iterations: int, size: in
     write_text(files[1], _page(record))
     series = [band(name, [(run["flips"], run["accuracy"]) for run in found]) for name, found in curves.items()]
     for file in files[2:]:
-        write(
-            file, task_panels, {parts.config.teacher.network: series}, "accuracy of the attacked teacher (%)", "flips"
-        )
+        write(file, task_panels, {parts.teacher_name: series}, "accuracy of the attacked teacher (%)", "flips")
     return files
 
 

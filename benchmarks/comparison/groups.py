@@ -8,6 +8,7 @@ from typing import Any
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import Record, Run, flatten, inner, of_increment, pick, read_run
+from lra.benchmarks.setup.config import AUTO
 from lra.benchmarks.setup.places import data_kind, data_label
 
 UNHEEDED = ("seed", "device", "threads", "on_divergence", "scale", "preset")
@@ -150,7 +151,10 @@ def settings(run: Run) -> Record:
     tree = run.config or named
     if not pick(tree, "meta", "enabled"):
         tree = tree | {"meta": {"enabled": False}}
-    return _by_content(dict(flatten({k: v for k, v in tree.items() if k not in UNHEEDED})), run.identity)
+    found = dict(flatten({k: v for k, v in tree.items() if k not in UNHEEDED}))
+    if found.get("teacher.network") == AUTO:
+        found["teacher.network"] = pick(result, "teacher", "name") or pick(run.teacher, "name") or AUTO
+    return _by_content(found, run.identity)
 
 
 def _by_content(found: Record, identity: Record) -> Record:

@@ -13,6 +13,7 @@ from lra.benchmarks.setup.carrying import latent_of, load_generator
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
 from lra.benchmarks.setup.experiment import Experiment, prepare
+from lra.benchmarks.setup.teacher_files import architecture
 from lra.benchmarks.setup.teachers import obtain
 from lra.state import seed_everything
 from lra.synthesis.keepsakes import take_up
@@ -42,6 +43,11 @@ class Rebuilt:
     def teacher(self) -> Teacher:
         """The teacher."""
         return self.experiment.stream.teacher
+
+    @property
+    def teacher_name(self) -> str:
+        """Of its architecture."""
+        return architecture(self.config.teacher, self.data)
 
     def imagine(self, n: int) -> Tensor | None:
         """``n`` images of its generator, as it made them; ``None`` if it left none."""
