@@ -30,9 +30,26 @@ class Resumable(LraError):
     code = 75
 
 
-def nearest(wrong: str, known: Iterable[str]) -> str:
-    """The known name most like ``wrong``."""
-    return difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.0)[0]
+ALIKE = 0.6
+"""Share of letters in common from which one name may have been meant by another."""
+FEW = 12
+"""Names that can be listed in a line."""
+
+
+def suggestion(wrong: str, known: Iterable[str], see: str = "") -> str:
+    """What to say of an unknown name: the known one it is like, or all of few, or where they are listed.
+
+    Args:
+        wrong: what was given.
+        known: what there is.
+        see: where they are listed, such as ``lra-bench list presets``.
+    """
+    names = list(known)
+    if close := difflib.get_close_matches(wrong.lower(), names, n=1, cutoff=ALIKE):
+        return f"did you mean {close[0]!r}?"
+    if len(names) <= FEW or not see:
+        return f"choose from {', '.join(names)}"
+    return f"see {see}"
 
 
 NO_MEMORY = ("allocate", "out of memory", "ALLOC_FAILED", "Storage size calculation overflowed")

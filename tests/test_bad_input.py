@@ -55,8 +55,8 @@ RUNS: list[tuple[str, int, str]] = [
     ("--threads 99999999999", 2, "threads = 99999999999"),
     ("--steps 99999999999", 2, "schedule.steps: 99999999999 is more than can be counted"),
     ("--set teacher.seed=4294967296", 2, "teacher.seed = 4294967296"),
-    ("--set studnet.lr=1", 2, "did you mean 'student'"),
-    ("--set student.lrr=1", 2, "did you mean 'lr'"),
+    ("--set studnet.lr=1", 2, "did you mean 'student.lr'"),
+    ("--set student.lrr=1", 2, "did you mean 'student.lr'"),
     ("--set student.lr", 2, "section.key=value"),
     ("--set student.lr=fast", 2, "student.lr = 'fast'"),
     ("--set student.lr=-1", 2, "student.lr = -1"),
@@ -71,7 +71,7 @@ RUNS: list[tuple[str, int, str]] = [
     ("--config broken.yaml", 2, "no YAML"),
     ("--config list.yaml", 2, "no sections"),
     ("--config twice.yaml", 2, "line 3 gives 'student' a second time"),
-    ("--config typo.yaml", 2, "did you mean 'lr'"),
+    ("--config typo.yaml", 2, "typo.yaml: unknown option 'student.lrr'; did you mean 'student.lr'"),
     ("--config type.yaml", 2, "student.lr = 'fast'"),
     ("--config plugin.yaml", 2, "plugin.use = 3"),
     ("--teacher none.safetensors", 3, "none.safetensors does not exist"),
@@ -148,8 +148,8 @@ def test_memory_that_does_not_suffice(
     def load(*_: object) -> None:
         raise error
 
-    for module in ("runs.runner", "setup.teachers"):
-        monkeypatch.setattr(f"lra.benchmarks.{module}.{'obtain' if 'runner' in module else 'train'}", load)
+    for work in ("runs.runner.obtain", "setup.teacher_training.train"):
+        monkeypatch.setattr(f"lra.benchmarks.{work}", load)
     done = lra_bench(*command.split(), *settings, "--set", "teacher.epochs=2")
     assert (done.code, done.out) == (1, ""), done
     assert done.err.startswith("lra-bench: there is not enough memory")

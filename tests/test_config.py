@@ -1,11 +1,13 @@
 """Configurations: layers in their order, presets, and one line for everything that is wrong."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from lra import __version__
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.records import LATER
 from lra.benchmarks.setup.assemble import configuration, read_config
@@ -116,11 +118,22 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
         ({"student": "lenet"}, "unknown student.network 'lenet'; did you mean 'lenet5'?"),
         ({"teacher": "lenet"}, "unknown teacher.network 'lenet'; did you mean 'lenet5'?"),
         ({"preset": "mb-dfkd/digit"}, "unknown preset 'mb-dfkd/digit'; did you mean 'mb-dfkd/digits'?"),
-        ({"assignments": ("student.lrr=1",)}, "unknown option 'student.lrr'; did you mean 'lr'?"),
-        ({"assignments": ("studnet.lr=1",)}, "unknown option 'studnet'; did you mean 'student'?"),
-        ({"assignments": ("student.loss.knd=l1",)}, "unknown option 'student.loss.knd'; did you mean 'kind'?"),
+        ({"assignments": ("student.lrr=1",)}, "unknown option 'student.lrr'; did you mean 'student.lr'?"),
+        ({"assignments": ("studnet.lr=1",)}, "unknown option 'studnet.lr'; did you mean 'student.lr'?"),
+        (
+            {"assignments": ("student.loss.knd=l1",)},
+            "unknown option 'student.loss.knd'; did you mean 'student.loss.kind'?",
+        ),
         ({"assignments": ("replay.slots=3",)}, "unknown option 'replay.slots'"),
-        ({"assignments": ("synthesis.one_hott=3",)}, "unknown option 'synthesis.one_hott'; did you mean 'one_hot'?"),
+        ({"assignments": ("lr=1",)}, "unknown option 'lr'; did you mean 'teacher.lr' or 'student.lr' or 'schedule.lr'"),
+        ({"assignments": ("student.qqq=1",)}, "unknown option 'student.qqq'; choose from student.network, student.lr"),
+        ({"assignments": ("qqq.www=1",)}, "unknown option 'qqq.www'; choose from method, seed"),
+        ({"method": "qqqq"}, "unknown method 'qqqq'; see lra-bench list methods"),
+        ({"preset": "qqqq"}, "unknown preset 'qqqq'; see lra-bench list presets"),
+        (
+            {"assignments": ("synthesis.one_hott=3",)},
+            "unknown option 'synthesis.one_hott'; did you mean 'synthesis.one_hot'?",
+        ),
         ({"assignments": ("student.lr=fast",)}, "student.lr = 'fast': input should be a valid number"),
         ({"assignments": ("student.lr=nan",)}, "student.lr = 'nan': input should be a finite number"),
         ({"assignments": ("student.lr=.nan",)}, "student.lr = nan: input should be a finite number"),
@@ -205,3 +218,17 @@ def test_errors_have_the_exit_codes_of_the_design() -> None:
     from lra.benchmarks.errors import Resumable
 
     assert [kind.code for kind in (LraError, UsageError, MissingInput, Resumable)] == [1, 2, 3, 75]
+
+
+def test_a_wrong_key_is_said_to_be_of_its_file_and_version(tmp_path: Path, lra_bench: Callable[..., Any]) -> None:
+    (tmp_path / "config.yaml").write_text("method: dafl\nstudent: {lrr: 1}\n")
+    file = tmp_path / "config.yaml"
+    said = f"config {file}: unknown option 'student.lrr'; did you mean 'student.lr'?"
+    assert said in lra_bench("run", "--config", file).err
+    flagged = lra_bench("run", "--config", file, "--set", "student.lrr=2").err
+    assert str(file) not in flagged, "the flag lies over the file"
+    (tmp_path / "env.json").write_text('{"versions": {"lra": "0.0.9"}}')
+    for command in (["run", "--config", file], ["resume", tmp_path]):
+        done = lra_bench(*command)
+        assert done.code == 2
+        assert f"config {file} (written by lra 0.0.9, and this is {__version__}): unknown option" in done.err

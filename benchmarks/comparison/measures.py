@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lra.benchmarks.errors import UsageError, nearest
+from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.records import Run, number, pick, table
 from lra.metrics.evolution import FEWEST
 
@@ -120,8 +120,7 @@ def chosen(names: str | None) -> dict[str, Column]:
     for name in wanted:
         if name not in COLUMNS:
             raise UsageError(
-                f"--columns: unknown column {name!r}; did you mean {nearest(name, COLUMNS)!r}? "
-                f"Known: {', '.join(COLUMNS)}"
+                f"--columns: unknown column {name!r}; {suggestion(name, COLUMNS)} Known: {', '.join(COLUMNS)}"
             )
     if not wanted:
         raise UsageError(f"--columns is empty; known: {', '.join(COLUMNS)}")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lra.benchmarks.errors import LraError, MissingInput, UsageError, nearest
+from lra.benchmarks.errors import LraError, MissingInput, UsageError, suggestion
 from lra.benchmarks.export.blank import blank
 from lra.benchmarks.export.formats import FORMATS, quiet, require_onnx
 from lra.benchmarks.export.model_card import model_card
@@ -60,7 +60,7 @@ def export(folder: Path, formats: Sequence[str], out: Path | None = None, licenc
     names = list(dict.fromkeys(name.strip() for name in formats if name.strip()))
     for name in names:
         if name not in FORMATS:
-            raise UsageError(f"--format: unknown {name!r}; did you mean {nearest(name, FORMATS)!r}?")
+            raise UsageError(f"--format: unknown {name!r}; {suggestion(name, FORMATS)}")
     if not names:
         raise UsageError(f"--format is empty: choose of {', '.join(FORMATS)}")
     if "onnx" in names:

@@ -1,17 +1,31 @@
 """Checks a configuration in full, before anything happens; what is wrong is said in one line."""
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from lra.benchmarks.errors import UsageError, nearest
+from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.setup.config import AUTO, RunConfig, Tree
 from lra.networks import instead, is_known
 from lra.networks.foreign import is_foreign
 from lra.options import Options
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
+
+
+class WrongOption(UsageError):
+    """An option that is unknown or has a wrong value.
+
+    Args:
+        said: what is wrong, in one line.
+        path: of the option, such as ``student.lr``.
+    """
+
+    def __init__(self, said: str, path: str):
+        super().__init__(said)
+        self.path = path
 
 
 def checked(tree: Tree) -> RunConfig:
@@ -28,12 +42,12 @@ def checked(tree: Tree) -> RunConfig:
         synthesis = method.Options.model_validate(tree.get("synthesis", {}))
     except ValidationError as error:
         others = {name: other.Options for name, other in METHODS.items()}
-        raise UsageError(explain(error, "synthesis", method.Options, others)) from None
+        raise _wrong(error, "synthesis", method.Options, others) from None
     if name in REPLAYS:
         try:
             retained = REPLAYS[name].model_validate(replay).model_dump(mode="json")
         except ValidationError as error:
-            raise UsageError(explain(error, "replay", REPLAYS[name], REPLAYS)) from None
+            raise _wrong(error, "replay", REPLAYS[name], REPLAYS) from None
     else:
         # An installed plugin's options are its own affair, until it is built.
         retained = replay
@@ -48,7 +62,7 @@ def checked(tree: Tree) -> RunConfig:
     try:
         config = RunConfig.model_validate(whole)
     except ValidationError as error:
-        raise UsageError(explain(error, "", RunConfig)) from None
+        raise _wrong(error, "", RunConfig) from None
     for key, network in (("student", config.student.network), ("teacher", config.teacher.network)):
         if key == "teacher" and network == AUTO and config.teacher.file:
             continue
@@ -60,8 +74,18 @@ def checked(tree: Tree) -> RunConfig:
 def known_name(key: str, name: object, known: Iterable[str]) -> str:
     """``name`` if it is among the ``known`` ones; `UsageError` otherwise."""
     if not isinstance(name, str) or name not in known:
-        raise UsageError(f"unknown {key} {name!r}; did you mean {nearest(str(name), known)!r}?")
+        raise UsageError(f"unknown {key} {name!r}; {suggestion(str(name), known, f'lra-bench list {key}s')}")
     return name
+
+
+def _wrong(
+    error: ValidationError, section: str, options: type[Options], others: Mapping[str, type[Options]] | None = None
+) -> WrongOption:
+    return WrongOption(explain(error, section, options, others), _path(error, section))
+
+
+def _path(error: ValidationError, section: str) -> str:
+    return ".".join([*filter(None, [section]), *map(str, error.errors()[0]["loc"])])
 
 
 def explain(
@@ -69,20 +93,56 @@ def explain(
 ) -> str:
     """One line on the first thing wrong: key, value, remedy; ``others`` are what might have been chosen instead."""
     first = error.errors()[0]
-    path = ".".join([*filter(None, [section]), *map(str, first["loc"])])
+    path = _path(error, section)
     if first["type"] == "extra_forbidden":
         owners = [name for name, other in (others or {}).items() if first["loc"][0] in other.model_fields]
         if owners and len(first["loc"]) == 1:
             return f"unknown option {path!r}: it is of {', '.join(owners)}; choose that, or leave the option out"
-        known = _fields(options, first["loc"][:-1])
-        return f"unknown option {path!r}; did you mean {nearest(str(first['loc'][-1]), known)!r}?"
+        known = [".".join(filter(None, [section, key])) for key in keys_of(options)]
+        return f"unknown option {path!r}; {meant(path, known, beyond=bool(section) or options is RunConfig)}"
     if first["type"] == "value_error":
         return f"{path}: {first['ctx']['error']}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
 
 
-def _fields(options: Any, path: tuple[int | str, ...]) -> list[str]:
-    for step in path:
-        options = options.model_fields[step].annotation
-    return list(options.model_fields)
+def keys_of(options: Any, prefix: str = "") -> list[str]:
+    """The full paths of all options in a group, and in the groups inside it."""
+    found = []
+    for name, field in options.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Options):
+            found += keys_of(inner, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+def all_keys() -> list[str]:
+    """Every option of a configuration, whatever the method and the replay."""
+    own = [key for key in keys_of(RunConfig) if key not in ("synthesis", "replay")]
+    groups = [("synthesis", method.Options) for method in METHODS.values()]
+    groups += [("replay", replay) for replay in REPLAYS.values()]
+    return list(dict.fromkeys([*own, *(f"{section}.{key}" for section, group in groups for key in keys_of(group))]))
+
+
+def meant(path: str, first: Sequence[str] = (), beyond: bool = True) -> str:
+    """What may have been meant by an unknown option: full paths, of the ``first`` ones, then ``beyond`` of all."""
+    groups = [first, all_keys()] if beyond else [first]
+    for known in groups:
+        if close := difflib.get_close_matches(path, known, n=1, cutoff=0.8):
+            return f"did you mean {close[0]!r}?"
+    for cutoff in (1.0, 0.8):
+        for known in groups:
+            alike = difflib.get_close_matches(_last(path), {_last(key) for key in known}, n=1, cutoff=cutoff)
+            if alike:
+                whole = [key for key in known if _last(key) == alike[0]]
+                return f"did you mean {' or '.join(map(repr, whole[:4]))}?"
+    section = path.rpartition(".")[0]
+    near = [key for key in first if not section or key.startswith(f"{section}.")]
+    near = near or list(RunConfig.model_fields)
+    return f"choose from {', '.join(near)}"
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]

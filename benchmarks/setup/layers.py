@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lra.benchmarks.errors import UsageError, nearest
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.setup.checking import WrongOption, meant
 from lra.benchmarks.setup.config import SCALARS, RunConfig, Tree
 from lra.benchmarks.untrusted import NotPlain, parse_yaml
 
@@ -36,7 +37,8 @@ def expanded(layer: Mapping[str, Any]) -> Tree:
                 raise UsageError(f"{key} = {value!r}: a section of options is expected, such as {key}: {{...}}")
             tree[key] = dict(value) if isinstance(value, Mapping) else value
         elif key != "source":
-            raise UsageError(f"unknown option {key!r}; did you mean {nearest(key, RunConfig.model_fields)!r}?")
+            path = ".".join([key, *map(str, value)][:2]) if isinstance(value, Mapping) else key
+            raise WrongOption(f"unknown option {path!r}; {meant(path)}", key)
     return tree
 
 

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import yaml
 
-from lra.benchmarks.errors import UsageError, nearest
+from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.setup.config import Tree
 from lra.benchmarks.setup.layers import expanded, merged
 
@@ -33,7 +33,7 @@ def settings_of(name: str) -> Tree:
     """
     known = presets()
     if name not in known:
-        raise UsageError(f"unknown preset {name!r}; did you mean {nearest(name, known)!r}? See lra-bench list presets")
+        raise UsageError(f"unknown preset {name!r}; {suggestion(name, known, 'lra-bench list presets')}")
     said = {key: value for key, value in known[name].items() if key != "chosen"}
     return merged(expanded(said), expanded(known[name].get("chosen", {})))
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from lra.benchmarks.errors import LraError, UsageError, nearest
+from lra.benchmarks.errors import LraError, UsageError, suggestion
 from lra.benchmarks.setup.assemble import configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.resolution import NothingRetained
@@ -59,7 +59,7 @@ def expand(grid: Mapping[str, Any]) -> list[Cell]:
     """
     for key in grid:
         if key not in KEYS:
-            raise UsageError(f"grid: unknown key {key!r}; did you mean {nearest(str(key), KEYS)!r}?")
+            raise UsageError(f"grid: unknown key {key!r}; {suggestion(str(key), KEYS)}")
     settings = grid.get("set") or {}
     if not isinstance(settings, Mapping):
         raise UsageError(f"grid: set = {settings!r}: write it as set: {{section.key: [values]}}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from lra.benchmarks.errors import LraError, UsageError, nearest
+from lra.benchmarks.errors import LraError, UsageError, suggestion
 from lra.benchmarks.setup.config import DataOptions, RunConfig, Tree
 from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.sweeps.grid import KEYS, Cell, resolve
@@ -80,7 +80,7 @@ def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, s
     """
     for key in tree:
         if key not in (*KEYS, *OWN):
-            raise UsageError(f"tasks: unknown key {key!r}; did you mean {nearest(str(key), (*KEYS, *OWN))!r}?")
+            raise UsageError(f"tasks: unknown key {key!r}; {suggestion(str(key), (*KEYS, *OWN))}")
     tasks = tree.get("tasks")
     if not isinstance(tasks, list) or not tasks:
         raise UsageError("tasks: the list of tasks is empty: give tasks: [{dataset: ..., teacher: ...}, ...]")
@@ -120,9 +120,7 @@ def _task(index: int, task: object, shared: Tree) -> tuple[str, Cell]:
     known = (*KEYS, "name")
     for key in task:
         if key not in known or key == "seed":
-            raise UsageError(
-                f"tasks: task {index + 1}: unknown key {key!r}; did you mean {nearest(str(key), known)!r}?"
-            )
+            raise UsageError(f"tasks: task {index + 1}: unknown key {key!r}; {suggestion(str(key), known)}")
     cell = shared | {key: value for key, value in task.items() if key != "name"}
     settings = _mapping("set", shared.get("set")) | _mapping("set", task.get("set"))
     flags = {key: value for key, value in cell.items() if key != "set"}

@@ -31,7 +31,8 @@ def instead(name: str) -> str:
     alike = [family for family in FAMILIES if family.numbers(canonical(name)) is not None]
     if alike:
         return f"the depth of {alike[0].form} is {' or '.join(family.sizes for family in alike)}."
-    return f"did you mean {difflib.get_close_matches(canonical(name), NETWORKS, n=1, cutoff=0)[0]!r}?"
+    close = difflib.get_close_matches(canonical(name), NETWORKS, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(NETWORKS)}"
 
 
 def build(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lra.benchmarks.errors import UsageError, nearest
+from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.setup.datasets.arrays import npz
 from lra.benchmarks.setup.datasets.derived import DERIVED
 from lra.benchmarks.setup.datasets.digits import digits
@@ -77,6 +77,6 @@ def data_set(
     if colon and kind in PLACES:
         return PLACES[kind](place, form)
     if name not in DATASETS:
-        known = ", ".join([*DATASETS, "imagefolder:DIR", "npz:FILE"])
-        raise UsageError(f"unknown data set {name!r}; did you mean {nearest(name, DATASETS)!r}? Known: {known}")
+        known = [*DATASETS, "imagefolder:DIR", "npz:FILE"]
+        raise UsageError(f"unknown data set {name!r}; {suggestion(name, known)}")
     return DATASETS[name](form)

@@ -8,7 +8,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from lra.benchmarks.errors import MissingInput, UsageError, nearest
+from lra.benchmarks.errors import MissingInput, UsageError, suggestion
 from lra.benchmarks.setup.datasets.class_names import CIFAR10, CIFAR100, DIGITS, FASHION
 from lra.benchmarks.setup.datasets.form import Form, formed
 from lra.benchmarks.setup.datasets.labelled import DataSet, Image, Labelled, Normalisation, Split
@@ -83,7 +83,7 @@ def fetch(name: str) -> Path:
         MissingInput: if that failed.
     """
     if name not in KNOWN:
-        raise UsageError(f"data set {name!r} is not one to fetch; did you mean {nearest(name, KNOWN)!r}?")
+        raise UsageError(f"data set {name!r} is not one to fetch; {suggestion(name, KNOWN)}")
     for split in ("train", "test"):
         try:
             _read(name, split, download=True)
