@@ -1,6 +1,7 @@
 """Teachers and students: shapes, published sizes, weights found in the wild, and what an error says."""
 
 import copy
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from lra.anatomy import batchnorm_layers, classifier
-from lra.networks import NETWORKS, build
+from lra.networks import NETWORKS, build, is_known
 from lra.networks.normalized import Normalized
 from lra.networks.weights import load_weights, unwrapped
 
@@ -73,10 +74,43 @@ def test_a_network_takes_oblong_images(name):
         ("wrn40-2", 2_243_546),
         ("vgg11", 9_231_114),
         ("mobilenetv2", 2_236_682),
+        ("resnet20-b", 272_474),
+        ("resnet56-b", 855_770),
+        ("resnet8x4", 1_210_410),
+        ("resnet50", 23_520_842),
+        ("resnet110", 1_727_962),
+        ("wrn28-10", 36_479_194),
+        ("vgg8-cmi", 3_918_858),
+        ("vgg11-cmi", 9_231_114),
+        ("vgg13-cmi", 9_416_010),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, parameters):
-    assert size(build(name, 10, CIFAR)) == parameters
+    with torch.device("meta"):
+        assert size(build(name, 10, CIFAR)) == parameters
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet14", "resnet110", "WRN_22-3", "wrn-28-10", "resnet50-a", "vgg16-cmi", "resnet152"]
+)
+def test_every_depth_and_width_of_a_family_is_known_by_its_name(name):
+    assert is_known(name)
+    assert name not in NETWORKS
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet9", "the depth of resnet{depth} is 6n+2 or 18, 34, 50, 101 or 152."),
+        ("wrn17-1", "the depth of wrn{depth}-{widen} is 6n+4."),
+        ("vgg12-cmi", "the depth of vgg{depth}-cmi is 8, 11, 13, 16 or 19."),
+        ("wrn28-0", "did you mean 'wrn28-1'?"),
+    ],
+)
+def test_a_size_that_a_family_has_not_is_said(name, said):
+    assert not is_known(name)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        build(name, 10, CIFAR)
 
 
 @pytest.mark.parametrize(
