@@ -32,6 +32,8 @@ PLUGIN = """
 from avalanche.core import SupervisedPlugin
 
 class Counts(SupervisedPlugin):
+    def after_training_iteration(self, strategy, **kwargs):
+        pass
     def state_dict(self):
         return {}
     def load_state_dict(self, state):
