@@ -156,9 +156,9 @@ def _compare(
         shapes = f"{tuple(found.shape)} and not {tuple(wanted.shape)}"
         raise LraError(f"{name}: what was written gives logits {shapes} of {len(images)} images")
     errors = (found - wanted).abs().amax(dim=1) / wanted.abs().max().clamp_min(1e-6)
-    error = (errors.max() if notes["quantization"] is None else errors.median()).item()
-    if not error <= TOLERANCE:
-        raise LraError(f"{name}: what was written differs from the student by {error:.1e} of its largest logit")
+    far = (errors.max() if notes["quantization"] is None else errors.median()).item()
+    if not far <= TOLERANCE:
+        raise LraError(f"{name}: what was written differs from the student by {far:.1e} of its largest logit")
 
 
 def _line(error: Exception) -> str:
