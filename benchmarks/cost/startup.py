@@ -39,8 +39,9 @@ def commands(folder: Path) -> dict[str, Sequence[str]]:
         "`report`": ("report", str(finished)),
         "`compare`": ("compare", str(folder)),
     }
-    imports = {f"(`import {name}`)": (sys.executable, "-c", f"import {name}") for name in ("torch", "avalanche")}
-    return {name: (*LRA_BENCH, *arguments) for name, arguments in answers.items()} | imports
+    timed: dict[str, Sequence[str]] = {name: (*LRA_BENCH, *arguments) for name, arguments in answers.items()}
+    timed |= {f"(`import {name}`)": (sys.executable, "-c", f"import {name}") for name in ("torch", "avalanche")}
+    return timed
 
 
 def seconds(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float]:

@@ -121,7 +121,7 @@ def keys_of(options: Any, prefix: str = "") -> list[str]:
 def all_keys() -> list[str]:
     """Every option of a configuration, whatever the method and the replay."""
     own = [key for key in keys_of(RunConfig) if key not in ("synthesis", "replay")]
-    groups = [("synthesis", method.Options) for method in METHODS.values()]
+    groups: list[tuple[str, type[Options]]] = [("synthesis", method.Options) for method in METHODS.values()]
     groups += [("replay", replay) for replay in REPLAYS.values()]
     return list(dict.fromkeys([*own, *(f"{section}.{key}" for section, group in groups for key in keys_of(group))]))
 
