@@ -23,7 +23,7 @@ class WrongOption(UsageError):
         path: of the option, such as ``student.lr``.
     """
 
-    def __init__(self, said: str, path: str):
+    def __init__(self, said: str, path: str = ""):
         super().__init__(said)
         self.path = path
 
