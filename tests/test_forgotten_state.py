@@ -40,9 +40,10 @@ def built(choice: tuple[str, str, bool]) -> Experiment:
     config = small(*choice)
     data = data_of(config.data)
     test = data.load("test")
-    trained = obtain(config.teacher, data, test)
+    few = Labelled(test.images[:20], test.classes[:20])
+    trained = obtain(config.teacher, data, few)
     seed_everything(config.seed)
-    return prepare(config, data, trained, Labelled(test.images[:20], test.classes[:20]), lambda record: None)
+    return prepare(config, data, trained, few, lambda record: None)
 
 
 def trained_to(experiment: Experiment, position: int) -> Experiment:

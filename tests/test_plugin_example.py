@@ -62,7 +62,7 @@ def test_uninstalled_it_is_used_by_its_class(
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLE))
     plugin = ("--plugin", "hardest_replay:HardestReplay", "--set", "plugin.capacity=20")
-    done = lra_bench("run", "--json", *plugin, *tiny, "--out", tmp_path)
+    done = lra_bench("run", "--json", "--replay", "none", *plugin, *tiny, "--out", tmp_path)
     assert done.code == 0, done.err
     result = json.loads(done.out)
     assert result["replay"] == "none"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,8 @@ def test_every_retention_makes_a_whole_run_folder(run: Run, replay: str, meta: s
 def test_one_image_is_too_few_for_batchnorm(lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path) -> None:
     student = ("--student", "lenet5-half-bn", "--set", "data.size=16")
     done = lra_bench("run", *tiny, *student, "--set", "schedule.batch_size=1", "--out", tmp_path)
-    assert (done.code, done.err.count("\n")) == (2, 1), done
-    assert "give 2 at least as schedule.batch_size" in done.err
+    assert (done.code, done.err.count("lra-bench: ")) == (2, 1), done
+    assert "give 2 at least as schedule.batch_size" in done.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("test", ["true", "false"])
@@ -270,7 +271,7 @@ def test_training_data_never_reaches_a_distillation(run: Run, monkeypatch: pytes
                 assert split == "test", "a distillation asked for training data"
                 return real.load(split)
 
-            return DataSet(real.name, real.image, real.classes, load)
+            return replace(real, load=load)
 
         return build
 
@@ -293,7 +294,7 @@ def test_the_test_set_is_for_evaluation_only(run: Run, monkeypatch: pytest.Monke
             # Every second label is wrong: enough are right for the teacher to be taken.
             return Labelled(images.flip(-1) * 0.2 + images * 0.8, (classes + torch.arange(len(classes)) % 2) % 10)
 
-        return DataSet(real.name, real.image, real.classes, load)
+        return replace(real, load=load)
 
     monkeypatch.setitem(datasets.DATASETS, "digits", corrupt)
     other = run(*options, out="corrupt")

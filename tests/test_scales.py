@@ -141,7 +141,7 @@ def test_a_scale_serves_every_method_with_every_replay(name: str) -> None:
             if network not in networks:
                 networks[network] = build(network, 10, image).eval()
         if METHODS[method].Options.model_validate(config.synthesis).model_dump().get("bn", 0) > 0:
-            assert batchnorm_layers(Teacher(networks[config.teacher.network])), (method, config.teacher.network)
+            assert batchnorm_layers(Teacher(networks[config.teacher.network]), image), (method, config.teacher.network)
         assert config.synthesis.get("images", 0) <= 8 * config.schedule.batch_size
     with torch.no_grad():
         assert all(network(torch.zeros(1, *image)).shape == (1, 10) for network in networks.values())
