@@ -75,6 +75,16 @@ class Run:
         found = self.result.get("rollbacks")
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
+    @property
+    def stopped(self) -> str | None:
+        """What ended it before its configuration says, in words; ``None`` if nothing did."""
+        found = self.result.get("stopped")
+        if not isinstance(found, dict):
+            return None
+        done, whole = number(pick(self.result, "cost", "experiences")), number(found.get("of_experiences"))
+        after = "" if done is None or whole is None else f" after {done:,.0f} of {whole:,.0f} experiences"
+        return f"{str(found.get('by', 'a plugin'))[:300]}{after}"
+
     def last(self, *keys: str) -> float | None:
         """The latest number that `keys` leads to."""
         return next((v for v in reversed(self.column(*keys)) if v is not None), None)

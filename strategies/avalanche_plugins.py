@@ -106,6 +106,23 @@ class GEM(plugins.GEMPlugin):
         super().__init__(patterns_per_experience, memory_strength)
 
 
+class MIR(plugins.MIRPlugin):
+    """Maximally Interfered Retrieval (Aljundi et al. 2019): of a subsample, what the step would undo most."""
+
+    @classmethod
+    def build(
+        cls, setup: Setup, batch_size_mem: int | None = None, mem_size: int = 1280, subsample: int | None = None
+    ) -> Self:
+        """By default an eighth of a batch, chosen from as many as a batch has."""
+        size = max(1, setup.batch_size // 8) if batch_size_mem is None else batch_size_mem
+        pool = max(size, setup.batch_size) if subsample is None else subsample
+        if not size < mem_size:
+            raise ValueError(f"mem_size = {mem_size} is no more than batch_size_mem = {size}: raise it")
+        if pool < size:
+            raise ValueError(f"subsample = {pool} is less than batch_size_mem = {size}: raise it")
+        return cls(size, mem_size, pool)
+
+
 class StoredReplay(plugins.ReplayPlugin):
     """Experience replay from an exemplar buffer (Chaudhry et al. 2019), beside every batch."""
 

@@ -15,7 +15,7 @@ from functools import cache, wraps
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lra.strategies.guests import GUESTS
+from lra.strategies.guests import GUESTS, Guest
 
 if TYPE_CHECKING:
     from avalanche.core import BasePlugin
@@ -70,6 +70,7 @@ def load(spec: str) -> type[Plugin]:
     if not hasattr(module, class_name):
         raise ExtensionError(f"plugin {spec!r}: {module_name} has no {class_name!r}; name a class of it")
     found = getattr(module, class_name)
+    _refuse_as_it_is(spec, found)
     if not (isinstance(found, type) and issubclass(found, BasePlugin)):
         raise ExtensionError(
             f"plugin {spec!r}: {class_name} is no Avalanche plugin; derive it from avalanche.core.SupervisedPlugin"
@@ -81,10 +82,25 @@ def _avalanches(name: str) -> str:
     if name not in GUESTS:
         known = ", ".join(GUESTS)
         raise ExtensionError(f"plugin 'avalanche:{name}' is none of {known}, nor avalanche:package.module:Class")
-    guest = GUESTS[name]
-    if guest.plugin is None:
-        raise ExtensionError(f"plugin 'avalanche:{name}' needs {guest.needs}, and gets {guest.gets}; {guest.verdict}")
-    return guest.plugin
+    plugin = GUESTS[name].plugin
+    if plugin is None:
+        raise _refusal(f"{AVALANCHE}{name}", GUESTS[name])
+    return plugin
+
+
+def _refusal(spec: str, guest: Guest) -> ExtensionError:
+    return ExtensionError(f"plugin {spec!r} needs {guest.needs}, and gets {guest.gets}; {guest.verdict}")
+
+
+def _refuse_as_it_is(spec: str, found: object) -> None:
+    """Raise `ExtensionError` for a class of Avalanche's that the table says to be no good here by itself."""
+    if not isinstance(found, type) or not found.__module__.startswith("avalanche."):
+        return
+    for name, guest in GUESTS.items():
+        if found.__name__ in guest.classes:
+            if guest.plugin is None:
+                raise _refusal(spec, guest)
+            raise ExtensionError(f"plugin {spec!r} is no good as it is; say {AVALANCHE}{name}, which {guest.verdict}")
 
 
 def needs_stock_data(spec: str) -> bool:
@@ -100,6 +116,7 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
         ExtensionError: as `load`, or if it refuses the options or builds something else.
     """
     from avalanche.core import BasePlugin
+    from avalanche.training.plugins import ReplayPlugin
 
     plugin = load(spec)
     try:
@@ -112,6 +129,8 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
         raise ExtensionError(f"plugin {spec!r}: its build() gives no Avalanche plugin but {made!r}")
     if (why := _inert(made)) is not None:
         raise ExtensionError(f"plugin {spec!r} would do nothing here: {why}")
+    if isinstance(made, ReplayPlugin) and not needs_stock_data(spec):
+        raise ExtensionError(f"plugin {spec!r} replays through Avalanche's data loaders: say {AVALANCHE}{spec}")
     for hook in dir(plugin):
         if hook.startswith(("before_", "after_")):
             setattr(made, hook, _answerable(getattr(made, hook), f"plugin {spec!r}", hook))
@@ -121,13 +140,18 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
 def _inert(plugin: Plugin) -> str | None:
     """Why a plugin could not ever do anything on a stream, or ``None``."""
     from avalanche.core import SupervisedPlugin
-    from avalanche.training.plugins import EarlyStoppingPlugin
+    from avalanche.training.plugins import EarlyStoppingPlugin, LRSchedulerPlugin
     from avalanche.training.templates.base_sgd import PeriodicEval
 
     if isinstance(plugin, EarlyStoppingPlugin):
         return (
             "it counts epochs of one experience, and a stream's have a single one each; stop the whole run by "
             "strategy.stop_training() in a plugin of your own, after_training_exp say"
+        )
+    if isinstance(plugin, LRSchedulerPlugin) and plugin.step_granularity == "epoch" and plugin.reset_lr:
+        return (
+            "it sets the learning rate back after each experience, and a stream's have a single epoch each: say "
+            "reset_lr=False and reset_scheduler=False"
         )
     if isinstance(plugin, PeriodicEval):
         return "there is no stream for it to evaluate on; set evaluation.every"
@@ -157,7 +181,7 @@ def _answerable(callback: Callable[..., Any], whose: str, hook: str) -> Callable
         except Exception as error:
             where = f"experience {strategy.clock.train_exp_counter}"
             reason = " ".join(str(error).split())
-            said = f"{whose} raised in {hook}, {where}: {type(error).__name__}: {reason}"
+            said = f"{whose} raised in {hook}, {where}: {': '.join(filter(None, [type(error).__name__, reason]))}"
             raise PluginFailed(f"{said}; mend it or leave it out") from error
         if strategy.stopped != before:
             strategy.stopped = whose

@@ -6,7 +6,6 @@ say) go through it as usual.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -77,7 +76,7 @@ class DataFreeDistillation(SupervisedTemplate):
             model=model,
             optimizer=optimizer,
             # Avalanche's regularisers call this one, on bare logits; our own loop asks `criterion` below.
-            criterion=partial(_on_logits, objective),
+            criterion=_OnLogits(objective),
             train_mb_size=train_mb_size,
             eval_mb_size=eval_mb_size,
             plugins=plugins,
@@ -184,11 +183,23 @@ class DataFreeDistillation(SupervisedTemplate):
         return F.cross_entropy(self.mb_output, self.mb_y)
 
 
-def _on_logits(objective: Objective, logits: Tensor, answers: Tensor) -> Tensor:
-    """The objective's distance of logits (n, K), or the cross-entropy with classes (n,), without its terms."""
-    if answers.is_floating_point():
-        return objective.distance(logits, answers).mean()
-    return F.cross_entropy(logits, answers)
+class _OnLogits:
+    """The objective's distance of logits (n, K), or the cross-entropy with classes (n,), without its terms.
+
+    Attributes:
+        reduction: "mean" over samples, or "none", as torch's losses have it: Avalanche's plugins set it.
+    """
+
+    def __init__(self, objective: Objective):
+        self.objective = objective
+        self.reduction = "mean"
+
+    def __call__(self, logits: Tensor, answers: Tensor) -> Tensor:
+        if answers.is_floating_point():
+            found = self.objective.distance(logits, answers)
+        else:
+            found = F.cross_entropy(logits, answers, reduction="none")
+        return found.mean() if self.reduction == "mean" else found
 
 
 class _Draws(Iterable[list[Tensor]]):

@@ -1,5 +1,6 @@
 """Avalanche's plugins on the stream: every row of the table is run."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,11 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.models import MultiHeadClassifier
-from avalanche.training.plugins import SynapticIntelligencePlugin
+from avalanche.training import plugins
+from avalanche.training.plugins import LRSchedulerPlugin, SynapticIntelligencePlugin
 from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import ExponentialLR
 
 from lra.benchmarks.runs import attempt
 from lra.benchmarks.runs.run_folder import RunFolder
@@ -331,3 +335,130 @@ def test_a_plugin_that_could_do_nothing_is_refused_with_the_reason(
         with pytest.raises(extensions.ExtensionError, match="would do nothing here") as caught:
             extensions.build(spec, options, SETUP)
         assert said in str(caught.value)
+
+
+class StepsRate(LRSchedulerPlugin):
+    """Halves the student's rate after each experience, or sets it back, which undoes that."""
+
+    @classmethod
+    def build(cls, setup: Any, reset_lr: bool = False) -> Any:
+        return cls(ExponentialLR(SGD([nn.Parameter(torch.ones(1))], lr=0.05), 0.5), False, reset_lr)
+
+    def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        self.scheduler = ExponentialLR(strategy.optimizer, 0.5)
+        super().before_training(strategy, **kwargs)
+
+
+AVALANCHES = {
+    name: found
+    for name, found in vars(plugins).items()
+    if isinstance(found, type) and found.__module__.startswith("avalanche.")
+}
+"""Every class that `avalanche.training.plugins` exports, by name."""
+
+WORKS: dict[str, dict[str, Any]] = {
+    "AGEMPlugin": {"patterns_per_experience": 8, "sample_size": 16},
+    "EWCPlugin": {"ewc_lambda": 100.0},
+    "GEMPlugin": {"patterns_per_experience": 8, "memory_strength": 1.0},
+    "LwFPlugin": {"alpha": 10.0},
+    "MASPlugin": {"lambda_reg": 10.0},
+    "MIRPlugin": {"batch_size_mem": 8},
+    "ReplayPlugin": {"mem_size": 40, "batch_size_mem": 4},
+}
+"""Those that change what the student learns, with options to build them."""
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "BiCPlugin": ({}, "every experience has every class"),
+    "CWRStarPlugin": ({"model": None}, "needs experiences that bring new classes"),
+    "CoPEPlugin": ({}, "prototypes and its loss are of classes"),
+    "CurrentDataFeCAMUpdate": ({}, "no means to update"),
+    "CurrentDataNCMUpdate": ({}, "no means to update"),
+    "EarlyStoppingPlugin": ({"patience": 1, "val_stream_name": "test"}, "counts epochs of one experience"),
+    "EvaluationPlugin": ({}, "a run measures by itself"),
+    "FeCAMOracle": ({}, "no means to update"),
+    "FeatureDistillationPlugin": ({}, "use `avalanche:lwf`"),
+    "FromScratchTrainingPlugin": ({}, "a student reset at every generator update"),
+    "GDumbPlugin": ({}, "resets the student at every generator update"),
+    "GSS_greedyPlugin": ({"input_size": [1, 8, 8]}, "use `--replay reservoir`"),
+    "GenerativeReplayPlugin": ({}, "use `--replay generative`"),
+    "LFLPlugin": ({"lambda_e": 1.0}, "would freeze the last layer"),
+    "LRSchedulerPlugin": ({"scheduler": "StepLR"}, "set `schedule.lr`"),
+    "MemoryFeCAMUpdate": ({}, "no means to update"),
+    "MemoryNCMUpdate": ({}, "no means to update"),
+    "NCMOracle": ({}, "no means to update"),
+    "PPPloss": ({"p_mem": {}}, "is no Avalanche plugin"),
+    "RARPlugin": ({"batch_size_mem": 4}, "perturbs samples towards other classes"),
+    "RWalkPlugin": ({}, "say avalanche:rwalk"),
+    "SupervisedPlugin": ({}, "overrides none of Avalanche's callbacks"),
+    "SynapticIntelligencePlugin": ({"si_lambda": 1.0}, "say avalanche:si"),
+    "TrainGeneratorAfterExpPlugin": ({}, "use `--replay generative`"),
+}
+"""The others, with options and the reason that is given."""
+
+
+def test_every_plugin_of_avalanches_is_known_to_work_or_to_be_refused() -> None:
+    assert {*WORKS, *REFUSED} == {*AVALANCHES}
+    assert not {*WORKS} & {*REFUSED}
+    assert {name for guest in GUESTS.values() for name in guest.classes} <= {*AVALANCHES}
+
+
+def learnt(
+    make_stream: MakeStream, make_strategy: MakeStrategy, student: nn.Module, stock_data: bool, *used: Any
+) -> list[torch.Tensor]:
+    """Weights that a copy of the student ends with."""
+    copied = copy.deepcopy(student)
+    torch.manual_seed(4)
+    make_strategy(copied, [Contrary(), *used], stock_data=stock_data).train(make_stream(length=3))
+    return [parameter.detach().clone() for parameter in copied.parameters()]
+
+
+@pytest.mark.parametrize("prefix", ["", "avalanche:"])
+@pytest.mark.parametrize("name", WORKS)
+def test_a_plugin_of_avalanches_that_is_accepted_changes_the_student(
+    name: str, prefix: str, student: nn.Module, make_stream: MakeStream, make_strategy: MakeStrategy
+) -> None:
+    spec = f"{prefix}avalanche.training.plugins:{name}"
+    if name == "ReplayPlugin" and not prefix:
+        with pytest.raises(extensions.ExtensionError, match=f"say avalanche:{spec}"):
+            extensions.build(spec, WORKS[name], SETUP)
+        return
+    stock = extensions.needs_stock_data(spec)
+    plugin = extensions.build(spec, WORKS[name], SETUP)
+    with_it = learnt(make_stream, make_strategy, student, stock, plugin)
+    without = learnt(make_stream, make_strategy, student, stock)
+    assert all(torch.isfinite(weights).all() for weights in with_it)
+    assert any(not torch.equal(one, other) for one, other in zip(with_it, without, strict=True))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_plugin_of_avalanches_that_cannot_work_is_refused_before_the_first_step(name: str) -> None:
+    options, said = REFUSED[name]
+    for module in ("avalanche.training.plugins", AVALANCHES[name].__module__):
+        for prefix in ("", "avalanche:"):
+            with pytest.raises(extensions.ExtensionError) as caught:
+                extensions.build(f"{prefix}{module}:{name}", options, SETUP)
+            assert said in str(caught.value)
+            assert "\n" not in str(caught.value)
+
+
+def test_a_scheduler_of_avalanches_in_a_plugin_of_ones_own_changes_the_rate(
+    student: nn.Module, make_stream: MakeStream, make_strategy: MakeStrategy
+) -> None:
+    spec = f"{__name__}:StepsRate"
+    strategy = make_strategy(student, [extensions.build(spec, {}, SETUP)])
+    strategy.train(make_stream(length=3))
+    assert strategy.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 / 8)
+    with pytest.raises(extensions.ExtensionError, match=r"would do nothing here: .* say reset_lr=False"):
+        extensions.build(spec, {"reset_lr": True}, SETUP)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mem_size": 2}, "mem_size = 2 is no more than"),
+        ({"batch_size_mem": 4, "subsample": 3}, "subsample = 3 is less"),
+    ],
+)
+def test_retrieval_that_would_bring_nothing_is_refused(options: dict[str, int], said: str) -> None:
+    with pytest.raises(extensions.ExtensionError, match=said):
+        extensions.build("avalanche:mir", options, SETUP)

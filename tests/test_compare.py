@@ -112,6 +112,21 @@ def test_what_the_folder_says_nothing_of_makes_no_other_row(runs: Path) -> None:
     assert (none.group.label, none.seeds) == ("none", 3)
 
 
+def test_runs_that_were_stopped_before_their_end_are_said(runs: Path, lra_bench: Bench) -> None:
+    assert not any("stopped" in note for note in compare([runs]).notes)
+    file = runs / "predfkd+none" / "lr0.1" / "seed-1" / "result.json"
+    result = json.loads(file.read_text())
+    stopped = {"by": "plugin 'mine:Stops'", "of_experiences": 10}
+    file.write_text(json.dumps(result | {"stopped": stopped, "cost": result["cost"] | {"experiences": 2}}))
+    said = "1 of 9 runs were stopped before their end, by plugin 'mine:Stops' after 2 of 10 experiences"
+    assert compare([runs]).notes[0] == said
+    assert said in lra_bench("compare", runs).out
+    assert lra_bench("report", runs).code == 0
+    page = (runs / "report.html").read_text()
+    notice = "none, seed 1: by plugin &#39;mine:Stops&#39; after 2 of 10 experiences"
+    assert -1 < page.find(notice) < page.find('<dl class="tiles">')
+
+
 def test_results_of_increments_are_no_runs(runs: Path, lra_bench: Bench) -> None:
     """Both kinds lie in ``runs`` by default."""
     increment = runs / "increment-split-digits-naive" / "0f0f" / "seed-0"

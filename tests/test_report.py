@@ -450,6 +450,22 @@ def test_a_test_set_that_no_evaluation_knows_is_not_called_absent(run: Path) -> 
     assert "no test set" not in text
 
 
+def test_a_run_that_a_plugin_stopped_says_so_before_its_numbers(run: Path) -> None:
+    assert "was stopped by" not in _text(_page(run))
+    cost = json.loads((run / "result.json").read_text())["cost"]
+    stopped = {"by": "plugin 'mine:<b>Stops'", "of_experiences": 1200}
+    _change(run / "result.json", stopped=stopped, cost=cost | {"experiences": 2})
+    page = _page(run)
+    text = _text(page)
+    said = "This run was stopped by plugin 'mine:<b>Stops' after 2 of 1,200 experiences: what follows is of a shorter"
+    assert said in text
+    assert text.index(said) < text.index("final accuracy")
+    assert "<b>" not in page.split("<main")[-1].split("</main")[0].replace("&lt;b&gt;", "")
+    for damaged in ("a stranger's", {"by": None, "of_experiences": "ten"}, [1]):
+        _change(run / "result.json", stopped=damaged)
+        _page(run)
+
+
 def test_a_run_that_diverged_and_went_on_says_so(run: Path) -> None:
     note = {"cause": "diverged: loss <b> is inf", "to_experience": 6, "student_lr_times": 0.5}
     _change(run / "result.json", rollbacks=[note, "a stranger's"])

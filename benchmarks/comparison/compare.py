@@ -75,6 +75,9 @@ def compare(
     kept, notes = measured(chosen(columns), runs, columns is not None)
     if unfinished:
         notes.insert(0, f"{unfinished} unfinished runs are left out")
+    if ended := [run.stopped for run in runs if run.stopped]:
+        first = "one of them by" if len(set(ended)) > 1 else "by"
+        notes.insert(0, f"{len(ended)} of {len(runs)} runs were stopped before their end, {first} {ended[0]}")
     if rolled_back := sum(bool(run.rollbacks) for run in runs):
         notes.append(f"{rolled_back} of {len(runs)} runs diverged and went on from before at a lower rate")
     baselines = find_baselines(groups, against)

@@ -4,7 +4,7 @@ A function of the folders alone, like the report of one run; the words are in ``
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lra.benchmarks.comparison.comparison_table import cells
 from lra.benchmarks.comparison.estimates import Estimate
 from lra.benchmarks.comparison.groups import Group, run_folders, swept
 from lra.benchmarks.files import write_text
-from lra.benchmarks.records import Record, known, numbers, table
+from lra.benchmarks.records import Record, Run, known, numbers, table
 from lra.benchmarks.reports import figures, sweep_figures
 from lra.benchmarks.reports.comparison_figure import accuracy_bands, evolution_options, forgetting_bands
 from lra.benchmarks.reports.drawing import NARROW, WIDE
@@ -52,6 +52,7 @@ def render(folder: Path) -> str:
             comparison=found,
             runs=sum(row.seeds for row in found.rows),
             unfinished=len(run_folders([folder])) - sum(row.seeds for row in found.rows),
+            stopped=[(row.group.label, seed, run.stopped) for row, seed, run in _runs(found) if run.stopped],
             failed=[run for run in record.get("runs", []) if run.get("status") == "failed"],
             grid=record.get("grid"),
             first=next(iter(found.columns.values())),
@@ -66,6 +67,10 @@ def render(folder: Path) -> str:
             shared=_shared(found.groups),
         )
     )
+
+
+def _runs(found: Comparison) -> Iterator[tuple[Row, int, Run]]:
+    return ((row, seed, run) for row in found.rows for seed, run in sorted(row.group.runs.items()))
 
 
 def _places(found: Comparison) -> list[tuple[int, Row]]:
