@@ -50,7 +50,10 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n,inputs,h,w) to (n,outputs,ceil(h/stride),ceil(w/stride))."""
-        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.shortcut(x))
+        # Before the convolutions, as ever: the order in which gradients are added up decides their last bit.
+        shortcut = self.shortcut(x)
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(out + shortcut)
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Map (n,inputs,h,w) to the block's outputs."""
