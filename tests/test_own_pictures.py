@@ -269,13 +269,31 @@ def test_colours_to_train_on_count_too(tmp_path: Path) -> None:
     assert data_set(name).image == (3, 8, 8)
 
 
+def behind_the_pixels(file: Path) -> None:
+    """Move a PNG's EXIF to where encoders that learn of it late put it."""
+    content, chunks, place = file.read_bytes(), [], 8
+    while place < len(content):
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+        chunks.append(content[place:end])
+        place = end
+    chunks.sort(key=lambda chunk: (chunk[4:8] == b"IEND", chunk[4:8] == b"eXIf"))
+    file.write_bytes(content[:8] + b"".join(chunks))
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".png, behind the pixels", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_that_says_how_it_lies_is_turned_upright(tmp_path: Path, orientation: int) -> None:
+def test_a_picture_that_says_how_it_lies_is_turned_upright(tmp_path: Path, orientation: int, ending: str) -> None:
     stored = np.zeros((12, 20, 3), dtype=np.uint8)
     stored[:6, :10] = 255
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    data = data_set(folder_of(tmp_path, stored, stored, ending=".jpg", exif=exif, quality=100, subsampling=0))
+    suffix, _, late = ending.partition(", ")
+    fine = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}.get(suffix, {})
+    name = folder_of(tmp_path, stored, stored, ending=suffix, exif=exif, **fine)
+    if late:
+        for file in tmp_path.rglob("*.png"):
+            behind_the_pixels(file)
+    data = data_set(name)
     assert data.image == ((3, 12, 20) if orientation < 5 else (3, 20, 12))
     image = data.load("test").images[0].float()
     height, width = image.shape[1:]
@@ -287,6 +305,13 @@ def test_a_picture_that_says_how_it_lies_is_turned_upright(tmp_path: Path, orien
     }[orientation]  # fmt: skip
     assert bright == (upper, left)
     assert any("upright" in note for note in data.notes) == (orientation > 1)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
+def test_how_a_picture_lies_may_be_said_in_rubbish(tmp_path: Path, ending: str) -> None:
+    stored = np.zeros((12, 20, 3), dtype=np.uint8)
+    data = data_set(folder_of(tmp_path, stored, stored, ending=ending, exif=b"Exif\0\0rubbish"))
+    assert data.image[1:] == tuple(data.load("test").images.shape[2:]) == (12, 20)
 
 
 # Folders

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 MOST_BYTES = 4 * 2**30
 """What a split may take in memory."""
 
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width."""
+
+IMAGE_WIDTH, IMAGE_LENGTH = ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -114,7 +119,8 @@ def _pixels(file: str, image: Image, form: Form) -> "Tensor":
     import torch
 
     picture = _opened(file)
-    ImageOps.exif_transpose(picture, in_place=True)
+    if _orientation(picture) != 1:
+        ImageOps.exif_transpose(picture, in_place=True)
     picture = _of_bytes(picture, file).convert("L" if image[0] == 1 else "RGB")
     if form.size is not None:
         picture = _in_form(picture, form)
@@ -156,16 +162,43 @@ def _head(file: str) -> _Head:
         if mode.startswith("F"):
             raise UsageError(f"picture {file} has levels that are no whole numbers: save it with 8 or 16 bits")
         grey = mode in ("1", "L", "LA", "La") or mode.startswith("I") or (mode in ("P", "PA") and _of_grey(picture))
-        # Reading it off a PNG would decode all of it, and they hardly ever have one.
-        orientation = 1 if picture.format == "PNG" else picture.getexif().get(ExifTags.Base.Orientation, 1)
-        sides = (picture.height, picture.width)
+        orientation, (height, width) = _orientation(picture), _stored_sides(picture)
         return _Head(
-            *(sides[::-1] if orientation in (5, 6, 7, 8) else sides),
+            *((width, height) if orientation in SIDEWAYS else (height, width)),
             grey,
             mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info,
             mode.startswith("I"),
             orientation in range(2, 9),
         )
+
+
+def _orientation(picture: Pictures.Image) -> int:
+    """How a picture says that it lies, by its EXIF; 1 is upright. What cannot be read says nothing."""
+    try:
+        # A PNG's own form of this would decode it first, for what may stand behind its pixels; see `_opened`.
+        found = Pictures.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of whatever kind; it is no part of the pixels
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _stored_sides(picture: Pictures.Image) -> tuple[int, int]:
+    """Height and width as they lie in the file; of a TIFF Pillow gives those of the picture set upright."""
+    tags = getattr(picture, "tag_v2", {}) if picture.format == "TIFF" else {}
+    return int(tags.get(IMAGE_LENGTH, picture.height)), int(tags.get(IMAGE_WIDTH, picture.width))
+
+
+def _speaks_late(file: str) -> bool:
+    """Whether EXIF, or text that may hold it, follows the pixels of a PNG."""
+    with open(file, "rb") as stream:
+        stream.seek(8)
+        behind = False
+        while len(head := stream.read(8)) == 8:
+            if behind and head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            behind = behind or head[4:] == b"IDAT"
+            stream.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False
 
 
 def _of_grey(picture: Pictures.Image) -> bool:
@@ -176,7 +209,7 @@ def _of_grey(picture: Pictures.Image) -> bool:
 def _opened(file: str, whole: bool = True) -> Pictures.Image:
     try:
         picture = Pictures.open(file)
-        if whole:
+        if whole or (picture.format == "PNG" and _speaks_late(file)):
             picture.load()
     # What decoders of some thirty formats raise on damaged files has no common type.
     except Exception as error:
