@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.networks import build
+from lra.networks.foreign import torchvision_classifier, torchvision_classifiers
 from lra.networks.recognition import Unrecognised, recognise
+from lra.networks.torchvision_weights import MARKS
 from lra.networks.weights import load_weights
 
 CIFAR = (3, 32, 32)
@@ -232,15 +234,16 @@ def test_a_public_definition_is_recognised_and_computes_the_same(case: str) -> N
     definition, name = PUBLIC[case]
     public = alive(definition(10))
     head, layer = next((key, layer) for key, layer in public.named_children() if isinstance(layer, nn.Linear))
-    for classes in (200, 100, 10):
+    for classes in (10, 100, 200):
         setattr(public, head, nn.Linear(layer.in_features, classes))
         found = recognise(public.state_dict(), CIFAR)
         assert (found.names, found.doubt, found.classes, found.channels) == ((name,), "", classes, 3)
-    dressed = {f"module.{key}": value for key, value in public.state_dict().items()}
-    assert recognise(dressed, CIFAR) == recognise({"epoch": 3, "state_dict": dressed}, CIFAR) == found
-    ours = build(name, classes, CIFAR)
-    load_weights(ours, dressed)
-    assert same_function(ours, public)
+        dressed = {f"module.{key}": value for key, value in public.state_dict().items()}
+        assert recognise(dressed, CIFAR) == recognise({"epoch": 3, "state_dict": dressed}, CIFAR) == found
+        ours = build(name, classes, CIFAR)
+        load_weights(ours, dressed)
+        assert logits(ours).shape == (2, classes)
+        assert same_function(ours, public)
 
 
 @pytest.mark.parametrize("case", ["cmi vgg8", "cmi vgg11", "cmi resnet20", "cmi resnet18"])
@@ -319,12 +322,48 @@ def test_weights_of_no_network_here_name_the_nearest() -> None:
     weights["extra.weight"] = weights.pop("fc.bias")
     with pytest.raises(Unrecognised, match=r"\Athe nearest is wrn40-2, with 1 missing .*, 1 unknown .*'extra.weight'"):
         recognise(weights, CIFAR)
-    from torchvision.models import resnet18
-
-    with pytest.raises(Unrecognised, match=r"resnet18, with conv1.weight \(64, 3, 7, 7\) in place of \(64, 3, 3, 3\)"):
-        recognise(resnet18().state_dict(), CIFAR)
+    other = nn.Conv2d(3, 64, 5)
+    with pytest.raises(Unrecognised, match=r"resnet18, with conv1.weight \(64, 3, 5, 5\) in place of \(64, 3, 3, 3\)"):
+        recognise(torchvisions("resnet18") | {"conv1.weight": other.weight}, CIFAR)
     with pytest.raises(Unrecognised):
         recognise({"weight": torch.zeros(3)}, CIFAR)
+
+
+def torchvisions(name: str, classes: int = 10) -> dict[str, Tensor]:
+    """Weights of one of torchvision's."""
+    return torchvision_classifier(name, classes).state_dict()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "resnet50", "resnext50_32x4d", "densenet121", "squeezenet1_1", "mobilenet_v3_small"),
+        *("efficientnet_b0", "mnasnet0_5", "shufflenet_v2_x0_5", "regnet_x_400mf", "convnext_tiny", "swin_t"),
+    ],
+)
+def test_torchvisions_classifiers_are_told_by_their_weights(name: str) -> None:
+    """Their names and shapes are no other's; with a prefix or without counters they are the same."""
+    weights = torchvisions(name, 7)
+    found = recognise(weights, (3, 64, 64))
+    assert (found.names, found.doubt, found.classes, found.channels) == ((f"torchvision:{name}",), "", 7, 3)
+    old = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
+    assert recognise({"model": {f"module.{key}": value for key, value in old.items()}}, CIFAR) == found
+    last = next(reversed(weights))
+    with pytest.raises(Unrecognised):
+        recognise({key: value for key, value in weights.items() if key != last}, CIFAR)
+    with pytest.raises(Unrecognised):
+        recognise(weights | {last: torch.zeros(*weights[last].shape, 1)}, CIFAR)
+
+
+def test_what_torchvisions_weights_do_not_say_is_not_guessed() -> None:
+    found = recognise(torchvisions("googlenet"), CIFAR)
+    assert found.names == ("torchvision:googlenet",)
+    assert "transform_input" in found.doubt
+
+
+def test_every_classifier_of_torchvision_is_looked_for() -> None:
+    beginnings = tuple(start for starts in MARKS.values() for start in starts)
+    assert [name for name in torchvision_classifiers() if not name.startswith(beginnings)] == []
 
 
 def test_recognising_leaves_random_numbers_alone() -> None:

@@ -29,6 +29,7 @@ from lra.benchmarks.setup.teacher_training import augmented, train
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.benchmarks.setup.weights_files import FORMAT, read_weights, save_network
 from lra.networks import build
+from lra.networks.foreign import torchvision_classifier
 from lra.networks.normalized import Normalized
 
 DIGITS = data_set("digits", 8)
@@ -483,12 +484,12 @@ def test_the_test_set_passes_the_teacher_once(
 # Files that say nothing of themselves: 3x16x16 pictures stand for a data set with a published normalisation.
 
 
-def pictures(classes: int = 10, channels: int = 3) -> DataSet:
+def pictures(classes: int = 10, channels: int = 3, side: int = 16) -> DataSet:
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(40, channels, 16, 16, generator=generator)
+    images = torch.rand(40, channels, side, side, generator=generator)
     half = Normalisation((0.5,) * channels, (0.5,) * channels)
     labelled = Labelled(images, torch.arange(40) % classes)
-    return DataSet("pictures", (channels, 16, 16), classes, lambda split: labelled, published=half)
+    return DataSet("pictures", (channels, side, side), classes, lambda split: labelled, published=half)
 
 
 def file_of(network: str, path: Path, **beside: Any) -> Path:
@@ -525,17 +526,42 @@ def test_the_network_of_a_file_is_told_by_its_weights(tmp_path: Path, name: str)
         ("mobilenetv2", {"arch": "mobilenetv2"}, {}, "mobilenetv2-stride8 or mobilenetv2-cmi"),
         ("resnet18", {}, {}, "resnet18 or resnet18-maxpool, but nothing in it says so"),
         ("lenet5", {}, {}, "has the weights of lenet5, but nothing in it says so: another activation"),
-        ("torchvision:squeezenet1_0", {}, {}, "weights of no network known here (see: list models); the nearest is "),
+        ("torchvision:squeezenet1_0", {}, {"network": "resnet18"}, "has the weights of torchvision:squeezenet1_0 and "),
+        ("torchvision:squeezenet1_0", {"arch": "wrn16_1"}, {}, "its weights are of torchvision:squeezenet1_0"),
+        ("torchvision:squeezenet1_0", {}, {}, "takes images (3, 16, 16) of 12 classes and pictures has "),
+        ("torchvision:googlenet", {}, {}, "transform_input"),
     ],
 )
 def test_what_a_file_does_not_say_or_says_otherwise_is_refused(
     tmp_path: Path, weights: str, beside: dict[str, Any], options: dict[str, Any], said: str
 ) -> None:
-    image = (3, 32, 32) if "torchvision" in weights else (3, 16, 16)
-    torch.save({"state_dict": build(weights, 10, image).state_dict(), **beside}, tmp_path / "t.pth")
+    image, classes = (3, 64, 64) if "torchvision" in weights else (3, 16, 16), 12 if "12 classes" in said else 10
+    torch.save({"state_dict": build(weights, classes, image, trains=False).state_dict(), **beside}, tmp_path / "t.pth")
     with pytest.raises(UsageError, match=r"\Ateacher t.pth .*\Z") as error:
         obtain(TeacherOptions(file=str(tmp_path / "t.pth"), **options), pictures(), None)
     assert said in str(error.value)
+
+
+def test_weights_of_no_network_that_is_known_are_refused(tmp_path: Path) -> None:
+    weights = build("resnet8", 10, (3, 16, 16)).state_dict() | {"extra.weight": torch.zeros(3)}
+    torch.save(weights, tmp_path / "t.pth")
+    with pytest.raises(
+        UsageError, match=r"weights of no network known here \(see: list models\); the nearest is resnet8"
+    ):
+        obtain(TeacherOptions(file=str(tmp_path / "t.pth")), pictures(), None)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
+def test_a_file_of_torchvisions_weights_is_enough(tmp_path: Path, name: str) -> None:
+    """Where the file says ``arch`` as torchvision does, that is the same opinion."""
+    torch.manual_seed(0)
+    theirs = torchvision_classifier(name, 10).eval()
+    torch.save({"arch": name, "state_dict": theirs.state_dict()}, tmp_path / "t.pth")
+    data = pictures(side=64)
+    found = obtain(TeacherOptions(file=str(tmp_path / "t.pth")), data, None)
+    images = data.load("test").images[:4]
+    assert found.name == f"torchvision:{name}"
+    torch.testing.assert_close(found.network.eval()(images), theirs((images - 0.5) / 0.5))
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2-cmi", "mobilenetv2-stride8", "resnet18", "lenet5"])

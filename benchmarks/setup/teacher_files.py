@@ -131,7 +131,8 @@ def _contradicts(arch: str, found: Recognised) -> bool:
     Others call ``resnet20`` what is ``resnet20-b`` here.
     """
     known = recipe_of(arch) is not None
-    return known and not any(vaguer(canonical(arch), name) for name in found.names)
+    names = [name.removeprefix("torchvision:").replace("_", "-") for name in found.names]
+    return known and not any(vaguer(canonical(arch), name) for name in names)
 
 
 def _ambiguity(path: Path, found: Recognised) -> UsageError:

@@ -66,16 +66,28 @@ def build_foreign(name: str, classes: int, image: Image, trains: bool = True, au
     return network
 
 
-def _torchvision(name: str, classes: int, image: Image) -> Callable[[], Any]:
+def torchvision_classifiers() -> list[str]:
+    """torchvision's classifiers alone: others fetch the weights of their backbones, or are quantised."""
     from torchvision import models
 
-    # Of classifiers alone: others fetch the weights of their backbones.
-    _require(name, models.list_models(module=models), "torchvision")
-    if image[0] != 3:
-        raise ValueError(f"torchvision's networks take images of 3 channels, not {image}: write a function of your own")
+    return list(models.list_models(module=models))
+
+
+def torchvision_classifier(name: str, classes: int) -> nn.Module:
+    """One of them, with fresh weights."""
+    from torchvision import models
+
     # Theirs of these two takes half a minute, and warns that it will be what it is without.
     initialisation = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    return partial(models.get_model, name, weights=None, num_classes=classes, **initialisation)
+    network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **initialisation)
+    return network
+
+
+def _torchvision(name: str, classes: int, image: Image) -> Callable[[], Any]:
+    _require(name, torchvision_classifiers(), "torchvision")
+    if image[0] != 3:
+        raise ValueError(f"torchvision's networks take images of 3 channels, not {image}: write a function of your own")
+    return partial(torchvision_classifier, name, classes)
 
 
 def _timm(name: str, classes: int, image: Image) -> Callable[[], Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lra.networks import build
 from lra.networks.families import FAMILIES, VAGUE, Family, Shapes, Spelling, recipe_of
 from lra.networks.shapes import Image
+from lra.networks.torchvision_weights import match
 from lra.networks.weights import peelings, spelled
 
 
@@ -32,21 +33,21 @@ class Recognised:
 
 
 class Unrecognised(ValueError):
-    """Weights of no network that is built here."""
+    """Weights of no network that is known here."""
 
 
 def recognise(loaded: Mapping[str, Any], image: Image) -> Recognised:
     """Find the network whose definition is known by these weights' names and shapes.
 
-    Nothing that changes what a network computes is guessed: where weights do not tell strides, pooling or activation,
-    all networks that may be meant are named and the doubt is said.
+    Of those that are built here, or of torchvision's. Nothing that changes what a network computes is guessed: where
+    weights do not tell strides, pooling or activation, all networks that may be meant are named and the doubt is said.
 
     Args:
         loaded: what a checkpoint file holds.
         image: channels, height and width of the images it is to take; those of other channels are recognised too.
 
     Raises:
-        Unrecognised: naming the nearest network, if no network of ours has such weights.
+        Unrecognised: naming the nearest network of ours, if none has such weights.
         ValueError: as `lra.networks.weights.unwrapped`.
     """
     layers = [_shapes(weights) for weights in peelings(loaded)]
@@ -54,6 +55,9 @@ def recognise(loaded: Mapping[str, Any], image: Image) -> Recognised:
         for channels in dict.fromkeys((image[0], 1, 3)):
             if found := _found(shapes, (channels, *image[1:])):
                 return found
+    for shapes in layers:
+        if known := match(shapes):
+            return Recognised((f"torchvision:{known.name}",), known.doubt, known.classes, 3)
     raise Unrecognised(_nearest(layers, image))
 
 
