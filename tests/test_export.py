@@ -16,6 +16,8 @@ from lra.benchmarks.errors import LraError
 from lra.benchmarks.export import exporting
 from lra.benchmarks.export.exporting import export, load_student
 from lra.benchmarks.export.formats import FORMATS
+from lra.benchmarks.export.model_card import model_card
+from lra.benchmarks.setup.weights_files import read_weights
 from lra.networks.normalized import Normalized
 
 Bench = Callable[..., Any]
@@ -182,9 +184,25 @@ def test_the_card_says_what_a_user_must_know(run: Path, lra_bench: Bench) -> Non
         "Method predfkd, replay generative, seed 0",
         f"| test accuracy | {result['accuracy']['final']:.2f} % |",
         "images (n × 1 × 8 × 8), float32 in [0, 1]; normalised inside",
+        "| classes, in the order of the logits | 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |",
         "CC\\|BY",
     ):
         assert words in card
+    assert read_weights(run / "export" / "student.safetensors")[1].names == list("0123456789")
+
+
+def test_a_card_of_many_classes_says_where_all_are(run: Path) -> None:
+    found, _, notes = load_student(run)
+    for names, row in (
+        (
+            ["T|top", "<b>cat</b>"],
+            "| classes, in the order of the logits | T\\\\|top, \\<b\\>cat\\</b\\> |",
+        ),
+        ([f"c{i}" for i in range(20)], "c18, c19 |"),
+        ([f"c{i}" for i in range(1021)], "c18, c19 and 1,001 more: `data.json` in the run's folder has all |"),
+    ):
+        assert row in model_card(found, notes | {"names": names}, [], None)
+    assert "classes, in" not in model_card(found, notes | {"names": None}, [], None)
 
 
 def test_a_file_that_differs_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

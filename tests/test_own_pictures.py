@@ -431,6 +431,11 @@ def test_names_and_fit_travel_to_check_and_report(
     assert done.code == 0, done.err
     assert "Train/ to train and Test/ to test on" in done.err
     assert "padded with black" in done.err
+    for how in ((), ("--no-timing",)):
+        dry = lra_bench("run", "--dry-run", *how, *tiny, *given, "--set", "teacher.epochs=8")
+        noticed = [line for line in dry.err.splitlines() if "Train/ to train" in line or "padded with black" in line]
+        assert noticed == [line for line in done.err.splitlines() if line in noticed]
+        assert len(noticed) == 2
     result = json.loads(done.out)
     by_class = result["by_class"]
     assert by_class["images"] == [6, 6, 6]
@@ -450,6 +455,7 @@ def test_names_and_fit_travel_to_check_and_report(
     assert checked.code == 0, checked.err
     assert "3x8x12, 18 to test on, resized to 8x12, padded with black (data.fit: squash, crop or pad)" in checked.out
     assert "3: <b>cat<-b>, ape, bee" in checked.out
+    assert "network   one hidden layer of 32, ReLU" in checked.out
     assert "was trained on" not in checked.err
     other = lra_bench("teacher", "check", file, *tiny, *given, "--set", "data.fit=crop")
     assert "trained on images padded with black, and these are cropped about the middle" in other.err

@@ -6,6 +6,7 @@ import random
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,6 +100,22 @@ def test_a_teacher_file_says_all_by_itself(trained: TrainedTeacher, tmp_path: Pa
     assert found.accuracy == trained.accuracy
     assert found.sha256 == trained.sha256
     assert found.record()["sha256"] == trained.sha256
+
+
+def test_names_of_classes_stay_with_a_teacher(
+    trained: TrainedTeacher, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same names in another order are refused, others said, and what is known of one side alone is nothing."""
+    assert read_weights(trained.path)[1].names == list("0123456789")
+    options = TeacherOptions(file=str(trained.path))
+    capfd.readouterr()
+    for same in (DIGITS, replace(DIGITS, names=())):
+        assert obtain(options, same, TEST, quiet=True).accuracy == trained.accuracy
+    assert "names" not in capfd.readouterr().err
+    obtain(options, replace(DIGITS, names=tuple("012x456789")), TEST)
+    assert "class 3 is '3' to the teacher and 'x' here" in capfd.readouterr().err
+    with pytest.raises(UsageError, match=r"in another order, class 8 is '8' to the teacher and '9' here: number them"):
+        obtain(options, replace(DIGITS, names=tuple("0123456798")), TEST)
 
 
 @pytest.mark.parametrize(

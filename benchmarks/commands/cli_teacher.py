@@ -73,6 +73,7 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     from lra.benchmarks.setup.assemble import configuration
     from lra.benchmarks.setup.datasets import data_of
     from lra.benchmarks.setup.teachers import obtain
+    from lra.networks import described as described_network
 
     if file is not None:
         given["assignments"] = (*given["assignments"], f"teacher.file={json.dumps(str(file))}")
@@ -84,7 +85,11 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     for note in known.notes:
         tell(note)
     found = obtain(config.teacher, known, known.load("test"), config.device)
-    record = found.record() | {"file": str(found.path), "threads": config.threads}
+    record = found.record() | {
+        "network": described_network(found.name),
+        "file": str(found.path),
+        "threads": config.threads,
+    }
     if as_json:
         click.echo(json.dumps(record | {"data": known.record()}))
         return

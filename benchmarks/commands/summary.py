@@ -13,6 +13,7 @@ import yaml
 from lra.benchmarks.progress import clock, tell
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import DataOptions, RunConfig
+from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.presets import presets
 from lra.benchmarks.setup.provenance import announced
 from lra.benchmarks.setup.scales import PUBLISHED, facts_of, scale_for, scales
@@ -120,7 +121,7 @@ def preview(config: RunConfig, out: Path, as_json: bool, timing: bool, began: fl
     Raises:
         LraError: with ``timing`` for whatever the run itself would refuse.
     """
-    for line in announced(config):
+    for line in (*announced(config), *data_of(config.data).notes):
         tell(line)
     if not timing:
         return plan(config, as_json)
@@ -177,12 +178,11 @@ def catalogue(what: str) -> dict[str, str]:
         }
     if what == "models":
         from lra.networks.families import FAMILIES
+        from lra.networks.foreign import ELSEWHERE
 
         return {
             **{name: family.summary for family in FAMILIES for name in family.names()},
-            "torchvision:NAME": "a classifier of torchvision, as it is",
-            "timm:NAME": "a model of timm, an optional extra",
-            "MODULE:FUNCTION": "of yours: called with the number of classes and (channels, height, width)",
+            **ELSEWHERE,
         }
     from lra.strategies.extensions import AVALANCHE, replay_plugins
     from lra.strategies.guests import GUESTS

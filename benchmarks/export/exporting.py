@@ -117,6 +117,7 @@ def _notes(config: RunConfig, data: DataSet, mean: list[float], std: list[float]
         "image": list(data.image),
         "mean": mean,
         "std": std,
+        "names": list(data.names) or None,
         "quantization": config.quantization and config.quantization.model_dump(include=set(Precision.model_fields)),
     }
 

@@ -97,6 +97,9 @@ LICENCES = frozenset(
 """Identifiers that a model card may have on the Hugging Face Hub, which refuses any other: mostly SPDX's, in small
 letters."""
 
+MOST_NAMES = 20
+"""Of classes, in a row."""
+
 USES = {
     "student.safetensors": "`lra-bench run --teacher student.safetensors`, or `safetensors.torch.load_file`",
     "student.onnx": "any ONNX runtime; input `images`, output `logits`",
@@ -109,7 +112,7 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
 
     Args:
         run: a finished run.
-        notes: network, classes, image, mean and std.
+        notes: network, classes, image, mean and std, and names of the classes if they have any.
         files: what was exported.
         licence: of the weights, if that is known.
     """
@@ -217,8 +220,15 @@ def _use(notes: dict[str, Any], files: Sequence[Path]) -> list[tuple[str, str]]:
     return [
         ("input", f"images (n × {shape}), float32 in [0, 1]; normalised inside"),
         ("output", f"logits (n × {notes['classes']})"),
+        *([("classes, in the order of the logits", _names(notes["names"]))] if notes["names"] else []),
         *((f"`{file.name}`", USES[file.name]) for file in files),
     ]
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(map(_word, names[:MOST_NAMES]))
+    more = len(names) - MOST_NAMES
+    return f"{shown} and {more:,} more: `data.json` in the run's folder has all" if more > 0 else shown
 
 
 def _word(value: object) -> str:

@@ -1,6 +1,6 @@
 """Teachers from files: from weights to a network that fits the data, or one line on why not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ def load_teacher(path: Path, options: TeacherOptions, data: DataSet) -> tuple[No
     Raises:
         MissingInput: if the file, or a package with its architecture, is not there.
         UsageError: if the file is corrupt or unsafe, or does not fit the data or its architecture, or if it does not
-            say which of several networks its weights are of.
+            say which of several networks its weights are of, or if it has the data's classes in another order.
     """
     content, notes = _read(path)
     name = _named(path, content, notes, options, data)
+    _compare_names(path, notes.names or (), data)
     if notes.fit in DONE and data.fit not in ("", notes.fit):
         tell(
             f"teacher {path.name} was trained on images {DONE[notes.fit]}, and these are {DONE[data.fit]}: "
@@ -156,6 +157,26 @@ def _refuse_other_data(path: Path, image: tuple[int, int, int], classes: int, da
             f"teacher {path.name} takes images {image} of {classes} classes and {data.name} has "
             f"{data.image} of {data.classes}: choose a teacher of this data"
         )
+
+
+def _compare_names(path: Path, names: Sequence[str], data: DataSet) -> None:
+    """Say that a teacher's classes are called otherwise than the data's, where both are known.
+
+    Raises:
+        UsageError: if they are the same in another order, where every answer would count for another class.
+    """
+    theirs, ours = ([name.casefold() for name in some] for some in (names, data.names))
+    # One without names, or of another number of classes, says nothing here.
+    place = next((place for place, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
+    if place is None:
+        return
+    said = f"class {place} is {names[place]!r} to the teacher and {data.names[place]!r} here"
+    if sorted(theirs) == sorted(ours):
+        raise UsageError(
+            f"teacher {path.name} has the classes of {data.name} in another order, {said}: number them as it does, or "
+            "choose a teacher of this data"
+        )
+    tell(f"teacher {path.name} was trained on classes of other names, {said}: they are taken for the same, in order")
 
 
 def _normalisation(path: Path, options: TeacherOptions, notes: Notes, data: DataSet) -> Normalisation:

@@ -75,6 +75,7 @@ def train(options: TeacherOptions, data: DataSet, path: Path, device: torch.devi
             "mean": scale.mean,
             "std": scale.std,
             **({"fit": data.fit} if data.fit else {}),
+            **({"names": list(data.names)} if data.names else {}),
         }
         save_network(path, network, notes | {"data": data_kind(data.name), "recipe": options.model_dump()})
         saved.unlink(missing_ok=True)

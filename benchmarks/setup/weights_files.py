@@ -47,6 +47,8 @@ class Notes(BaseModel):
     std: list[float] | None = None
     fit: str | None = None
     """`DataSet.fit` of what it was trained on."""
+    names: list[str] | None = None
+    """Of the classes, in the order of the logits."""
     quantization: dict[str, Any] | None = None
     """Of weights stored as integers, the options of `lra.quantization.options.Precision`."""
 

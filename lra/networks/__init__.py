@@ -9,8 +9,8 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING
 
-from lra.networks.families import FAMILIES, Recipe, canonical, recipe_of
-from lra.networks.foreign import build_foreign, is_foreign
+from lra.networks.families import FAMILIES, Recipe, canonical, recipe_of, summary_of
+from lra.networks.foreign import ELSEWHERE, build_foreign, is_foreign
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +24,12 @@ NETWORKS: dict[str, Recipe] = {
 def is_known(name: str) -> bool:
     """Whether a network of this name is built here, offered or of another depth or width."""
     return recipe_of(name) is not None
+
+
+def described(name: str) -> str:
+    """What a network is, in one line: of this toolkit, or where it is from."""
+    origin = name.partition(":")[0]
+    return summary_of(name) or ELSEWHERE.get(f"{origin}:NAME", ELSEWHERE["MODULE:FUNCTION"])
 
 
 def instead(name: str) -> str:

@@ -251,8 +251,19 @@ def vaguer(name: str, other: str) -> bool:
 @cache
 def recipe_of(name: str) -> Recipe | None:
     """How the network of this name is built; ``None`` if there is none here."""
+    found = _member(name)
+    return None if found is None else found[0].recipe(*found[1])
+
+
+def summary_of(name: str) -> str | None:
+    """What the network of this name is, in one line; ``None`` if there is none here."""
+    found = _member(name)
+    return None if found is None else found[0].summary
+
+
+def _member(name: str) -> tuple[Family, tuple[int, ...]] | None:
     for family in FAMILIES:
         numbers = family.numbers(canonical(name))
         if numbers is not None and family.valid(*numbers):
-            return family.recipe(*numbers)
+            return family, numbers
     return None

@@ -19,6 +19,14 @@ LIBRARIES = ("torchvision", "timm")
 """What may stand before the colon beside a user's module."""
 
 
+ELSEWHERE = {
+    "torchvision:NAME": "a classifier of torchvision, as it is",
+    "timm:NAME": "a model of timm, an optional extra",
+    "MODULE:FUNCTION": "of yours: called with the number of classes and (channels, height, width)",
+}
+"""How networks from elsewhere are named, and what they are."""
+
+
 def is_foreign(name: str) -> bool:
     """Whether ``name`` is one of ``torchvision:NAME``, ``timm:NAME``, ``package.module:function``."""
     return ":" in name
