@@ -102,6 +102,29 @@ def test_a_run_on_own_data_goes_on_from_any_folder(
     assert lra_bench("report", "alone").code == 0
 
 
+@pytest.mark.parametrize("data", ["npz:my-train.npz,my-test.npz", "npz:my-{split}.npz"])
+def test_with_a_teachers_file_a_run_needs_no_training_images(
+    run: Callable[..., Path], lra_bench: Callable[..., Any], here: Path, data: str
+) -> None:
+    """They may be gone before it, or half-way: it is the same run."""
+    shutil.copy(teacher_of(run("--dataset", data)), here / "t.safetensors")
+    given = ("--dataset", data, "--set", "teacher.file=t.safetensors", "--set", "teacher.network=auto")
+    folder = run(*given)
+    lines = (folder / "metrics.jsonl").read_bytes()
+    half_done(folder)
+    (here / "my-train.npz").rename(here / "gone")
+    done = lra_bench("resume", folder)
+    assert done.code == 0, done.err
+    assert "my-train.npz is not there: the 4 classes are those that" in done.err
+    assert (folder / "metrics.jsonl").read_bytes() == lines
+    assert run(*given) == folder, "finished before"
+    assert run(*given, "--out", here / "other").parent.name == folder.parent.name
+    assert lra_bench("export", folder).code == 0
+    refused = lra_bench("run", "--dataset", data, "--teacher", "mlp", "--set", "teacher.epochs=1", "--steps", "1")
+    assert (refused.code, "my-train.npz does not exist" in refused.err) == (3, True)
+    assert "--teacher FILE" in refused.err
+
+
 @pytest.mark.parametrize("data", ["npz:{}/my-train.npz,{}/my-test.npz", "imagefolder:{}/my shapes"])
 def test_data_that_were_moved_and_renamed_are_the_same(
     run: Callable[..., Path], lra_bench: Callable[..., Any], here: Path, data: str

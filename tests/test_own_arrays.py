@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lra.benchmarks.errors import LraError, UsageError
+from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.datasets.numbering import numbered, plain
 
@@ -74,6 +74,41 @@ def test_what_is_to_test_on_alone_keeps_the_numbers_of_its_teacher(tmp_path: Pat
     counted = data_set(f"npz:{npz(tmp_path / 'b.npz', [1, 2, 3])}")
     assert counted.load("test").classes.tolist() == [0, 1, 2]
     assert any("labels 1 to 3 are read as classes 0 to 2" in note for note in counted.notes)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "more"),
+    [
+        ([0, 1, 2, 2], [2, 0, 1], {}),
+        ([0, 1, 2, 3], [3, 1], {"names": list("abcd")}),
+        (["cat", "ape", "bee"], ["cat", "ape"], {"names": ["ape", "bee", "cat"]}),
+    ],
+)
+def test_training_images_that_are_no_more_change_nothing_to_test_on(
+    tmp_path: Path, train: list[Any], test: list[Any], more: dict[str, Any]
+) -> None:
+    trained_on = npz(tmp_path / "train.npz", train, **more)
+    name = f"npz:{trained_on},{npz(tmp_path / 'test.npz', test, **more)}"
+    before = data_set(name)
+    trained_on.unlink()
+    after = data_set(name)
+    assert (after.classes, after.names, after.content("test")) == (before.classes, before.names, before.content("test"))
+    assert after.load("test").classes.equal(before.load("test").classes)
+    (said,) = set(after.notes) - set(before.notes)
+    assert (
+        said
+        == f"data file {trained_on} is not there: the {after.classes} classes are those that {tmp_path}/test.npz has"
+    )
+    assert "train.npz does not exist" in refusal(name, "train")
+    with pytest.raises(MissingInput, match=r"--teacher FILE"):
+        after.content("train")
+
+
+@pytest.mark.parametrize("test", [[1, 2, 3], [0, 2], [3, 7], [0, 0], ["cat", "ape"]])
+def test_training_images_that_are_no_more_are_missed_where_they_number_classes(tmp_path: Path, test: list[Any]) -> None:
+    said = refusal(f"npz:{tmp_path / 'train.npz'},{npz(tmp_path / 'test.npz', test)}")
+    assert "train.npz does not exist: give npz:FILE with arrays images and labels" in said
+    assert "add an array names to the file" in said
 
 
 @pytest.mark.parametrize("labels", [[3, 7], [2, 3, 4], [0, 2_000_000], [5, 2**60], [0, 2**16], [0, 1500]])

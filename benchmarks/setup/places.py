@@ -119,7 +119,8 @@ def train_and_test(text: str, bases: Sequence[Path] = (Path(),)) -> tuple[str, s
 
     likely = readings[1] if commas else readings[0]
     try:
-        return next((reading for reading in readings if all(map(there, reading))), likely)
+        whole = (reading for reading in readings if all(map(there, reading)))
+        return next(whole, None) or next((reading for reading in readings if there(reading[1])), likely)
     except (OSError, ValueError, RuntimeError):  # a name that no file can have
         return likely
 

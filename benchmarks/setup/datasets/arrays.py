@@ -16,7 +16,7 @@ from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.files import sha256
 from lra.benchmarks.setup.datasets.form import Form, formed
 from lra.benchmarks.setup.datasets.labelled import SPLIT_NAMES, DataSet, Image, Labelled, Split, no_training
-from lra.benchmarks.setup.datasets.numbering import Labels, numbered, plain
+from lra.benchmarks.setup.datasets.numbering import NAMED, Labels, numbered, plain, says_all
 from lra.benchmarks.setup.places import train_and_test
 from lra.benchmarks.untrusted import refuse_zip_bomb
 
@@ -55,13 +55,24 @@ def npz(text: str, form: Form) -> DataSet:
     A file has arrays ``images``, (n,H,W), (n,H,W,C) or (n,C,H,W), and ``labels``, and perhaps ``names`` of the
     classes; or it has two or three splits, as MedMNIST's (``train_images``) and Keras's (``x_train``) have.
 
+    Those who have a teacher may have no images to train on any more: without TRAIN there is what TEST tells alone.
+
     Raises:
-        MissingInput: if a file is not there.
+        MissingInput: if a file is not there, and what it would tell is needed.
         UsageError: if it does not hold such arrays.
     """
     before, after = train_and_test(text)
     test = _part(_existing(after), "test")
-    train = _part(_existing(before), "train") if before else _found(test.file, "train", ("train",))
+    gone = bool(before) and not Path(before).is_file()
+    if gone and not (test.names or says_all(test.labels)):
+        raise MissingInput(
+            f"{_absent(before)}; {after} alone does not say which classes there are: its labels are not 0 to K-1, each "
+            f"of them there; if the training images are no more, {NAMED}"
+        )
+    if before:
+        train = None if gone else _part(Path(before), "train")
+    else:
+        train = _found(test.file, "train", ("train",))
     parts = {"train": train, "test": test}
     names = next((part.names for part in (test, train) if part is not None and part.names is not None), None)
     numbering = numbered(None if train is None else train.labels, test.labels, names, f"data file {after}")
@@ -74,6 +85,8 @@ def npz(text: str, form: Form) -> DataSet:
 
     def part_of(split: Split) -> _Part:
         found = parts[split]
+        if found is None and gone:
+            raise MissingInput(f"{_absent(before)}, or the file of a teacher (--teacher FILE), which needs no training")
         if found is None:
             raise no_training(f"npz:{text}", "name both, as npz:TRAIN,TEST")
         return found
@@ -89,6 +102,8 @@ def npz(text: str, form: Form) -> DataSet:
         return " ".join(filter(None, [sha256(part_of(split).file), numbering.mark(part_of(split).labels)]))
 
     said = [note for part in (train, test) if part is not None for note in part.notes]
+    if gone:
+        said.append(f"data file {before} is not there: the {numbering.classes} classes are those that {after} has")
     native = DataSet(
         f"npz:{text}",
         test.image,
@@ -105,8 +120,12 @@ def npz(text: str, form: Form) -> DataSet:
 def _existing(name: str) -> Path:
     """The file ``name``; `MissingInput` if it is not there."""
     if not Path(name).is_file():
-        raise MissingInput(f"data file {name} does not exist: give npz:FILE with arrays images and labels")
+        raise MissingInput(_absent(name))
     return Path(name)
+
+
+def _absent(name: str) -> str:
+    return f"data file {name} does not exist: give npz:FILE with arrays images and labels"
 
 
 def _sizes(part: _Part) -> str:

@@ -78,6 +78,12 @@ def plain(labels: Labels, images: int, where: str) -> Labels:
     return labels.astype(np.int64)
 
 
+def says_all(labels: Labels) -> bool:
+    """Whether labels (n,) are 0 to K-1 with none missing, so that no other split is needed to number the classes."""
+    values = np.unique(labels)
+    return values.dtype.kind == "i" and len(values) > 1 and np.array_equal(values, np.arange(len(values)))
+
+
 def numbered(train: Labels | None, test: Labels, names: Sequence[str] | None, where: str) -> Numbering:
     """Number the classes of both splits at once, so that one without some class has the numbers of the other.
 
