@@ -10,6 +10,8 @@ class LraError(Exception):
     """The run failed."""
 
     code: ClassVar[int] = 1
+    option = ""
+    """The path of the option that is wrong, such as ``student.lr``, if it is one."""
 
 
 class UsageError(LraError):
@@ -28,6 +30,16 @@ class Resumable(LraError):
     """The run stopped, and can be resumed."""
 
     code = 75
+
+
+@contextmanager
+def concerning(what: str) -> Iterator[None]:
+    """Begin the line on anything wrong with what it is about, such as a file."""
+    try:
+        yield
+    except LraError as error:
+        error.args = (f"{what}: {error}",)
+        raise
 
 
 ALIKE = 0.6

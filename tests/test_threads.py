@@ -96,9 +96,9 @@ def test_runs_of_a_sweep_take_what_they_would_alone() -> None:
     from lra.benchmarks.commands.sweep_command import at_a_time, settled
 
     planned = plan({"dataset": "cifar10", "teacher": "lenet5", "student": ["lenet5", "resnet18"], "steps": 20})
-    assert [run.config.threads for run in settled(planned, None)] == [1, 7]
-    assert [run.config.threads for run in settled(planned, 2)] == [2, 2]
-    assert at_a_time(settled(planned, 10**6)) == 1
+    assert [settled(run, None).config.threads for run in planned] == [1, 7]
+    assert [settled(run, 2).config.threads for run in planned] == [2, 2]
+    assert at_a_time([settled(run, 10**6) for run in planned]) == 1
 
 
 def test_an_increment_and_a_teacher_say_their_threads(lra_bench: Callable[..., Any], tmp_path: Path) -> None:

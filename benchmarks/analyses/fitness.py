@@ -22,6 +22,4 @@ def require_images(folder: Path) -> None:
             f"run {folder} has neither {GENERATOR} nor {SYNTHETIC} any more, of which every method leaves one: delete "
             "its result.json to run again"
         )
-    data = data_of(config.data)
-    if not data.present():
-        data.load("test")  # says how to get them
+    data_of(config.data).require()

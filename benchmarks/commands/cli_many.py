@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from lra.benchmarks.commands.paths import PATH
-from lra.benchmarks.progress import loading
 
 THREADS = click.IntRange(1, 1024)
 
@@ -40,17 +39,14 @@ def sweep(
     In the grid, lists are axes and scalars are fixed: method: [predfkd, dfq], seed: [0, 1, 2], steps: 400,
     set: {student.lr: [0.03, 0.1]}.
     """
-    from lra.benchmarks.setup.assemble import read_config
-
-    tree, place = read_config(grid), out or Path("runs") / grid.stem
-    loading("torch", "avalanche")
     from lra.benchmarks.commands.sweep_command import estimate, perform
 
+    place = out or Path("runs") / grid.stem
     if dry_run:
-        for line in estimate(tree, place, workers, threads, as_json, grid.parent):
+        for line in estimate(grid, place, workers, threads, as_json):
             click.echo(line)
     else:
-        click.echo(perform(tree, place, engine, workers, threads, address, gpus, as_json, grid.parent))
+        click.echo(perform(grid, place, engine, workers, threads, address, gpus, as_json))
 
 
 @click.command()

@@ -69,7 +69,6 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     from lra.benchmarks.commands.summary import described
     from lra.benchmarks.progress import loading, tell
     from lra.benchmarks.runs.machine import refuse_device
-    from lra.benchmarks.runs.memory import sized
     from lra.benchmarks.setup.assemble import configuration
     from lra.benchmarks.setup.datasets import data_of
     from lra.benchmarks.setup.teachers import obtain
@@ -78,9 +77,12 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     if file is not None:
         given["assignments"] = (*given["assignments"], f"teacher.file={json.dumps(str(file))}")
     config = configuration(**given)
-    loading("torch")
-    refuse_device(config.device)
     known = data_of(config.data)
+    known.require()
+    loading("torch")
+    from lra.benchmarks.runs.memory import sized
+
+    refuse_device(config.device)
     config = sized(config, known)
     for note in known.notes:
         tell(note)

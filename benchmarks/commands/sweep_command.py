@@ -3,26 +3,27 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from lra.benchmarks.errors import LraError, UsageError
+from lra.benchmarks.errors import LraError, UsageError, concerning
+from lra.benchmarks.progress import loading
 from lra.benchmarks.reports.sweep_report import write_sweep_report
 from lra.benchmarks.runs.machine import processors
 from lra.benchmarks.runs.threads import chosen
-from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.assemble import read_config
+from lra.benchmarks.setup.config import Tree
 from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.sweeps.engines import Engine
 from lra.benchmarks.sweeps.grid import Planned, plan
 from lra.benchmarks.sweeps.local_engine import LocalEngine
-from lra.benchmarks.sweeps.sweep import RECORD, Entry, located, sweep
+from lra.benchmarks.sweeps.sweep import RECORD, Entry, finished_before, located, sweep
 from lra.benchmarks.sweeps.sweep_progress import SweepProgress
 
 
 def perform(
-    grid: Mapping[str, Any],
+    file: Path,
     out: Path,
     engine: str,
     workers: int | None,
@@ -30,14 +31,13 @@ def perform(
     address: str | None,
     gpus: float,
     as_json: bool,
-    base: Path | None = None,
 ) -> str:
-    """Do the sweep of a grid in the folder ``base``; returns what is to be printed.
+    """Do the sweep of the grid in a file; returns what is to be printed.
 
     Raises:
         LraError: as `lra.benchmarks.sweeps.sweep.sweep`, and if runs failed.
     """
-    planned = settled(plan(grid, base), threads)
+    grid, planned = _planned(file, out, threads)
     number = workers or at_a_time(planned)
     does, progress = _engine(engine, number, most(planned), address, gpus), SweepProgress(len(planned))
     entries = sweep(planned, grid, out, does, progress)
@@ -57,17 +57,16 @@ def _ending(entries: Sequence[Entry], out: Path, page: Path) -> str:
 
 
 def estimate(
-    grid: Mapping[str, Any],
+    file: Path,
     out: Path,
     workers: int | None,
     threads: int | None,
     as_json: bool,
-    base: Path | None = None,
 ) -> Iterator[str]:
-    """Lines about the runs of a grid in the folder ``base`` and what they would take; nothing is written."""
+    """Lines about the runs of the grid in a file and what they would take; nothing is written."""
     from lra.benchmarks.sweeps.sweep_estimate import dry_run, record
 
-    planned = settled(plan(grid, base), threads)
+    _, planned = _planned(file, out, threads)
     entries, number = located(planned, out, train=False), workers or at_a_time(planned)
     if as_json:
         yield json.dumps({"runs": record(entries, out), "workers": number})
@@ -75,17 +74,24 @@ def estimate(
         yield from dry_run(entries, number, out)
 
 
-def settled(planned: Sequence[Planned], threads: int | None) -> list[Planned]:
-    """The runs with the threads that were asked for, or those that each would take by itself."""
-    return [replace(run, config=_settled(run.config, threads)) for run in planned]
+def _planned(file: Path, out: Path, threads: int | None) -> tuple[Tree, list[Planned]]:
+    """The grid in a file, and its runs, with their threads where they are still to be done."""
+    grid = read_config(file)
+    with concerning(f"grid {file}"):
+        planned = plan(grid, file.parent)
+    done = finished_before(planned, out)
+    if None in done:
+        loading("torch", "avalanche")
+    return grid, [run if there else settled(run, threads) for run, there in zip(planned, done, strict=True)]
 
 
-def _settled(config: RunConfig, threads: int | None) -> RunConfig:
+def settled(run: Planned, threads: int | None) -> Planned:
+    """A run with the threads that were asked for, or those that it would take by itself."""
     try:
-        number = threads or chosen(config, data_of(config.data))
+        number = threads or chosen(run.config, data_of(run.config.data))
     except LraError:  # Which is for the run to say, when it is its turn.
-        return config
-    return config.model_copy(update={"threads": number})
+        return run
+    return replace(run, config=run.config.model_copy(update={"threads": number}))
 
 
 def most(planned: Sequence[Planned]) -> int:

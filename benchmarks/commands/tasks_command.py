@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from lra.benchmarks.setup.assemble import read_config
+from lra import __version__
+from lra.benchmarks.errors import concerning
+from lra.benchmarks.setup.assemble import origin, read_config
 from lra.benchmarks.tasks.task_file import TaskPlan, plan
 from lra.benchmarks.tasks.task_outcome import read_record
-from lra.benchmarks.tasks.task_stream import perform
+from lra.benchmarks.tasks.task_stream import RECORD, perform
 
 
 def tasks_of(file: Path, given: Mapping[str, Any], out: Path, as_json: bool) -> str:
@@ -17,7 +19,11 @@ def tasks_of(file: Path, given: Mapping[str, Any], out: Path, as_json: bool) -> 
     Raises:
         LraError: as `lra.benchmarks.tasks.task_stream.perform`.
     """
-    return _done(plan(read_config(file) | dict(given), file.parent), out, as_json)
+    tree = read_config(file)
+    options = " ".join(f"--{key} {','.join(map(str, v)) if isinstance(v, list) else v}" for key, v in given.items())
+    with concerning(f"tasks {file}" + (f" with {options}" if options else "")):
+        planned = plan(tree | dict(given), file.parent)
+    return _done(planned, out, as_json)
 
 
 def resume(out: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> str:
@@ -36,7 +42,9 @@ def resume(out: Path, on_divergence: Literal["stop", "rollback"] | None, as_json
     if on_divergence is not None:
         tree = tree | {"set": (tree.get("set") or {}) | {"on_divergence": on_divergence}}
     code = {str(top): str(folder) for top, folder in record.get("code", {}).items()}
-    return _done(plan(tree, Path(str(record.get("base", "."))), code), out, as_json)
+    with concerning(origin("tasks", out / RECORD, record.get("lra", __version__))):
+        planned = plan(tree, Path(str(record.get("base", "."))), code)
+    return _done(planned, out, as_json)
 
 
 def _done(planned: TaskPlan, out: Path, as_json: bool) -> str:

@@ -1,7 +1,7 @@
 """Runs that are finished already, told and shown without importing what trains."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,8 @@ def run(
     folder = finished(config, out, at)
     if folder is None:
         # First of all, where more than that takes seconds; else the runner says it, once nothing is refused any more.
+        if config.data.test:
+            data_of(config.data).require()
         first = not quiet and leads() and "torch" not in sys.modules
         if first:
             for line in announced(config):
@@ -77,10 +79,12 @@ def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None)
         raise MissingInput(f"{error}; if it was moved, go on with {again}") from None
 
 
-def finished(config: RunConfig, out: Path, at: Path | None = None) -> RunFolder | None:
+def finished(
+    config: RunConfig, out: Path, at: Path | None = None, digest: Callable[[Path], str] = sha256
+) -> RunFolder | None:
     """The folder of this run under ``out``, or ``at`` a place, if all of it is done.
 
-    ``None`` leaves it to `lra.benchmarks.runs.runner`.
+    ``None`` leaves it to `lra.benchmarks.runs.runner`. ``digest`` gives that of the teacher's file.
 
     Raises:
         UsageError: for another run at that place, data that are not as they must be, or a damaged result.
@@ -93,7 +97,7 @@ def finished(config: RunConfig, out: Path, at: Path | None = None) -> RunFolder 
         return None
     if not teacher.is_file():
         return None
-    identity = identity_of(config, sha256(teacher), data)
+    identity = identity_of(config, digest(teacher), data)
     places = [at] if at is not None else sorted(out.glob(f"*/{RunFolder.place(config, identity)}"))
     for path in places:
         folder = RunFolder(path, identity)

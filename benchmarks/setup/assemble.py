@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lra import __version__
-from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.setup.checking import WrongOption
+from lra.benchmarks.errors import MissingInput, UsageError, concerning
 from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.setup.identity import difference, recorded
-from lra.benchmarks.setup.layers import expanded, merged, parse_assignment
+from lra.benchmarks.setup.layers import blaming, expanded, merged, parse_assignment
 from lra.benchmarks.setup.places import placed, placed_layer
 from lra.benchmarks.setup.resolution import resolve, restored
 from lra.benchmarks.setup.user_code import identities, importable, modules_in
@@ -73,12 +72,9 @@ def configuration(
     stored = _stored(Path(placed(str(config_file), "config", bases))) if config_file else {}
     layers = [given, {k: v for k, v in flags.items() if v is not None}]
     typed = [placed_layer(expanded(layer), bases) for layer in layers]
-    try:
+    above = typed if preset is None else [*typed, {"preset": preset}]
+    with blaming(_origin(config_file) if config_file else "", stored, above):
         config = resolve([{} if code is None else {"code": dict(code)}, stored, *typed], preset)
-    except WrongOption as error:
-        if config_file and _holds(stored, error.path) and not any(_holds(layer, error.path) for layer in typed):
-            raise UsageError(f"{_origin(config_file)}: {error}") from None
-        raise
     return _with_code(config, typed if code is None else ())
 
 
@@ -108,10 +104,10 @@ def stored_configuration(folder: Path) -> RunConfig:
     file = folder.absolute() / "config.yaml"
     if not file.is_file():
         raise MissingInput(f"{file} does not exist: give the folder of a run, one that holds some is none")
-    try:
-        config = _with_code(restored(_stored(file)))
-    except WrongOption as error:
-        raise UsageError(f"{_origin(file)}: {error}") from None
+    stored = _stored(file)
+    with concerning(_origin(file)):
+        config = restored(stored)
+    config = _with_code(config)
     before, code = recorded(file.parent), {"code": identities(config.tree())}
     if before is not None and (other := difference({"code": before.get("code", {})}, code)):
         raise UsageError(f"{folder}: {other}, or begin anew with lra-bench run --config {file}")
@@ -134,29 +130,22 @@ def _with_code(config: RunConfig, typed: Sequence[Tree] = ()) -> RunConfig:
 def _stored(file: Path) -> Tree:
     """The layer in a configuration file; what is relative in it counts from its folder."""
     tree = read_config(file)
-    try:
+    with concerning(_origin(file)):
         return placed_layer(expanded(tree), [file.parent, Path()])
-    except WrongOption as error:
-        raise UsageError(f"{_origin(file)}: {error}") from None
-
-
-def _holds(layer: Tree, path: str) -> bool:
-    """Whether a layer has a value at ``path``, such as ``student.lr``."""
-    found: object = layer
-    for key in path.split("."):
-        if not isinstance(found, Mapping) or key not in found:
-            return False
-        found = found[key]
-    return True
 
 
 def _origin(file: Path) -> str:
-    """A configuration file for a complaint, and which version of this program wrote it, if it was another."""
+    """A configuration file for a complaint."""
     try:
         version = json.loads((file.parent / "env.json").read_text())["versions"]["lra"]
     except (OSError, ValueError, KeyError, TypeError):  # of a user's own, or none that can be read
-        return f"config {file}"
-    return f"config {file}" + (f" (written by lra {version}, and this is {__version__})" * (version != __version__))
+        version = __version__
+    return origin("config", file, version)
+
+
+def origin(what: str, file: Path, version: object) -> str:
+    """A file for a complaint, and which version of this program wrote it, if it was another."""
+    return f"{what} {file}" + (f" (written by lra {version}, and this is {__version__})" * (version != __version__))
 
 
 def require_file(file: Path) -> None:

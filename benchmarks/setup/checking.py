@@ -20,12 +20,12 @@ class WrongOption(UsageError):
 
     Args:
         said: what is wrong, in one line.
-        path: of the option, such as ``student.lr``.
+        option: its path, such as ``student.lr``.
     """
 
-    def __init__(self, said: str, path: str = ""):
+    def __init__(self, said: str, option: str):
         super().__init__(said)
-        self.path = path
+        self.option = option
 
 
 def checked(tree: Tree) -> RunConfig:
@@ -67,14 +67,15 @@ def checked(tree: Tree) -> RunConfig:
         if key == "teacher" and network == AUTO and config.teacher.file:
             continue
         if not is_foreign(network) and not is_known(network):
-            raise UsageError(f"unknown {key}.network {network!r}; {instead(network)}")
+            raise WrongOption(f"unknown {key}.network {network!r}; {instead(network)}", f"{key}.network")
     return config
 
 
-def known_name(key: str, name: object, known: Iterable[str]) -> str:
-    """``name`` if it is among the ``known`` ones; `UsageError` otherwise."""
+def known_name(key: str, name: object, known: Iterable[str], option: str = "") -> str:
+    """``name`` if it is among the ``known`` ones; `WrongOption` otherwise, of the ``option`` ``key`` or another."""
     if not isinstance(name, str) or name not in known:
-        raise UsageError(f"unknown {key} {name!r}; {suggestion(str(name), known, f'lra-bench list {key}s')}")
+        said = f"unknown {key} {name!r}; {suggestion(str(name), known, f'lra-bench list {key}s')}"
+        raise WrongOption(said, option or key)
     return name
 
 

@@ -1,9 +1,10 @@
 """Layers of a configuration: read, written in full, and laid over one another."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from lra.benchmarks.errors import UsageError
+from lra.benchmarks.errors import LraError, UsageError, concerning
 from lra.benchmarks.setup.checking import WrongOption, meant
 from lra.benchmarks.setup.config import SCALARS, RunConfig, Tree
 from lra.benchmarks.untrusted import NotPlain, parse_yaml
@@ -34,12 +35,34 @@ def expanded(layer: Mapping[str, Any]) -> Tree:
             tree[key] = {short[key]: value}
         elif key in RunConfig.model_fields:
             if key not in SCALARS and not isinstance(value, Mapping):
-                raise UsageError(f"{key} = {value!r}: a section of options is expected, such as {key}: {{...}}")
+                raise WrongOption(f"{key} = {value!r}: a section of options is expected, such as {key}: {{...}}", key)
             tree[key] = dict(value) if isinstance(value, Mapping) else value
         elif key != "source":
             path = ".".join([key, *map(str, value)][:2]) if isinstance(value, Mapping) else key
             raise WrongOption(f"unknown option {path!r}; {meant(path)}", key)
     return tree
+
+
+@contextmanager
+def blaming(origin: str, layer: Tree, above: Sequence[Tree]) -> Iterator[None]:
+    """Say of a wrong option that it is of ``layer``, from ``origin``, if it is there and not in those ``above`` it."""
+    try:
+        yield
+    except LraError as error:
+        if _holds(layer, error.option) and not any(_holds(other, error.option) for other in above):
+            with concerning(origin):
+                raise
+        raise
+
+
+def _holds(layer: Tree, option: str) -> bool:
+    """Whether a layer has a value at the path of an option."""
+    found: object = layer
+    for key in option.split("."):
+        if not isinstance(found, Mapping) or key not in found:
+            return False
+        found = found[key]
+    return True
 
 
 def parse_assignment(text: str) -> Tree:

@@ -5,7 +5,8 @@ from importlib.resources import files
 
 import yaml
 
-from lra.benchmarks.errors import UsageError, suggestion
+from lra.benchmarks.errors import suggestion
+from lra.benchmarks.setup.checking import WrongOption
 from lra.benchmarks.setup.config import Tree
 from lra.benchmarks.setup.layers import expanded, merged
 
@@ -33,7 +34,7 @@ def settings_of(name: str) -> Tree:
     """
     known = presets()
     if name not in known:
-        raise UsageError(f"unknown preset {name!r}; {suggestion(name, known, 'lra-bench list presets')}")
+        raise WrongOption(f"unknown preset {name!r}; {suggestion(name, known, 'lra-bench list presets')}", "preset")
     said = {key: value for key, value in known[name].items() if key != "chosen"}
     return merged(expanded(said), expanded(known[name].get("chosen", {})))
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
-from lra.benchmarks.errors import UsageError
+from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.setup.checking import checked, known_name
 from lra.benchmarks.setup.config import EVALUATIONS, DataOptions, RunConfig, Tree
-from lra.benchmarks.setup.layers import expanded, merged
+from lra.benchmarks.setup.layers import blaming, expanded, merged
 from lra.benchmarks.setup.presets import OURS, settings_of, source_of
 from lra.benchmarks.setup.scales import PUBLISHED, Facts, Scale, facts_of, scale_for, scales
 from lra.strategies.extensions import names_class, replay_names
@@ -34,8 +34,10 @@ def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
     preset = preset or (str(given["preset"]) if given.get("preset") is not None else None)
     named = {} if preset is None else settings_of(preset)
     chosen = merged(named, given)
-    scale = _scale(chosen, preset, named)
-    config = _often_enough(_laid(chosen | {"scale": scale, "preset": preset}, scales().get(scale)), given)
+    with blaming(f"preset {preset!r}", named, [given]):
+        scale = _scale(chosen, preset, named)
+        config = _laid(chosen | {"scale": scale, "preset": preset}, scales().get(scale))
+    config = _often_enough(config, given)
     if config.meta.enabled and config.replay["name"] == "none":
         raise NothingRetained(
             "--meta has nothing to retain with --replay none: name a replay, such as --replay memory, or leave it out"
@@ -64,7 +66,7 @@ def _laid(chosen: Tree, scale: Scale | None) -> RunConfig:
     method = known_name("method", chosen.get("method", "predfkd"), METHODS)
     replay = str(chosen.get("replay", {}).get("name", METHODS[method].memory))
     if not names_class(replay):
-        known_name("replay", replay, [*REPLAYS, *replay_names()])
+        known_name("replay", replay, [*REPLAYS, *replay_names()], "replay.name")
     base: Tree = {"method": method, "replay": {"name": replay}, **METHODS[method].defaults}
     fitting = {} if scale is None else scale.of(METHODS[method], replay)
     if chosen.get("teacher", {}).get("file") is not None and "teacher" in fitting:  # The file has its own network.
@@ -106,4 +108,8 @@ def _facts(chosen: Tree) -> Facts | None:
         options = DataOptions.model_validate(chosen.get("data", {}))
     except ValidationError:
         return None
-    return facts_of(options, str(chosen.get("device", "cpu")))
+    try:
+        return facts_of(options, str(chosen.get("device", "cpu")))
+    except LraError as error:
+        error.option = "data.name"
+        raise

@@ -13,13 +13,14 @@ set: {student.lr: [0.03, 0.1]}
 import itertools
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lra.benchmarks.errors import LraError, UsageError, suggestion
+from lra.benchmarks.errors import UsageError, concerning, suggestion
 from lra.benchmarks.setup.assemble import configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.resolution import NothingRetained
@@ -59,26 +60,26 @@ def expand(grid: Mapping[str, Any]) -> list[Cell]:
     """
     for key in grid:
         if key not in KEYS:
-            raise UsageError(f"grid: unknown key {key!r}; {suggestion(str(key), KEYS)}")
+            raise UsageError(f"unknown key {key!r}; {suggestion(str(key), KEYS)}")
     settings = grid.get("set") or {}
     if not isinstance(settings, Mapping):
-        raise UsageError(f"grid: set = {settings!r}: write it as set: {{section.key: [values]}}")
+        raise UsageError(f"set = {settings!r}: write it as set: {{section.key: [values]}}")
     if "threads" in settings:
-        raise UsageError("grid: set: threads: how many a run may use is the sweep's affair: give --threads")
+        raise UsageError("set: threads: how many a run may use is the sweep's affair: give --threads")
     flat = {k: v for k, v in grid.items() if k != "set"} | {f"set:{k}": v for k, v in settings.items()}
     axes = [_axis(key, value) for key, value in flat.items()]
     if math.prod(map(len, axes)) > MOST:
-        raise UsageError(f"grid: it holds {math.prod(map(len, axes)):,} combinations: {MOST:,} at most")
+        raise UsageError(f"it holds {math.prod(map(len, axes)):,} combinations: {MOST:,} at most")
     return [dict(choice) for choice in itertools.product(*axes)]
 
 
 def _axis(key: str, value: Any) -> list[tuple[str, Any]]:
     choices = value if isinstance(value, list) else [value]
     if not choices:
-        raise UsageError(f"grid: {key} is an empty list: give it values or leave it out")
+        raise UsageError(f"{key} is an empty list: give it values or leave it out")
     wrong = next((c for c in choices if isinstance(c, Mapping | list) and not key.startswith("set:")), None)
     if wrong is not None:
-        raise UsageError(f"grid: {key} holds {wrong!r}: a list of plain values is expected")
+        raise UsageError(f"{key} holds {wrong!r}: a list of plain values is expected")
     return [(key, choice) for choice in choices]
 
 
@@ -94,17 +95,16 @@ def plan(grid: Mapping[str, Any], base: Path | None = None) -> list[Planned]:
     axes = [key for key in cells[0] if len({repr(cell[key]) for cell in cells}) > 1]
     runs: dict[tuple[str, int], Planned] = {}
     for cell in cells:
-        label = " ".join(f"{key.removeprefix('set:')}={_text(cell[key])}" for key in axes) or "the run"
+        label = " ".join(f"{key.removeprefix('set:')}={_text(cell[key])}" for key in axes)
         try:
-            config = resolve(cell, base)
-            same = config.provisional, config.seed
+            with concerning(label) if label else nullcontext():
+                config = resolve(cell, base)
+                same = config.provisional, config.seed
         except NothingRetained:
             continue
-        except LraError as error:
-            raise type(error)(f"grid: {label}: {error}") from None
-        runs.setdefault(same, Planned(label, config))
+        runs.setdefault(same, Planned(label or "the run", config))
     if not runs:
-        raise UsageError("grid: meta: true needs a replay, such as replay: memory")
+        raise UsageError("meta: true needs a replay, such as replay: memory")
     return list(runs.values())
 
 

@@ -6,13 +6,15 @@
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lra.benchmarks.errors import LraError, Resumable
-from lra.benchmarks.files import held, write_json
+from lra.benchmarks.files import held, sha256, write_json
 from lra.benchmarks.interruption import interrupts
 from lra.benchmarks.progress import tell
+from lra.benchmarks.runs.finished import finished
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
@@ -97,7 +99,10 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
     teachers: dict[str, tuple[TrainedTeacher, DataSet] | LraError | None] = {}
     told: set[str] = set()
     entries = []
-    for run in planned:
+    for run, done in zip(planned, finished_before(planned, out), strict=True):
+        if done is not None:
+            entries.append(Entry(run.label, run.config, done, "finished before"))
+            continue
         key = f"{run.config.teacher.model_dump_json()} {run.config.data.model_dump_json()}"
         if key not in teachers:
             teachers[key] = _teacher(run.config, train, told)
@@ -110,6 +115,18 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
             status: Status = "failed" if found else "waiting"
             entries.append(Entry(run.label, run.config, None, status, str(found or "")))
     return entries
+
+
+def finished_before(planned: Sequence[Planned], out: Path) -> list[RunFolder | None]:
+    """The folders of runs that are finished, found without torch; ``None`` where that is not known yet."""
+    digest = cache(sha256)
+    found: list[RunFolder | None] = []
+    for run in planned:
+        try:
+            found.append(finished(run.config, out, digest=digest))
+        except LraError:  # Which is for the run to say, when it is its turn.
+            found.append(None)
+    return found
 
 
 def _teacher(config: RunConfig, train: bool, told: set[str]) -> tuple[TrainedTeacher, DataSet] | LraError | None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.progress import clock
-from lra.benchmarks.runs.trial import trial
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.sweeps.sweep import Entry
 
@@ -48,6 +47,8 @@ def _finished(entries: Sequence[Entry]) -> Estimate | None:
 
 
 def _timed(config: RunConfig, out: Path) -> Estimate:
+    from lra.benchmarks.runs.trial import trial
+
     try:
         found = trial(config, out)
     except LraError as error:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from lra.benchmarks.errors import LraError, UsageError, suggestion
+from lra.benchmarks.errors import UsageError, concerning, suggestion
 from lra.benchmarks.setup.config import DataOptions, RunConfig, Tree
 from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.sweeps.grid import KEYS, Cell, resolve
@@ -63,10 +63,8 @@ class TaskPlan:
             UsageError: in one line that names the task.
         """
         settings = {f"set:{key}": value for key, value in (more or {}).items()}
-        try:
+        with concerning(f"task {self.names[index]!r}"):
             return resolve(self.cells[index] | {"seed": chain.seed} | settings, self.base, self.code)
-        except LraError as error:
-            raise type(error)(f"task {self.names[index]!r}: {error}") from None
 
 
 def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, str] | None = None) -> TaskPlan:
@@ -80,15 +78,15 @@ def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, s
     """
     for key in tree:
         if key not in (*KEYS, *OWN):
-            raise UsageError(f"tasks: unknown key {key!r}; {suggestion(str(key), (*KEYS, *OWN))}")
+            raise UsageError(f"unknown key {key!r}; {suggestion(str(key), (*KEYS, *OWN))}")
     tasks = tree.get("tasks")
     if not isinstance(tasks, list) or not tasks:
-        raise UsageError("tasks: the list of tasks is empty: give tasks: [{dataset: ..., teacher: ...}, ...]")
+        raise UsageError("the list of tasks is empty: give tasks: [{dataset: ..., teacher: ...}, ...]")
     shared = {key: value for key, value in tree.items() if key not in (*OWN, "seed")}
     named = tuple(_task(index, task, shared) for index, task in enumerate(tasks))
     names, cells = tuple(name for name, _ in named), tuple(cell for _, cell in named)
     if len(set(names)) < len(names):
-        raise UsageError(f"tasks: two tasks are called {max(names, key=names.count)!r}: names tell them apart")
+        raise UsageError(f"two tasks are called {max(names, key=names.count)!r}: names tell them apart")
     carry = _choices("carry", tree.get("carry") or [], CARRIED)
     modes = _choices("reuse", tree.get("reuse") or "anew", MODES)
     chains = tuple(Chain(mode, seed) for mode in modes for seed in _seeds(tree.get("seed", 0)))
@@ -106,21 +104,19 @@ def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, s
 
 def _find(options: DataOptions, task: str) -> None:
     """Raise `LraError` if the data of a task are not there: not only when it is its turn, after all others."""
-    try:
+    with concerning(f"task {task!r}"):
         data = data_of(options)
-        if options.test and not data.present():
-            data.load("test")  # says how to get them
-    except LraError as error:
-        raise type(error)(f"task {task!r}: {error}") from None
+        if options.test:
+            data.require()
 
 
 def _task(index: int, task: object, shared: Tree) -> tuple[str, Cell]:
     if not isinstance(task, Mapping):
-        raise UsageError(f"tasks: task {index + 1} is {task!r}: write it as {{dataset: ..., teacher: ...}}")
+        raise UsageError(f"task {index + 1} is {task!r}: write it as {{dataset: ..., teacher: ...}}")
     known = (*KEYS, "name")
     for key in task:
         if key not in known or key == "seed":
-            raise UsageError(f"tasks: task {index + 1}: unknown key {key!r}; {suggestion(str(key), known)}")
+            raise UsageError(f"task {index + 1}: unknown key {key!r}; {suggestion(str(key), known)}")
     cell = shared | {key: value for key, value in task.items() if key != "name"}
     settings = _mapping("set", shared.get("set")) | _mapping("set", task.get("set"))
     flags = {key: value for key, value in cell.items() if key != "set"}
@@ -130,21 +126,21 @@ def _task(index: int, task: object, shared: Tree) -> tuple[str, Cell]:
 def _mapping(key: str, value: object) -> Tree:
     if value is None or isinstance(value, Mapping):
         return dict(value or {})
-    raise UsageError(f"tasks: {key} = {value!r}: write it as {key}: {{section.key: value}}")
+    raise UsageError(f"{key} = {value!r}: write it as {key}: {{section.key: value}}")
 
 
 def _choices(key: str, value: object, known: Sequence[str]) -> list[str]:
     chosen = [str(choice) for choice in _listed(value)]
     for choice in chosen:
         if choice not in known:
-            raise UsageError(f"tasks: {key} = {choice!r}; choose from {', '.join(known)}")
+            raise UsageError(f"{key} = {choice!r}; choose from {', '.join(known)}")
     return chosen
 
 
 def _seeds(value: object) -> list[int]:
     seeds = [seed for seed in _listed(value) if isinstance(seed, int) and not isinstance(seed, bool)]
     if not seeds or seeds != _listed(value):
-        raise UsageError(f"tasks: seed = {value!r}: a whole number is expected, or a list of some")
+        raise UsageError(f"seed = {value!r}: a whole number is expected, or a list of some")
     return seeds
 
 

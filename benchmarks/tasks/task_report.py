@@ -9,10 +9,9 @@ from lra.benchmarks.files import write_json, write_text
 from lra.benchmarks.markdown import table
 from lra.benchmarks.records import known
 from lra.benchmarks.reports.figure_file import write
-from lra.benchmarks.runs.rebuilding import NoGenerator
-from lra.benchmarks.tasks.remembered import Recognition, recognition
+from lra.benchmarks.tasks.remembered import Recognition, Remembered, remembered
 from lra.benchmarks.tasks.task_figures import agreements, generator_losses, task_panels
-from lra.benchmarks.tasks.task_outcome import PART, SHARE, TaskRun, apart, finished, modes, names
+from lra.benchmarks.tasks.task_outcome import PART, SHARE, TaskRun, apart, finished, names
 
 MEASURES: Mapping[str, Callable[[TaskRun], float | None]] = {
     "accuracy (%)": lambda run: run.accuracy,
@@ -31,7 +30,7 @@ def write_task_report(folder: Path) -> Path:
         LraError: if no task is finished, or something of one is damaged.
     """
     runs = finished(folder)
-    remembered = _remembered(runs)
+    kept = remembered(runs, folder / "report.json")
     for name, panels, measure, x_title in (
         ("generator-loss", generator_losses(runs), "generator loss", "inner steps of synthesis"),
         ("agreement", agreements(runs), "agreement with the teacher (%)", "student steps"),
@@ -39,30 +38,18 @@ def write_task_report(folder: Path) -> Path:
         if panels:
             for suffix in (".svg", ".png"):
                 write(folder / (name + suffix), task_panels, panels, measure, x_title)
-    write_json(folder / "report.json", _record(runs, remembered))
-    write_text(folder / "report.md", _page(runs, remembered))
+    write_json(folder / "report.json", _record(runs, kept))
+    write_text(folder / "report.md", _page(runs, kept.recognition))
     return folder / "report.md"
 
 
-def _remembered(runs: Sequence[TaskRun]) -> dict[str, list[list[Recognition]]]:
-    """By mode, one list for each seed; nothing for a method without a generator that lasts."""
-    found: dict[str, list[list[Recognition]]] = {}
-    for mode in modes(runs):
-        for seed in dict.fromkeys(run.seed for run in runs if run.reuse == mode):
-            chain = [run for run in runs if (run.reuse, run.seed) == (mode, seed)]
-            try:
-                found.setdefault(mode, []).append(recognition(chain))
-            except NoGenerator:
-                return {}
-    return found
-
-
-def _record(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Recognition]]]) -> dict[str, Any]:
+def _record(runs: Sequence[TaskRun], kept: Remembered) -> dict[str, Any]:
     rows = [
         {"task": run.name, "reuse": run.reuse, "seed": run.seed} | {k: value(run) for k, value in MEASURES.items()}
         for run in runs
     ]
-    return {"runs": rows, "recognition": {m: [[r._asdict() for r in c] for c in cs] for m, cs in remembered.items()}}
+    asked = {mode: [[r._asdict() for r in chain] for chain in chains] for mode, chains in kept.recognition.items()}
+    return {"runs": rows, "generators": kept.generators, "recognition": asked}
 
 
 def _page(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Recognition]]]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lra import __version__
 from lra.benchmarks.errors import LraError, Resumable, UsageError
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.progress import announce
@@ -138,5 +139,5 @@ def _write(plan: TaskPlan, entries: Sequence[Sequence[Entry]], out: Path) -> Non
         {"reuse": chain.reuse, "seed": chain.seed, "tasks": [vars(entry) for entry in own]}
         for chain, own in zip(plan.chains, entries, strict=True)
     ]
-    known = {"schema": 1, "file": plan.tree, "base": str(plan.base), "code": dict(plan.code or {})}
+    known = {"schema": 1, "lra": __version__, "file": plan.tree, "base": str(plan.base), "code": dict(plan.code or {})}
     write_json(out / RECORD, known | {"chains": chains})

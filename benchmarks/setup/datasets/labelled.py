@@ -81,6 +81,11 @@ class DataSet:
     reached: str = "as they are"
     fit: str = ""
 
+    def require(self) -> None:
+        """Raise `MissingInput`, which says how to get them, unless its files are here."""
+        if not self.present():
+            self.load("test")
+
     def record(self) -> dict[str, Any]:
         """For ``data.json``: what a report, or a reader of one, should know of it."""
         return {

@@ -97,8 +97,6 @@ def fetch(name: str) -> Path:
 
 
 def _load(name: str, split: Split) -> Labelled:
-    import torch
-
     if not (data_folder() / KNOWN[name].place).exists():
         raise MissingInput(
             f"data set {name} is not in {data_folder()}: fetch it with lra-bench data fetch {name}, or name the folder "
@@ -112,6 +110,8 @@ def _load(name: str, split: Split) -> Labelled:
             f"data set {name} in {data_folder()} cannot be read ({error}): delete it there and fetch it again with "
             f"lra-bench data fetch {name}"
         ) from None
+    import torch
+
     images = torch.as_tensor(found.data)
     if images.ndim == 3:
         images = images[:, None]
