@@ -1,5 +1,6 @@
 """Configurations: layers in their order, presets, and one line for everything that is wrong."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,72 @@ def test_a_wrong_key_is_said_to_be_of_its_file_and_version(tmp_path: Path, lra_b
         done = lra_bench(*command)
         assert done.code == 2
         assert f"config {file} (written by lra 0.0.9, and this is {__version__}): unknown option" in done.err
+
+
+WRONG = [
+    ({"student.lrr": 1}, "unknown option 'student.lrr'"),
+    ({"student.lr": "much"}, "student.lr = 'much'"),
+    ({"schedule": 3}, "schedule = 3: a section of options"),
+    ({"method": "fats"}, "unknown method 'fats'"),
+    ({"replay": "memroy"}, "unknown replay 'memroy'"),
+    ({"preset": "fats"}, "unknown preset 'fats'"),
+    ({"scale": "fats"}, "unknown scale 'fats'"),
+    ({"student": "resnt18"}, "unknown student.network 'resnt18'"),
+    ({"data": "minst"}, "unknown data set 'minst'"),
+    ({"data": "npz:/none.npz"}, "data file /none.npz does not exist"),
+]
+FLAGS = {"method", "replay", "preset", "student"}
+
+
+@pytest.mark.parametrize(("wrong", "said"), WRONG)
+@pytest.mark.parametrize("kind", ["config", "grid", "tasks"])
+def test_what_is_wrong_in_a_file_is_said_with_its_name(
+    kind: str, wrong: dict[str, Any], said: str, lra_bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    file, place = tmp_path / "own.yaml", ""
+    if kind == "config":
+        ((key, value),) = wrong.items()
+        section, _, inner = key.partition(".")
+        tree: dict[str, Any] = {section: {inner: value} if inner else value}
+        command: list[object] = ["run", "--config", file]
+    else:
+        ((key, value),) = wrong.items()
+        flag = "dataset" if key == "data" else key
+        tree = {flag: value} if flag in {*FLAGS, "dataset"} else {"set": {key: value}}
+        command = ["sweep" if kind == "grid" else "tasks", file, "--out", tmp_path / "out"]
+        if kind == "tasks":
+            tree, place = tree | {"tasks": [{"name": "one"}]}, "task 'one': "
+    file.write_text(yaml.safe_dump(tree))
+    done = lra_bench(*command)
+    assert done.code in (2, 3)
+    assert f"lra-bench: {kind} {file}: {place}{said}" in done.err
+
+
+def test_what_is_wrong_in_a_preset_or_before_it_is_said_with_its_name(tmp_path: Path) -> None:
+    """Settings of one method, which a flag replaces by another."""
+    file, name = tmp_path / "own.yaml", "pre-dfkd/cifar10/resnet34-resnet18"
+    file.write_text(yaml.safe_dump({"preset": name, "method": "dafl"}))
+    for options in ({"preset": name, "method": "dafl"}, {"config_file": file}):
+        with pytest.raises(UsageError, match=rf"^preset '{name}': unknown option 'synthesis\.bn_eps'"):
+            configuration(**options)
+    with pytest.raises(UsageError, match=r"^unknown option 'synthesis\.bn_eps'"):
+        configuration(preset=name, method="dafl", assignments=("synthesis.bn_eps=1",))
+    with pytest.raises(UsageError, match=r"^unknown preset 'oldest'"):
+        configuration(config_file=file, preset="oldest")
+
+
+def test_what_was_given_beside_a_file_of_tasks_is_said_with_it(lra_bench: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("tasks: [{dataset: digits}]\n")
+    done = lra_bench("tasks", file, "--carry", "generatr", "--seed", "3")
+    assert f"lra-bench: tasks {file} with --seed 3 --carry generatr: carry = 'generatr'" in done.err
+
+
+def test_tasks_gone_on_with_name_their_record_and_the_version_that_wrote_it(
+    lra_bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    file = {"tasks": [{"name": "one", "dataset": "digits", "set": {"student.lrr": 1}}]}
+    record = tmp_path / "tasks.json"
+    record.write_text(json.dumps({"schema": 1, "lra": "0.0.9", "file": file, "chains": []}))
+    done = lra_bench("resume", tmp_path)
+    assert f"tasks {record} (written by lra 0.0.9, and this is {__version__}): task 'one': unknown option" in done.err

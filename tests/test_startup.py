@@ -1,6 +1,7 @@
 """Answers that need no training come without importing what trains, which takes seconds."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -8,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+AWAY = ("mnist", "cifar10", "tiny-imagenet")
+"""Data sets that have to be fetched."""
 
 ANSWERS = """
 import json, sys
@@ -61,11 +66,78 @@ def test_what_needs_no_training_imports_nothing_that_trains(tmp_path: Path) -> N
             (3, ["report", tmp_path]),
             (3, ["export", tmp_path, "--out", tmp_path / "out"]),
             (2, ["sweep", tmp_path / "grid.yaml", "--out", tmp_path / "out"]),
+            (2, ["sweep", tmp_path / "grid.yaml", "--out", tmp_path / "out", "--dry-run"]),
             (3, ["sweep", tmp_path / "none.yaml", "--out", tmp_path / "out"]),
+            (2, ["tasks", tmp_path / "tasks.yaml", "--out", tmp_path / "out"]),
+            (2, ["tasks", tmp_path / "own.yaml", "--out", tmp_path / "out"]),
+            (3, ["tasks", tmp_path / "none.yaml", "--out", tmp_path / "out"]),
+            (2, ["teacher", "train", "--set", "teacher.lr=much"]),
+            (2, ["teacher", "train", "--teacher", "resnt18"]),
+            (3, ["teacher", "train", "--dataset", f"npz:{tmp_path}/none.npz"]),
+            (2, ["teacher", "check", tmp_path / "own.yaml", "--dataset", "minst"]),
+            (3, ["teacher", "check", tmp_path / "none.pt"]),
+            (2, ["data", "fetch", "minst"]),
+            *((3, ["analyse", what, tmp_path]) for what in ("bitflip", "behaviour", "convergence")),
+            (2, ["analyse", "bitflip", tmp_path, "--runs", "0"]),
+            (2, ["analyse", "behaviour", tmp_path, "--images", "none"]),
+            (2, ["analyse", "convergence", tmp_path, "--run", "3"]),
+            (2, ["compare"]),
+            (3, ["compare", tmp_path]),
         ]
     )
     assert "nayer" in done.stdout
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_data_that_are_not_here_are_missed_without_what_would_read_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LRA_DATA", str(tmp_path))
+    missing = [(3, [*command, "--dataset", name]) for command in (("run",), ("teacher", "train")) for name in AWAY]
+    done = answers([*missing, (3, ["increment", "--benchmark", "split-mnist"])])
+    assert done.stderr.count(f"is not in {tmp_path}: ") == len(missing) + 1
+
+
+def test_what_finished_is_shown_again_whatever_it_was(
+    lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path
+) -> None:
+    grid, tasks = tmp_path / "grid.yaml", tmp_path / "tasks.yaml"
+    settings = {key: yaml.safe_load(value) for key, value in (text.split("=") for text in tiny[7::2])}
+    common = {"teacher": "mlp", "student": "mlp", "steps": 4, "set": settings}
+    grid.write_text(yaml.safe_dump(common | {"seed": [0, 1]}))
+    two = [{"name": "low", "dataset": "digits-0-4"}, {"name": "turned", "dataset": "digits-turned"}]
+    tasks.write_text(yaml.safe_dump(common | {"tasks": two}))
+    others: list[list[object]] = [
+        ["tasks", tasks, "--out", tmp_path / "tasks"],
+        ["increment", "--strategy", "naive", "--steps", "1", "--model", "mlp", "--out", tmp_path / "runs"],
+    ]
+    runs = [["run", *tiny, "--steps", "4", "--seed", seed, "--out", tmp_path / "sweep"] for seed in (0, 1)]
+    for command in (*runs, *others):
+        done = lra_bench(*command)
+        assert done.code == 0, done.err
+    page = (tmp_path / "tasks" / "report.md").read_text()
+    assert "What the old teachers recognise" in page
+    (run,) = (file.parent for file in tmp_path.rglob("sweep/*/*/seed-0/result.json"))
+    half, bare = (Path(shutil.copytree(run, tmp_path / name / run.parent.name / run.name)) for name in "ab")
+    (half / "result.json").unlink()
+    (bare / "generator.safetensors").unlink()
+    looked = [(3, ["analyse", what, folder]) for what in ("bitflip", "behaviour") for folder in (half, bare)]
+    shown = answers(
+        [
+            *((0, command) for command in others),
+            (0, ["sweep", grid, "--out", tmp_path / "sweep"]),
+            (0, ["sweep", grid, "--out", tmp_path / "sweep", "--dry-run"]),
+            (0, ["resume", tmp_path / "tasks"]),
+            (0, ["report", tmp_path / "sweep"]),
+            (0, ["report", tmp_path / "tasks"]),
+            (3, ["analyse", "convergence", tmp_path / "tasks"]),
+            (3, ["export", half]),
+            *looked,
+        ]
+    )
+    assert shown.stderr.count("finished before") == 2 + 2 * 2 + 1, "runs of the sweep, tasks twice, the increment"
+    assert "2 runs, 0 to do" in shown.stdout
+    assert (tmp_path / "tasks" / "report.md").read_text() == page
 
 
 def test_a_finished_run_is_shown_again_and_said_so(

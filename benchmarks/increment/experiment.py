@@ -45,6 +45,7 @@ def run(
     if file.is_file():
         tell(f"lra-bench: finished before, nothing to train: {folder}")
     else:
+        data.require()
         with held(folder / ".lock", f"{folder} is in use by another process: wait for it or stop it"):
             if not file.is_file():
                 for note in data.notes:
