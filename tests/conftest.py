@@ -172,6 +172,45 @@ def lra_bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     return call
 
 
+class Killed(BaseException):
+    """As if by SIGKILL: nothing is caught or saved on the way out."""
+
+
+@pytest.fixture
+def killed(lra_bench: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Begin a `tiny` run in an empty place, kill it and give its folder.
+
+    It is saved after the third and fifth experience, and killed in the middle of the eighth, after an evaluation that
+    is not yet saved.
+    """
+    from lra.benchmarks.runs import attempt
+    from lra.benchmarks.runs.attempt import Attempt
+
+    kept, save = Attempt._keep, Attempt._save
+
+    def seldom(self: Attempt) -> None:
+        if self.experiment.stream.position in (3, 5):
+            save(self)
+
+    def dying(self: Attempt, record: dict[str, Any]) -> None:
+        kept(self, record)
+        if record["experience"] == 8:
+            raise Killed
+
+    def begin(*arguments: object) -> Path:
+        place = Path(str(arguments[arguments.index("--out") + 1]))
+        monkeypatch.setattr(attempt, "CHECKPOINT_SECONDS", -1.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(Attempt, "_save", seldom)
+            patch.setattr(Attempt, "_keep", dying)
+            with pytest.raises(Killed):
+                lra_bench("run", *arguments)
+        (checkpoint,) = place.rglob("checkpoint.pt")
+        return checkpoint.parent
+
+    return begin
+
+
 @pytest.fixture(scope="session")
 def command() -> str:
     """The installed ``lra-bench``."""

@@ -308,10 +308,6 @@ def test_the_test_set_is_for_evaluation_only(run: Run, monkeypatch: pytest.Monke
     assert pictures[0] == pictures[1]
 
 
-class Killed(BaseException):
-    """As if by SIGKILL: nothing is caught or saved on the way out."""
-
-
 # All methods and replays are in test_forgotten_state.py, and real kills in test_kills.py.
 @pytest.mark.parametrize(("replay", "meta"), [("memory", "--no-meta"), ("generative", "--meta")])
 def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bytes(
@@ -319,33 +315,14 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bytes(
     lra_bench: Callable[..., Any],
     tiny: list[str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    killed: Callable[..., Path],
     replay: str,
     meta: str,
 ) -> None:
     options = ("--replay", replay, meta, *SMALL.get(replay, ()))
     whole = run(*options, out="whole")
-    # Saved at every rest, and killed in the middle of the eighth experience, after an evaluation not yet saved.
-    monkeypatch.setattr(attempt, "CHECKPOINT_SECONDS", -1.0)
-    kept = Attempt._keep
-    save = Attempt._save
-
-    def seldom(self: Attempt) -> None:
-        if self.experiment.stream.position in (3, 5):
-            save(self)
-
-    def killed(self: Attempt, record: dict[str, Any]) -> None:
-        kept(self, record)
-        if record["experience"] == 8:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Attempt, "_save", seldom)
-        patch.setattr(Attempt, "_keep", killed)
-        with pytest.raises(Killed):
-            lra_bench("run", "--out", tmp_path / "killed", *tiny, *options)
-    (checkpoint,) = (tmp_path / "killed").rglob("checkpoint.pt")
-    folder = checkpoint.parent
+    folder = killed("--out", tmp_path / "killed", *tiny, *options)
+    checkpoint = folder / "checkpoint.pt"
     assert len(lines(folder).splitlines()) == 4, "two of which the checkpoint knows nothing of"
     assert not (folder / "result.json").exists()
     done = lra_bench("resume", folder, "--json")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.increment.configuration import configuration as increment
@@ -161,6 +162,43 @@ def test_an_edited_network_is_another_teacher(project: Path, fresh: Fresh) -> No
     fresh()
     configuration(teacher="own_nets:small")
     assert cached_path(options, data) != first
+
+
+@pytest.mark.parametrize("made", ["trained", "exported"])
+def test_weights_are_not_loaded_into_other_code_than_they_were_trained_in(
+    lra: Callable[..., Any], project: Path, quick: list[str], tmp_path: Path, made: str
+) -> None:
+    """ReLU's weights in the code of tanh, which have the same names and shapes."""
+    file = tmp_path / "teacher.safetensors"
+    if made == "trained":
+        trained = [*quick[4:], "--teacher", "own_nets:small", "--set", "teacher.epochs=12"]
+        folder = folder_of(lra("run", "--json", *trained, "--student", "mlp", "--out", "runs"))
+        (kept,) = (tmp_path / "cache" / "teachers").glob("own_nets*.safetensors")
+        file.write_bytes(kept.read_bytes())
+    else:
+        learnt = [*quick, "--student", "own_nets:small", "--steps", "200", "--set", "student.lr=0.05"]
+        folder = folder_of(lra("run", "--json", *learnt, "--out", "runs"))
+        done = lra("export", folder, "--format", "safetensors")
+        assert done.code == 0, done.err
+        file.write_bytes((folder / "export" / "student.safetensors").read_bytes())
+    settings = ("--set", "data.size=8", "--set", "teacher.network=own_nets:small")
+    check = ("teacher", "check", file, *settings)
+    as_teacher = ("run", *quick[4:], "--teacher", file, *settings, "--student", "mlp", "--out", "again")
+    weights = load_file(file)
+    done = lra(*check)
+    assert "trained in other code" not in done.err
+    assert done.code == 0, done.err
+    (project / "own_layers.py").write_text("from torch import nn\nact = nn.Tanh\n")
+    for command in (check, as_teacher):
+        done = lra(*command)
+        said = [line for line in done.err.splitlines() if line.startswith("lra-bench")]
+        assert (done.code, len(said)) == (2, 1), done
+        assert "in other code of own_nets:small than there is now (module 'own_layers' changed): put" in done.err
+    assert not Path("again").exists()
+    save_file(weights, file)
+    done = lra(*check, "--set", "teacher.mean=[0.3]", "--set", "teacher.std=[0.3]")
+    assert "trained in other code" not in done.err, "the remedy that is named is one"
+    assert done.code in (0, 1), "right or not, in the code of tanh"
 
 
 @pytest.mark.parametrize("command", ["sweep", "tasks"])

@@ -1,5 +1,6 @@
 """Networks of the kinds that users bring, as teacher and as student, from the first step to the export."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,7 @@ class Tied(Shared):
         super().__init__(classes, image)
         self.b, self.m = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
         self.b.weight = self.a.weight
+        self.m.weight, self.m.bias = self.n.weight, self.n.bias
         self.m.running_mean = self.n.running_mean
 
 
@@ -181,6 +183,22 @@ def test_what_layers_share_is_trained_resumed_kept_and_exported(
     assert "Traceback" not in again.err
 
 
+@pytest.mark.parametrize("kind", ["Shared", "Tied"])
+def test_a_killed_run_of_shared_parameters_ends_as_if_it_had_not_been_killed(
+    lra_bench: Callable[..., Any], tiny: list[str], killed: Callable[..., Path], tmp_path: Path, kind: str
+) -> None:
+    options = (*tiny, "--student", their(kind), "--replay", "memory", "--meta", "--set", "replay.period=1")
+    done = lra_bench("run", *options, "--out", tmp_path / "whole", "--json")
+    assert done.code == 0, done.err
+    whole = Path(json.loads(done.out)["run_dir"])
+    folder = killed("--out", tmp_path / "killed", *options)
+    resumed = lra_bench("resume", folder)
+    assert resumed.code == 0, resumed.err
+    assert "resumed at experience 5 of 10" in (folder / "log.txt").read_text()
+    for name in ("student.safetensors", "generator.safetensors", "metrics.jsonl", "forgetting.json"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
 def test_shared_statistics_go_with_the_lean_engine_and_are_refused_of_the_other(
     run: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -197,7 +215,9 @@ def test_two_parameters_in_one_memory_are_refused(run: Callable[..., Any]) -> No
 
 
 @pytest.mark.parametrize("kind", ["Shared", "Tied"])
-def test_a_quantised_copy_shares_what_the_network_shares(run: Callable[..., Any], kind: str) -> None:
+def test_a_quantised_copy_shares_what_the_network_shares(
+    run: Callable[..., Any], lra_bench: Callable[..., Any], tmp_path: Path, kind: str
+) -> None:
     network = build(their(kind), CLASSES, IMAGE)
     copied = quantized(network, Precision())
     assert copied.a.weight is copied.b.weight
@@ -208,6 +228,14 @@ def test_a_quantised_copy_shares_what_the_network_shares(run: Callable[..., Any]
     assert 0 < found["bytes"] < found["bytes_full_precision"]
     done = run("--teacher", their(kind), "--student", their(kind), "--method", "gdfq", command="quantize")
     assert done.code == 0, done.err
+    (folder,) = (file.parent for file in tmp_path.rglob("result.json"))
+    weights = load_file(folder / "student.safetensors")
+    names = [name for name in weights if name.endswith("a.weight")]
+    assert names
+    for name in names:
+        assert torch.equal(weights[name], weights[name.removesuffix("a.weight") + "b.weight"])
+    exported = lra_bench("export", folder, "--format", "safetensors,pt2")
+    assert exported.code == 0, exported.err
 
 
 @pytest.mark.parametrize("kind", [*NORMED, "lazy"])

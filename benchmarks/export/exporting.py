@@ -20,6 +20,7 @@ from lra.benchmarks.files import write_atomically, write_text
 from lra.benchmarks.records import Run, read_run
 from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.user_code import code_of
 from lra.benchmarks.setup.weights_files import read_weights
 from lra.quantization.options import Precision
 
@@ -119,6 +120,8 @@ def _notes(config: RunConfig, data: DataSet, mean: list[float], std: list[float]
         "std": std,
         "names": list(data.names) or None,
         "quantization": config.quantization and config.quantization.model_dump(include=set(Precision.model_fields)),
+        # What `stored_configuration` has found to be as it was in the run.
+        **({"code": code} if (code := code_of(config.student.network)) else {}),
     }
 
 

@@ -126,6 +126,7 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
         "",
         f"Method {_word(result.get('method'))}, replay {_word(result.get('replay'))}{meta}, seed {result.get('seed')}; "
         f"{_count(pick(result, 'student', 'parameters'))} parameters.",
+        *([f"Training was stopped before its end by {_word(run.stopped)}."] if run.stopped else []),
         "",
         "## Data",
         "",

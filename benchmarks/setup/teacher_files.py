@@ -12,6 +12,7 @@ from lra.benchmarks.setup.config import AUTO, TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Normalisation
 from lra.benchmarks.setup.datasets.form import DONE
 from lra.benchmarks.setup.networks import network_for
+from lra.benchmarks.setup.user_code import refuse_changed
 from lra.benchmarks.setup.weights_files import Notes, read_weights
 from lra.networks.families import VAGUE, canonical, recipe_of, vaguer
 from lra.networks.foreign import is_foreign, runs_user_code
@@ -40,6 +41,8 @@ def load_teacher(path: Path, options: TeacherOptions, data: DataSet) -> tuple[No
             f"teacher {path.name} was trained on images {DONE[notes.fit]}, and these are {DONE[data.fit]}: "
             f"say --set data.fit={notes.fit}"
         )
+    if notes.code:
+        refuse_changed(name, notes.code, path)
     scale = _normalisation(path, options, notes, data)
     body = network_for(name, data.classes, data.image, f"teacher {path.name}, teacher.network", trains=False)
     try:

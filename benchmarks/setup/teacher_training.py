@@ -19,6 +19,7 @@ from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, normalisation
 from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.places import data_kind
+from lra.benchmarks.setup.user_code import code_of
 from lra.benchmarks.setup.weights_files import save_network
 from lra.images import unit
 from lra.networks.normalized import Normalized
@@ -76,6 +77,7 @@ def train(options: TeacherOptions, data: DataSet, path: Path, device: torch.devi
             "std": scale.std,
             **({"fit": data.fit} if data.fit else {}),
             **({"names": list(data.names)} if data.names else {}),
+            **({"code": code} if (code := code_of(options.network)) else {}),
         }
         save_network(path, network, notes | {"data": data_kind(data.name), "recipe": options.model_dump()})
         saved.unlink(missing_ok=True)

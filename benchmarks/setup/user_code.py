@@ -94,6 +94,23 @@ def identity(module: str) -> dict[str, str]:
     return _identity(module)
 
 
+def code_of(network: str) -> dict[str, str]:
+    """What the code says that builds ``network``, as `identities`; empty unless it is a ``module:function``."""
+    return identities({"teacher": {"network": network}})
+
+
+def refuse_changed(network: str, before: Mapping[str, str], weights: Path) -> None:
+    """Raise `UsageError` if the code of ``network`` is not as it was ``before``, when these weights learned in it."""
+    now = code_of(network)
+    if now and (edited := changed(before, now)) is not None:
+        raise UsageError(
+            f"{weights.name} has weights that were trained in other code of {network} than there is now (module "
+            f"{edited!r:.200} changed): put that back or train anew; if the network is the same, save the weights "
+            "alone, safetensors.torch.save_file(safetensors.torch.load_file(FILE), NEW), and say teacher.mean and "
+            "teacher.std"
+        )
+
+
 def refuse_edited(tree: Tree) -> None:
     """Raise `UsageError` if the code was edited after it was looked at, so that either may be what is loaded."""
     for module in modules_in(tree).values():

@@ -49,6 +49,8 @@ class Notes(BaseModel):
     """`DataSet.fit` of what it was trained on."""
     names: list[str] | None = None
     """Of the classes, in the order of the logits."""
+    code: dict[str, str] | None = None
+    """What the code said that builds ``network``, if it is a user's own: `lra.benchmarks.setup.user_code.code_of`."""
     quantization: dict[str, Any] | None = None
     """Of weights stored as integers, the options of `lra.quantization.options.Precision`."""
 
