@@ -141,15 +141,15 @@ def _why_not(path: Path, said: str) -> str:
 
 def _imported(path: Path) -> Iterator[str]:
     """Names of what a pickle would import beside torch's own and plain containers, read off without running it."""
-    with path.open("rb") as file:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                member = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
-                content = b"" if member is None else archive.read(member)
-        else:
-            content = file.read()
-    stream, texts = io.BytesIO(content), [""]
     try:
+        with path.open("rb") as file:
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    member = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
+                    content = b"" if member is None else archive.read(member)
+            else:
+                content = file.read()
+        stream, texts = io.BytesIO(content), [""]
         # The older form of torch.save is several pickles, one behind another.
         while True:
             for code, argument, _ in pickletools.genops(stream):
@@ -158,8 +158,8 @@ def _imported(path: Path) -> Iterator[str]:
                 name = str(argument).replace(" ", ".") if code.name == "GLOBAL" else ".".join(texts[-2:])
                 if code.name in ("GLOBAL", "STACK_GLOBAL") and not HARMLESS.match(name):
                     yield name
-    # Behind the last pickle are bytes of tensors; what is left of a damaged file need be no pickle.
-    except (ValueError, IndexError, OverflowError):
+    # Behind the last pickle are bytes of tensors; a damaged file need be no pickle, and its archive raises anything.
+    except Exception:
         return
 
 
