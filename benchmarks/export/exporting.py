@@ -121,7 +121,7 @@ def _notes(config: RunConfig, data: DataSet, mean: list[float], std: list[float]
         "names": list(data.names) or None,
         "quantization": config.quantization and config.quantization.model_dump(include=set(Precision.model_fields)),
         # What `stored_configuration` has found to be as it was in the run.
-        **({"code": code} if (code := code_of(config.student.network)) else {}),
+        "code": code_of(config.student.network) or None,
     }
 
 
