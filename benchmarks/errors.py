@@ -49,7 +49,7 @@ FEW = 12
 
 
 def suggestion(wrong: str, known: Iterable[str], see: str = "") -> str:
-    """What to say of an unknown name: the known one it is like, or all of few, or where they are listed.
+    """What to say of an unknown name: the known one it is like, those it begins, all of few, or where they are listed.
 
     Args:
         wrong: what was given.
@@ -57,7 +57,11 @@ def suggestion(wrong: str, known: Iterable[str], see: str = "") -> str:
         see: where they are listed, such as ``lra-bench list presets``.
     """
     names = list(known)
-    if close := difflib.get_close_matches(wrong.lower(), names, n=1, cutoff=ALIKE):
+    close = difflib.get_close_matches(wrong.lower(), names, n=1, cutoff=ALIKE)
+    begun = [name for name in names if len(wrong) > 2 and name.startswith(wrong.lower())]
+    if begun and not set(close) & set(begun):
+        return f"did you mean {' or '.join(map(repr, begun[:4]))}?"
+    if close:
         return f"did you mean {close[0]!r}?"
     if len(names) <= FEW or not see:
         return f"choose from {', '.join(names)}"

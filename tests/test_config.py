@@ -119,6 +119,11 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
         ({"student": "lenet"}, "unknown student.network 'lenet'; did you mean 'lenet5'?"),
         ({"teacher": "lenet"}, "unknown teacher.network 'lenet'; did you mean 'lenet5'?"),
         ({"preset": "mb-dfkd/digit"}, "unknown preset 'mb-dfkd/digit'; did you mean 'mb-dfkd/digits'?"),
+        (
+            {"preset": "lra-gr/cifar"},
+            "did you mean 'lra-gr/cifar100/resnet34-resnet18' or 'lra-gr/cifar10/resnet34-resnet18'?",
+        ),
+        ({"replay": "gen"}, "unknown replay 'gen'; did you mean 'generative'?"),
         ({"assignments": ("student.lrr=1",)}, "unknown option 'student.lrr'; did you mean 'student.lr'?"),
         ({"assignments": ("studnet.lr=1",)}, "unknown option 'studnet.lr'; did you mean 'student.lr'?"),
         (
