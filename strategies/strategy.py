@@ -154,6 +154,14 @@ class DataFreeDistillation(SupervisedTemplate):
             # A plugin's doing: Avalanche's EWC, say, leaves the model in evaluation mode.
             self.model.train()
 
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        """Tell the plugins, of which many copy the student: what its layers keep of the last pass is set free first."""
+        for module in self.model.modules():
+            # Weights of old-style weight norm, say, which no copy can be made of while they are part of a graph.
+            kept = {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}
+            vars(module).update({name: value.detach() for name, value in kept.items() if value.grad_fn is not None})
+        super()._after_training_exp(**kwargs)
+
     def _unpack_minibatch(self) -> None:
         super()._unpack_minibatch()
         if self.is_training:

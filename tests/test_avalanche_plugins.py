@@ -14,6 +14,7 @@ from avalanche.models import MultiHeadClassifier
 from avalanche.training import plugins
 from avalanche.training.plugins import LRSchedulerPlugin, SynapticIntelligencePlugin
 from torch import nn
+from torch.nn.utils import weight_norm
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ExponentialLR
 
@@ -428,6 +429,16 @@ def test_a_plugin_of_avalanches_that_is_accepted_changes_the_student(
     without = learnt(make_stream, make_strategy, student, stock)
     assert all(torch.isfinite(weights).all() for weights in with_it)
     assert any(not torch.equal(one, other) for one, other in zip(with_it, without, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated")
+@pytest.mark.parametrize("name", ["lwf", "ewc"])
+def test_weights_that_a_layer_computes_in_each_pass_go_with_plugins_that_copy(
+    name: str, make_stream: MakeStream, make_strategy: MakeStrategy
+) -> None:
+    torch.manual_seed(1)
+    student = nn.Sequential(nn.Flatten(), weight_norm(nn.Linear(64, 12)), nn.Tanh(), weight_norm(nn.Linear(12, 10)))
+    assert watched(make_stream, make_strategy, student, f"avalanche:{name}", **STRONG.get(name, {})).acted
 
 
 @pytest.mark.parametrize("name", REFUSED)
