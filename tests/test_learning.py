@@ -29,13 +29,14 @@ ONLINE = [
     "evaluation={probes: 2, samples: 0, probe_size: 16, every: 100}",
 ]
 POOLED = [
-    "student.network=lenet5-half",
+    # One in ten of those without BatchNorm dies.
+    "student.network=lenet5-half-bn",
     "student.lr=0.1",
     "student.loss={kind: kl, temperature: 1}",
     "synthesis.flip=false",
     "synthesis.shift=1",
     "synthesis.images=32",
-    "schedule={batch_size: 32, steps_per_experience: 20, experiences_per_epoch: 1, epochs: 8}",
+    "schedule={batch_size: 32, steps_per_experience: 30, experiences_per_epoch: 1, epochs: 8}",
     "evaluation={probes: 2, samples: 0, probe_size: 16, every: 100}",
 ]
 
@@ -57,7 +58,6 @@ CASES = {
         10,
         "synthesis={lr: 0.003, balance_temperature: 1, adversarial_slope: 0, age: 20, age_rate: 1.0e-4}",
         "student.lr=0.05",
-        # One in ten of those without BatchNorm dies.
         "student.network=lenet5-half-bn",
     ),
     "adadfkd": online(
@@ -66,7 +66,12 @@ CASES = {
         "student.lr=0.05",
     ),
     "dfme": online(5, "synthesis={lr: 0.003, steps: 3}"),
-    "zskt-original": online(10, "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}", "student.lr=0.3"),
+    "zskt-original": online(
+        10,
+        "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}",
+        "student.lr=0.3",
+        "student.network=lenet5-half-bn",
+    ),
     "adi": pooled("synthesis.steps=20", "synthesis.bn=1"),
     "cmi": pooled("synthesis.steps=20", "synthesis.lr=0.01", "synthesis.bank=96", "synthesis.width=8"),
     "fast": pooled("synthesis.warmup=2", "synthesis.lr=0.01", "synthesis.latent_lr=0.05", "synthesis.width=8"),
