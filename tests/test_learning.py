@@ -67,9 +67,9 @@ CASES = {
     ),
     "dfme": online(5, "synthesis={lr: 0.003, steps: 3}"),
     "zskt-original": online(
-        10,
+        20,
         "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}",
-        "student.lr=0.3",
+        "student.lr=0.1",
         "student.network=lenet5-half-bn",
     ),
     "adi": pooled("synthesis.steps=20", "synthesis.bn=1"),
@@ -83,7 +83,7 @@ CASES = {
     "softtarget": pooled(
         "synthesis={steps: 20, spread: 10, temperature: 4, activation: 0.1}",
         "schedule={batch_size: 32, steps_per_experience: 45, experiences_per_epoch: 1, epochs: 8}",
-        "student.lr=0.05",
+        "student.lr=0.02",
     ),
 }
 
@@ -138,7 +138,10 @@ def accuracy(case: str, seed: int, network: nn.Module) -> float:
         return 100 * (student(test.images).argmax(dim=1) == test.classes).double().mean().item()
 
 
-@pytest.mark.parametrize("case", CASES)
+# The authors' form of ZSKT learns slowly, and is tried with its seeds alone.
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case == "zskt-original" else ()) for case in CASES]
+)
 def test_learns_well_above_chance(case: str) -> None:
     assert accuracy(case, 0, trained(0)) > LEARNT
 
