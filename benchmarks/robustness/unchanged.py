@@ -1,6 +1,6 @@
 """Record what short runs of everything end as, and later find out whether they still end so.
 
-    python -m lra.benchmarks.robustness.unchanged FILE [--sample N]
+    python -m lra.benchmarks.robustness.unchanged FILE [--sample N] [--only TEXT]
 
 Every method with every replay, with and without the LRA step, beside tasks in sequence, increments and a quantised
 student: of each, the hashes of its records and of the student's weights. If FILE does not exist it is written; if it
@@ -72,19 +72,23 @@ def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
         yield " ".join(["quantize", *more]), ["quantize", *SMALL, *quantized, *more]
 
 
-def recorded(every_so_many: int) -> dict[str, dict[str, str]]:
-    """Do all runs, or each ``every_so_many``-th, and hash what they leave."""
+def recorded(every_so_many: int, only: str = "") -> dict[str, dict[str, str]]:
+    """Do all runs, or each ``every_so_many``-th of those named like ``only``, and hash what they leave."""
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         os.environ["LRA_CACHE"] = str(place / "cache")
         (place / "tasks.yaml").write_text(yaml.safe_dump(TASKS))
-        for index, cell in enumerate(tqdm([*every()][::every_so_many], "runs")):
-            method, replay, meta = cell
+        cells = {
+            f"{method} {replay}{' meta' if meta else ''}": (method, replay, meta) for method, replay, meta in every()
+        }
+        chosen = [name for name in cells if only in name][::every_so_many]
+        for index, name in enumerate(tqdm(chosen, "runs")):
             out = place / f"run-{index}"
-            run(small(method, replay, meta), out, quiet=True)
-            found[f"{method} {replay}{' meta' if meta else ''}"] = ends(out)
-        for index, (name, words) in enumerate(tqdm([*commands(place)][::every_so_many], "commands")):
+            run(small(*cells[name]), out, quiet=True)
+            found[name] = ends(out)
+        asked = [(name, words) for name, words in commands(place) if only in name][::every_so_many]
+        for index, (name, words) in enumerate(tqdm(asked, "commands")):
             out = place / f"command-{index}"
             call = [sys.executable, "-m", "lra.benchmarks", *words, "--out", str(out)]
             done = subprocess.run(call, capture_output=True, text=True, check=False)
@@ -97,9 +101,10 @@ def recorded(every_so_many: int) -> dict[str, dict[str, str]]:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--sample", type=click.IntRange(1), default=1, help="Do every N-th alone.")
-def main(file: Path, sample: int) -> None:
+@click.option("--only", default="", metavar="TEXT", help="Of those alone whose name has this in it.")
+def main(file: Path, sample: int, only: str) -> None:
     """Write FILE, or compare with it."""
-    now = recorded(sample)
+    now = recorded(sample, only)
     if not file.exists():
         write_json(file, now)
         click.echo(f"{len(now)} runs recorded")
