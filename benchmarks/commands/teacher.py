@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from lra.benchmarks.commands.configured import configured
-from lra.benchmarks.commands.paths import PATH
+from lra.benchmarks.commands.options import PATH, configured
 
 
 @click.group()

@@ -1,16 +1,41 @@
-"""The options of ``lra-bench`` that make up a configuration."""
+"""What several commands of ``lra-bench`` take: paths, the options of a configuration, those of a dry run."""
 
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from lra.benchmarks.commands.paths import PATH
 from lra.benchmarks.errors import UsageError
+from lra.benchmarks.setup.places import local
 
 Command = Callable[..., Any]
 DryRun = Literal["timed", "untimed"]
+
+
+class LocalPath(click.Path):
+    """A path of this machine, with ``~`` expanded: shells leave it in ``--out=~/runs``."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; `UsageError` for a URL or one of Windows."""
+        path = local(str(value), "path" if param is None else param.opts[0])
+        super().convert(path, param, ctx)
+        return path
+
+
+PATH = LocalPath()
+
+OUT = click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Parent of runs.")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+ON_DIVERGENCE = click.option(
+    "--on-divergence",
+    type=click.Choice(["stop", "rollback"]),
+    help="At NaN or exploding numbers: stop, or go on from the last evaluation at half the rate. [default: stop]",
+)
 
 
 def tried(command: Command) -> Command:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lra.benchmarks.commands.paths import PATH
+from lra.benchmarks.commands.options import PATH
 
 
 @click.command()

@@ -1,11 +1,11 @@
-"""Commands of ``lra-bench`` on tasks in sequence: do them, and look at what reuse does."""
+"""``lra-bench tasks``: teachers in sequence."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lra.benchmarks.commands.paths import PATH
+from lra.benchmarks.commands.options import PATH
 
 
 @click.command()

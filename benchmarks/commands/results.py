@@ -1,0 +1,156 @@
+"""Commands that look at finished runs: ``lra-bench report``, ``compare``, ``export`` and ``analyse``."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from lra.benchmarks.commands.options import PATH
+from lra.benchmarks.progress import loading
+
+OUT = click.option("--out", type=PATH, help="Where to. [default: the folder that is looked at]")
+
+IMAGES = click.IntRange(1, 1_000_000)
+SEED = click.IntRange(0, 2**32 - 1)
+
+
+@click.command()
+@click.argument("folder", metavar="RUN|SWEEP", type=PATH)
+def report(folder: Path) -> None:
+    """Write report.html and print its path: of a run, finished or not, or of a sweep or other folder of runs."""
+    if (folder / "tasks.json").is_file():
+        from lra.benchmarks.tasks.task_report import write_task_report
+
+        click.echo(write_task_report(folder))
+        return
+    alone = any((folder / name).is_file() for name in ("result.json", "metrics.jsonl"))
+    if not alone and any(folder.rglob("result.json")):
+        from lra.benchmarks.reports.sweep_report import write_sweep_report
+
+        click.echo(write_sweep_report(folder))
+    else:
+        from lra.benchmarks.reports.report import write_report
+
+        click.echo(write_report(folder))
+
+
+@click.command()
+@click.argument("places", metavar="RUN...", nargs=-1, required=True, type=PATH)
+@click.option("--against", metavar="LABEL|KEY=VALUE", help="The baseline. [default: the same without the meta step]")
+@click.option("--columns", metavar="A,B,...", help="What to compare; the first in full. [default: most there is]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "md", "latex", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print it; csv and json are unrounded.",
+)
+@click.option("--figure", type=PATH, metavar="FILE", help="Draw the curves into an .svg or .png.")
+@click.option("--write", type=PATH, metavar="FILE", help="Write a Markdown page to repeat it by.")
+@click.option("--allow-different", is_flag=True, help="Compare runs of several teachers or data sets.")
+def compare(
+    places: tuple[Path, ...],
+    against: str | None,
+    columns: str | None,
+    form: str,
+    figure: Path | None,
+    write: Path | None,
+    allow_different: bool,
+) -> None:
+    """Compare finished runs: means over seeds with intervals, and differences paired by seed.
+
+    RUN is a run folder, a sweep, or any folder that holds some. Runs that differ in the seed alone are one row.
+    """
+    from lra.benchmarks.comparison.compare import compare as do
+    from lra.benchmarks.comparison.comparison_table import render
+
+    found = do(places, columns, against, allow_different)
+    click.echo(render(found, form), nl=False)
+    if figure is not None:
+        from lra.benchmarks.reports.comparison_figure import write_figure
+
+        write_figure(found.groups, figure)
+        click.echo(f"drawn: {figure}", err=True)
+    if write is not None:
+        from lra.benchmarks.comparison.page import page
+        from lra.benchmarks.files import write_text
+
+        write_text(write, page(found, places, shlex.join(["lra-bench", *sys.argv[1:]]), write.stem))
+        click.echo(f"written: {write}", err=True)
+
+
+@click.command()
+@click.argument("folder", metavar="RUN", type=PATH)
+@click.option("--format", "formats", default="safetensors", show_default=True, help="Of safetensors,onnx,pt2, several.")
+@click.option("--out", type=PATH, help="Where to. [default: RUN/export]")
+@click.option("--licence", help="Of the student's weights, for the model card: apache-2.0, or any name.")
+def export(folder: Path, formats: str, out: Path | None, licence: str | None) -> None:
+    """Write the student of a finished run for use elsewhere, with a model card.
+
+    Each file takes images in [0, 1] and gives logits: the normalisation is inside. Each is loaded again and compared
+    with the student before it counts.
+    """
+    from lra.benchmarks.export.exporting import export as do
+
+    for file in do(folder, formats.split(","), out, licence):
+        click.echo(file)
+
+
+@click.group()
+def analyse() -> None:
+    """Look closer at finished runs; every command writes figures and a JSON file and prints their names."""
+
+
+@analyse.command()
+@click.argument("folder", metavar="TASKS", type=PATH)
+@OUT
+def convergence(folder: Path, out: Path | None) -> None:
+    """Loss of every inner step of synthesis: anew against each way of reuse."""
+    from lra.benchmarks.analyses.convergence import convergence as do
+
+    _say(do(folder, out or folder))
+
+
+@analyse.command()
+@click.argument("folder", metavar="RUN", type=PATH)
+@click.option("--images", type=IMAGES, default=256, show_default=True, help="Images of each kind.")
+@click.option("--attack-steps", type=click.IntRange(0), default=200, show_default=True, help="To learn the attack in.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
+@OUT
+def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path | None) -> None:
+    """Confidence and predicted classes of the teacher on real, synthetic and attacked images; of any finished run."""
+    from lra.benchmarks.analyses.fitness import require_images
+
+    require_images(folder)
+    loading("torch", "avalanche")
+    from lra.benchmarks.analyses.behaviour import behaviour as do
+
+    _say(do(folder, out or folder, images, attack_steps, seed))
+
+
+@analyse.command()
+@click.argument("folder", metavar="RUN", type=PATH)
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Attacks for each source.")
+@click.option("--iterations", type=click.IntRange(1), default=20, show_default=True, help="Of the bit search.")
+@click.option("--images", type=IMAGES, default=128, show_default=True, help="Images an attacker has.")
+@OUT
+def bitflip(folder: Path, runs: int, iterations: int, images: int, out: Path | None) -> None:
+    """Bit-flip attack on the 8-bit teacher of any finished run, from what an attacker may have.
+
+    Real images, noise, and what the run made: its last batch, its generator's images; of aeahl-rg also images of new
+    generators with parts of its own.
+    """
+    from lra.benchmarks.analyses.fitness import require_images
+
+    require_images(folder)
+    loading("torch", "avalanche")
+    from lra.benchmarks.analyses.bit_flip_study import bit_flip_study
+
+    _say(bit_flip_study(folder, out or folder, runs, iterations, images))
+
+
+def _say(files: list[Path]) -> None:
+    for file in files:
+        click.echo(file)

@@ -1,0 +1,104 @@
+"""``lra-bench run``, ``resume`` and ``quantize``: one run, from its options to its result."""
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from lra.benchmarks.commands.options import AS_JSON, ON_DIVERGENCE, OUT, PATH, DryRun, configured, tried
+from lra.benchmarks.errors import UsageError
+
+BITS = click.IntRange(2, 8)
+
+
+@click.command()
+@configured
+@ON_DIVERGENCE
+@OUT
+@AS_JSON
+@tried
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard events into the run folder.")
+@click.option("--wandb", type=click.Choice(["offline", "online"]), help="Keep a Weights & Biases record, or send it.")
+def run(
+    out: Path,
+    as_json: bool,
+    dry_run: DryRun | None,
+    tensorboard: bool,
+    wandb: Literal["offline", "online"] | None,
+    **given: Any,
+) -> None:
+    """Distil a teacher into a student, and report.
+
+    A finished run is not repeated, and one that was stopped goes on where it was saved.
+    """
+    began = time.perf_counter()
+    from lra.benchmarks.setup.assemble import configuration
+
+    config = configuration(**given)
+    if dry_run:
+        from lra.benchmarks.commands.summary import preview
+
+        click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
+        return
+    from lra.benchmarks.commands.summary import show
+    from lra.benchmarks.runs.finished import run as do
+    from lra.benchmarks.runs.trackers import asked_for
+
+    show(do(config, out, asked_for(tensorboard, wandb)), as_json)
+
+
+@click.command()
+@click.argument("folder", type=PATH)
+@ON_DIVERGENCE
+@AS_JSON
+def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> None:
+    """Go on with a run, or tasks in sequence, that were stopped or failed."""
+    if (folder / "tasks.json").is_file():
+        from lra.benchmarks.commands.tasks_command import resume as go_on
+
+        click.echo(go_on(folder, on_divergence, as_json))
+        return
+    if (folder / "sweep.json").is_file():
+        raise UsageError(f"{folder} is a sweep: the command that began it goes on, lra-bench sweep GRID --out {folder}")
+    from lra.benchmarks.commands.summary import show
+    from lra.benchmarks.runs.finished import resume as do
+
+    show(do(folder, on_divergence), as_json)
+
+
+@click.command()
+@click.option("--weight-bits", type=BITS, help="Of weights. [default: 4]")
+@click.option("--activation-bits", type=BITS, help="Of what layers take in. [default: 4]")
+@click.option("--edge-bits", type=BITS, help="Of the first and last layer. [default: as all others]")
+@click.option("--rgal/--no-rgal", default=None, help="RGAL's triplet terms, at 0.1 on both sides. [default: off]")
+@configured
+@OUT
+@AS_JSON
+@tried
+def quantize(
+    rgal: bool | None,
+    out: Path,
+    as_json: bool,
+    dry_run: DryRun | None,
+    **given: Any,
+) -> None:
+    """Make a student of few bits out of a teacher, without data.
+
+    Simulated quantization: the student computes in floats on the values that so many bits can represent, which tells
+    accuracy and size, and nothing about latency. It starts as a copy of the teacher with ranges from noise (min-max
+    post-training quantization, reported beside the result) and learns from generated images, by GDFQ or another
+    --method.
+    """
+    began = time.perf_counter()
+    from lra.benchmarks.commands.summary import preview, show
+    from lra.benchmarks.setup.quantize_flags import quantizing
+
+    bits = {name: given.pop(name) for name in ("weight_bits", "activation_bits", "edge_bits")}
+    config = quantizing(given, bits, rgal)
+    if dry_run:
+        click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
+        return
+    from lra.benchmarks.runs.finished import run
+
+    show(run(config, out), as_json)
