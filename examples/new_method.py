@@ -14,7 +14,7 @@ from lra.benchmarks.setup.assemble import configuration
 from lra.options import NonNegative
 from lra.strategies.methods import METHODS
 from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.online import OnlineGenerator
 from lra.synthesis.terms import Adversarial, OneHot
 
 

@@ -62,8 +62,7 @@ class CurriculumMethod(OnlineMethod):
     def common_terms(self) -> list[Term]:
         """The generator's terms, the adversarial one kept for its clock."""
         from lra.distances import js, js_reversed, kl
-        from lra.synthesis.batchnorm_term import BNStat
-        from lra.synthesis.terms import Activation, Adversarial, Balance, OneHot
+        from lra.synthesis.terms import Activation, Adversarial, Balance, BNStat, OneHot
 
         o = self.options
         adversaries = {"kl": kl, "js": js, "js_reversed": js_reversed}

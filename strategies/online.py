@@ -11,7 +11,7 @@ from lra.strategies.method import Method, SynthesisOptions
 if TYPE_CHECKING:
     from torch import nn
 
-    from lra.synthesis.synthesizer import OnlineGenerator
+    from lra.synthesis.online import OnlineGenerator
     from lra.synthesis.terms import Term
 
 
@@ -58,7 +58,7 @@ class OnlineMethod(Method):
         import torch
 
         from lra.networks.generator_presets import gen_l, sized_for
-        from lra.synthesis.synthesizer import OnlineGenerator
+        from lra.synthesis.online import OnlineGenerator
 
         if not any(term.weight for term in terms):
             raise ValueError("every weight in synthesis is 0, so the generator has nothing to learn: raise one")

@@ -86,7 +86,7 @@ def teacher() -> Any:
 def make_stream(teacher: Any) -> Callable[..., Any]:
     """Build a stream of a small adversarial generator; always the same one."""
     from lra.strategies.stream import SynthesisStream
-    from lra.synthesis.synthesizer import OnlineGenerator
+    from lra.synthesis.online import OnlineGenerator
     from lra.synthesis.terms import Disagreement, OneHot
 
     def make(length: int = 3, steps: int = 2, batch_size: int = 16, last_steps: int | None = None) -> SynthesisStream:

@@ -15,12 +15,10 @@ from lra.features import FeatureTap, Tap
 from lra.problem import Batch, Problem
 from lra.relations import TripletSampler, gram_masked, triplet_loss
 from lra.synthesis.batches import BatchSynthesizer
-from lra.synthesis.cross_view_term import CrossView, description, projection_head
-from lra.synthesis.feature_bank import FeatureBank
 from lra.synthesis.labels import uniform
 from lra.synthesis.options import BatchOptions
 from lra.synthesis.sources import Pixels
-from lra.synthesis.terms import OneHot
+from lra.synthesis.terms import CrossView, FeatureBank, OneHot, description, projection_head
 from lra.synthesis.view import View
 from lra.teacher import Teacher
 

@@ -19,8 +19,7 @@ from lra.problem import Batch
 from lra.strategies.clocks import EpochClock, StepClock
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
-from lra.synthesis.ring import RingNCE
-from lra.synthesis.terms import total
+from lra.synthesis.terms import RingNCE, total
 from lra.synthesis.view import View
 from lra.teacher import Teacher
 

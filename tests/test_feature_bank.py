@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lra.synthesis.feature_bank import FeatureBank
+from lra.synthesis.terms import FeatureBank
 
 
 def rows(first, n):

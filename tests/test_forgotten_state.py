@@ -24,9 +24,9 @@ from lra.state import random_states, restore_random_states, seed_everything
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.divergence import DivergenceGuard
 from lra.strategies.methods import METHODS
-from lra.synthesis.feature_bank import FeatureBank
 from lra.synthesis.pool import ImagePool
 from lra.synthesis.sources import LatentSource
+from lra.synthesis.terms import FeatureBank
 
 STOP, STEPS = 4, 1
 """Neither is an evaluation or the end of an epoch, at which much is set anew."""

@@ -17,8 +17,7 @@ from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.networks.normalized import Normalized
 from lra.strategies.methods import METHODS
-from lra.synthesis.cross_view_term import CrossView
-from lra.synthesis.ring import RingNCE
+from lra.synthesis.terms import CrossView, RingNCE
 
 SMALL = {
     "cmi": ["synthesis.bank=20", "synthesis.negatives=7"],

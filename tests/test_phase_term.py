@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lra.synthesis.phase_term import ClassPhases
+from lra.synthesis.terms import ClassPhases
 from lra.synthesis.view import View
 from lra.teacher import Teacher
 

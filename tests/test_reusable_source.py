@@ -8,8 +8,9 @@ from torch import nn
 
 from lra.networks.composed import FusedGenerator
 from lra.networks.generator_presets import gen_s, memory_generator
-from lra.synthesis.keepsakes import take_up
-from lra.synthesis.reusable_source import RATES, ReusableSource, calmer, symmetric
+from lra.synthesis.sources import ReusableSource, symmetric
+from lra.synthesis.sources.reusable import RATES, calmer
+from lra.synthesis.synthesizer import load_reused
 from lra.teacher import Teacher
 
 IMAGE = (1, 8, 8)
@@ -99,26 +100,26 @@ def test_a_saved_generator_works_in_evaluation_mode_only_if_its_statistics_follo
     assert ((by_batch - by_running).abs().mean().item() < 0.1) == follow
 
 
-def test_a_later_task_takes_the_second_branch_and_the_decoder_of_a_keepsake() -> None:
+def test_a_later_task_takes_the_second_branch_and_the_decoder_of_a_reused_generator() -> None:
     early, late = source(seed=1), source("fix", seed=2)
     one_batch(early)
     first = copy.deepcopy(late.generator.first.state_dict())
-    kept = early.keepsake()
-    assert late.awaits
+    kept = early.generator_to_reuse()
+    assert late.awaits_generator
     late.begin_with(kept.state_dict())
-    assert not late.awaits
+    assert not late.awaits_generator
     for name in ("second", "decoder"):
         found, wanted = (getattr(g, name).state_dict() for g in (late.generator, kept))
         assert all(torch.equal(found[key], wanted[key]) for key in wanted)
     assert all(torch.equal(first[key], late.generator.first.state_dict()[key]) for key in first)
 
 
-def test_a_keepsake_makes_the_same_images_whichever_branch_comes_second() -> None:
+def test_a_generator_to_reuse_makes_the_same_images_whichever_branch_comes_second() -> None:
     latents = torch.randn(4, 6)
     for branch in ("features", "first"):
         made = source(branch=branch)
         one_batch(made)
-        kept = made.keepsake().eval()
+        kept = made.generator_to_reuse().eval()
         assert torch.allclose(kept(latents), made.generator.eval()(latents), atol=1e-6)
     assert kept.second is made.generator.first
 
@@ -137,7 +138,7 @@ def test_the_branch_that_moves_the_teacher_less_is_kept_and_looking_leaves_no_tr
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(buffers[key], value) for key, value in made.generator.state_dict().items())
     made.teacher = plain
-    assert made.keepsake().second is made.generator.first
+    assert made.generator_to_reuse().second is made.generator.first
     assert plain.queries == 0
 
 
@@ -163,7 +164,7 @@ def test_anew_takes_nothing() -> None:
 def test_a_warm_start_keeps_this_tasks_normalisation() -> None:
     old = memory_generator(6, IMAGE, mean=[0.2], std=[0.1], width=8)
     new = memory_generator(6, IMAGE, mean=[0.6], std=[0.3], width=8)
-    take_up(new, old.state_dict())
+    load_reused(new, old.state_dict())
     assert torch.equal(new.linear.weight, old.linear.weight)
     assert new.head[2].mean.item() == pytest.approx(0.6)
     assert new.head[2].std.item() == pytest.approx(0.3)

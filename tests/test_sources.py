@@ -13,11 +13,9 @@ from lra.networks.generator_presets import gen_s
 from lra.problem import Problem
 from lra.synthesis import labels
 from lra.synthesis.batches import BatchSynthesizer, Diverged
-from lra.synthesis.lasting_sources import MetaSource, NoisyLayerSource
 from lra.synthesis.options import BatchOptions, TripletOptions
-from lra.synthesis.soft_label_term import SoftLabelKL
-from lra.synthesis.sources import LatentSource, Pixels
-from lra.synthesis.terms import Adversarial, OneHot, Term
+from lra.synthesis.sources import LatentSource, MetaSource, NoisyLayerSource, Pixels
+from lra.synthesis.terms import Adversarial, OneHot, SoftLabelKL, Term
 from lra.teacher import Teacher
 
 SHAPES = [(1, 8, 8), (3, 9, 7)]

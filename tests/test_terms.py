@@ -9,14 +9,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.distances import from_recovered, js, js_reversed, kl, l1, recovered
-from lra.synthesis.batchnorm_term import BNStat
-from lra.synthesis.image_terms import L2, TotalVariation
-from lra.synthesis.shared_latents import SharedLatents
-from lra.synthesis.soft_label_term import SoftLabelKL
-from lra.synthesis.synthesizer import OnlineGenerator
-from lra.synthesis.terms import Activation, Adversarial, Balance, OneHot, Term, total
+from lra.synthesis.online import OnlineGenerator, SharedLatents
+from lra.synthesis.terms import (
+    L2,
+    Activation,
+    Adversarial,
+    Balance,
+    BNStat,
+    OneHot,
+    SoftLabelKL,
+    Term,
+    TotalVariation,
+    ZerothOrder,
+    total,
+)
 from lra.synthesis.view import View
-from lra.synthesis.zeroth_order import ZerothOrder
 from lra.teacher import Teacher
 
 pytestmark = pytest.mark.kernels

@@ -24,7 +24,7 @@ from lra.strategies.lra_options import LRAOptions
 from lra.strategies.replay import BufferReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
-from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.online import OnlineGenerator
 from lra.synthesis.terms import Disagreement, OneHot
 from lra.teacher import Teacher
 

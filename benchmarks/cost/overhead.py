@@ -36,7 +36,7 @@ from lra.strategies.probing import ProbeForgetting
 from lra.strategies.replay import BufferReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
-from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.online import OnlineGenerator
 from lra.synthesis.terms import OneHot
 from lra.teacher import Teacher
 

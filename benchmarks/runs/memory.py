@@ -217,6 +217,6 @@ def _training(config: RunConfig, data: DataSet) -> Demand:
 
 def _generator(made: Experiment | None) -> int:
     """Bytes that a generator of latents keeps for each image."""
-    network = None if made is None else made.stream.synthesizer.keepsake()
+    network = None if made is None else made.stream.synthesizer.generator_to_reuse()
     latent = latent_of(network)
     return 0 if network is None or latent is None else footprint(network, (latent,)).kept

@@ -18,7 +18,7 @@ from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.experiment import Experiment
 from lra.state import State
 from lra.strategies.distributed import distribute, together
-from lra.synthesis.synthesizer import OnlineGenerator
+from lra.synthesis.online import OnlineGenerator
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for another that lives, such as one that trains the teacher."""

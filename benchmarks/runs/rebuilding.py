@@ -16,7 +16,7 @@ from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.teacher_files import architecture
 from lra.benchmarks.setup.teachers import obtain
 from lra.state import seed_everything
-from lra.synthesis.keepsakes import take_up
+from lra.synthesis.synthesizer import load_reused
 from lra.teacher import Teacher
 
 
@@ -68,10 +68,10 @@ def rebuilt(folder: Path) -> Rebuilt:
     seed_everything(config.seed)
     teacher = obtain(config.teacher, data, None)
     experiment = prepare(config, data, teacher, None, lambda record: None)
-    generator = None if weights is None else experiment.stream.synthesizer.keepsake()
+    generator = None if weights is None else experiment.stream.synthesizer.generator_to_reuse()
     try:
         if generator is not None and weights is not None:
-            take_up(generator.eval(), weights)
+            load_reused(generator.eval(), weights)
     except ValueError as error:
         raise UsageError(f"{folder / GENERATOR} is not of this run: {error}") from None
     return Rebuilt(folder, config, data, experiment, generator)

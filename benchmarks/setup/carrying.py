@@ -44,7 +44,7 @@ class Provenance(BaseModel):
 def leave(folder: Path, experiment: Experiment, teacher: TrainedTeacher) -> None:
     """Write what a finished run leaves for a later one, or for an analysis, into its folder."""
     config, problem = experiment.config, experiment.problem
-    generator = experiment.stream.synthesizer.keepsake()
+    generator = experiment.stream.synthesizer.generator_to_reuse()
     if generator is not None:
         notes = Provenance(
             method=config.method,
@@ -78,12 +78,12 @@ def take_up(experiment: Experiment) -> None:
     if carry is not None and carry.generator is not None:
         file = Path(carry.generator)
         weights, notes = load_generator(file)
-        refuse_unfit(file, notes, experiment.problem, latent_of(synthesizer.keepsake()))
+        refuse_unfit(file, notes, experiment.problem, latent_of(synthesizer.generator_to_reuse()))
         try:
             synthesizer.begin_with(weights)
         except ValueError as error:
             raise UsageError(f"generator {file} and method {experiment.config.method!r}: {error}") from None
-    elif synthesizer.awaits:
+    elif synthesizer.awaits_generator:
         raise UsageError("synthesis.reuse needs a generator: give --set carry.generator=FILE, or take reuse anew")
     if carry is not None and carry.replay is not None:
         _take_up_replay(Path(carry.replay), experiment)

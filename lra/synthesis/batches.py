@@ -164,14 +164,14 @@ class BatchSynthesizer(Synthesizer):
             found.append(images)
         return torch.cat(found)
 
-    def keepsake(self) -> nn.Module | None:
+    def generator_to_reuse(self) -> nn.Module | None:
         """Of the source."""
-        return self.source.keepsake()
+        return self.source.generator_to_reuse()
 
     @property
-    def awaits(self) -> bool:
+    def awaits_generator(self) -> bool:
         """As the source does."""
-        return self.source.awaits
+        return self.source.awaits_generator
 
     def begin_with(self, weights: Mapping[str, Tensor]) -> None:
         """Start from the weights of an earlier task's generator; raises ``ValueError`` as the source does."""

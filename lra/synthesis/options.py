@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lra.synthesis.augmentation import Augmentation
-    from lra.synthesis.triplet_term import Triplet
+    from lra.synthesis.terms.term import Term
 
 Rounding = Literal["nearest", "down"]
 Reuse = Literal["anew", "common", "finetune", "fix"]
@@ -102,10 +102,10 @@ class TripletOptions(Options):
     triplet_start: Whole = 2
     """The first of the student's stages to compare, from 0."""
 
-    def triplet_term(self) -> Triplet:
+    def triplet_term(self) -> Term:
         """The term these options describe."""
         from lra.relations import TripletSampler
-        from lra.synthesis.triplet_term import Triplet
+        from lra.synthesis.terms import Triplet
 
         sampler = TripletSampler(self.triplet_low, self.triplet_high, floor=0.0)
         return Triplet(self.triplet, sampler, self.triplet_margin, self.triplet_swap, self.triplet_start)

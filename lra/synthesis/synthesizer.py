@@ -1,18 +1,52 @@
-"""The contract of everything that makes samples, and the plainest of them: an online generator."""
+"""The contract of everything that makes samples, and of what it leaves to a later task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from lra.preservation import untouched
+from lra.networks.generators import Rescale
+from lra.networks.weights import load_weights
 from lra.state import State
-from lra.synthesis.keepsakes import Lasting
-from lra.synthesis.terms import Term, TermValue, total
-from lra.synthesis.view import View
-from lra.teacher import Teacher
+from lra.synthesis.terms import Term, TermValue
+
+
+class Reusable:
+    """Makes samples with a generator that outlives an experience, or with none."""
+
+    def generator_to_reuse(self) -> nn.Module | None:
+        """The generator as it is to be saved for a later task; ``None`` if none outlives an experience."""
+        return None
+
+    @property
+    def awaits_generator(self) -> bool:
+        """Whether it cannot begin without an earlier task's generator, see `begin_with`."""
+        return False
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from the weights of an earlier task's `generator_to_reuse`.
+
+        Raises:
+            ValueError: if they do not fit, or there is nothing that could take them.
+        """
+        generator = self.generator_to_reuse()
+        if generator is None:
+            raise ValueError("its generator starts anew with every batch, so that none can be carried over")
+        load_reused(generator, weights)
+
+
+def load_reused(generator: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load an earlier task's weights; the scale that images are brought to stays that of this task's data.
+
+    Raises:
+        ValueError: if names or shapes differ.
+    """
+    scales = [(m, m.mean.clone(), m.std.clone()) for m in generator.modules() if isinstance(m, Rescale)]
+    load_weights(generator, weights)
+    for module, mean, std in scales:
+        module.mean.copy_(mean)
+        module.std.copy_(std)
 
 
 class FiniteBatch(NamedTuple):
@@ -24,7 +58,7 @@ class FiniteBatch(NamedTuple):
     """(n,) int64: the classes they were asked to be."""
 
 
-class Synthesizer(Lasting, ABC):
+class Synthesizer(Reusable, ABC):
     """Owns a source of samples and how it is updated; one `step` opens one experience.
 
     Args:
@@ -53,7 +87,7 @@ class Synthesizer(Lasting, ABC):
         """Like `draw`, but leaves no trace: not in random states, nor buffers, nor counters."""
 
     def imagine(self, n: int) -> Tensor | None:
-        """``n`` images (n, C, H, W) in [0, 1] of the generator that outlives experiences, see `keepsake`.
+        """``n`` images (n, C, H, W) in [0, 1] of the generator that outlives experiences, see `generator_to_reuse`.
 
         In evaluation mode where that is how the student sees it, without a graph; ``None`` if there is no such one.
         """
@@ -95,118 +129,3 @@ class Synthesizer(Lasting, ABC):
         """Take up `counters`."""
         self.generator_steps = state["generator_steps"]
         self.images_generated = state["images_generated"]
-
-
-class OnlineGenerator(Synthesizer):
-    """A persistent generator with fresh latents, trained a few steps per experience (DAFL, DFQ, PRE-DFKD, …).
-
-    Args:
-        generator: latents (n, z) -> images (n, C, H, W).
-        optimiser: of the generator's parameters.
-        terms: what each step minimises.
-        teacher: the oracle.
-        latent: z.
-        batch_size: images per generator step.
-        steps: generator steps per experience.
-        student_mode: how the student answers during synthesis; "train" uses batch statistics and lets its
-            running ones absorb the batch, as PRE-DFKD's release does.
-        clip: largest norm of the generator's gradient, if any.
-        sampling_mode: the generator's mode when it draws for the student: "train" normalises by the batch (and
-            moves the running statistics), "eval" by running statistics.
-    """
-
-    def __init__(
-        self,
-        generator: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        terms: Sequence[Term],
-        teacher: Teacher,
-        latent: int,
-        batch_size: int,
-        steps: int = 1,
-        student_mode: Literal["eval", "train"] = "eval",
-        sampling_mode: Literal["eval", "train"] = "eval",
-        clip: float | None = None,
-    ):
-        super().__init__(terms)
-        self.generator = generator
-        self.optimiser = optimiser
-        self.teacher = teacher
-        self.latent = latent
-        self.batch_size = batch_size
-        self.steps = steps
-        self.student_mode = student_mode
-        self.sampling_mode = sampling_mode
-        self.clip = clip
-
-    asked: Tensor | None = None
-    """(n,): the classes that the latest latents ask for, if the generator is told any."""
-
-    def updates(self, index: int) -> int:
-        """As many for every one."""
-        return self.steps
-
-    def step(self, student: nn.Module) -> dict[str, TermValue]:
-        """``steps`` optimiser steps, each on fresh latents."""
-        self.generator.train()
-        values: dict[str, TermValue] = {}
-        for _ in range(self.steps):
-            images = self.generator(self.latents(self.batch_size))
-            view = View(images, self.teacher, student, self.asked, student_mode=self.student_mode)
-            loss, values = total(self.terms, view)
-            self.optimiser.zero_grad()
-            loss.backward()
-            if self.clip is not None:
-                nn.utils.clip_grad_norm_(self.generator.parameters(), self.clip)
-            self.optimiser.step()
-            for term in self.terms:
-                term.learn()
-        for term in self.terms:
-            term.settle()
-        self.generator_steps += self.steps
-        self.images_generated += self.steps * self.batch_size
-        return values
-
-    @torch.no_grad()
-    def draw(self, n: int) -> Tensor:
-        """``n`` fresh images of the current generator."""
-        self.generator.train(self.sampling_mode == "train")
-        self.images_generated += n
-        return self.generator(self.latents(n))
-
-    def imagine(self, n: int) -> Tensor:
-        """As `draw`."""
-        return self.draw(n)
-
-    def peek(self, n: int) -> Tensor:
-        """Fresh images, drawn as for the student, with everything put back."""
-        before = self.counters()
-        with untouched(self.generator):
-            images = self.draw(n)
-        self.load_counters(before)
-        return images
-
-    def latents(self, n: int) -> Tensor:
-        """(n, z) standard normal, drawn on the CPU so that every device sees the same ones."""
-        return torch.randn(n, self.latent).to(next(self.generator.parameters()).device)
-
-    def keepsake(self) -> nn.Module:
-        """The generator."""
-        return self.generator
-
-    def state_dict(self) -> State:
-        """Generator with buffers, optimiser, what terms remember, counters."""
-        return {
-            "generator": self.generator.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "terms": [term.state_dict() for term in self.terms],
-            **self.counters(),
-        }
-
-    def load_state_dict(self, state: State) -> None:
-        """Take up a state of `state_dict`."""
-        self.generator.load_state_dict(state["generator"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        for term, saved in zip(self.terms, state["terms"], strict=True):
-            term.load_state_dict(saved)
-        self.load_counters(state)

@@ -11,9 +11,8 @@ from lra.networks.generator_presets import gen_s, sized_for
 from lra.networks.normalized import Normalized
 from lra.problem import Batch
 from lra.strategies.increment.options import RecollectionOptions
-from lra.synthesis.batchnorm_term import BNStat
-from lra.synthesis.conditioned_source import ConditionedSource
-from lra.synthesis.terms import Balance, OneHot
+from lra.synthesis.online import ConditionedOnlineGenerator
+from lra.synthesis.terms import Balance, BNStat, OneHot
 from lra.teacher import Teacher
 
 
@@ -67,7 +66,7 @@ class Recollection:
         width, latent = options.width or width, options.latent or latent
         generator = ConditionedGenerator(gen_s(latent, image, width=width), len(classes)).to(device)
         self._known = Known(model, classes)
-        self.source = ConditionedSource(
+        self.source = ConditionedOnlineGenerator(
             generator,
             torch.optim.Adam(generator.parameters(), lr=options.generator_lr, betas=(0.5, 0.999)),
             [OneHot(options.one_hot), BNStat(options.bn), Balance(options.balance), options.triplet_term()],

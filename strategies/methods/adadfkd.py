@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lra.distillation.curriculum import SelfPaced
-    from lra.synthesis.synthesizer import OnlineGenerator
+    from lra.synthesis.online import OnlineGenerator
 
 
 class AdaDFKDOptions(CurriculumOptions):
@@ -76,7 +76,7 @@ class AdaDFKD(CurriculumMethod):
     def synthesizer(self) -> OnlineGenerator:
         """G, its terms, and the ring."""
         from lra.distillation.witness import feature_size
-        from lra.synthesis.ring import RingNCE
+        from lra.synthesis.terms import RingNCE
 
         o, size = self.options, feature_size(self.setup.teacher.network, self.setup.problem.image)
         if o.negatives < self.setup.batch_size:

@@ -61,10 +61,8 @@ class ADI(OptimisedMethod):
 
     def synthesizer(self) -> BatchSynthesizer:
         """Pixels and their five terms."""
-        from lra.synthesis.batchnorm_term import BNStat
-        from lra.synthesis.image_terms import L2, TotalVariation
         from lra.synthesis.sources import Pixels
-        from lra.synthesis.terms import Adversarial, OneHot
+        from lra.synthesis.terms import L2, Adversarial, BNStat, OneHot, TotalVariation
 
         o = self.options
         terms = [

@@ -86,10 +86,8 @@ class AEAHLRG(OptimisedMethod):
         """h, z, their three terms, and what learns to attack."""
         from lra.networks.composed import FusedGenerator
         from lra.synthesis import labels
-        from lra.synthesis.batchnorm_term import BNStat
-        from lra.synthesis.perturbation_term import PerturbationTraining
-        from lra.synthesis.reusable_source import ReusableSource, symmetric
-        from lra.synthesis.terms import OneHot
+        from lra.synthesis.sources import ReusableSource, symmetric
+        from lra.synthesis.terms import BNStat, OneHot, PerturbationTraining
 
         o = self.options
         fused = FusedGenerator(self.generator(), self.generator()).to(self.setup.problem.device)

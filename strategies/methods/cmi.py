@@ -62,11 +62,8 @@ class CMI(OptimisedMethod):
 
     def synthesizer(self) -> BatchSynthesizer:
         """G, z and their four terms."""
-        from lra.synthesis.batchnorm_term import BNStat
-        from lra.synthesis.cross_view_term import CrossView, projection_head
-        from lra.synthesis.feature_bank import FeatureBank
         from lra.synthesis.sources import LatentSource
-        from lra.synthesis.terms import OneHot
+        from lra.synthesis.terms import BNStat, CrossView, FeatureBank, OneHot, projection_head
 
         o = self.options
         if o.images > o.bank:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lra.distillation.curriculum import SelfPaced
-    from lra.synthesis.synthesizer import OnlineGenerator
+    from lra.synthesis.online import OnlineGenerator
 
 
 class CuDFKDOptions(CurriculumOptions):

@@ -24,7 +24,7 @@ from lra.options import NonNegative
 from lra.strategies.online import OnlineMethod, OnlineOptions
 
 if TYPE_CHECKING:
-    from lra.synthesis.synthesizer import OnlineGenerator
+    from lra.synthesis.online import OnlineGenerator
 
 
 class DAFLOptions(OnlineOptions):

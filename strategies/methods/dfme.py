@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lra.distillation.objective import Objective
-    from lra.synthesis.synthesizer import OnlineGenerator
+    from lra.synthesis.online import OnlineGenerator
 
 
 class DFMEOptions(OnlineOptions):
@@ -70,7 +70,7 @@ class DFME(OnlineMethod):
         """G and its one term, which sees recovered logits always."""
         from lra.distances import from_recovered
         from lra.networks.generator_presets import gen_s
-        from lra.synthesis.zeroth_order import ZerothOrder
+        from lra.synthesis.terms import ZerothOrder
 
         o = self.options
         term = ZerothOrder(

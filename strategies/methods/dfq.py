@@ -23,7 +23,7 @@ from lra.options import NonNegative
 from lra.strategies.online import OnlineMethod, OnlineOptions
 
 if TYPE_CHECKING:
-    from lra.synthesis.synthesizer import OnlineGenerator
+    from lra.synthesis.online import OnlineGenerator
 
 
 class DFQOptions(OnlineOptions):
@@ -50,8 +50,7 @@ class DFQ(OnlineMethod):
 
     def synthesizer(self) -> OnlineGenerator:
         """G and its four terms."""
-        from lra.synthesis.batchnorm_term import BNStat
-        from lra.synthesis.terms import Adversarial, Balance, OneHot
+        from lra.synthesis.terms import Adversarial, Balance, BNStat, OneHot
 
         o = self.options
         return self.online(

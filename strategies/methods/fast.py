@@ -46,9 +46,8 @@ class Fast(OptimisedMethod):
     def synthesizer(self) -> BatchSynthesizer:
         """G, z and their three terms."""
         from lra.synthesis import labels
-        from lra.synthesis.batchnorm_term import BNStat
-        from lra.synthesis.lasting_sources import MetaSource
-        from lra.synthesis.terms import OneHot
+        from lra.synthesis.sources import MetaSource
+        from lra.synthesis.terms import BNStat, OneHot
 
         o = self.options
         source = MetaSource(self.generator(), o.lr, o.latent_lr, o.steps, o.meta, o.renew_first_at, o.renew_scale)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lra.distances import Distance
     from lra.distillation.objective import Objective, StudentTerm
     from lra.networks.shapes import Image
-    from lra.synthesis.conditioned_source import ConditionedSource
+    from lra.synthesis.online import ConditionedOnlineGenerator
 
 
 class GDFQOptions(OnlineOptions):
@@ -64,13 +64,12 @@ class GDFQ(OnlineMethod):
         "schedule": {"batch_size": 200, "steps_per_experience": 1, "experiences_per_epoch": 200, "epochs": 400},
     }
 
-    def synthesizer(self) -> ConditionedSource:
+    def synthesizer(self) -> ConditionedOnlineGenerator:
         """G and its two terms; RGAL's joins them as it can in every method."""
         from lra.networks.conditioned import ConditionedGenerator
         from lra.networks.generator_presets import memory_generator
-        from lra.synthesis.batchnorm_term import BNStat
-        from lra.synthesis.conditioned_source import ConditionedSource
-        from lra.synthesis.terms import OneHot
+        from lra.synthesis.online import ConditionedOnlineGenerator
+        from lra.synthesis.terms import BNStat, OneHot
 
         o, problem = self.options, self.setup.problem
 
@@ -79,8 +78,8 @@ class GDFQ(OnlineMethod):
             return ConditionedGenerator(body, problem.classes)
 
         terms = [OneHot(o.one_hot), BNStat(o.bn, gap="mse", reduce="mean")]
-        source = self.online(terms, conditioned, ConditionedSource, sampling_mode="train")
-        assert isinstance(source, ConditionedSource)
+        source = self.online(terms, conditioned, ConditionedOnlineGenerator, sampling_mode="train")
+        assert isinstance(source, ConditionedOnlineGenerator)
         source.warmup = o.warmup
         return source
 

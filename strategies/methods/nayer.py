@@ -68,9 +68,8 @@ class NAYER(OptimisedMethod):
         from lra.networks.composed import LabelGenerator
         from lra.networks.generator_presets import sized_for
         from lra.synthesis import labels
-        from lra.synthesis.batchnorm_term import BNStat
-        from lra.synthesis.lasting_sources import NoisyLayerSource
-        from lra.synthesis.terms import OneHot
+        from lra.synthesis.sources import NoisyLayerSource
+        from lra.synthesis.terms import BNStat, OneHot
 
         o, problem = self.options, self.setup.problem
         width, latent = sized_for(problem.image)

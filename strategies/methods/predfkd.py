@@ -26,7 +26,7 @@ from lra.options import Count, NonNegative, Positive
 from lra.strategies.method import Method, SynthesisOptions
 
 if TYPE_CHECKING:
-    from lra.synthesis.synthesizer import OnlineGenerator
+    from lra.synthesis.online import OnlineGenerator
 
 
 class PreDFKDOptions(SynthesisOptions):
@@ -73,9 +73,8 @@ class PreDFKD(Method):
 
         from lra.networks.generator_presets import sized_for
         from lra.networks.generators import StandardisedGenerator
-        from lra.synthesis.phase_term import ClassPhases
-        from lra.synthesis.synthesizer import OnlineGenerator
-        from lra.synthesis.terms import Activation, Balance, Disagreement, OneHot
+        from lra.synthesis.online import OnlineGenerator
+        from lra.synthesis.terms import Activation, Balance, ClassPhases, Disagreement, OneHot
 
         o, problem = self.options, self.setup.problem
         width, latent = sized_for(problem.image)

@@ -71,9 +71,8 @@ class RGAL(OptimisedMethod):
 
     def synthesizer(self) -> BatchSynthesizer:
         """G, z and three terms; the triplet term joins them as it can in every method."""
-        from lra.synthesis.batchnorm_term import BNStat
         from lra.synthesis.sources import LatentSource
-        from lra.synthesis.terms import OneHot
+        from lra.synthesis.terms import BNStat, OneHot
 
         o = self.options
         terms = [BNStat(o.bn), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]

@@ -47,9 +47,8 @@ class SoftTarget(OptimisedMethod):
     def synthesizer(self) -> BatchSynthesizer:
         """Pixels and their two terms."""
         from lra.synthesis import labels
-        from lra.synthesis.soft_label_term import SoftLabelKL
         from lra.synthesis.sources import Pixels
-        from lra.synthesis.terms import Activation
+        from lra.synthesis.terms import Activation, SoftLabelKL
 
         o = self.options
         terms = [SoftLabelKL(o.soft_label, o.temperature), Activation(o.activation)]

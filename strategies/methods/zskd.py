@@ -49,8 +49,8 @@ class ZSKD(OptimisedMethod):
     def synthesizer(self) -> BatchSynthesizer:
         """Pixels and their one term."""
         from lra.synthesis import labels
-        from lra.synthesis.soft_label_term import SoftLabelKL
         from lra.synthesis.sources import Pixels
+        from lra.synthesis.terms import SoftLabelKL
 
         o = self.options
         plan = labels.dirichlet(labels.class_similarity(self.setup.teacher, self.setup.problem.image), o.scale)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lra.distillation.objective import Objective
-    from lra.synthesis.synthesizer import OnlineGenerator
+    from lra.synthesis.online import OnlineGenerator
 
 
 class ZSKTOptions(OnlineOptions):
@@ -77,7 +77,7 @@ class ZSKT(OnlineMethod):
     def synthesizer(self) -> OnlineGenerator:
         """G and its one term."""
         from lra.networks.generator_presets import gen_zskt
-        from lra.synthesis.shared_latents import SharedLatents
+        from lra.synthesis.online import SharedLatents
         from lra.synthesis.terms import Adversarial
 
         o, problem = self.options, self.setup.problem

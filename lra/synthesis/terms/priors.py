@@ -1,4 +1,4 @@
-"""Synthetic data should look to the teacher's BatchNorm layers like the data they were trained on."""
+"""What images of real data look like: to the teacher's BatchNorm layers, and by themselves."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lra.features import LayerStatistics
 from lra.state import State
-from lra.synthesis.terms import Term
+from lra.synthesis.terms.term import Term
 from lra.synthesis.view import View
 
 Gap = Literal["l2", "mse", "kl"]
@@ -89,3 +89,34 @@ class BNStat(Term):
         """Take up a state of `state_dict`."""
         saved = state["remembered"]
         self.remembered = None if saved is None else [(mean, variance) for mean, variance in saved]
+
+
+class TotalVariation(Term):
+    """Mean absolute difference of neighbours, summed over four directions (DeepInversion, Yin et al., CVPR 2020).
+
+    For sources that optimise pixels: of images in [0, 1] before augmentation; releases that optimise normalised
+    pixels measure about 1/std times as much.
+    """
+
+    name = "total_variation"
+
+    def __call__(self, view: View) -> Tensor:
+        """≥ 0: columns, rows and both diagonals; a direction without neighbours counts 0."""
+        x = view.plain
+        steps = [
+            x[..., :, 1:] - x[..., :, :-1],
+            x[..., 1:, :] - x[..., :-1, :],
+            x[..., 1:, 1:] - x[..., :-1, :-1],
+            x[..., 1:, :-1] - x[..., :-1, 1:],
+        ]
+        return sum((step.abs().mean() for step in steps if step.numel()), x.new_zeros(()))
+
+
+class L2(Term):
+    """Euclidean norm of the whole batch before augmentation (DeepInversion; weight 0 in every published cell)."""
+
+    name = "l2"
+
+    def __call__(self, view: View) -> Tensor:
+        """≥ 0."""
+        return view.plain.norm()

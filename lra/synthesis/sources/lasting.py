@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from lra.networks.composed import FusedGenerator, LabelGenerator
 from lra.networks.generators import UpsamplingGenerator
 from lra.state import State
-from lra.synthesis.sources import BETAS, LatentSource, Source, descend
+from lra.synthesis.sources.anew import LatentSource
+from lra.synthesis.sources.source import BETAS, Source, descend
 
 
 class MetaSource(LatentSource):
@@ -81,7 +82,7 @@ class MetaSource(LatentSource):
             self.outer.step()
         self.fast = self.generator
 
-    def keepsake(self) -> nn.Module | None:
+    def generator_to_reuse(self) -> nn.Module | None:
         """G."""
         return self.generator
 
@@ -144,7 +145,7 @@ class NoisyLayerSource(Source):
         """An Adam step of the generator, noisy layers included."""
         descend(self._optimiser, loss)
 
-    def keepsake(self) -> nn.Module | None:
+    def generator_to_reuse(self) -> nn.Module | None:
         """The generator, as it was at the end of the last batch."""
         return self.generator
 

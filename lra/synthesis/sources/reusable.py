@@ -11,9 +11,9 @@ from lra.anatomy import penultimate
 from lra.features import FeatureTap
 from lra.networks.composed import FusedGenerator
 from lra.preservation import untouched
-from lra.synthesis.keepsakes import take_up
-from lra.synthesis.lasting_sources import MetaSource
 from lra.synthesis.options import Branch, Reuse
+from lra.synthesis.sources.lasting import MetaSource
+from lra.synthesis.synthesizer import load_reused
 from lra.teacher import Teacher
 
 RATES: Mapping[Reuse, tuple[float, float, float]] = {
@@ -85,7 +85,7 @@ class ReusableSource(MetaSource):
         super().end()
 
     @property
-    def awaits(self) -> bool:
+    def awaits_generator(self) -> bool:
         """Parts of an earlier task, in every mode but ``"anew"``, until it has them."""
         return not self.begun
 
@@ -101,10 +101,10 @@ class ReusableSource(MetaSource):
             own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
             if not own:
                 raise ValueError(f"the generator to reuse has no {name!r} part: it is not one of aeahl-rg's")
-            take_up(part, own)
+            load_reused(part, own)
         self.begun = True
 
-    def keepsake(self) -> FusedGenerator:
+    def generator_to_reuse(self) -> FusedGenerator:
         """The generator, its two branches in such an order that the second is the one for a later task.
 
         Their order makes no difference to the images, which are decoded from the average.

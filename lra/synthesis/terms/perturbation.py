@@ -4,7 +4,7 @@ from torch import Tensor
 
 from lra.distillation.attack import Attacker
 from lra.state import State
-from lra.synthesis.terms import Term
+from lra.synthesis.terms.term import Term
 from lra.synthesis.view import View
 
 

@@ -1,0 +1,179 @@
+"""The plainest synthesizer, a generator that lives on and is trained a little per experience, and its two variants."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lra.networks.conditioned import ConditionedGenerator
+from lra.preservation import untouched
+from lra.state import State
+from lra.synthesis.synthesizer import Synthesizer
+from lra.synthesis.terms import Term, TermValue, total
+from lra.synthesis.view import View
+from lra.teacher import Teacher
+
+
+class OnlineGenerator(Synthesizer):
+    """A persistent generator with fresh latents, trained a few steps per experience (DAFL, DFQ, PRE-DFKD, …).
+
+    Args:
+        generator: latents (n, z) -> images (n, C, H, W).
+        optimiser: of the generator's parameters.
+        terms: what each step minimises.
+        teacher: the oracle.
+        latent: z.
+        batch_size: images per generator step.
+        steps: generator steps per experience.
+        student_mode: how the student answers during synthesis; "train" uses batch statistics and lets its
+            running ones absorb the batch, as PRE-DFKD's release does.
+        clip: largest norm of the generator's gradient, if any.
+        sampling_mode: the generator's mode when it draws for the student: "train" normalises by the batch (and
+            moves the running statistics), "eval" by running statistics.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        terms: Sequence[Term],
+        teacher: Teacher,
+        latent: int,
+        batch_size: int,
+        steps: int = 1,
+        student_mode: Literal["eval", "train"] = "eval",
+        sampling_mode: Literal["eval", "train"] = "eval",
+        clip: float | None = None,
+    ):
+        super().__init__(terms)
+        self.generator = generator
+        self.optimiser = optimiser
+        self.teacher = teacher
+        self.latent = latent
+        self.batch_size = batch_size
+        self.steps = steps
+        self.student_mode = student_mode
+        self.sampling_mode = sampling_mode
+        self.clip = clip
+
+    asked: Tensor | None = None
+    """(n,): the classes that the latest latents ask for, if the generator is told any."""
+
+    def updates(self, index: int) -> int:
+        """As many for every one."""
+        return self.steps
+
+    def step(self, student: nn.Module) -> dict[str, TermValue]:
+        """``steps`` optimiser steps, each on fresh latents."""
+        self.generator.train()
+        values: dict[str, TermValue] = {}
+        for _ in range(self.steps):
+            images = self.generator(self.latents(self.batch_size))
+            view = View(images, self.teacher, student, self.asked, student_mode=self.student_mode)
+            loss, values = total(self.terms, view)
+            self.optimiser.zero_grad()
+            loss.backward()
+            if self.clip is not None:
+                nn.utils.clip_grad_norm_(self.generator.parameters(), self.clip)
+            self.optimiser.step()
+            for term in self.terms:
+                term.learn()
+        for term in self.terms:
+            term.settle()
+        self.generator_steps += self.steps
+        self.images_generated += self.steps * self.batch_size
+        return values
+
+    @torch.no_grad()
+    def draw(self, n: int) -> Tensor:
+        """``n`` fresh images of the current generator."""
+        self.generator.train(self.sampling_mode == "train")
+        self.images_generated += n
+        return self.generator(self.latents(n))
+
+    def imagine(self, n: int) -> Tensor:
+        """As `draw`."""
+        return self.draw(n)
+
+    def peek(self, n: int) -> Tensor:
+        """Fresh images, drawn as for the student, with everything put back."""
+        before = self.counters()
+        with untouched(self.generator):
+            images = self.draw(n)
+        self.load_counters(before)
+        return images
+
+    def latents(self, n: int) -> Tensor:
+        """(n, z) standard normal, drawn on the CPU so that every device sees the same ones."""
+        return torch.randn(n, self.latent).to(next(self.generator.parameters()).device)
+
+    def generator_to_reuse(self) -> nn.Module:
+        """The generator."""
+        return self.generator
+
+    def state_dict(self) -> State:
+        """Generator with buffers, optimiser, what terms remember, counters."""
+        return {
+            "generator": self.generator.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "terms": [term.state_dict() for term in self.terms],
+            **self.counters(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.generator.load_state_dict(state["generator"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for term, saved in zip(self.terms, state["terms"], strict=True):
+            term.load_state_dict(saved)
+        self.load_counters(state)
+
+
+class ConditionedOnlineGenerator(OnlineGenerator):
+    """`OnlineGenerator` with a `ConditionedGenerator`: each image is asked to be of a class drawn uniformly (GDFQ).
+
+    Attributes:
+        warmup: experiences' worth of further generator steps before the first experience opens.
+    """
+
+    generator: ConditionedGenerator
+    warmup = 0
+
+    def step(self, student: nn.Module) -> dict[str, TermValue]:
+        """As `OnlineGenerator.step`; the first time after the warm-up."""
+        for _ in range(0 if self.generator_steps else self.warmup):
+            super().step(student)
+        return super().step(student)
+
+    def updates(self, index: int) -> int:
+        """Those of the warm-up too, in the first."""
+        return self.steps * (1 if index else 1 + self.warmup)
+
+    def latents(self, n: int) -> Tensor:
+        """(n, z), for classes that are ``asked`` from now on."""
+        noise = super().latents(n)
+        self.asked = torch.randint(self.generator.embedding.num_embeddings, (n,)).to(noise.device)
+        return self.generator.latents(noise, self.asked)
+
+
+class SharedLatents(OnlineGenerator):
+    """An online generator whose latents are drawn once per experience: for its own steps and for the student's.
+
+    The student sees the images of those very latents, made by the generator as it is after its steps (ZSKT as
+    released). Draws beyond the batch size are fresh.
+    """
+
+    _shared: Tensor | None = None
+
+    def step(self, student: nn.Module) -> dict[str, TermValue]:
+        """As `OnlineGenerator.step`, on new latents for the experience."""
+        self._shared = super().latents(self.batch_size)
+        return super().step(student)
+
+    def latents(self, n: int) -> Tensor:
+        """(n, z): the experience's."""
+        if self._shared is None:
+            return super().latents(n)
+        more = [super().latents(n - self.batch_size)] if n > self.batch_size else []
+        return torch.cat([self._shared[:n], *more])

@@ -1,0 +1,145 @@
+"""What the student gets wrong: synthesis looks for images on which it differs from the teacher."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lra.distances import Distance, js, js_reference
+from lra.synthesis.terms.term import Term
+from lra.synthesis.view import View
+
+
+class Adversarial(Term):
+    """Minus the distance of student and teacher: the source looks for what the student gets wrong.
+
+    Source: ZSKT (Micaelli and Storkey, NeurIPS 2019) and DFAD; masked in CMI, Fast, RGAL and NAYER.
+
+    Args:
+        weight: factor in the sum.
+        distance: of logits, per sample; the student's own objective, or another, but always said.
+        mask: ``"agree"`` counts only samples on which student and teacher name the same class: more as it improves.
+        over: with a mask, divide by ``"all"`` samples, as released, or by those ``"masked"`` in.
+        detach_teacher: let the gradient flow through the student alone.
+    """
+
+    name = "adversarial"
+    competitive = True
+
+    def __init__(
+        self,
+        weight: float,
+        distance: Distance,
+        mask: Literal["none", "agree"] = "none",
+        over: Literal["all", "masked"] = "all",
+        detach_teacher: bool = False,
+    ):
+        super().__init__(weight)
+        self.distance = distance
+        self.mask = mask
+        self.over = over
+        self.detach_teacher = detach_teacher
+
+    def __call__(self, view: View) -> Tensor:
+        """≤ 0 for distances ≥ 0; 0 where the mask leaves nothing."""
+        teacher = view.teacher_logits.detach() if self.detach_teacher else view.teacher_logits
+        distances = self.distance(view.student_logits, teacher)
+        if self.mask == "none":
+            return -distances.mean()
+        agree = (view.student_logits.argmax(dim=1) == view.predicted).to(distances.dtype)
+        count = agree.sum().clamp_min(1) if self.over == "masked" else len(agree)
+        return -(distances * agree).sum() / count
+
+
+class Disagreement(Term):
+    """1 - JS(student, teacher) at a temperature: the generator looks for what the student gets wrong.
+
+    Source: PRE-DFKD, 2022, after DeepInversion's competition term.
+
+    Args:
+        weight: factor in the sum.
+        reference: use the released `lra.distances.js_reference` instead of the true divergence.
+        temperature: τ, 3 in every release.
+    """
+
+    name = "disagreement"
+    competitive = True
+
+    def __init__(self, weight: float, reference: bool = False, temperature: float = 3.0):
+        super().__init__(weight)
+        self.distance: Distance = js_reference if reference else js
+        self.temperature = temperature
+
+    def __call__(self, view: View) -> Tensor:
+        """In [1 - ln 2, 1]; the teacher's answer is taken as given (no gradient through it)."""
+        divergence = self.distance(view.student_logits, view.teacher_logits.detach(), self.temperature).mean()
+        return 1 - divergence.clamp(0, 1)
+
+
+class ZerothOrder(Term):
+    """`Adversarial` with a gradient by forward differences (DFME, Truong et al., CVPR 2021).
+
+    For ℓ_i(x) = -D_i(S(x), T(x)), unit directions u_j and d = C·H·W,
+
+        ∇̂ℓ_i = mean_j d·(ℓ_i(x_i + εu_j) - ℓ_i(x_i))/ε · u_j
+
+    is what reaches the generator, as the gradient of mean_i ℓ_i. No graph ever runs through teacher or student.
+
+    The release loses points of the last chunk for some batch sizes; here a batch is split exactly.
+
+    Args:
+        weight: factor in the sum.
+        distance: D, per sample.
+        directions: m random directions for each image.
+        step: ε, of images in [0, 1].
+        reduction: ``"mean"`` over the batch, or ``"sum"``, which is what the release does under KL: a gradient
+            n times as large.
+        squash: answer for tanh(x) in place of x, as the release does although its images end in a sigmoid.
+        chunk: images that the networks are asked about at once.
+    """
+
+    name = "adversarial"
+
+    def __init__(
+        self,
+        weight: float,
+        distance: Distance,
+        directions: int = 1,
+        step: float = 1e-3,
+        reduction: Literal["mean", "sum"] = "mean",
+        squash: bool = False,
+        chunk: int = 4992,
+    ):
+        super().__init__(weight)
+        self.distance = distance
+        self.directions = directions
+        self.step = step
+        self.reduction = reduction
+        self.squash = squash
+        self.chunk = chunk
+
+    def __call__(self, view: View) -> Tensor:
+        """≤ 0: the mean loss; its gradient for the images is the estimate."""
+        images = view.images.detach()
+        gradient, value = self.estimate(images, view)
+        surrogate = (view.images * gradient).sum()
+        if self.reduction == "mean":
+            surrogate = surrogate / len(images)
+        return value.mean() + surrogate - surrogate.detach()
+
+    @torch.no_grad()
+    def estimate(self, images: Tensor, view: View) -> tuple[Tensor, Tensor]:
+        """The estimate (n, C, H, W) of each image's own gradient, and its loss (n,)."""
+        n, m = len(images), self.directions
+        directions = F.normalize(torch.randn(m, n, images[0].numel()), dim=2).to(images)
+        directions = directions.view(m, *images.shape)
+        points = torch.cat([images, (images + self.step * directions).flatten(0, 1)])
+        losses = torch.cat([self._losses(part, view) for part in points.split(self.chunk)])
+        base, moved = losses[:n], losses[n:].view(m, n, 1, 1, 1)
+        slope = (moved - base.view(1, n, 1, 1, 1)) * (images[0].numel() / self.step)
+        return (slope * directions).mean(dim=0), base
+
+    def _losses(self, points: Tensor, view: View) -> Tensor:
+        there = view.elsewhere(points.tanh() if self.squash else points)
+        return -self.distance(there.student_logits, there.teacher_logits)

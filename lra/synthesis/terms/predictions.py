@@ -1,0 +1,128 @@
+"""What the teacher is to make of the images: certain of each, balanced over all, close to soft labels."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lra.state import State
+from lra.synthesis.terms.term import Term
+from lra.synthesis.view import View
+
+
+class OneHot(Term):
+    """Cross-entropy of the teacher with the labels asked for, or with its own argmax (DAFL, eq. 3)."""
+
+    name = "one_hot"
+
+    def __call__(self, view: View) -> Tensor:
+        """≥ 0, in nats; no gradient through the labels."""
+        return F.cross_entropy(view.teacher_logits, view.targets)
+
+
+class Balance(Term):
+    """Minus the entropy of the mean prediction at τ: balanced classes (DAFL, "information entropy", eq. 5).
+
+    Args:
+        weight: factor in the sum.
+        temperature: τ, 1 but in CuDFKD and AdaDFKD.
+    """
+
+    name = "balance"
+
+    def __init__(self, weight: float, temperature: float = 1.0):
+        super().__init__(weight)
+        self.temperature = temperature
+
+    def __call__(self, view: View) -> Tensor:
+        """In [-ln K, 0], in nats; finite even where a class's mean probability underflows."""
+        log_p = F.log_softmax(view.teacher_logits / self.temperature, dim=1)
+        log_mean = log_p.logsumexp(dim=0) - math.log(len(view.images))
+        return (log_mean.exp() * log_mean.clamp_min(-1e4)).sum()
+
+
+class Activation(Term):
+    """Minus the mean absolute value of the teacher's penultimate features (DAFL, eq. 4; a mean, as released)."""
+
+    name = "activation"
+    needs = frozenset({"features"})
+
+    def __call__(self, view: View) -> Tensor:
+        """≤ 0."""
+        return -view.teacher_features.abs().mean()
+
+
+class SoftLabelKL(Term):
+    """τ²·KL(label ‖ teacher at τ) for labels that are probabilities (n, K) (ZSKD; Nayak et al., ICML 2019).
+
+    Args:
+        weight: factor in the sum.
+        temperature: τ, of the teacher's prediction.
+    """
+
+    name = "soft_label"
+
+    def __init__(self, weight: float, temperature: float = 1.0):
+        super().__init__(weight)
+        self.temperature = temperature
+
+    def __call__(self, view: View) -> Tensor:
+        """≥ 0, in nats; raises ``ValueError`` unless the view's labels are (n, K)."""
+        labels = view.labels
+        if labels is None or labels.shape != view.teacher_logits.shape:
+            raise ValueError("soft labels need a source that asks for probabilities (n, K)")
+        log_q = F.log_softmax(view.teacher_logits / self.temperature, dim=1)
+        return self.temperature**2 * F.kl_div(log_q, labels, reduction="batchmean")
+
+
+class ClassPhases(Term):
+    """Minus the log of the mass that the teacher puts on the classes of the present phase.
+
+    Classes 0..K-1 take turns, ``per_phase`` at a time, cyclically, for ``length`` experiences each. Not part of
+    any published method: it makes an ordinary method's stream as non-stationary as a class-incremental one.
+
+    Args:
+        weight: factor in the sum.
+        classes: K.
+        per_phase: classes per phase, 1 ≤ per_phase ≤ K.
+        length: experiences per phase, ≥ 1.
+
+    Raises:
+        ValueError: if ``per_phase`` or ``length`` is out of range.
+    """
+
+    name = "phase"
+
+    def __init__(self, weight: float, classes: int, per_phase: int, length: int):
+        super().__init__(weight)
+        if not (1 <= per_phase <= classes and length >= 1):
+            raise ValueError(
+                f"phases of {per_phase} of {classes} classes over {length} experiences: give at least 1 each"
+            )
+        self.classes = classes
+        self.per_phase = per_phase
+        self.length = length
+        self.experience = 0
+
+    def present(self) -> Tensor:
+        """(per_phase,) the classes of the present phase."""
+        first = self.experience // self.length * self.per_phase
+        return torch.arange(first, first + self.per_phase) % self.classes
+
+    def __call__(self, view: View) -> Tensor:
+        """≥ 0, in nats."""
+        log_p = F.log_softmax(view.teacher_logits, dim=1)
+        return -log_p[:, self.present().to(log_p.device)].logsumexp(dim=1).mean()
+
+    def settle(self) -> None:
+        """Another experience is open."""
+        self.experience += 1
+
+    def state_dict(self) -> State:
+        """The experience counted to."""
+        return {"experience": self.experience}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.experience = state["experience"]
