@@ -18,10 +18,8 @@ from lra.benchmarks.records import flatten, read_run
 from lra.benchmarks.setup.assemble import configuration, stored_configuration
 from lra.benchmarks.setup.config import RunConfig, TeacherOptions
 from lra.benchmarks.setup.datasets import DATASETS
-from lra.benchmarks.setup.presets import presets
-from lra.benchmarks.setup.provenance import announced, chosen_of, unlike
+from lra.benchmarks.setup.presets import PUBLISHED, Facts, announced, chosen_of, presets, scale_for, scales, unlike
 from lra.benchmarks.setup.resolution import resolve
-from lra.benchmarks.setup.scales import PUBLISHED, Facts, scale_for, scales
 from lra.benchmarks.sweeps.grid import plan
 from lra.features import batchnorm_layers
 from lra.networks import build

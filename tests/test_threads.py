@@ -13,7 +13,7 @@ from torch import nn
 from lra.benchmarks.runs import machine, threads
 from lra.benchmarks.setup.assemble import configuration
 from lra.benchmarks.setup.datasets import data_set
-from lra.benchmarks.setup.sizes import sizes
+from lra.benchmarks.setup.networks import sizes
 from lra.benchmarks.sweeps.grid import plan
 from lra.networks.footprint import footprint, named_footprint
 from lra.strategies.methods import METHODS

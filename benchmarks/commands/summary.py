@@ -14,9 +14,7 @@ from lra.benchmarks.progress import clock, tell
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import DataOptions, RunConfig
 from lra.benchmarks.setup.datasets import data_of
-from lra.benchmarks.setup.presets import presets
-from lra.benchmarks.setup.provenance import announced
-from lra.benchmarks.setup.scales import PUBLISHED, facts_of, scale_for, scales
+from lra.benchmarks.setup.presets import PUBLISHED, announced, facts_of, presets, scale_for, scales
 
 if TYPE_CHECKING:
     from lra.benchmarks.setup.datasets import DataSet

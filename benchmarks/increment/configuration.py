@@ -11,9 +11,8 @@ from pydantic import Field, ValidationError, field_validator
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import plain_name
 from lra.benchmarks.runs.machine import refuse_device
-from lra.benchmarks.setup.checking import explain, known_name
 from lra.benchmarks.setup.datasets import DataSet, data_set
-from lra.benchmarks.setup.layers import merged, parse_assignment
+from lra.benchmarks.setup.layers import explain, known_name, merged, parse_assignment
 from lra.benchmarks.setup.places import data_kind, data_label, placed_data
 from lra.benchmarks.setup.user_code import identities, importable, modules_in
 from lra.networks import instead, is_known

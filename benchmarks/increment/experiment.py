@@ -15,7 +15,7 @@ from lra.benchmarks.progress import Progress, at_steps, loading
 from lra.benchmarks.runs.machine import environment
 from lra.benchmarks.runs.threads import threads_for
 from lra.benchmarks.setup.datasets import DataSet
-from lra.benchmarks.setup.sizes import network_size
+from lra.benchmarks.setup.networks import network_size
 from lra.networks import build
 from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, Plan
 

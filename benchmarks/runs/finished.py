@@ -15,7 +15,7 @@ from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.places import moved
-from lra.benchmarks.setup.provenance import announced
+from lra.benchmarks.setup.presets import announced
 from lra.benchmarks.setup.teachers import teacher_file
 
 

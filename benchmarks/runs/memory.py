@@ -17,7 +17,7 @@ from lra.benchmarks.setup.carrying import latent_of
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.experiment import Experiment
-from lra.benchmarks.setup.sizes import network_size, sizes
+from lra.benchmarks.setup.networks import network_size, sizes
 from lra.benchmarks.setup.teachers import cached_path
 from lra.networks.footprint import footprint
 

@@ -21,7 +21,7 @@ from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.trackers import Tracker
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_of
-from lra.benchmarks.setup.provenance import announced, unlike
+from lra.benchmarks.setup.presets import announced, unlike
 from lra.benchmarks.setup.teachers import obtain, teacher_file
 from lra.meta import MetaDiverged, MetaStepError
 from lra.strategies.distributed import PeerLost

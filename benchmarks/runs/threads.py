@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lra.benchmarks.runs.machine import processors
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.sizes import sizes
+from lra.benchmarks.setup.networks import sizes
 
 if TYPE_CHECKING:
     from lra.benchmarks.setup.datasets import DataSet

@@ -1,14 +1,18 @@
-"""Networks for a data set, with what is wrong said to the user."""
+"""Networks for a data set, and how large they are; what is wrong is said to the user."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.errors import LraError, MissingInput, UsageError
+from lra.benchmarks.setup.config import RunConfig
 from lra.networks import build
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from lra.benchmarks.setup.datasets import DataSet
+    from lra.networks.footprint import Footprint
 
 
 def network_for(
@@ -51,3 +55,38 @@ def channels_last(network: nn.Module, name: str, image: tuple[int, int, int]) ->
         reason = str(error).splitlines()[0].rstrip(".")
         raise UsageError(f"student.channels_last: {name} cannot be run so ({reason}): leave it out") from None
     return network
+
+
+def sizes(config: RunConfig, data: DataSet) -> dict[str, Footprint]:
+    """Of teacher and student; of a teacher's file that does not fit, which is for its loader to say, nothing.
+
+    Raises:
+        UsageError: if one of them cannot be built for the images.
+        MissingInput: if it is in a package that is not installed.
+    """
+    found = {"student": network_size("student.network", config.student.network, data)}
+    if not config.teacher.file:
+        return found | {"teacher": network_size("teacher.network", config.teacher.network, data, training=False)}
+    from lra.benchmarks.setup.teacher_files import architecture
+
+    try:
+        return found | {"teacher": network_size("teacher", architecture(config.teacher, data), data, training=False)}
+    except LraError:
+        return found
+
+
+def network_size(key: str, name: str, data: DataSet, training: bool = True, auxiliary: bool = False) -> Footprint:
+    """Of the network that the option ``key`` names, for images of ``data``.
+
+    Raises:
+        UsageError: if it cannot be built for them.
+        MissingInput: if it is in a package that is not installed.
+    """
+    from lra.networks.footprint import named_footprint
+
+    try:
+        return named_footprint(name, data.classes, data.image, training, auxiliary)
+    except ModuleNotFoundError as error:
+        raise MissingInput(f"{key}: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"{key}: {error}") from None

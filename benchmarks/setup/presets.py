@@ -1,17 +1,30 @@
-"""Presets: whole cells of settings under a paper's name, in ``presets.yaml``, where the scales are too."""
+"""Presets and scales, the settings in ``presets.yaml``; and what to say to a user of those that a run lies over.
 
+A scale fits the data, and is what a run takes that asks for nothing else. A preset is a whole cell of settings under a
+paper's name.
+"""
+
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 import yaml
 
 from lra.benchmarks.errors import suggestion
-from lra.benchmarks.setup.checking import WrongOption
-from lra.benchmarks.setup.config import Tree
-from lra.benchmarks.setup.layers import expanded, merged
+from lra.benchmarks.setup.config import DataOptions, RunConfig, Tree
+from lra.benchmarks.setup.datasets import DATASETS, data_of, data_set
+from lra.benchmarks.setup.layers import WrongOption, expanded, merged
+from lra.strategies.method import Method
+from lra.strategies.methods import METHODS
+from lra.strategies.retention import REPLAYS
 
 OURS = "ours"
 """The source of presets that lie over the scale that fits their data. Others lie over the settings of a paper."""
+
+
+PUBLISHED = "published"
+"""No scale: the settings of the method's paper, whatever the data."""
 
 
 @cache
@@ -42,3 +55,181 @@ def settings_of(name: str) -> Tree:
 def source_of(name: str) -> str:
     """Where the numbers of a preset are from, as far as they were not chosen by us."""
     return str(presets()[name]["source"])
+
+
+class Facts(NamedTuple):
+    """What is known of the data, and of where to compute, before anything is loaded.
+
+    Attributes:
+        image: channels, height and width, as networks see it.
+        own: longer side of the data set's images as they come.
+        classes: K.
+        tests: images to test on, ``None`` if that is not known.
+        device: as in the configuration.
+    """
+
+    image: tuple[int, int, int]
+    own: int
+    classes: int
+    tests: int | None
+    device: str
+
+    def __str__(self) -> str:
+        """As in ``1x28x28, 10 classes, 10,000 test images, cpu``."""
+        tests = "" if self.tests is None else f"{self.tests:,} test images, "
+        return f"{'x'.join(map(str, self.image))}, {self.classes} classes, {tests}{self.device}"
+
+
+class Scale(NamedTuple):
+    """Settings that fit some data.
+
+    Attributes:
+        name: as in ``presets.yaml``.
+        summary: the data it is for.
+        cost: what a run of it takes, and where that is from.
+        fits: the most that the facts may be, by their name; of ``channels`` and ``device`` what they must be.
+        settings: for every method; what stands under ``methods`` is for that method only.
+    """
+
+    name: str
+    summary: str
+    cost: str
+    fits: Tree
+    settings: Tree
+
+    def fitting(self, facts: Facts) -> bool:
+        """Whether the data are of this kind; what is not known fits."""
+        channels, height, width = facts.image
+        found = {"side": max(height, width), "own": facts.own, "classes": facts.classes, "tests": facts.tests}
+        exact = {"channels": channels, "device": facts.device.partition(":")[0]}
+        return all(
+            exact[key] == wanted if key in exact else found[key] is not None and found[key] <= wanted
+            for key, wanted in self.fits.items()
+        )
+
+    @property
+    def networks(self) -> str:
+        """Teacher and student, and how long it is."""
+        schedule = self.settings["schedule"]
+        steps = schedule["epochs"] * schedule["experiences_per_epoch"] * schedule["steps_per_experience"]
+        pair = f"{self.settings['teacher']['network']} to {self.settings['student']['network']}"
+        return f"{pair}, {steps:,} steps of {schedule['batch_size']}"
+
+    def of(self, method: type[Method], replay: str) -> Tree:
+        """The settings for a method with a replay; of synthesis, the options that the method has."""
+        settings = dict(self.settings)
+        own = settings.pop("methods", {}).get(method.name, {})
+        synthesis = {k: v for k, v in settings.pop("synthesis", {}).items() if k in method.Options.model_fields}
+        if synthesis:
+            settings["synthesis"] = synthesis
+        tree: Tree = {"replay": {"name": replay}}
+        for part in (settings, own):
+            retained = part.get("replay", {}).get(replay, {})
+            tree = merged(tree, part | {"replay": retained})
+        return tree
+
+
+def scales() -> dict[str, Scale]:
+    """All scales by name; of those that fit some data the first is theirs."""
+    about = ("summary", "cost", "fits", "source")
+    return {
+        name: Scale(
+            name, tree["summary"], tree["cost"], tree["fits"], {k: v for k, v in tree.items() if k not in about}
+        )
+        for name, tree in book()["scales"].items()
+    }
+
+
+def scale_for(facts: Facts) -> Scale:
+    """The first scale that fits; the last one fits all."""
+    return next(scale for scale in scales().values() if scale.fitting(facts))
+
+
+def facts_of(options: DataOptions, device: str) -> Facts:
+    """What is known of the data of a configuration; no image is loaded for it.
+
+    Raises:
+        UsageError: for an unknown data set, or a user's own data that are not as they must be.
+        MissingInput: for a user's own data that are not there.
+    """
+    data = data_of(options)
+    native = data_set(options.name) if options.name in DATASETS else data
+    return Facts(data.image, max(native.image[1:]), data.classes, data.test_images, device)
+
+
+def announced(config: RunConfig) -> Iterator[str]:
+    """What is replayed; which scale or preset the settings lie over and why; and what of a preset was replaced.
+
+    Raises:
+        LraError: as `facts_of`.
+    """
+    yield _replayed(config)
+    if config.preset in presets():
+        yield from _of_preset(config, config.preset)
+    if config.scale is not None:
+        yield from _of_scale(config, config.scale)
+
+
+def _replayed(config: RunConfig) -> str:
+    name = config.replay["name"]
+    meta = ", with the LRA step" if config.meta.enabled else ""
+    own = ", as in its paper" if name == METHODS[config.method].memory else ""
+    what = f": {REPLAYS[name].summary}" if name in REPLAYS else ""
+    return f"method {config.method}, replay {name}{own}{meta}{what}"
+
+
+def _of_preset(config: RunConfig, name: str) -> Iterator[str]:
+    chosen = ", ".join(chosen_of(name))
+    yield f"preset {name}: its numbers are {source_of(name)}" + (
+        f", but for {chosen}, which are ours" if chosen else ""
+    )
+    if replaced := dropped(config, name):
+        yield f"preset {name} is not for what was given: {replaced}; its other settings stay as they are"
+
+
+def chosen_of(preset: str) -> list[str]:
+    """What had to be chosen for a preset, beside what its paper says: options, or the section of more than two."""
+    found = presets()[preset].get("chosen", {})
+    return [
+        name
+        for section, options in found.items()
+        for name in ([section] if len(options) > 2 else [f"{section}.{option}" for option in options])
+    ]
+
+
+def dropped(config: RunConfig, preset: str) -> str:
+    """Which of the data and networks that a preset names a configuration has replaced, in words; empty if none."""
+    found = {"data": config.data.name, "student": config.student.network}
+    if config.teacher.file is None:  # What a file holds is known when it is read, see `unlike`.
+        found["teacher"] = config.teacher.network
+    return ", ".join(filter(None, (_replaced(preset, section, value) for section, value in found.items())))
+
+
+def unlike(config: RunConfig, teacher: str) -> str:
+    """A line on a file whose network ``teacher`` is not that of the preset; empty if it is."""
+    if config.preset not in presets() or config.teacher.file is None:
+        return ""
+    replaced = _replaced(config.preset, "teacher", teacher)
+    return f"preset {config.preset} is not for what was given: {replaced}" if replaced else ""
+
+
+def _replaced(preset: str, section: str, value: str) -> str:
+    wanted = settings_of(preset).get(section, {}).get("name" if section == "data" else "network")
+    same = wanted is None or _plain(value) == _plain(wanted)
+    return "" if same else f"{section} {value} in place of {wanted}"
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _of_scale(config: RunConfig, name: str) -> Iterator[str]:
+    if name == PUBLISHED:
+        if config.preset is None:
+            yield f"scale {PUBLISHED}: the settings of the method's paper, whatever the data"
+        return
+    facts = facts_of(config.data, config.device)
+    scale, fitting = scales().get(name), scale_for(facts).name
+    if scale is not None:
+        why = "" if fitting == name else f", for which {fitting} would be"
+        yield f"scale {name}: {scale.summary} ({facts}{why}); {scale.cost}"

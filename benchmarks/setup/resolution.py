@@ -8,11 +8,19 @@ from collections.abc import Iterable
 from pydantic import ValidationError
 
 from lra.benchmarks.errors import LraError, UsageError
-from lra.benchmarks.setup.checking import checked, known_name
 from lra.benchmarks.setup.config import EVALUATIONS, DataOptions, RunConfig, Tree
-from lra.benchmarks.setup.layers import blaming, expanded, merged
-from lra.benchmarks.setup.presets import OURS, settings_of, source_of
-from lra.benchmarks.setup.scales import PUBLISHED, Facts, Scale, facts_of, scale_for, scales
+from lra.benchmarks.setup.layers import blaming, checked, expanded, known_name, merged
+from lra.benchmarks.setup.presets import (
+    OURS,
+    PUBLISHED,
+    Facts,
+    Scale,
+    facts_of,
+    scale_for,
+    scales,
+    settings_of,
+    source_of,
+)
 from lra.strategies.extensions import names_class, replay_names
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS

@@ -76,7 +76,7 @@ def work(job: Job) -> tuple[Status, str]:
     from lra.benchmarks.errors import LraError, Resumable
     from lra.benchmarks.runs.runner import run
     from lra.benchmarks.setup.assemble import with_code
-    from lra.benchmarks.setup.checking import checked
+    from lra.benchmarks.setup.layers import checked
 
     try:
         config = with_code(checked(job.tree | {"threads": job.threads}))

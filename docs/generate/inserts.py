@@ -10,7 +10,7 @@ from pathlib import Path
 
 from generate import options
 from generate.tables import code, table
-from lra.benchmarks.setup.scales import scales
+from lra.benchmarks.setup.presets import scales
 from lra.strategies.guests import GUESTS
 from lra.strategies.increment.options import IncrementOptions
 from lra.strategies.lra_options import LRAOptions

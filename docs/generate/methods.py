@@ -10,8 +10,7 @@ import yaml
 
 from generate import options, results
 from generate.tables import code, table
-from lra.benchmarks.setup.presets import presets
-from lra.benchmarks.setup.provenance import chosen_of
+from lra.benchmarks.setup.presets import chosen_of, presets
 from lra.strategies.method import Method
 from lra.strategies.methods import METHODS
 
