@@ -21,14 +21,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lra.strategies.evaluation import QuietEvaluation
-from lra.strategies.increment.alignment import Former, HeadAlignment
-from lra.strategies.increment.benchmark import growing, split
-from lra.strategies.increment.course import Course
+from lra.strategies.increment.benchmark import ClassIncrementalProtocol, growing, split
 from lra.strategies.increment.datafree import DataFreeReplayPlugin
-from lra.strategies.increment.options import AlignmentOptions, DataFreeReplayOptions, IncrementOptions
+from lra.strategies.increment.head_fit import Former, HeadFit
+from lra.strategies.increment.options import DataFreeReplayOptions, HeadFitOptions, IncrementOptions
+from lra.strategies.increment.plugins import StopAfter, TripletPlugin
 from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, Plan
-from lra.strategies.increment.training import StopAfter
-from lra.strategies.increment.triplets import TripletPlugin
 
 QUICK = {"generator_steps": 300, "generator_batch": 32}
 
@@ -84,10 +82,11 @@ class Spy(SupervisedPlugin):
 )
 def test_old_classes_are_kept_without_their_data(benchmark: CLScenario, head: Callable[[], nn.Module]) -> None:
     def old_and_new(plugins: Sequence[Any]) -> list[float]:
-        course = Course()
+        protocol = ClassIncrementalProtocol()
         torch.manual_seed(2)
         model = network(head())
-        return course.follow(strategy(model, plugins, evaluator=course.evaluator), benchmark, print).matrix[-1]
+        learner = strategy(model, plugins, evaluator=protocol.evaluator)
+        return protocol.train_and_test(learner, benchmark, print).matrix[-1]
 
     naive, replayed = old_and_new([]), old_and_new([DataFreeReplayPlugin(DataFreeReplayOptions(**QUICK))])
     assert naive[0] < 20
@@ -265,8 +264,8 @@ def test_a_head_is_fitted_to_classes_whose_data_are_gone() -> None:
     benchmark = split(train, test, [0, 1, 2, 3], 2)
     body, head = nn.Linear(4, 6), nn.Linear(6, 4)
     model = nn.Sequential(nn.Flatten(), body, head)
-    alignment = HeadAlignment(AlignmentOptions(align_steps=300))
-    alignment.after_experience(model, benchmark.train_stream[0].dataset)
+    fit = HeadFit(HeadFitOptions(align_steps=300))
+    fit.after_experience(model, benchmark.train_stream[0].dataset)
     former = deepcopy(model)
     with torch.no_grad():
         body.weight += torch.randn(6, 4)
@@ -274,7 +273,7 @@ def test_a_head_is_fitted_to_classes_whose_data_are_gone() -> None:
         head.weight.normal_()
     anything = 3 * torch.randn(200, 1, 1, 4)  # no image of an old class
     before = float((model(test[0]).argmax(dim=1) == test[1]).float().mean())
-    alignment.after_experience(model, benchmark.train_stream[1].dataset, Former(former, anything))
+    fit.after_experience(model, benchmark.train_stream[1].dataset, Former(former, anything))
     after = float((model(test[0]).argmax(dim=1) == test[1]).float().mean())
     assert before < 0.7
     assert after > 0.95
@@ -284,7 +283,7 @@ def test_a_head_is_fitted_to_classes_whose_data_are_gone() -> None:
 def test_without_the_heads_fit_no_statistic_of_features_is_kept(benchmark: CLScenario) -> None:
     plugin = DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=2))
     strategy(network(nn.Linear(32, 4)), [plugin], steps=2).train(benchmark.train_stream[0], eval_streams=[])
-    assert plugin.alignment is None
+    assert plugin.head_fit is None
     assert not [t for t in reachable(plugin) if isinstance(t, Tensor)]
 
 

@@ -66,14 +66,13 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
     from lra.meta import MetaStepError
     from lra.networks.normalized import Normalized
     from lra.state import seed_everything
-    from lra.strategies.increment.benchmark import growing, split
-    from lra.strategies.increment.course import Course
+    from lra.strategies.increment.benchmark import ClassIncrementalProtocol, growing, split
 
     train, test = data.load("train"), data.load("test")
     config = _threaded(config, data)
     seed_everything(config.seed)
     order = torch.randperm(data.classes).tolist()
-    start, course = time.perf_counter(), Course()
+    start, protocol = time.perf_counter(), ClassIncrementalProtocol()
     try:
         network = build(config.model, data.classes // config.experiences, data.image)
         # Nothing of classes that are still to come: not even their mean.
@@ -82,7 +81,7 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
         benchmark = split(
             (unit(train.images), train.classes), (unit(test.images), test.classes), order, config.experiences
         )
-        plan = Plan(model, data.image, config.steps, config.options, course.evaluator, torch.device(config.device))
+        plan = Plan(model, data.image, config.steps, config.options, protocol.evaluator, torch.device(config.device))
         strategy = STRATEGIES[config.strategy](plan)
         with _Steps(config, quiet) as steps:
 
@@ -91,7 +90,7 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
                 steps.progress.clear()
                 tell(line(row, config.experiences))
 
-            marks = course.follow(strategy, benchmark, told)
+            scores = protocol.train_and_test(strategy, benchmark, told)
     except MetaStepError as error:
         raise LraError(f"{config.strategy} with --meta: {error}; alpha is set by --set alpha=...") from None
     except ValueError as error:
@@ -101,12 +100,12 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
         "config": config.model_dump(mode="json"),
         "meta": config.meta,
         "class_order": order,
-        "accuracy_matrix": marks.matrix,
-        "accuracy": marks.accuracy,
-        "average_incremental_accuracy": marks.average_incremental,
-        "forgetting": marks.forgetting,
-        "forgetting_from_best": marks.forgetting_from_best,
-        "cost": {"seconds": time.perf_counter() - start, "generator_steps": marks.generator_steps},
+        "accuracy_matrix": scores.matrix,
+        "accuracy": scores.accuracy,
+        "average_incremental_accuracy": scores.average_incremental,
+        "forgetting": scores.forgetting,
+        "forgetting_from_best": scores.forgetting_from_best,
+        "cost": {"seconds": time.perf_counter() - start, "generator_steps": scores.generator_steps},
         "environment": environment(),
     }
 

@@ -20,7 +20,7 @@ features); Li and Hoiem, ECCV 2016 (distillation on the new images); Patel et al
 replayed samples go through the model together, in both losses, so that BatchNorm normalises them together.
 
 Weights and BatchNorm statistics are all that is carried from one experience to the next: no sample is kept. With
-``align_steps`` the head is fitted to the features of all classes at last, see `HeadAlignment`, and mean and covariance
+``align_steps`` the head is fitted to the features of all classes at last, see `HeadFit`, and mean and covariance
 of each class's features are carried too.
 """
 
@@ -36,10 +36,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lra.distances import kl
 from lra.meta import InnerSGD, LearnedRates, Rates, carry, lra_step
 from lra.problem import Batch
-from lra.strategies.increment.alignment import Former, HeadAlignment
+from lra.strategies.increment.head_fit import Former, HeadFit
 from lra.strategies.increment.options import DataFreeReplayOptions
+from lra.strategies.increment.plugins import FeaturePlugin
 from lra.strategies.increment.recollection import Recollection
-from lra.strategies.increment.watching import FeatureWatcher
 
 IMPOSSIBLE = -1e4
 """A logit that softmax makes 0, without the NaN of infinite ones."""
@@ -49,7 +49,7 @@ FOLLOWED = 512
 """Synthetic images that show, beside the new ones, how the model moved its old classes."""
 
 
-class DataFreeReplayPlugin(FeatureWatcher):
+class DataFreeReplayPlugin(FeaturePlugin):
     """Replays old classes from the model alone; see the module for what it minimises.
 
     For a `SupervisedTemplate` with a single-head model, with a head that grows (`IncrementalClassifier`) or one of all
@@ -63,7 +63,7 @@ class DataFreeReplayPlugin(FeatureWatcher):
 
     Attributes:
         classes: met in earlier experiences.
-        alignment: of the head, if it is fitted.
+        head_fit: of the head, if it is fitted.
         recollection: of the model before the current experience; ``None`` in the first.
         replayed: what was replayed in the current step.
         learned: α of the LRA step in the current experience, if it is taken and learned.
@@ -80,7 +80,7 @@ class DataFreeReplayPlugin(FeatureWatcher):
         self.options = options or DataFreeReplayOptions()
         self.mean, self.std = mean, std
         self.classes: list[int] = []
-        self.alignment = HeadAlignment(self.options) if self.options.align_steps else None
+        self.head_fit = HeadFit(self.options) if self.options.align_steps else None
         self.recollection: Recollection | None = None
         self.replayed: Batch | None = None
         self.learned: LearnedRates | None = None
@@ -104,7 +104,7 @@ class DataFreeReplayPlugin(FeatureWatcher):
                 f"{type(self).__name__} compares BatchNorm statistics, and the model keeps none: "
                 "set bn=0, or choose a model with BatchNorm"
             )
-        if self.alignment is not None and not any(isinstance(m, nn.Linear) for m in strategy.model.modules()):
+        if self.head_fit is not None and not any(isinstance(m, nn.Linear) for m in strategy.model.modules()):
             raise ValueError(
                 f"{type(self).__name__} fits a linear head, and the model has none: "
                 "set align_steps=0, or choose a model that ends in a Linear layer"
@@ -136,7 +136,7 @@ class DataFreeReplayPlugin(FeatureWatcher):
         strategy.mbatch = [torch.cat([images, replayed.images]), torch.cat([classes, named]), *others[:-1]]
         strategy.mbatch.append(torch.cat([others[-1], tasks]))
 
-    def watches(self) -> bool:
+    def looks_at_features(self) -> bool:
         """Where features are distilled."""
         return self.recollection is not None and self.options.distil_features > 0
 
@@ -201,10 +201,10 @@ class DataFreeReplayPlugin(FeatureWatcher):
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Fit the head if asked to, and take note of the classes; forget everything else."""
-        if self.alignment is not None:
+        if self.head_fit is not None:
             former = None
             if self.recollection is not None:
                 former = Former(self.recollection.model, self.recollection.sample(FOLLOWED).images)
-            self.alignment.after_experience(strategy.model, strategy.experience.dataset, former)
+            self.head_fit.after_experience(strategy.model, strategy.experience.dataset, former)
         self.classes = sorted({*self.classes, *strategy.experience.classes_in_this_experience})
         self.recollection = self.replayed = self.learned = None

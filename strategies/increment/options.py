@@ -4,7 +4,7 @@ from lra.options import Count, NonNegative, Options, Positive, Whole
 from lra.synthesis.options import Strength, TripletOptions
 
 
-class AlignmentOptions(Options):
+class HeadFitOptions(Options):
     """Of the head's fit to the features of all classes."""
 
     align_steps: Whole = 0
@@ -36,7 +36,7 @@ class RecollectionOptions(TripletOptions):
     """Of the generator, in channels."""
 
 
-class DataFreeReplayOptions(RecollectionOptions, AlignmentOptions):
+class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions):
     """Of the generator, and of the steps that its samples take part in."""
 
     size: Count | None = None

@@ -45,8 +45,7 @@ class Plan:
         from avalanche.training.plugins import LRSchedulerPlugin
         from torch import nn
 
-        from lra.strategies.increment.augmenting import AugmentPlugin
-        from lra.strategies.increment.training import StopAfter
+        from lra.strategies.increment.plugins import AugmentPlugin, StopAfter
 
         o = self.options
         optimiser = torch.optim.SGD(self.model.parameters(), o.lr, momentum=0.9, weight_decay=o.weight_decay)
@@ -128,7 +127,7 @@ def _autoencoder(plan: Plan) -> VAETraining:
     from avalanche.training.plugins import GenerativeReplayPlugin
 
     from lra.strategies.evaluation import QuietEvaluation
-    from lra.strategies.increment.training import AutoencoderTraining, StopAfter
+    from lra.strategies.increment.plugins import AutoencoderTraining, StopAfter
 
     o = plan.options
     if o.minibatch < 2:
@@ -161,7 +160,7 @@ def rgal(plan: Plan) -> SupervisedTemplate:
     from avalanche.training import Naive
 
     from lra.strategies.increment.datafree import DataFreeReplayPlugin
-    from lra.strategies.increment.triplets import TripletPlugin
+    from lra.strategies.increment.plugins import TripletPlugin
 
     given = plan.options
     weights = {name: 0.1 for name in ("triplet", "student_triplet") if name not in given.model_fields_set}

@@ -12,7 +12,7 @@ from lra.anatomy import classifier
 from lra.features import FeatureTap
 from lra.memory.class_features import ClassFeatures
 from lra.preservation import in_mode
-from lra.strategies.increment.options import AlignmentOptions
+from lra.strategies.increment.options import HeadFitOptions
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ class Former(NamedTuple):
     images: Tensor
 
 
-class HeadAlignment:
+class HeadFit:
     """Keeps where the classes are in feature space, and fits the head to it.
 
     A head trained on real images of new classes and synthetic ones of old classes also learns to tell real from
@@ -48,7 +48,7 @@ class HeadAlignment:
         features: of all classes met.
     """
 
-    def __init__(self, options: AlignmentOptions):
+    def __init__(self, options: HeadFitOptions):
         self.options = options
         self.features = ClassFeatures()
 

@@ -1,0 +1,113 @@
+"""Parts of ordinary Avalanche strategies: how long they train, on which minibatches, and terms of features."""
+
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+from avalanche.training import VAETraining
+from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor
+
+from lra.features import FeatureTap
+from lra.relations import TripletSampler, triplet_loss
+from lra.synthesis.augmentation import wobbled
+
+
+class StopAfter(SupervisedPlugin):
+    """Ends every experience after so many steps, whatever the size of its data."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.steps = steps
+        self.taken = 0
+
+    def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Count from the start."""
+        self.taken = 0
+
+    def after_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Stop when it is time."""
+        self.taken += 1
+        if self.taken == self.steps:
+            strategy.stop_training()
+
+
+class AutoencoderTraining(VAETraining):
+    """Avalanche's, but for a last minibatch of a single image that nothing is replayed beside: BatchNorm cannot
+    normalise it, so it is left out, and the image is seen in other epochs."""
+
+    def make_train_dataloader(self, **settings: Any) -> None:
+        """With every minibatch that can be trained on."""
+        alone = self.clock.train_exp_counter == 0 and len(self.adapted_dataset) % self.train_mb_size == 1
+        super().make_train_dataloader(**settings | {"drop_last": alone})
+
+
+class AugmentPlugin(SupervisedPlugin):
+    """Shows the model real images in slightly different positions (`wobbled`), anew in every step.
+
+    It belongs before plugins that let replayed images join the minibatch, which are then left as they are.
+
+    Args:
+        strength: of the changes, see `wobbled`.
+    """
+
+    def __init__(self, strength: float = 1.0):
+        super().__init__()
+        self.strength = strength
+
+    def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Change the images of the minibatch."""
+        images, *others = strategy.mbatch
+        strategy.mbatch = [wobbled(images, self.strength), *others]
+
+
+class FeaturePlugin(SupervisedPlugin):
+    """A plugin whose term of the loss needs the model's penultimate features beside its outputs."""
+
+    _tap: FeatureTap | None = None
+
+    def looks_at_features(self) -> bool:
+        """Whether it looks at the next pass."""
+        return True
+
+    def before_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Watch the features."""
+        if self.looks_at_features():
+            self._tap = FeatureTap(strategy.model, strategy.mb_x.shape[1:]).__enter__()
+
+    def after_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Look away."""
+        if self._tap is not None:
+            self._tap.__exit__()
+
+    def features(self) -> Tensor | None:
+        """Features (n, d) of the pass just made, with their graph, once; ``None`` if it was not watched."""
+        tap, self._tap = self._tap, None
+        return None if tap is None else tap.features
+
+
+class TripletPlugin(FeaturePlugin):
+    """Pull one class together and push different classes apart, in the model's penultimate features.
+
+    Liang and Fu, IJCV 2024. Labels are those of the minibatch, so that beside a `DataFreeReplayPlugin` old classes
+    count by what the old model calls its samples. Negatives are drawn by distances of features and not, as in the
+    paper, of logits, which tell nothing where a growing head masks its unused units. Where old samples are synthetic
+    and new ones real, telling one from the other is an easy way of keeping their classes apart; a class itself is
+    never of both kinds.
+
+    Args:
+        weight: factor in the sum.
+        margin: of the hinge.
+    """
+
+    def __init__(self, weight: float, margin: float = 0.2):
+        super().__init__()
+        self.weight, self.margin = weight, margin
+        self._sampler = TripletSampler()
+
+    def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Add the term to the loss."""
+        features = self.features()
+        if features is None:
+            return
+        triplets = self._sampler(features, strategy.mb_y)
+        strategy.loss = strategy.loss + self.weight * triplet_loss([features], triplets, self.margin)
