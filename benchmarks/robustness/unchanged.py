@@ -3,8 +3,8 @@
     python -m lra.benchmarks.robustness.unchanged FILE [--sample N] [--only TEXT]
 
 Every method with every replay, with and without the LRA step, beside tasks in sequence, increments and a quantised
-student: of each, the hashes of its records and of the student's weights. If FILE does not exist it is written; if it
-does, what ends otherwise is listed and the exit code is 1. Both have to be done on one machine, since processors round
+student: of each, the hashes of its records and of the student's weights. If FILE does not exist it is written, with all runs;
+if it does, what ends otherwise is listed and the exit code is 1. Both have to be done on one machine, since processors round
 differently. It is for changes that are to leave behaviour as it is.
 """
 
@@ -104,6 +104,8 @@ def recorded(every_so_many: int, only: str = "") -> dict[str, dict[str, str]]:
 @click.option("--only", default="", metavar="TEXT", help="Of those alone whose name has this in it.")
 def main(file: Path, sample: int, only: str) -> None:
     """Write FILE, or compare with it."""
+    if not file.exists() and (sample > 1 or only):
+        raise click.UsageError(f"{file} does not exist: record all runs there first, without --sample and --only")
     now = recorded(sample, only)
     if not file.exists():
         write_json(file, now)
