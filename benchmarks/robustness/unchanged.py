@@ -3,9 +3,9 @@
     python -m lra.benchmarks.robustness.unchanged FILE [--sample N] [--only TEXT]
 
 Every method with every replay, with and without the LRA step, beside tasks in sequence, increments and a quantised
-student: of each, the hashes of its records and of the student's weights. If FILE does not exist it is written, with all runs;
-if it does, what ends otherwise is listed and the exit code is 1. Both have to be done on one machine, since processors round
-differently. It is for changes that are to leave behaviour as it is.
+student: of each, the hashes of its records and of the student's weights. If FILE does not exist it is written, with
+all runs; if it does, what ends otherwise is listed and the exit code is 1. Both have to be done on one machine, since
+processors round differently. It is for changes that are to leave behaviour as it is.
 """
 
 import hashlib
