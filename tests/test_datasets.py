@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.setup.config import TeacherOptions
-from lra.benchmarks.setup.datasets import Labelled, data_set, normalisation, pictures, torchvision_sets
-from lra.benchmarks.setup.datasets.form import Form, resized
-from lra.benchmarks.setup.datasets.labelled import DataSet
+from lra.benchmarks.setup.datasets import Labelled, data_set, known_sets, normalisation, pictures
+from lra.benchmarks.setup.datasets.labelled import DataSet, Form, resized
 from lra.benchmarks.setup.teachers import accuracy_of, cached_path
 from lra.images import unit
 
@@ -46,7 +45,7 @@ def refusal(name: str, kind: type[LraError] = UsageError, size: Any = None, spli
 # Known data sets
 
 
-@pytest.mark.parametrize("name", [*torchvision_sets.KNOWN, "tiny-imagenet"])
+@pytest.mark.parametrize("name", [*known_sets.KNOWN, "tiny-imagenet"])
 def test_what_is_not_there_is_not_fetched(name: str, folder: Path) -> None:
     data = data_set(name)
     assert not data.present()
@@ -91,7 +90,7 @@ def test_pictures_of_either_order_of_axes_are_channels_first(
 ) -> None:
     """torchvision gives CIFAR with channels last and SVHN with channels first."""
     images = pixels(4, 3, 32, 32)
-    known = torchvision_sets.KNOWN[name]
+    known = known_sets.KNOWN[name]
     (folder / known.place).mkdir()
 
     class Reader:

@@ -16,8 +16,16 @@ from torchvision.datasets import ImageFolder
 
 from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.setup.datasets import DATASETS, data_set
-from lra.benchmarks.setup.datasets.form import DONE, Form, channelled, formed, resized
-from lra.benchmarks.setup.datasets.labelled import DataSet, Labelled, Normalisation
+from lra.benchmarks.setup.datasets.labelled import (
+    DONE,
+    DataSet,
+    Form,
+    Labelled,
+    Normalisation,
+    channelled,
+    formed,
+    resized,
+)
 from lra.images import unit
 
 RANDOM = np.random.default_rng(0)

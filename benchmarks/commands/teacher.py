@@ -21,7 +21,7 @@ def fetch(name: str) -> None:
 
     The folder is that of the environment variable LRA_DATA, or one in the user's cache.
     """
-    from lra.benchmarks.setup.datasets.torchvision_sets import fetch as do
+    from lra.benchmarks.setup.datasets.known_sets import fetch as do
 
     click.echo(do(name))
 

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
 from lra.benchmarks.records import LATER
-from lra.benchmarks.setup.datasets.form import Fit
+from lra.benchmarks.setup.datasets.labelled import Fit
 from lra.benchmarks.setup.identity import fingerprint
 from lra.benchmarks.setup.places import data_kind
 from lra.benchmarks.setup.user_code import identities

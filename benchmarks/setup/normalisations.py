@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lra.benchmarks.setup.datasets import Labelled, Normalisation
-from lra.benchmarks.setup.datasets.torchvision_sets import HALF, KNOWN
+from lra.benchmarks.setup.datasets.known_sets import HALF, KNOWN
 from lra.networks.normalized import Normalized
 from lra.preservation import in_mode
 

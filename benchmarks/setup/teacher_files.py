@@ -10,7 +10,7 @@ from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.progress import tell
 from lra.benchmarks.setup.config import AUTO, TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Normalisation
-from lra.benchmarks.setup.datasets.form import DONE
+from lra.benchmarks.setup.datasets.labelled import DONE
 from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.user_code import refuse_changed
 from lra.benchmarks.setup.weights_files import Notes, read_weights

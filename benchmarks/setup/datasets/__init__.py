@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING
 
 from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.setup.datasets.arrays import npz
-from lra.benchmarks.setup.datasets.derived import DERIVED
-from lra.benchmarks.setup.datasets.digits import digits
-from lra.benchmarks.setup.datasets.form import Fit, Form
+from lra.benchmarks.setup.datasets.digits import DERIVED, digits
 from lra.benchmarks.setup.datasets.image_folder import image_folder
-from lra.benchmarks.setup.datasets.labelled import DataSet, Labelled, Normalisation, Split, normalisation
-from lra.benchmarks.setup.datasets.tiny_imagenet import tiny_imagenet
-from lra.benchmarks.setup.datasets.torchvision_sets import KNOWN, torchvision_set
+from lra.benchmarks.setup.datasets.known_sets import KNOWN, tiny_imagenet, torchvision_set
+from lra.benchmarks.setup.datasets.labelled import DataSet, Fit, Form, Labelled, Normalisation, Split, normalisation
 
 if TYPE_CHECKING:
     from lra.benchmarks.setup.config import DataOptions

@@ -14,8 +14,16 @@ from numpy.typing import NDArray
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.files import sha256
-from lra.benchmarks.setup.datasets.form import Form, formed
-from lra.benchmarks.setup.datasets.labelled import SPLIT_NAMES, DataSet, Image, Labelled, Split, no_training
+from lra.benchmarks.setup.datasets.labelled import (
+    SPLIT_NAMES,
+    DataSet,
+    Form,
+    Image,
+    Labelled,
+    Split,
+    formed,
+    no_training,
+)
 from lra.benchmarks.setup.datasets.numbering import NAMED, Labels, numbered, plain, says_all
 from lra.benchmarks.setup.places import train_and_test
 from lra.benchmarks.untrusted import refuse_zip_bomb

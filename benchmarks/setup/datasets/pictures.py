@@ -14,12 +14,13 @@ from PIL import ExifTags, ImageOps
 from PIL import Image as Pictures
 
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.setup.datasets.folders import Files
-from lra.benchmarks.setup.datasets.form import Form
-from lra.benchmarks.setup.datasets.labelled import Image, Labelled
+from lra.benchmarks.setup.datasets.labelled import Form, Image, Labelled
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Files = Sequence[tuple[str, int]]
+"""Picture files and their classes."""
 
 MOST_BYTES = 4 * 2**30
 """What a split may take in memory."""

@@ -1,4 +1,4 @@
-"""Data sets that torchvision can read and fetch; nothing is fetched unless a user asks for it."""
+"""Data sets that are known by name and lie in the data folder; nothing is fetched unless a user asks for it."""
 
 import os
 from dataclasses import dataclass
@@ -9,9 +9,26 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from lra.benchmarks.errors import MissingInput, UsageError, suggestion
-from lra.benchmarks.setup.datasets.class_names import CIFAR10, CIFAR100, DIGITS, FASHION
-from lra.benchmarks.setup.datasets.form import Form, formed
-from lra.benchmarks.setup.datasets.labelled import DataSet, Image, Labelled, Normalisation, Split
+from lra.benchmarks.setup.datasets.digits import DIGITS
+from lra.benchmarks.setup.datasets.image_folder import scanned
+from lra.benchmarks.setup.datasets.labelled import DataSet, Form, Image, Labelled, Normalisation, Split, formed
+from lra.benchmarks.setup.datasets.pictures import Files, decoded
+
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+_CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+wardrobe whale willow_tree wolf woman worm
+"""
+
+CIFAR100 = tuple(_CIFAR100.split())
 
 
 @dataclass(frozen=True)
@@ -126,3 +143,65 @@ def _read(name: str, split: Split, download: bool = False) -> Any:
 
     which: dict[str, Any] = {"split": split} if name == "svhn" else {"train": split == "train"}
     return getattr(datasets, KNOWN[name].reader)(data_folder(), **which, download=download)
+
+
+TINY = "tiny-imagenet-200"
+
+
+def tiny_imagenet(form: Form) -> DataSet:
+    """Tiny-ImageNet: ``train/CLASS/images`` to train, ``val/images`` with ``val/val_annotations.txt`` to test on."""
+    native = (3, 64, 64)
+    distorted = form.distorts(native)
+
+    def load(split: Split) -> Labelled:
+        if not present():
+            raise MissingInput(
+                f"data set tiny-imagenet is not in {data_folder()}: unpack its archive there as {TINY}, or name the "
+                "folder that has it in the environment variable LRA_DATA"
+            )
+        folder = data_folder() / TINY
+        found = scanned(folder / "train")
+        if len(found.classes) != 200:
+            raise UsageError(
+                f"{folder / 'train'} has {len(found.classes)} classes in place of 200: unpack the archive again"
+            )
+        files = found.files if split == "train" else _annotated(folder / "val", found.classes)
+        return decoded(files, form.image(native), form)
+
+    def present() -> bool:
+        return (data_folder() / TINY).is_dir()
+
+    return DataSet(
+        "tiny-imagenet",
+        form.image(native),
+        200,
+        load,
+        f"the archive, unpacked as {TINY}",
+        HALF if form.channels != 1 else None,
+        present,
+        lambda split: form.fit if distorted else "",
+        _tiny_names(data_folder() / TINY),
+        10_000,
+        reached=form.words(distorted),
+        fit=form.fit if distorted else "",
+    )
+
+
+def _tiny_names(folder: Path) -> tuple[str, ...]:
+    """The words that the archive has for its 200 classes; none where it is not here, or not whole."""
+    try:
+        words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines())
+        return tuple(words[line].split(",")[0] for line in sorted((folder / "wnids.txt").read_text().split()))
+    except (OSError, ValueError, KeyError):
+        return ()
+
+
+def _annotated(folder: Path, classes: list[str]) -> Files:
+    """The pictures of ``val``, whose classes stand in a table: file, class, box."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    table = folder / "val_annotations.txt"
+    try:
+        rows = [line.split("\t") for line in table.read_text().splitlines() if line]
+        return [(str(folder / "images" / name), numbers[label]) for name, label, *_ in rows]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{table} cannot be read ({error!r}): unpack the archive again") from None
