@@ -16,8 +16,7 @@ from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import Labelled, Normalisation
 from lra.benchmarks.setup.datasets.labelled import DataSet
-from lra.benchmarks.setup.normalisations import better
-from lra.benchmarks.setup.teachers import obtain
+from lra.benchmarks.setup.teachers import better, obtain
 from lra.benchmarks.setup.weights_files import save_network
 from lra.features import BatchNormStatistics, FeatureTap
 from lra.networks import build

@@ -13,8 +13,8 @@ from lra.benchmarks.setup.carrying import latent_of, load_generator
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
 from lra.benchmarks.setup.experiment import Experiment, prepare
-from lra.benchmarks.setup.teacher_files import architecture
 from lra.benchmarks.setup.teachers import obtain
+from lra.benchmarks.setup.weights_files import architecture
 from lra.state import seed_everything
 from lra.synthesis.synthesizer import load_reused
 from lra.teacher import Teacher

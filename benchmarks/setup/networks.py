@@ -67,7 +67,7 @@ def sizes(config: RunConfig, data: DataSet) -> dict[str, Footprint]:
     found = {"student": network_size("student.network", config.student.network, data)}
     if not config.teacher.file:
         return found | {"teacher": network_size("teacher.network", config.teacher.network, data, training=False)}
-    from lra.benchmarks.setup.teacher_files import architecture
+    from lra.benchmarks.setup.weights_files import architecture
 
     try:
         return found | {"teacher": network_size("teacher", architecture(config.teacher, data), data, training=False)}

@@ -34,7 +34,7 @@ def quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool | 
         given["student"] = config.teacher.network
         if config.teacher.file is not None:
             from lra.benchmarks.setup.datasets import data_of
-            from lra.benchmarks.setup.teacher_files import architecture
+            from lra.benchmarks.setup.weights_files import architecture
 
             given["student"] = architecture(config.teacher, data_of(config.data))
     return configuration(**given)

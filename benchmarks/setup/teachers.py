@@ -12,19 +12,25 @@ from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.files import plain_name, sha256
 from lra.benchmarks.progress import Progress, tell
 from lra.benchmarks.setup.config import TeacherOptions
+from lra.benchmarks.setup.datasets import DataSet, Labelled, Normalisation
+from lra.benchmarks.setup.datasets.known_sets import HALF, KNOWN
 from lra.benchmarks.setup.places import cache_root, data_kind, data_label
 from lra.benchmarks.setup.user_code import identities
-from lra.benchmarks.setup.weights_files import FORMAT, says_all
+from lra.benchmarks.setup.weights_files import FORMAT, NoNormalisation, load_teacher, says_all
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from lra.benchmarks.setup.datasets import DataSet, Labelled
     from lra.networks.normalized import Normalized
 
 BATCH = 512
 """Test images at a time."""
+SHOWN = 256
+"""Images that are tried: a wrong normalisation that matters shows on fewer, and a whole test set takes minutes."""
+DEVIATIONS = 3.0
+"""How many standard deviations of chance another normalisation must be better by."""
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,6 @@ def obtain(
     """
     import torch
 
-    from lra.benchmarks.setup.normalisations import better
-    from lra.benchmarks.setup.teacher_files import NoNormalisation, load_teacher
     from lra.benchmarks.setup.teacher_training import train
 
     device = torch.device(device)
@@ -186,3 +190,51 @@ def refuse_chance(accuracy: float, classes: int, path: Path, advice: str | None 
             f"teacher {path.name} is right on {accuracy:.1f} % of the test set and chance is {chance:.1f} %: "
             + (advice or "check its network, its normalisation (teacher.mean, teacher.std) and the data set")
         )
+
+
+def in_use(channels: int) -> dict[str, Normalisation]:
+    """The normalisations that teachers of such images are trained with, by the name of where they are from."""
+    known = {name: data.normalisation for name, data in KNOWN.items()}
+    named = {"ImageNet": IMAGENET, **known, "0.5": Normalisation(HALF.mean[:1] * channels, HALF.std[:1] * channels)}
+    named["none"] = Normalisation((0.0,) * channels, (1.0,) * channels)
+    fitting = {name: scale for name, scale in named.items() if len(scale.mean) == channels}
+    # Data sets that share one are named after what it is.
+    return {name: scale for scale, name in {scale: name for name, scale in fitting.items()}.items()}
+
+
+def better(network: Normalized, answers: Tensor | None, test: Labelled, device: torch.device) -> str | None:
+    """What to say of a normalisation in use under which a teacher is right more often, or ``None``.
+
+    Compared on the same `SHOWN` images, evenly spread over the test set, so that little of it passes the teacher again.
+
+    Args:
+        network: the teacher, on ``device``.
+        answers: its logits (n, K) for the test set; ``None`` if its normalisation is not known.
+        test: n images.
+        device: where to compute.
+    """
+    import torch
+
+    from lra.networks.normalized import Normalized
+
+    chosen = torch.linspace(0, len(test.classes) - 1, min(SHOWN, len(test.classes))).long()
+    shown = Labelled(test.images[chosen], test.classes[chosen])
+    right = torch.zeros(len(chosen)).bool() if answers is None else answers[chosen].argmax(dim=1) == shown.classes
+    best: tuple[int, str, Normalisation] | None = None
+    for name, scale in in_use(len(network.mean)).items():
+        tried = Normalized(network.network, scale.mean, scale.std).to(device)
+        other = answers_of(tried, shown, device).argmax(dim=1) == shown.classes
+        gained, lost = int((other & ~right).sum()), int((right & ~other).sum())
+        # Were both as good, each image that they differ on would be a toss: the sign test.
+        if gained - lost > DEVIATIONS * (gained + lost) ** 0.5 and (best is None or int(other.sum()) > best[0]):
+            best = int(other.sum()), name, scale
+    if best is None:
+        return None
+    count, name, scale = best
+    mean, std = (list(values) for values in (scale.mean, scale.std))
+    so_far = "" if answers is None else f", against {100 * int(right.sum()) / len(chosen):.1f} % as it is"
+    return (
+        f"with {'no' if name == 'none' else f'the {name}'} normalisation it is right on "
+        f"{100 * count / len(chosen):.1f} % of {len(chosen)} test images{so_far}: if it was trained with that, say "
+        f'--set "teacher.mean={mean}" --set "teacher.std={std}"'
+    )
