@@ -22,8 +22,8 @@ from lra.memory.buffers import Ring
 from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.lra import LRA
 from lra.strategies.lra_options import LRAOptions
-from lra.strategies.replay import BufferReplay, Replay
-from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.replay import BufferReplay
+from lra.strategies.strategy import DataFreeDistillation, Replay
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.online import OnlineGenerator
 from lra.synthesis.terms import Disagreement, OneHot

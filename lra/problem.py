@@ -1,5 +1,6 @@
 """What a distillation problem looks like from outside: images, classes, device. No data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,12 +9,31 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Unlabelled images with what the teacher says of them."""
+    """Images with what the teacher says of them."""
 
     images: Tensor
     """(n, C, H, W), in the [0, 1] image space."""
     logits: Tensor
     """(n, K), the teacher's."""
+    labels: Tensor | None = None
+    """(n,) int64: the classes, where they are not those that the teacher names."""
+
+    @property
+    def classes(self) -> Tensor:
+        """(n,) int64: the labels, or the teacher's argmax where there are none."""
+        return self.logits.argmax(dim=1) if self.labels is None else self.labels
+
+    def first(self, n: int) -> "Batch":
+        """The first ``n`` images."""
+        return Batch(*(None if column is None else column[:n] for column in self))
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """All images of one or more batches, one batch after the other."""
+    if len(batches) == 1:
+        return batches[0]
+    labels = None if all(b.labels is None for b in batches) else torch.cat([b.classes for b in batches])
+    return Batch(torch.cat([b.images for b in batches]), torch.cat([b.logits for b in batches]), labels)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 
 from lra.distillation.attack import Attacker
-from lra.distillation.hard_loss import HardLabel
 from lra.problem import Batch
 from lra.state import State
 from lra.strategies.metrics import Measure
@@ -13,34 +12,22 @@ from lra.strategies.strategy import DataFreeDistillation
 
 
 class AdversarialExamples(SupervisedPlugin):
-    """Attacks new and replayed images before each step; the hard labels stay those of the clean ones.
+    """Attacks new and replayed images before each step; their labels stay those of the clean ones.
 
-    Comes after the replay plugin. What buffers are offered (``strategy.acquired``) stays clean.
+    What buffers are offered (``strategy.acquired``) stays clean.
 
     Args:
         attacker: learns during synthesis.
-        hard: the student's hard loss, told of the clean labels.
     """
 
-    def __init__(self, attacker: Attacker, hard: HardLabel):
+    def __init__(self, attacker: Attacker):
         super().__init__()
         self.attacker = attacker
-        self.hard = hard
         self.counts = {"images": 0, "swapped": 0, "attacked": 0, "queries": 0}
 
     def before_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Replace images and soft targets."""
-        images, logits, tasks = strategy.mbatch
-        clean = [Batch(images, logits)]
-        # The LRA step keeps replayed samples apart from the minibatch; plain replay has joined them.
-        new, replayed = strategy.acquired, strategy.replayed
-        if new is not None and replayed is not None and len(images) == len(new.images):
-            clean.append(replayed)
-        altered = [self._applied(batch) for batch in clean]
-        self.hard.tell([(side.images, old.logits.argmax(dim=1)) for side, old in zip(altered, clean, strict=True)])
-        strategy.mbatch = [*altered[0], tasks]
-        if len(altered) > 1:
-            strategy.replayed = altered[1]
+        strategy.alter(self._applied)
 
     def _applied(self, batch: Batch) -> Batch:
         before = self.attacker.teacher.queries

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 GROUP = "lra.plugins"
 AVALANCHE = "avalanche:"
+CALLED = ("recall", "through")
+"""What the strategy asks of a replay or a student step of one's own, beside Avalanche's callbacks."""
 
 
 class ExtensionError(ValueError):
@@ -132,7 +134,7 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
     if isinstance(made, ReplayPlugin) and not needs_stock_data(spec):
         raise ExtensionError(f"plugin {spec!r} replays through Avalanche's data loaders: say {AVALANCHE}{spec}")
     for hook in dir(plugin):
-        if hook.startswith(("before_", "after_")):
+        if hook.startswith(("before_", "after_")) or hook in CALLED:
             setattr(made, hook, _answerable(getattr(made, hook), f"plugin {spec!r}", hook))
     return made
 
@@ -174,17 +176,18 @@ def _answerable(callback: Callable[..., Any], whose: str, hook: str) -> Callable
     """``callback``, of whose exceptions, and whose stop of the run, it is said whose they are."""
 
     @wraps(callback)
-    def call(strategy: DataFreeDistillation, **kwargs: Any) -> Any:
-        before = strategy.stopped
+    def call(*strategies: DataFreeDistillation, **kwargs: Any) -> Any:
+        before = [strategy.stopped for strategy in strategies]
         try:
-            returned = callback(strategy, **kwargs)
+            returned = callback(*strategies, **kwargs)
         except Exception as error:
-            where = f"experience {strategy.clock.train_exp_counter}"
+            where = "".join(f", experience {strategy.clock.train_exp_counter}" for strategy in strategies)
             reason = " ".join(str(error).split())
-            said = f"{whose} raised in {hook}, {where}: {': '.join(filter(None, [type(error).__name__, reason]))}"
+            said = f"{whose} raised in {hook}{where}: {': '.join(filter(None, [type(error).__name__, reason]))}"
             raise PluginFailed(f"{said}; mend it or leave it out") from error
-        if strategy.stopped != before:
-            strategy.stopped = whose
+        for strategy, stopped in zip(strategies, before, strict=True):
+            if strategy.stopped != stopped:
+                strategy.stopped = whose
         return returned
 
     return call

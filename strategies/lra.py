@@ -33,14 +33,13 @@ from lra.meta.inner import Average
 from lra.problem import Batch
 from lra.state import State
 from lra.strategies.lra_options import LRAOptions
-from lra.strategies.replay import Replay
-from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.strategy import DataFreeDistillation, Replay, StudentStep
 
 AHEAD: dict[str, AheadStatistics] = {"joint": "acquisition", "batch": "batch", "running": "running"}
 """By ``statistics``, what BatchNorm normalises by at θ'; the pass of the acquisition is one of all images, if joint."""
 
 
-class LRA(SupervisedPlugin):
+class LRA(StudentStep):
     """Replaces a student step's gradient by that of the objective above; comes after the replay plugin.
 
     ``strategy.loss`` becomes a scalar that carries exactly that gradient, so that other plugins may still add
@@ -60,27 +59,26 @@ class LRA(SupervisedPlugin):
         super().__init__()
         self.options = options or LRAOptions()
         self.average: Average | None = None
-        replay.join = self.options.objective != "paper"
+        self.apart = self.options.objective == "paper"
         self._open = ExitStack()
         self._look: LookAhead | None = None
         self._learned: LearnedRates | None = None
         self._state: State = {}
         self._keeps = False
 
-    def before_forward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Open the look-ahead, through which the acquisition's forward pass then goes."""
+    def through(self, strategy: DataFreeDistillation) -> Forward | None:
+        """Open the look-ahead; the acquisition's forward pass goes through it."""
         if strategy.replayed is None or self.options.objective == "reference_detached":
-            return
+            return None
         self._look = look = self._open.enter_context(self._lookahead(strategy))
-        if self.options.objective == "paper":
-            strategy.forward_model = self._beside(look.student, strategy, strategy.replayed)
+        return self._beside(look.student, strategy, strategy.replayed) if self.apart else None
 
     def before_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Put the objective, with its gradient, in the place of the loss."""
         if self._look is None or strategy.replayed is None or strategy.acquired is None:
             return
-        look, self._look, strategy.forward_model = self._look, None, None
-        joint = None if self.options.objective == "paper" else strategy.loss
+        look, self._look = self._look, None
+        joint = None if self.apart else strategy.loss
         with self._open.pop_all():
             acquisition = strategy.loss
             if joint is not None:
@@ -131,7 +129,7 @@ class LRA(SupervisedPlugin):
         if self.options.curvature == 1:
             return None
         count = max(2, round(self.options.curvature * len(acquired.images)))  # BatchNorm needs two
-        part = Batch(acquired.images[:count], acquired.logits[:count])
+        part = acquired.first(count)
         return lambda forward: strategy.objective(self._beside(forward, strategy, replayed)(part.images), part)
 
     def _beside(self, forward: Forward, strategy: DataFreeDistillation, others: Batch) -> Forward:

@@ -1,67 +1,19 @@
-"""Replay plugins: what the student sees again beside the new samples.
+"""Replays of stored samples, of a memory generator's, and of the image pool.
 
-A replay plugin brings one batch of earlier samples to every student step, as ``strategy.replayed``, and learns
-from every experience what to remember. By default the batch also joins the minibatch (plain replay: one forward
-pass, one loss over both); `LRA` asks for it to be kept apart.
+What one brings to a student step joins the minibatch (plain replay: one forward pass, one loss over both) unless the
+LRA step keeps it apart: that is the strategy's business, see `lra.strategies.strategy`.
 """
 
-from abc import ABC, abstractmethod
-
-import torch
-from avalanche.core import SupervisedPlugin
+from typing import Literal
 
 from lra.memory.buffers import Buffer
 from lra.memory.generator import MemoryGenerator
 from lra.problem import Batch
 from lra.state import State
-from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.strategy import DataFreeDistillation, Replay
+from lra.synthesis.pool import ImagePool, to_bytes
+from lra.synthesis.synthesizer import Synthesizer
 from lra.teacher import Teacher
-
-
-class Replay(SupervisedPlugin, ABC):
-    """Brings replayed samples to every student step.
-
-    Args:
-        size: images replayed per step.
-        join: whether they join the minibatch; set by `LRA` where it wants them apart.
-    """
-
-    def __init__(self, size: int, join: bool = True):
-        super().__init__()
-        self.size = size
-        self.join = join
-
-    @abstractmethod
-    def recall(self) -> Batch | None:
-        """The samples to replay at this step, or ``None`` while there is nothing to remember."""
-
-    @abstractmethod
-    def state_dict(self) -> State:
-        """What is remembered."""
-
-    @abstractmethod
-    def load_state_dict(self, state: State) -> None:
-        """Take up a state of `state_dict`."""
-
-    def begin_with(self, state: State, teacher: Teacher) -> None:
-        """Start a task from the `state_dict` of an earlier one's replay; what it stores of answers, ``teacher`` gives.
-
-        Raises:
-            KeyError, RuntimeError, ValueError: if it does not fit.
-        """
-        self.load_state_dict(state)
-
-    def before_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Recall, and join the minibatch if asked to."""
-        strategy.replayed = replayed = self.recall()
-        if replayed is None or not self.join:
-            return
-        images, logits, tasks = strategy.mbatch
-        strategy.mbatch = [
-            torch.cat([images, replayed.images]),
-            torch.cat([logits, replayed.logits]),
-            torch.cat([tasks, tasks.new_zeros(len(replayed.images))]),
-        ]
 
 
 class BufferReplay(Replay):
@@ -139,9 +91,8 @@ class GenerativeReplay(Replay):
     def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Teach the memory half of the new samples, rehearsing its own beside them after the first experience."""
         if self._step < self.updates and strategy.acquired is not None:
-            half = slice(0, max(1, len(strategy.acquired.images) // 2))
-            new = Batch(strategy.acquired.images[half], strategy.acquired.logits[half])
-            self.memory.update(new, self.size if self.completed else 0)
+            half = strategy.acquired.first(max(1, len(strategy.acquired.images) // 2))
+            self.memory.update(half, self.size if self.completed else 0)
         self._step += 1
 
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
@@ -155,4 +106,83 @@ class GenerativeReplay(Replay):
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
         self.memory.load_state_dict(state["memory"])
+        self.completed = state["completed"]
+
+
+class PoolReplay(Replay):
+    """Replays images of earlier experiences, kept as bytes, augmented afresh and labelled anew each time.
+
+    An experience enters the pool when it closes: all of its images where it is a finite batch, else the new samples
+    of the last student step. Replayed images take the place of new ones, so that a step costs the same.
+
+    Args:
+        pool: what is kept.
+        teacher: labels what is replayed, because stored answers would not fit augmented images.
+        batch_size: images per student step, new and old.
+        share: of old images in a step. ``"uniform"``: what their number is among all images ever made, so that the
+            batch is a uniform draw of the pool, as every release does; a fraction: that; ``"beside"``: ``size`` old
+            images beside a whole batch of new ones.
+        size: for ``"beside"``.
+        least: new images per step at least.
+    """
+
+    def __init__(
+        self,
+        pool: ImagePool,
+        teacher: Teacher,
+        batch_size: int,
+        share: float | Literal["uniform", "beside"] = "uniform",
+        size: int = 0,
+        least: int = 1,
+    ):
+        super().__init__(size)
+        self.pool = pool
+        self.teacher = teacher
+        self.batch_size = batch_size
+        self.share = share
+        self.least = least
+        self.completed = 0
+        self._source: Synthesizer | None = None
+
+    def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Settle how many old images a step of this experience has."""
+        if strategy.synthesis is None:
+            return
+        self._source = strategy.synthesis.origin_stream.synthesizer
+        if self.share == "beside":
+            return
+        self.size = self.displaced = self._displaced(self._source)
+
+    def _displaced(self, source: Synthesizer) -> int:
+        if not len(self.pool):
+            return 0
+        new = source.batch()
+        fresh = self.batch_size if new is None else len(new.images)
+        share = self.pool.seen / (self.pool.seen + fresh) if self.share == "uniform" else float(self.share)
+        return max(0, min(round(self.batch_size * share), self.batch_size - self.least))
+
+    def recall(self) -> Batch | None:
+        """``size`` old images, as their source would show them; none before the second experience."""
+        if self._source is None or not len(self.pool) or not self.size:
+            return None
+        stored = self.pool.sample(-(-self.size // self._source.views)).images
+        images = self._source.shown(stored)[: self.size]
+        return Batch(images, self.teacher.label(images))
+
+    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """The experience enters the pool."""
+        new = None if self._source is None else self._source.batch()
+        if new is not None:
+            self.pool.add(new.images, new.labels, self.completed)
+        elif strategy.acquired is not None:
+            self.pool.add(to_bytes(strategy.acquired.images), strategy.acquired.classes, self.completed)
+        self.completed += 1
+
+    def state_dict(self) -> State:
+        """The pool and the number of experiences seen."""
+        return {"pool": self.pool.state_dict(), "completed": self.completed}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.pool.load_state_dict(state["pool"])
         self.completed = state["completed"]

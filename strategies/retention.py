@@ -13,7 +13,7 @@ from lra.strategies.method import Setup
 from lra.synthesis.options import PoolOptions
 
 if TYPE_CHECKING:
-    from lra.strategies.replay import Replay
+    from lra.strategies.strategy import Replay
 
 
 class ReplayOptions(Options):
@@ -90,7 +90,7 @@ class PoolOfImages(ReplayOptions, PoolOptions):
 
     def build(self, setup: Setup) -> Replay:
         """An empty pool."""
-        from lra.strategies.pool_replay import PoolReplay
+        from lra.strategies.replay import PoolReplay
         from lra.synthesis.pool import ImagePool
 
         if self.least > setup.batch_size:

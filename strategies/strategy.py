@@ -3,13 +3,26 @@
 Avalanche's loop, callbacks, clock and evaluator are kept. Its data layer is passed by on synthesis experiences,
 because it indexes sample by sample and grows with the number of experiences; other experiences (a real test set,
 say) go through it as usual.
+
+A student step, from top to bottom:
+
+    1. new samples are drawn, a `Replay` says what is replayed, and the minibatch is composed of both, or of the new
+       ones alone where a `StudentStep` sends the replayed ones through the student by themselves;
+    2. ``before_training_iteration`` of every plugin: one may `alter` what is learnt from;
+    3. the student's forward pass, or that of the `StudentStep`, and the objective;
+    4. ``before_backward``: the loss may be added to, or replaced by one that carries another gradient;
+    5. backward pass, update, and ``after_training_iteration``.
+
+Other plugins' callbacks are called in the order of the plugins. It matters for step 4 alone: what comes before the
+`StudentStep` adds to the loss that is looked ahead along.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from avalanche.core import BasePlugin
+from avalanche.core import BasePlugin, SupervisedPlugin
 from avalanche.models import MultiTaskModule
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
@@ -18,8 +31,61 @@ from torch.nn import functional as F
 
 from lra.distillation.objective import Objective
 from lra.images import unit
-from lra.problem import Batch
-from lra.strategies.stream import SynthesisExperience, SynthesisStream
+from lra.problem import Batch, joined
+from lra.state import State
+from lra.strategies.stream import Draws, SynthesisExperience, SynthesisStream
+from lra.teacher import Teacher
+
+
+class Replay(SupervisedPlugin, ABC):
+    """Says what the student sees again beside the new samples, and learns from every experience what to remember.
+
+    Args:
+        size: images replayed per step.
+
+    Attributes:
+        displaced: new images of each step whose place the replayed ones take.
+    """
+
+    displaced: int = 0
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    @abstractmethod
+    def recall(self) -> Batch | None:
+        """The samples to replay at this step, or ``None`` while there is nothing to remember."""
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """What is remembered."""
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+
+    def begin_with(self, state: State, teacher: Teacher) -> None:
+        """Start a task from the `state_dict` of an earlier one's replay; what it stores of answers, ``teacher`` gives.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: if it does not fit.
+        """
+        self.load_state_dict(state)
+
+
+class StudentStep(SupervisedPlugin):
+    """A plugin that takes the student's step in its own way, as `lra.strategies.lra.LRA` does; a run has one at most.
+
+    Attributes:
+        apart: whether replayed samples stay out of the minibatch, for the plugin to send through the student.
+    """
+
+    apart: bool = False
+
+    def through(self, strategy: "DataFreeDistillation") -> Callable[[Tensor], Tensor] | None:
+        """What the minibatch's forward pass goes through in place of the student, if anything."""
+        return None
 
 
 class DataFreeDistillation(SupervisedTemplate):
@@ -31,7 +97,7 @@ class DataFreeDistillation(SupervisedTemplate):
         objective: what the student minimises on a batch.
         train_mb_size: new images per student step.
         eval_mb_size: images per evaluation batch.
-        plugins: Avalanche plugins, in order: replay before `LRA`, evaluation cadence last.
+        plugins: Avalanche plugins, in the order in which they are called; the evaluation cadence last.
         evaluator: Avalanche's evaluator; `QuietEvaluation` saves time on long streams.
         device: where to train.
         precision: of the student's own training passes, by autocast: ``torch.bfloat16`` halves the time of a ResNet's
@@ -43,10 +109,8 @@ class DataFreeDistillation(SupervisedTemplate):
         ValueError: if the model has a head for each task, of which a synthesis stream has only one.
 
     Attributes:
-        acquired: the new samples of the current step.
-        replayed: what a replay plugin brought to it, or ``None``.
-        displaced: new images of each step that a replay plugin takes the place of, fewer than ``train_mb_size``.
-        forward_model: what the forward pass goes through; a plugin may lend a functional copy of the student.
+        acquired: the new samples of the current step, as they were drawn.
+        replayed: what is replayed in it, or ``None``.
         stopped: what stopped training on the stream, if anything did; see `stop_training`.
     """
 
@@ -89,8 +153,6 @@ class DataFreeDistillation(SupervisedTemplate):
         self.stock_data = stock_data
         self.acquired: Batch | None = None
         self.replayed: Batch | None = None
-        self.displaced = 0
-        self.forward_model: Callable[[Tensor], Tensor] | None = None
         self.stopped: str | None = None
         self._stream: SynthesisStream | None = None
         # The first train() would otherwise wipe the optimiser's state and put every parameter in it.
@@ -129,9 +191,9 @@ class DataFreeDistillation(SupervisedTemplate):
         if self.synthesis is None or self.stock_data:
             super().make_train_dataloader(**kwargs)
         else:
-            # Replay plugins settle what they displace after this and before the first draw.
+            # Replays settle what they displace after this and before the first draw.
             size, over = lambda: self.train_mb_size - self.displaced, lambda: self.stopped is not None
-            self.dataloader = _Draws(self.synthesis, size, over)
+            self.dataloader = Draws(self.synthesis, size, over)
 
     def eval_dataset_adaptation(self, **kwargs: Any) -> None:
         """Leave a test experience held in tensors as it is."""
@@ -163,15 +225,59 @@ class DataFreeDistillation(SupervisedTemplate):
         super()._after_training_exp(**kwargs)
 
     def _unpack_minibatch(self) -> None:
+        """Compose what the step learns from; before any plugin is called."""
         super()._unpack_minibatch()
-        if self.is_training:
-            self.acquired = Batch(self.mb_x, self.mb_y)
-            self.replayed = None
+        if not self.is_training:
+            return
+        self.acquired = new = self.minibatch
+        recalled = [batch for replay in self._replays if (batch := replay.recall()) is not None]
+        self.replayed = joined(recalled) if recalled else None
+        if self.replayed is not None and not self._apart:
+            self._show(joined([new, self.replayed]))
+
+    @property
+    def minibatch(self) -> Batch:
+        """What the current forward pass is about: new samples first, and those that are replayed unless kept apart."""
+        images, logits, *labels = self.mbatch[:-1]
+        return Batch(images, logits, *labels[:1])
+
+    def _show(self, batch: Batch) -> None:
+        labels = [] if batch.labels is None else [batch.labels]
+        tasks = torch.zeros(len(batch.images), dtype=torch.long, device=batch.images.device)
+        self.mbatch = [batch.images, batch.logits, *labels, tasks]
+
+    def alter(self, change: Callable[[Batch], Batch]) -> None:
+        """Let the student learn from what ``change`` makes of the minibatch, and of replayed samples kept out of it.
+
+        What is ``acquired``, which buffers are offered, stays as it is.
+        """
+        self._show(change(self.minibatch))
+        if self.replayed is not None and self._apart:
+            self.replayed = change(self.replayed)
+
+    @property
+    def displaced(self) -> int:
+        """New images of each step whose place replayed ones take, fewer than ``train_mb_size``."""
+        return sum(replay.displaced for replay in self._replays)
+
+    @property
+    def _replays(self) -> list[Replay]:
+        return [plugin for plugin in self.plugins if isinstance(plugin, Replay)]
+
+    @property
+    def _step(self) -> StudentStep | None:
+        return next((plugin for plugin in self.plugins if isinstance(plugin, StudentStep)), None)
+
+    @property
+    def _apart(self) -> bool:
+        return self._step is not None and self._step.apart
 
     def forward(self) -> Tensor:
         """Student logits of the minibatch."""
-        model = self.forward_model or self.model
-        return (self.cast(model) if self.is_training else model)(self.mb_x)
+        if not self.is_training:
+            return self.model(self.mb_x)
+        through = None if self._step is None else self._step.through(self)
+        return self.cast(through or self.model)(self.mb_x)
 
     def cast(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """A forward pass of the student in the ``precision`` of training; logits are of single precision again."""
@@ -187,7 +293,7 @@ class DataFreeDistillation(SupervisedTemplate):
     def criterion(self) -> Tensor:
         """Distillation against teacher logits; cross-entropy against classes (evaluation)."""
         if self.mb_y.is_floating_point():
-            return self.objective(self.mb_output, Batch(self.mb_x, self.mb_y))
+            return self.objective(self.mb_output, self.minibatch)
         return F.cross_entropy(self.mb_output, self.mb_y)
 
 
@@ -208,26 +314,6 @@ class _OnLogits:
         else:
             found = F.cross_entropy(logits, answers, reduction="none")
         return found.mean() if self.reduction == "mean" else found
-
-
-class _Draws(Iterable[list[Tensor]]):
-    """Minibatches (images, teacher logits, task 0) of a synthesis experience, drawn as the loop asks."""
-
-    def __init__(self, experience: SynthesisExperience, size: Callable[[], int], over: Callable[[], bool]):
-        self.experience = experience
-        self.size = size
-        self.over = over
-
-    def __len__(self) -> int:
-        return self.experience.steps
-
-    def __iter__(self) -> Any:
-        n = self.size()
-        tasks = torch.zeros(n, dtype=torch.long)
-        for _ in range(self.experience.steps):
-            if self.over():
-                return
-            yield [*self.experience.draw(n), tasks]
 
 
 class _Slices(Iterable[list[Tensor]]):

@@ -4,12 +4,14 @@ Opening an experience costs O(1) and nothing of a past one is kept: the stream i
 Python generator (Avalanche memoises those), and an experience draws its samples only when asked.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from avalanche.benchmarks.scenarios.dataset_scenario import DatasetExperience
 from avalanche.benchmarks.scenarios.generic_scenario import CLStream
 from avalanche.benchmarks.utils import AvalancheDataset
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lra.closed_loop import ClosedLoop
@@ -50,10 +52,37 @@ class SynthesisExperience(DatasetExperience):
         Its ``targets`` are the teacher's classes. As many images as the student's steps take, drawn at the first call.
         """
         if "dataset" not in self._drawn:
-            images, logits = self.draw(self.steps * self.origin_stream.batch_size)
+            images, logits, _ = self.draw(self.steps * self.origin_stream.batch_size)
             drawn = TensorDataset(images.cpu(), logits.cpu())
             self._drawn["dataset"] = with_classes(drawn, logits.argmax(dim=1).tolist())
         return self._drawn["dataset"]
+
+
+class Draws(Iterable[list[Tensor]]):
+    """Minibatches (images, teacher logits, task 0) of a synthesis experience, drawn as the loop asks.
+
+    Args:
+        experience: that is open.
+        size: how many images in each.
+        over: whether to stop before the experience's steps are done.
+    """
+
+    def __init__(self, experience: SynthesisExperience, size: Callable[[], int], over: Callable[[], bool]):
+        self.experience = experience
+        self.size = size
+        self.over = over
+
+    def __len__(self) -> int:
+        return self.experience.steps
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        n = self.size()
+        tasks = torch.zeros(n, dtype=torch.long)
+        for _ in range(self.experience.steps):
+            if self.over():
+                return
+            images, logits, _ = self.experience.draw(n)
+            yield [images, logits, tasks]
 
 
 class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperience]):

@@ -20,8 +20,8 @@ from lra.networks.encoder import Encoder
 from lra.problem import Batch
 from lra.strategies.lra import LRA
 from lra.strategies.lra_options import LRAOptions
-from lra.strategies.replay import BufferReplay, GenerativeReplay, Replay
-from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.replay import BufferReplay, GenerativeReplay
+from lra.strategies.strategy import DataFreeDistillation, Replay
 from lra.strategies.stream import SynthesisStream
 from lra.teacher import Teacher
 

@@ -19,7 +19,7 @@ from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.networks.normalized import Normalized
 from lra.strategies.checkpoint import capture, restore
-from lra.strategies.pool_replay import PoolReplay
+from lra.strategies.replay import PoolReplay
 
 METHODS = {
     "adi": ["synthesis.steps=20", "synthesis.bn=1"],

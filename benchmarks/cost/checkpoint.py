@@ -23,7 +23,7 @@ from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import obtain
 from lra.strategies.checkpoint import capture
-from lra.strategies.pool_replay import PoolReplay
+from lra.strategies.replay import PoolReplay
 
 CASES: dict[str, dict[str, Any]] = {
     "LeNet5, memory bank": {"replay": "memory"},

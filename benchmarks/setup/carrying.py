@@ -20,7 +20,7 @@ from lra.benchmarks.setup.weights_files import save_weights
 from lra.benchmarks.untrusted import refuse_zip_bomb
 from lra.problem import Problem
 from lra.state import State
-from lra.strategies.replay import Replay
+from lra.strategies.strategy import Replay
 
 FORMAT = "lra-generator-1"
 """Names the provenance in a generator's file."""

@@ -8,8 +8,8 @@ from lra.strategies import extensions
 from lra.strategies.lra import LRA
 from lra.strategies.lra_options import LRAOptions
 from lra.strategies.method import Setup
-from lra.strategies.replay import Replay
 from lra.strategies.retention import REPLAYS
+from lra.strategies.strategy import Replay
 
 
 def retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
@@ -31,8 +31,8 @@ def retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
         return [*plugins, *guests]
     if not isinstance(replay, Replay):
         raise UsageError(
-            f"--meta needs a plugin that replays (a lra.strategies.replay.Replay), and {name!r} is none: name it with "
-            "--plugin beside a --replay such as memory"
+            f"--meta needs a plugin that replays (a lra.strategies.strategy.Replay), and {name!r} is none: name it "
+            "with --plugin beside a --replay such as memory"
         )
     step = LRA(replay, LRAOptions(**config.meta.model_dump(exclude={"enabled"})))
     return [*plugins, step, *guests]

@@ -9,8 +9,7 @@ from lra.distances import l1
 from lra.problem import Batch
 from lra.state import State
 from lra.strategies.method import Setup
-from lra.strategies.replay import Replay
-from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.strategy import DataFreeDistillation, Replay
 
 
 class HardestReplay(Replay):
@@ -35,8 +34,8 @@ class HardestReplay(Replay):
         return Batch(images[where], logits[where])
 
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: Any) -> None:
-        images, logits = strategy.acquired
-        # A joined minibatch has the new samples first.
+        images, logits, _ = strategy.acquired
+        # A minibatch has the new samples first.
         hardness = l1(strategy.mb_output[: len(images)].detach(), logits)
         new = [images, logits, hardness]
         every = [torch.cat(pair) for pair in zip(self.kept, new, strict=True)] if self.kept else new

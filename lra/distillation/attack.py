@@ -25,6 +25,7 @@ class Exchange(NamedTuple):
     """What a batch came to."""
 
     batch: Batch
+    """Labelled with the classes of the clean images."""
     swapped: int
     """Images that changed places with their attacked ones."""
     attacked: int
@@ -46,12 +47,9 @@ def exchange(clean: Batch, attacked: Batch, chosen: Tensor, swap: Swap = "exchan
         surer = torch.zeros_like(surer)
     # An image that has changed places and is then attacked is back; released, both places hold the attacked one.
     taken = surer | chosen if swap == "copy" else surer ^ chosen
-    batch = Batch(*(torch.where(_like(taken, a), b, a) for a, b in zip(clean, attacked, strict=True)))
-    return Exchange(batch, int(surer.sum()), int(chosen.sum()))
-
-
-def _like(mask: Tensor, values: Tensor) -> Tensor:
-    return mask.view(-1, *[1] * (values.dim() - 1))
+    images = torch.where(taken.view(-1, 1, 1, 1), attacked.images, clean.images)
+    logits = torch.where(taken.view(-1, 1), attacked.logits, clean.logits)
+    return Exchange(Batch(images, logits, clean.classes), int(surer.sum()), int(chosen.sum()))
 
 
 class Attacker:
@@ -116,8 +114,8 @@ class Attacker:
             return exchange(batch, self.attack(batch.images), chosen, self.options.swap)
         images, logits = batch.images.clone(), batch.logits.clone()
         if chosen.any():
-            images[chosen], logits[chosen] = self.attack(batch.images[chosen])
-        return Exchange(Batch(images, logits), 0, int(chosen.sum()))
+            images[chosen], logits[chosen], _ = self.attack(batch.images[chosen])
+        return Exchange(Batch(images, logits, batch.classes), 0, int(chosen.sum()))
 
     def state_dict(self) -> State:
         """Network and optimiser."""

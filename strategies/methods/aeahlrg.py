@@ -79,8 +79,7 @@ class AEAHLRG(OptimisedMethod):
         def softened(student: Tensor, teacher: Tensor) -> Tensor:
             return o.soft * distance(student, teacher)
 
-        self.hard = HardLabel(o.hard)
-        return Objective(softened, [self.hard])
+        return Objective(softened, [HardLabel(o.hard)])
 
     def synthesizer(self) -> BatchSynthesizer:
         """h, z, their three terms, and what learns to attack."""
@@ -125,7 +124,7 @@ class AEAHLRG(OptimisedMethod):
 
         if not self.attacked:
             return []
-        self.attacking = AdversarialExamples(self.misleader, self.hard)
+        self.attacking = AdversarialExamples(self.misleader)
         return [self.attacking]
 
     def measures(self) -> list[Measure]:
