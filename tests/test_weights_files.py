@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,13 @@ class Own(nn.Linear):
         ({"state_dict": {}, "args": argparse.Namespace(lr=0.1)}, "argparse.Namespace", "['state_dict']"),
         (nn.Sequential(nn.Linear(2, 2)), "torch.nn.modules.container.Sequential", ".state_dict(), 'weights.pt')"),
         ({"model": nn.DataParallel(nn.Linear(2, 2))}, "DataParallel", ".state_dict(), 'weights.pt')"),
-        (Own(2, 2), "Own", "torch.save(torch.load('t.pt', weights_only=False)"),
+        (Own(2, 2), "Own", "torch.save(torch.load('t.pt', weights_only=False).state_dict(), 'weights.pt')"),
+        (
+            {"state_dict": {}, "net": Own(2, 2)},
+            "Own",
+            "torch.save(torch.load('t.pt', weights_only=False)['state_dict'],",
+        ),
+        (OrderedDict(args=argparse.Namespace(lr=0.1)), "argparse.Namespace", "['state_dict']"),
     ],
 )
 @pytest.mark.parametrize("form", [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}])

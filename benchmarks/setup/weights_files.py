@@ -140,7 +140,7 @@ def _why_not(path: Path, said: str) -> str:
     inside = "['state_dict']"
     if refused.startswith("numpy"):
         what = "a number or array of numpy beside its weights"
-    elif re.match(r"(torch\.nn|torchvision|timm|__main__)\b", refused):
+    elif re.match(r"(torch\.nn|torchvision|timm)\b", refused) or _is_object(_pickled(path)):
         what, inside = "a whole module in place of its weights", ".state_dict()"
     else:
         what = "more than weights"
@@ -153,14 +153,7 @@ def _why_not(path: Path, said: str) -> str:
 def _imported(path: Path) -> Iterator[str]:
     """Names of what a pickle would import beside torch's own and plain containers, read off without running it."""
     try:
-        with path.open("rb") as file:
-            if zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
-                    member = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
-                    content = b"" if member is None else archive.read(member)
-            else:
-                content = file.read()
-        stream, texts = io.BytesIO(content), [""]
+        stream, texts = io.BytesIO(_pickled(path)), [""]
         # The older form of torch.save is several pickles, one behind another.
         while True:
             for code, argument, _ in pickletools.genops(stream):
@@ -172,6 +165,29 @@ def _imported(path: Path) -> Iterator[str]:
     # Behind the last pickle are bytes of tensors; a damaged file need be no pickle, and its archive raises anything.
     except Exception:
         return
+
+
+def _pickled(path: Path) -> bytes:
+    """The pickle of a file that torch saved, in either of its forms."""
+    if not zipfile.is_zipfile(path):
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        member = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
+        return b"" if member is None else archive.read(member)
+
+
+def _is_object(content: bytes) -> bool:
+    """Whether what torch pickled is an object of some class, and no dictionary, plain or ordered."""
+    stream = io.BytesIO(content)
+    # The older form of torch.save has three pickles before the one that matters; the first is a long number.
+    for _ in range(4):
+        codes = [(code.name, argument) for code, argument, _ in pickletools.genops(stream)]
+        name, argument = next(code for code in codes if code[0] not in ("PROTO", "FRAME", "MARK"))
+        if name in ("GLOBAL", "SHORT_BINUNICODE", "BINUNICODE"):
+            return not str(argument).startswith("collections")
+        if name == "EMPTY_DICT" and ("BINUNICODE", "protocol_version") not in codes:
+            return False
+    return False
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Notes]:
