@@ -27,17 +27,17 @@ test = data.load("test")
 trained = obtain(TeacherOptions(network="mlp", epochs=10), data, test)
 problem = Problem(data.image, data.classes, trained.mean, trained.std)
 setup = Setup(problem, Teacher(trained.network), l1, batch_size=32, steps=5, experiences=10, experiences_per_epoch=5)
-method = METHODS["predfkd"](setup, METHODS["predfkd"].Options())
 student = Normalized(build("mlp", problem.classes, problem.image), problem.mean, problem.std)
+parts = METHODS["predfkd"](setup, METHODS["predfkd"].Options()).build(student)
 replay = ReservoirReplay().build(setup)
 
-stream = SynthesisStream(method.sample_source(), setup.teacher, setup.experiences, setup.steps, setup.batch_size)
+stream = SynthesisStream(parts.synthesizer, setup.teacher, setup.experiences, setup.steps, setup.batch_size)
 strategy = DataFreeDistillation(
     model=student,
-    optimizer=torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9),
-    objective=method.objective(student),
+    optimizer=torch.optim.SGD([*student.parameters(), *parts.objective.parameters()], lr=0.05, momentum=0.9),
+    objective=parts.objective,
     train_mb_size=setup.batch_size,
-    plugins=[replay, LRA(replay)],
+    plugins=[replay, LRA(replay), *parts.plugins],
     evaluator=EvaluationPlugin(
         *accuracy_metrics(stream=True),
         *loss_metrics(epoch=True),

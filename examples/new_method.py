@@ -9,12 +9,13 @@ For every experience, with teacher T, student S, generator G:
 
 from pathlib import Path
 
+from torch import nn
+
 from lra.benchmarks.runs.runner import run
 from lra.benchmarks.setup.assemble import configuration
 from lra.options import NonNegative
+from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
 from lra.strategies.methods import METHODS
-from lra.strategies.online import OnlineMethod, OnlineOptions
-from lra.synthesis.online import OnlineGenerator
 from lra.synthesis.terms import Adversarial, OneHot
 
 
@@ -29,9 +30,9 @@ class Disputed(OnlineMethod):
     Options = DisputedOptions
     latent = 64
 
-    def synthesizer(self) -> OnlineGenerator:
+    def build(self, student: nn.Module) -> Parts:
         o = self.options
-        return self.online([OneHot(o.one_hot), Adversarial(o.adversarial, self.setup.distance)])
+        return self.parts(self.online([OneHot(o.one_hot), Adversarial(o.adversarial, self.setup.distance)]))
 
 
 METHODS[Disputed.name] = Disputed

@@ -6,10 +6,6 @@ import torch
 from torch import Tensor, nn
 
 
-class UnfitTeacher(ValueError):
-    """A teacher that lacks what a method looks at."""
-
-
 class Teacher(nn.Module):
     """A frozen network in evaluation mode.
 

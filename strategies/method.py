@@ -1,13 +1,21 @@
-"""What a distillation method is to the rest: options, a sample source, and now and then a plugin of its own."""
+"""What a distillation method is to the rest: options, and one `Method.build` that puts its parts together.
+
+`OnlineMethod` and `OptimisedMethod` are what most methods derive from: those with an online generator, and those
+that optimise a finite batch.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from lra.synthesis.options import TripletOptions
+from pydantic import Field
+
+from lra.options import Count, Fraction, NonNegative, Positive, Whole
+from lra.synthesis.options import BatchOptions, TripletOptions
 
 if TYPE_CHECKING:
     from avalanche.core import SupervisedPlugin
@@ -15,10 +23,20 @@ if TYPE_CHECKING:
 
     from lra.distances import Distance
     from lra.distillation.objective import Objective
+    from lra.networks.generators import UpsamplingGenerator
     from lra.problem import Problem
     from lra.strategies.metrics import Measure
+    from lra.synthesis.augmentation import Augmentation
+    from lra.synthesis.batches import BatchSynthesizer
+    from lra.synthesis.labels import LabelPlan
+    from lra.synthesis.online import OnlineGenerator
+    from lra.synthesis.sources import Source
     from lra.synthesis.synthesizer import Synthesizer
+    from lra.synthesis.terms import Adversarial, Term
     from lra.teacher import Teacher
+
+LATENT = 256
+"""The published number of latents of every method that optimises a generator against one batch."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +61,49 @@ class Setup:
         return -(-self.experiences // self.experiences_per_epoch)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a method brings to a run."""
+
+    synthesizer: Synthesizer
+    """The sample source with its losses and optimiser, for the stream."""
+    objective: Objective
+    """What the student minimises.
+
+    What it learns itself (`Objective.parameters`) joins the student's optimiser: it gets the gradient of the
+    acquisition and retention losses at the weights these were taken at, and is no part of the look-ahead.
+    """
+    plugins: Sequence[SupervisedPlugin] = ()
+    """Of the strategy, after those that replay: a curriculum, say; most methods have none."""
+    measures: Sequence[Measure] = ()
+    """What the method alone has to measure."""
+
+
 class SynthesisOptions(TripletOptions):
     """The base of every method's options: terms that can be added to any synthesis."""
+
+    without_batchnorm: ClassVar[str] = "synthesis.bn=0"
+    """The settings with which the method asks for no BatchNorm."""
+
+    @property
+    def needs_batchnorm(self) -> bool:
+        """Whether these settings ask for the teacher's BatchNorm statistics."""
+        return False
+
+
+class BatchNormOptions(SynthesisOptions):
+    """The base of options with a term of the teacher's BatchNorm statistics."""
+
+    bn: NonNegative = 1.0
+
+    @property
+    def needs_batchnorm(self) -> bool:
+        """With a weight of that term."""
+        return self.bn > 0
 
 
 class Method(ABC):
     """How samples are made, under a paper's name.
-
-    An experiment asks for `objective`, `sample_source`, `plugins` and `measures`, once each and in this order, so
-    that a later part may refer to an earlier one (a projection shared by both sides, a clock that moves a weight).
 
     Class attributes:
         name: as typed after ``--method``.
@@ -59,7 +111,6 @@ class Method(ABC):
         Options: its hyperparameters, with the published values as defaults.
         defaults: published settings outside of synthesis, by section of the configuration.
         memory: the replay of its paper.
-        without_batchnorm: the settings with which it asks for no BatchNorm.
     """
 
     name: ClassVar[str]
@@ -67,42 +118,182 @@ class Method(ABC):
     Options: ClassVar[type[SynthesisOptions]]
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     memory: ClassVar[str] = "none"
-    without_batchnorm: ClassVar[str] = "synthesis.bn=0"
 
     def __init__(self, setup: Setup, options: Any):
         self.setup = setup
         self.options = options
 
     @abstractmethod
-    def synthesizer(self) -> Synthesizer:
-        """The sample source with its losses and optimiser."""
+    def build(self, student: nn.Module) -> Parts:
+        """All that the method brings to a run of ``student``; ends in `parts`.
 
-    def sample_source(self) -> Synthesizer:
-        """The `synthesizer`, with the terms that every method can have."""
-        synthesizer = self.synthesizer()
-        synthesizer.terms.append(self.options.triplet_term())
-        return synthesizer
+        Raises:
+            ValueError: if options do not fit each other, the teacher or the student.
+        """
 
-    def objective(self, student: nn.Module) -> Objective:
-        """What ``student`` minimises.
+    def parts(
+        self,
+        synthesizer: Synthesizer,
+        objective: Objective | None = None,
+        plugins: Sequence[SupervisedPlugin] = (),
+        measures: Sequence[Measure] = (),
+    ) -> Parts:
+        """The parts of the method, with the synthesis terms that every method can have.
 
-        What the objective learns itself (`Objective.parameters`) joins the student's optimiser: it gets the
-        gradient of the acquisition and retention losses at the weights these were taken at, and is no part of
-        the look-ahead.
+        Args:
+            synthesizer: the sample source with the method's own terms.
+            objective: what the student minimises; by default the distance of the setup, alone.
+            plugins: see `Parts`.
+            measures: see `Parts`.
+
+        Raises:
+            ValueError: if all weights are 0.
         """
         from lra.distillation.objective import Objective
 
-        return Objective(self.setup.distance)
+        synthesizer.terms.append(self.options.triplet_term())
+        if not any(term.weight for term in synthesizer.terms):
+            raise ValueError("every weight in synthesis is 0, so there is nothing to learn for it: raise one")
+        return Parts(synthesizer, objective or Objective(self.setup.distance), plugins, measures)
 
-    @property
-    def needs_batchnorm(self) -> bool:
-        """Whether these options ask for the teacher's BatchNorm statistics: a positive weight ``bn``."""
-        return getattr(self.options, "bn", 0) > 0
 
-    def plugins(self) -> list[SupervisedPlugin]:
-        """Plugins that belong to the method, such as a curriculum; most have none."""
-        return []
+class OnlineOptions(SynthesisOptions):
+    """Of the generator and its Adam."""
 
-    def measures(self) -> list[Measure]:
-        """What the method alone has to measure; asked for last."""
-        return []
+    lr: Positive = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.5, 0.999)
+    steps: Count = 1
+    """Generator steps per experience."""
+    latent: Count | None = None
+    """As published, if the images are as large as CIFAR's; smaller for smaller ones."""
+    width: Count | None = None
+    """128 for CIFAR; follows the image size unless set."""
+
+
+class OnlineMethod(Method):
+    """A method whose samples come fresh from a generator that is trained along with the student.
+
+    Class attributes:
+        latent: the published number of latents.
+    """
+
+    latent: ClassVar[int]
+
+    def online(
+        self,
+        terms: Sequence[Term],
+        make: Callable[..., nn.Module] | None = None,
+        source: type[OnlineGenerator] | None = None,
+        **settings: Any,
+    ) -> OnlineGenerator:
+        """The sample source that minimises ``terms``.
+
+        Args:
+            terms: losses of a generator step.
+            make: builds the generator from latent, image and width; by default that of DAFL, ZSKT and DFQ.
+            source: the class of the source, if not that one.
+            settings: further arguments of ``source``.
+        """
+        import torch
+
+        from lra.networks.generator_presets import gen_l, sized_for
+        from lra.synthesis.online import OnlineGenerator
+
+        o, problem = self.options, self.setup.problem
+        width, latent = sized_for(problem.image)
+        latent = o.latent or min(latent, self.latent)
+        generator = (make or gen_l)(latent, problem.image, width=o.width or width).to(problem.device)
+        return (source or OnlineGenerator)(
+            generator,
+            torch.optim.Adam(generator.parameters(), lr=o.lr, betas=o.betas),
+            terms,
+            self.setup.teacher,
+            latent=latent,
+            batch_size=self.setup.batch_size,
+            steps=o.steps,
+            **settings,
+        )
+
+
+class OptimisedOptions(BatchOptions, SynthesisOptions):
+    """Of the batches and how they are shown."""
+
+
+class GeneratorOptions(OptimisedOptions):
+    """And of a generator; 256 latents and width 128 for CIFAR as published, less for smaller images."""
+
+    latent: Count | None = None
+    width: Count | None = None
+
+
+class MetaGeneratorOptions(BatchNormOptions, GeneratorOptions):
+    """And of one that is a good start for every batch, with the three terms it learns by, as published for Fast."""
+
+    steps: Count = 10
+    warmup: Whole = 20
+    lr: Positive = 2e-3
+    latent_lr: Positive = 0.01
+    bn: NonNegative = 10.0
+    bn_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    one_hot: NonNegative = 0.5
+    adversarial: NonNegative = 1.33
+
+
+def published(**schedule: Any) -> Mapping[str, Mapping[str, Any]]:
+    """The settings outside of synthesis that every release shares, but for those given; add ``--replay pool``."""
+    epoch = {"batch_size": 256, "steps_per_experience": 400, "experiences_per_epoch": 1, "epochs": 200}
+    rate = schedule.pop("lr", 0.1)
+    loss = {"kind": "kl", "temperature": 20.0}
+    return {
+        "student": {"lr": rate, "momentum": 0.9, "weight_decay": 1e-4, "loss": loss},
+        "schedule": epoch | schedule,
+    }
+
+
+class OptimisedMethod(Method):
+    """A method whose every experience is a finite batch of images, optimised against the teacher."""
+
+    memory = "pool"
+
+    def batches(
+        self,
+        source: Source,
+        terms: Sequence[Term],
+        labels: LabelPlan | None = None,
+        augment: Augmentation | None = None,
+        views: int = 1,
+        show: Augmentation | None = None,
+    ) -> BatchSynthesizer:
+        """The sample source that minimises ``terms``.
+
+        Args:
+            source: what is optimised.
+            terms: losses of each step.
+            labels: classes to ask for; by default drawn uniformly and sorted.
+            augment: in synthesis; by default shift and flip.
+            views: augmented views of each image for the student.
+            show: augmentation of each view; by default shift and flip.
+        """
+        from lra.synthesis import labels as plans
+        from lra.synthesis.batches import BatchSynthesizer
+
+        classes = self.setup.problem.classes
+        plan = labels or plans.uniform(classes, ordered=True)
+        return BatchSynthesizer(source, terms, self.setup.teacher, plan, self.options, augment, views, show)
+
+    def generator(self) -> UpsamplingGenerator:
+        """GenS of CMI, of the size that suits the images."""
+        from lra.networks.generator_presets import gen_s, sized_for
+
+        problem = self.setup.problem
+        width, latent = sized_for(problem.image)
+        latent = self.options.latent or min(latent, LATENT)
+        return gen_s(latent, problem.image, width=self.options.width or width).to(problem.device)
+
+    @staticmethod
+    def masked_adversary(weight: float) -> Adversarial:
+        """-KL_1(S ‖ T) where both name the same class: the adversary of CMI, Fast, RGAL and NAYER."""
+        from lra.distances import kl
+        from lra.synthesis.terms import Adversarial
+
+        return Adversarial(weight, partial(kl, temperature=1.0), mask="agree")

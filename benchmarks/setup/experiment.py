@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lra.anatomy import batchnorm_layers
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
@@ -20,10 +21,11 @@ from lra.networks.normalized import Normalized
 from lra.problem import Problem
 from lra.strategies.calibration import Calibration
 from lra.strategies.checkpoint import Stateful
+from lra.strategies.clocks import ScheduleByEpoch
 from lra.strategies.divergence import DivergenceGuard, learning
 from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream
-from lra.strategies.method import Method, Setup
-from lra.strategies.methods import METHODS, fitted
+from lra.strategies.method import Parts, Setup
+from lra.strategies.methods import METHODS
 from lra.strategies.metrics import (
     GradientAlignment,
     Measure,
@@ -32,12 +34,11 @@ from lra.strategies.metrics import (
 )
 from lra.strategies.probing import Plasticity, ProbeForgetting
 from lra.strategies.replay import GenerativeReplay
-from lra.strategies.schedule import ScheduleByEpoch
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.synthesizer import Synthesizer
 from lra.synthesis.view import require
-from lra.teacher import Teacher, UnfitTeacher
+from lra.teacher import Teacher
 
 
 @dataclass
@@ -103,37 +104,31 @@ def prepare(
         schedule.experiences_per_epoch,
     )
     student, quantization = _student(config, problem, trained, test)
-    method = _method(config, setup)
-    try:
-        objective, synthesizer, clocks = method.objective(student), method.sample_source(), method.plugins()
-        require(
-            {need for term in synthesizer.terms if term.weight for need in term.needs}, teacher, student, data.image
-        )
-    except ValueError as error:
-        raise UsageError(f"method {config.method!r}: {error}") from None
+    made = _made(config, setup, student)
     if config.meta.enabled:
         try:
             check_student(student, config.meta.engine)
         except MetaStepError as error:
             raise UsageError(f"--meta: {error}") from None
     stream = SynthesisStream(
-        synthesizer, teacher, experiences, schedule.steps_per_experience, schedule.batch_size, last
+        made.synthesizer, teacher, experiences, schedule.steps_per_experience, schedule.batch_size, last
     )
     optimiser = torch.optim.SGD(
-        [*student.parameters(), *objective.parameters()],
+        [*student.parameters(), *made.objective.parameters()],
         lr=config.student.lr,
         momentum=config.student.momentum,
         weight_decay=config.student.weight_decay,
     )
-    plugins = [*_calibration(config), *retention(config, setup), *clocks, *_schedule(config, optimiser, experiences)]
-    measures = [*_measures(config, setup, stream, objective, trained.answers), *method.measures()]
+    retaining, scheduling = retention(config, setup), _schedule(config, optimiser, experiences)
+    plugins = [*_calibration(config), *retaining, *made.plugins, *scheduling]
+    measures = [*_measures(config, setup, stream, made.objective, trained.answers), *made.measures]
     recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
     cadence = EvaluationCadence(_test_stream(test, device), config.between, experiences, measures)
-    networks = _learning(student, synthesizer, plugins)
+    networks = _learning(student, made.synthesizer, plugins)
     strategy = DataFreeDistillation(
         model=student,
         optimizer=optimiser,
-        objective=objective,
+        objective=made.objective,
         train_mb_size=schedule.batch_size,
         plugins=[*plugins, DivergenceGuard(networks), cadence],
         evaluator=QuietEvaluation(*measures, loggers=[*loggers(), recorder], collect_all=False),
@@ -142,7 +137,7 @@ def prepare(
         stock_data=needs_stock_data(config),
     )
     stateful = [
-        part for part in [*plugins, objective, cadence, *measures, recorder] if hasattr(part, "load_state_dict")
+        part for part in [*plugins, made.objective, cadence, *measures, recorder] if hasattr(part, "load_state_dict")
     ]
     return Experiment(
         config,
@@ -189,12 +184,27 @@ def _calibration(config: RunConfig) -> list[Calibration]:
     return [Calibration(config.quantization.calibration, config.schedule.batch_size)]
 
 
-def _method(config: RunConfig, setup: Setup) -> Method:
+def _made(config: RunConfig, setup: Setup, student: nn.Module) -> Parts:
+    """What the method brings.
+
+    Raises:
+        UsageError: if its options do not fit each other, the teacher or the student; where it is the teacher's want of
+            BatchNorm layers, with the methods that need none.
+    """
     options = METHODS[config.method].Options.model_validate(config.synthesis)
+    if options.needs_batchnorm and not batchnorm_layers(setup.teacher.network, setup.problem.image):
+        others = ", ".join(name for name, method in METHODS.items() if not method.Options().needs_batchnorm)
+        raise UsageError(
+            f"method {config.method!r} compares BatchNorm statistics and the teacher has no BatchNorm: choose a "
+            f"teacher with it (teacher.network), set {options.without_batchnorm}, or a method without: {others}"
+        )
     try:
-        return fitted(config.method, setup, options)
-    except UnfitTeacher as error:
-        raise UsageError(str(error)) from None
+        parts = METHODS[config.method](setup, options).build(student)
+        needs = {need for term in parts.synthesizer.terms if term.weight for need in term.needs}
+        require(needs, setup.teacher, student, setup.problem.image)
+    except ValueError as error:
+        raise UsageError(f"method {config.method!r}: {error}") from None
+    return parts
 
 
 def _schedule(config: RunConfig, optimiser: torch.optim.Optimizer, experiences: int) -> list[ScheduleByEpoch]:

@@ -1,7 +1,7 @@
 """The plainest synthesizer, a generator that lives on and is trained a little per experience, and its two variants."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -133,12 +133,17 @@ class OnlineGenerator(Synthesizer):
 class ConditionedOnlineGenerator(OnlineGenerator):
     """`OnlineGenerator` with a `ConditionedGenerator`: each image is asked to be of a class drawn uniformly (GDFQ).
 
-    Attributes:
+    Args:
+        arguments: of `OnlineGenerator`.
         warmup: experiences' worth of further generator steps before the first experience opens.
+        settings: of `OnlineGenerator`.
     """
 
     generator: ConditionedGenerator
-    warmup = 0
+
+    def __init__(self, *arguments: Any, warmup: int = 0, **settings: Any):
+        super().__init__(*arguments, **settings)
+        self.warmup = warmup
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
         """As `OnlineGenerator.step`; the first time after the warm-up."""

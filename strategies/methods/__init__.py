@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from lra.strategies.method import Method, Setup
+from lra.strategies.method import Method
 from lra.strategies.methods.adadfkd import AdaDFKD
 from lra.strategies.methods.adi import ADI
 from lra.strategies.methods.aeahlrg import AEAHLRG
@@ -44,23 +42,3 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 """Name to method, in the order they are listed."""
-
-
-def fitted(name: str, setup: Setup, options: Any) -> Method:
-    """The method ``name``, if its options can work with the teacher.
-
-    Raises:
-        UnfitTeacher: if they ask for BatchNorm statistics and the teacher has none, in one line that names the
-            methods that ask for none.
-    """
-    from lra.anatomy import batchnorm_layers
-    from lra.teacher import UnfitTeacher
-
-    method = METHODS[name](setup, options)
-    if method.needs_batchnorm and not batchnorm_layers(setup.teacher.network, setup.problem.image):
-        others = [m.name for m in METHODS.values() if not m(setup, m.Options()).needs_batchnorm]
-        raise UnfitTeacher(
-            f"method {name!r} compares BatchNorm statistics and the teacher has no BatchNorm: choose a teacher with "
-            f"it (teacher.network), set {method.without_batchnorm}, or a method without: {', '.join(others)}"
-        )
-    return method

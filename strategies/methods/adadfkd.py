@@ -24,14 +24,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lra.options import Count, Fraction, NonNegative, Positive
-from lra.strategies.curriculum import CurriculumMethod, CurriculumOptions, started_small
+from lra.strategies.method import Parts
+from lra.strategies.methods.cudfkd import CurriculumMethod, CurriculumOptions, started_small
 
 if TYPE_CHECKING:
-    from avalanche.core import SupervisedPlugin
     from torch import nn
-
-    from lra.distillation.curriculum import SelfPaced
-    from lra.synthesis.online import OnlineGenerator
 
 
 class AdaDFKDOptions(CurriculumOptions):
@@ -59,40 +56,30 @@ class AdaDFKD(CurriculumMethod):
         "schedule": {"batch_size": 768, "steps_per_experience": 10, "experiences_per_epoch": 40, "epochs": 300},
     }
 
-    def objective(self, student: nn.Module) -> SelfPaced:
-        """D and InfoNCE, self-paced."""
+    def build(self, student: nn.Module) -> Parts:
+        """D and InfoNCE, self-paced; G, its terms, and the ring; CuDFKD's two clocks, and that of the ring."""
         from torch import nn
 
+        from lra.distillation.curriculum import SelfPaced, ring_hardness
         from lra.distillation.student_terms import InfoNCE
         from lra.distillation.witness import Witness, feature_size
-
-        o, problem, teacher = self.options, self.setup.problem, self.setup.teacher
-        sizes = feature_size(student, problem.image), feature_size(teacher.network, problem.image)
-        same = sizes[0] == sizes[1]
-        self.project = nn.Identity() if same else nn.Linear(*sizes).to(problem.device)
-        witness = Witness(student, teacher, problem.image)
-        return self.curriculum(InfoNCE(o.nce, witness, self.project, o.nce_temperature))
-
-    def synthesizer(self) -> OnlineGenerator:
-        """G, its terms, and the ring."""
-        from lra.distillation.witness import feature_size
+        from lra.strategies.clocks import EpochClock
         from lra.synthesis.terms import RingNCE
 
-        o, size = self.options, feature_size(self.setup.teacher.network, self.setup.problem.image)
-        if o.negatives < self.setup.batch_size:
-            raise ValueError(f"synthesis.negatives = {o.negatives}: give at least a batch, {self.setup.batch_size}")
-        device = self.setup.problem.device
-        self.ring = RingNCE(o.ring, o.negatives, size, self.project, o.ring_length, o.nce_temperature, device)
-        return self.online([*self.common_terms(), self.ring], started_small)
-
-    def plugins(self) -> list[SupervisedPlugin]:
-        """CuDFKD's two clocks, and that of the ring."""
-        from lra.distillation.curriculum import ring_hardness
-        from lra.strategies.clocks import EpochClock
-
-        o = self.options
+        o, setup, problem, teacher = self.options, self.setup, self.setup.problem, self.setup.teacher
+        if o.negatives < setup.batch_size:
+            raise ValueError(f"synthesis.negatives = {o.negatives}: give at least a batch, {setup.batch_size}")
+        sizes = feature_size(student, problem.image), feature_size(teacher.network, problem.image)
+        project = nn.Identity() if sizes[0] == sizes[1] else nn.Linear(*sizes).to(problem.device)
+        contrast = InfoNCE(o.nce, Witness(student, teacher, problem.image), project, o.nce_temperature)
+        paced = SelfPaced(setup.distance, [contrast], o.age, o.weights, o.granularity)
+        ring = RingNCE(o.ring, o.negatives, sizes[1], project, o.ring_length, o.nce_temperature, problem.device)
 
         def tighten(completed: int) -> None:
-            self.ring.hardness = ring_hardness(completed, self.setup.epochs, o.ring_length, o.begin, o.end)
+            ring.hardness = ring_hardness(completed, setup.epochs, o.ring_length, o.begin, o.end)
 
-        return [*super().plugins(), EpochClock(tighten, self.setup.experiences_per_epoch)]
+        terms, adversary = self.terms()
+        tightening = EpochClock(tighten, setup.experiences_per_epoch)
+        return self.parts(
+            self.online([*terms, ring], started_small), paced, [*self.clocks(paced, adversary), tightening]
+        )

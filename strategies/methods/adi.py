@@ -19,18 +19,17 @@ what they return as the best images is the last iterate (``keep: last``). The we
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from lra.options import Count, NonNegative, Positive
-from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
+from lra.strategies.method import BatchNormOptions, OptimisedMethod, OptimisedOptions, Parts, published
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lra.synthesis.batches import BatchSynthesizer
+    from torch import Tensor, nn
 
 
-class ADIOptions(OptimisedOptions):
+class ADIOptions(BatchNormOptions, OptimisedOptions):
     """As in CMI's benchmark."""
 
     steps: Count = 1000
@@ -51,25 +50,23 @@ class ADI(OptimisedMethod):
     Options = ADIOptions
     defaults = published()
 
-    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """JS (n,) of logits (n, K) at τ = 3, or the releases' form of it, a sum over classes."""
-        from lra.distances import js, js_reference
-
-        if self.options.divergence == "exact":
-            return js(student, teacher, 3.0)
-        return js_reference(student, teacher, 3.0) * student.shape[1]
-
-    def synthesizer(self) -> BatchSynthesizer:
+    def build(self, student: nn.Module) -> Parts:
         """Pixels and their five terms."""
+        from lra.distances import js, js_reference
         from lra.synthesis.sources import Pixels
         from lra.synthesis.terms import L2, Adversarial, BNStat, OneHot, TotalVariation
 
         o = self.options
+
+        def released(student: Tensor, teacher: Tensor) -> Tensor:
+            return js_reference(student, teacher, 3.0) * student.shape[1]
+
+        divergence = partial(js, temperature=3.0) if o.divergence == "exact" else released
         terms = [
             BNStat(o.bn),
             OneHot(o.one_hot),
-            Adversarial(o.adversarial, self.divergence),
+            Adversarial(o.adversarial, divergence),
             TotalVariation(o.tv),
             L2(o.l2),
         ]
-        return self.batches(Pixels(self.setup.problem, o.lr), terms, augment=o.jitter())
+        return self.parts(self.batches(Pixels(self.setup.problem, o.lr), terms, augment=o.jitter()))

@@ -29,17 +29,12 @@ from typing import TYPE_CHECKING, Literal
 
 from lra.distillation.options import AttackOptions
 from lra.options import NonNegative
-from lra.strategies.optimised import MetaGeneratorOptions, OptimisedMethod, published
+from lra.strategies.method import MetaGeneratorOptions, OptimisedMethod, Parts, published
 from lra.synthesis.options import Branch, Reuse
 
 if TYPE_CHECKING:
-    from avalanche.core import SupervisedPlugin
-    from torch import Tensor, nn
+    from torch import nn
 
-    from lra.distillation.attack import Attacker
-    from lra.distillation.objective import Objective
-    from lra.strategies.metrics import Measure
-    from lra.synthesis.batches import BatchSynthesizer
     from lra.synthesis.terms import Term
 
 
@@ -67,70 +62,37 @@ class AEAHLRG(OptimisedMethod):
     Options = AEAHLRGOptions
     defaults = published(lr=0.2, epochs=400)
 
-    def objective(self, student: nn.Module) -> Objective:
-        """Soft targets, and with them perhaps hard ones."""
+    def build(self, student: nn.Module) -> Parts:
+        """Soft targets, and perhaps hard ones and attacks; h, z, their three terms, and what learns to attack."""
+        from lra.distillation.attack import Attacker
         from lra.distillation.hard_loss import HardLabel
         from lra.distillation.objective import Objective
-
-        o, distance = self.options, self.setup.distance
-        if not o.hard_loss:
-            return Objective(distance)
-
-        def softened(student: Tensor, teacher: Tensor) -> Tensor:
-            return o.soft * distance(student, teacher)
-
-        return Objective(softened, [HardLabel(o.hard)])
-
-    def synthesizer(self) -> BatchSynthesizer:
-        """h, z, their three terms, and what learns to attack."""
         from lra.networks.composed import FusedGenerator
+        from lra.networks.generator_presets import sized_for
+        from lra.networks.perturbation import PerturbationNetwork
+        from lra.strategies.attacking import AdversarialExamples, AttackCount
+        from lra.strategies.generator_loss import GeneratorLoss
         from lra.synthesis import labels
         from lra.synthesis.sources import ReusableSource, symmetric
         from lra.synthesis.terms import BNStat, OneHot, PerturbationTraining
 
-        o = self.options
-        fused = FusedGenerator(self.generator(), self.generator()).to(self.setup.problem.device)
-        if o.symmetric:
-            fused = symmetric(fused)
-        source = ReusableSource(
-            fused, self.setup.teacher, o.lr, o.latent_lr, o.steps, o.reuse, o.meta, o.branch, o.follow
-        )
+        o, problem, teacher, distance = self.options, self.setup.problem, self.setup.teacher, self.setup.distance
+        fused = FusedGenerator(self.generator(), self.generator()).to(problem.device)
+        fused = symmetric(fused) if o.symmetric else fused
+        source = ReusableSource(fused, teacher, o.lr, o.latent_lr, o.steps, o.reuse, o.meta, o.branch, o.follow)
         terms: list[Term] = [BNStat(o.bn, o.bn_momentum), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]
-        if self.attacked:
-            terms.append(PerturbationTraining(self.attacker()))
-        self.made = self.batches(source, terms, labels.uniform(self.setup.problem.classes))
-        return self.made
+        synthesizer = self.batches(source, terms, labels.uniform(problem.classes))
+        losses = GeneratorLoss(synthesizer)
+        if not o.hard_loss:
+            return self.parts(synthesizer, measures=[losses])
 
-    @property
-    def attacked(self) -> bool:
-        """Whether anything is: an attack acts through the hard loss."""
-        return self.options.hard_loss and self.options.aea.enabled
+        objective = Objective(lambda student, teacher: o.soft * distance(student, teacher), [HardLabel(o.hard)])
+        if not o.aea.enabled:
+            return self.parts(synthesizer, objective, measures=[losses])
 
-    def attacker(self) -> Attacker:
-        """A new one, of the size that suits the images; kept for `plugins`."""
-        from lra.distillation.attack import Attacker
-        from lra.networks.generator_presets import sized_for
-        from lra.networks.perturbation import PerturbationNetwork
-
-        o, problem = self.options, self.setup.problem
         width = o.aea.width or sized_for(problem.image)[0] // 2
         network = PerturbationNetwork(problem.image[0], min(problem.image[1:]), width=width)
-        self.misleader = Attacker(network, self.setup.teacher, problem, o.aea, o.crop_and_flip())
-        return self.misleader
-
-    def plugins(self) -> list[SupervisedPlugin]:
-        """The attack."""
-        from lra.strategies.attacking import AdversarialExamples
-
-        if not self.attacked:
-            return []
-        self.attacking = AdversarialExamples(self.misleader)
-        return [self.attacking]
-
-    def measures(self) -> list[Measure]:
-        """The loss of every inner step, and what was attacked."""
-        from lra.strategies.attacking import AttackCount
-        from lra.strategies.generator_loss import GeneratorLoss
-
-        counted = [AttackCount(self.attacking)] if self.attacked else []
-        return [GeneratorLoss(self.made), *counted]
+        attacker = Attacker(network, teacher, problem, o.aea, o.crop_and_flip())
+        synthesizer.terms.append(PerturbationTraining(attacker))
+        attack = AdversarialExamples(attacker)
+        return self.parts(synthesizer, objective, [attack], [losses, AttackCount(attack)])

@@ -21,17 +21,17 @@ bank fails at the moment it is exactly full; ours does not. ``rounding: down`` t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lra.options import Count, NonNegative, Positive
-from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
+from lra.strategies.method import BatchNormOptions, GeneratorOptions, OptimisedMethod, Parts, published
 from lra.synthesis.options import Layers
 
 if TYPE_CHECKING:
-    from lra.synthesis.batches import BatchSynthesizer
+    from torch import nn
 
 
-class CMIOptions(GeneratorOptions):
+class CMIOptions(BatchNormOptions, GeneratorOptions):
     """As in the paper's scripts for CIFAR-10, from scratch."""
 
     steps: Count = 200
@@ -44,6 +44,12 @@ class CMIOptions(GeneratorOptions):
     bank: Count = 40960
     negatives: Count = 4096
     layers: Layers = "batchnorm"
+    without_batchnorm: ClassVar[str] = "synthesis.bn=0 and synthesis.layers=stages"
+
+    @property
+    def needs_batchnorm(self) -> bool:
+        """For R_bn, or to describe images."""
+        return super().needs_batchnorm or (self.cross_view > 0 and self.layers == "batchnorm")
 
 
 class CMI(OptimisedMethod):
@@ -52,15 +58,9 @@ class CMI(OptimisedMethod):
     name = "cmi"
     paper = "Fang et al., IJCAI 2021"
     Options = CMIOptions
-    without_batchnorm = "synthesis.bn=0 and synthesis.layers=stages"
     defaults = published(batch_size=128)
 
-    @property
-    def needs_batchnorm(self) -> bool:
-        """For R_bn, or to describe images."""
-        return super().needs_batchnorm or (self.options.cross_view > 0 and self.options.layers == "batchnorm")
-
-    def synthesizer(self) -> BatchSynthesizer:
+    def build(self, student: nn.Module) -> Parts:
         """G, z and their four terms."""
         from lra.synthesis.sources import LatentSource
         from lra.synthesis.terms import BNStat, CrossView, FeatureBank, OneHot, projection_head
@@ -73,4 +73,4 @@ class CMI(OptimisedMethod):
             head = projection_head(self.setup.teacher, self.setup.problem.image, o.layers)
             bank, local = FeatureBank(o.bank), o.local_view()
             terms.append(CrossView(o.cross_view, head, bank, local, o.lr, o.temperature, o.negatives, o.layers))
-        return self.batches(LatentSource(self.generator(), o.lr), terms)
+        return self.parts(self.batches(LatentSource(self.generator(), o.lr), terms))

@@ -20,16 +20,81 @@ reversed divergence js (``adversary: js_reversed``). Its scripts distil by L1 wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-from lra.options import NonNegative
-from lra.strategies.curriculum import CurriculumMethod, CurriculumOptions, started_small
+from lra.options import Fraction, NonNegative, Positive
+from lra.strategies.method import BatchNormOptions, OnlineMethod, OnlineOptions, Parts
 
 if TYPE_CHECKING:
+    from avalanche.core import SupervisedPlugin
     from torch import nn
 
     from lra.distillation.curriculum import SelfPaced
-    from lra.synthesis.online import OnlineGenerator
+    from lra.networks.generators import UpsamplingGenerator
+    from lra.networks.shapes import Image
+    from lra.synthesis.terms import Adversarial, Term
+
+
+class CurriculumOptions(BatchNormOptions, OnlineOptions):
+    """As in AdaDFKD's benchmark, whose first cell is CIFAR-10, ResNet-34 to ResNet-18."""
+
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    one_hot: NonNegative = 1.0
+    bn: NonNegative = 1.0
+    balance: NonNegative = 20.0
+    balance_temperature: Positive = 20.0
+    """Of the mean prediction; published: that of the distillation."""
+    activation: NonNegative = 0.0
+    adversary: Literal["kl", "js", "js_reversed"] = "kl"
+    """What the generator raises, at τ = 3; js_reversed is the release's form of js."""
+    adversarial: NonNegative = 0.0
+    """Its weight at first."""
+    adversarial_slope: NonNegative = 0.0
+    """Its growth per epoch between ``begin`` and ``end``."""
+    begin: Fraction = 0.25
+    end: Fraction = 0.75
+    """Shares of the run between which things get harder."""
+    age: NonNegative = 2.0
+    """λ0: student losses well below λ count."""
+    age_rate: NonNegative = 1e-4
+    """Growth of λ per student step (published: 1e-4 for CIFAR-10, else 2e-5)."""
+    weights: Literal["hard", "soft", "log"] = "log"
+    granularity: Literal["sample", "batch"] = "sample"
+    """Of the weights; batch is what the release does."""
+
+
+class CurriculumMethod(OnlineMethod):
+    """What CuDFKD and AdaDFKD share: the generator's terms, and the clocks of both sides."""
+
+    latent = 512
+
+    def terms(self) -> tuple[list[Term], Adversarial]:
+        """The generator's terms, and the adversarial one of them, whose weight a clock moves."""
+        from lra.distances import js, js_reversed, kl
+        from lra.synthesis.terms import Activation, Adversarial, Balance, BNStat, OneHot
+
+        o = self.options
+        adversaries = {"kl": kl, "js": js, "js_reversed": js_reversed}
+        adversary = Adversarial(o.adversarial, partial(adversaries[o.adversary], temperature=3.0))
+        balance = Balance(o.balance, o.balance_temperature)
+        return [OneHot(o.one_hot), BNStat(o.bn), balance, Activation(o.activation), adversary], adversary
+
+    def clocks(self, paced: SelfPaced, adversary: Adversarial) -> list[SupervisedPlugin]:
+        """λ by the step; the adversarial weight by the epoch: what epoch e ends with is used in epoch e + 1."""
+        from lra.distillation.curriculum import ramp
+        from lra.strategies.clocks import EpochClock, StepClock
+
+        o, setup = self.options, self.setup
+
+        def grow_older(step: int) -> None:
+            paced.age = o.age + o.age_rate * step
+
+        def grow_harder(completed: int) -> None:
+            last = max(0, completed - 1)
+            adversary.weight = ramp(last, setup.epochs, o.adversarial, o.adversarial_slope, o.begin, o.end)
+
+        return [StepClock(grow_older), EpochClock(grow_harder, setup.experiences_per_epoch)]
 
 
 class CuDFKDOptions(CurriculumOptions):
@@ -49,10 +114,21 @@ class CuDFKD(CurriculumMethod):
         "schedule": {"batch_size": 512, "steps_per_experience": 10, "experiences_per_epoch": 40, "epochs": 250},
     }
 
-    def objective(self, student: nn.Module) -> SelfPaced:
-        """D, self-paced."""
-        return self.curriculum()
+    def build(self, student: nn.Module) -> Parts:
+        """D, self-paced; G and its terms; the clocks of both."""
+        from lra.distillation.curriculum import SelfPaced
 
-    def synthesizer(self) -> OnlineGenerator:
-        """G and its terms."""
-        return self.online(self.common_terms(), started_small)
+        o = self.options
+        paced = SelfPaced(self.setup.distance, (), o.age, o.weights, o.granularity)
+        terms, adversary = self.terms()
+        return self.parts(self.online(terms, started_small), paced, self.clocks(paced, adversary))
+
+
+def started_small(latent: int, image: Image, *, width: int) -> UpsamplingGenerator:
+    """DAFL's generator, started from N(0, 0.02) like DCGAN's."""
+    from lra.networks.generator_presets import gen_l
+    from lra.networks.initialisation import reset_parameters_dcgan
+
+    generator = gen_l(latent, image, width=width)
+    reset_parameters_dcgan(generator)
+    return generator

@@ -21,10 +21,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lra.options import NonNegative
-from lra.strategies.online import OnlineMethod, OnlineOptions
+from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
 
 if TYPE_CHECKING:
-    from lra.synthesis.online import OnlineGenerator
+    from torch import nn
 
 
 class DAFLOptions(OnlineOptions):
@@ -47,9 +47,10 @@ class DAFL(OnlineMethod):
         "schedule": {"batch_size": 256, "steps_per_experience": 5, "experiences_per_epoch": 80, "epochs": 200},
     }
 
-    def synthesizer(self) -> OnlineGenerator:
+    def build(self, student: nn.Module) -> Parts:
         """G and its three terms."""
         from lra.synthesis.terms import Activation, Balance, OneHot
 
         o = self.options
-        return self.online([OneHot(o.one_hot), Balance(o.balance), Activation(o.activation)])
+        terms = [OneHot(o.one_hot), Balance(o.balance), Activation(o.activation)]
+        return self.parts(self.online(terms))

@@ -21,13 +21,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from lra.options import Count, Fraction, Positive
-from lra.strategies.online import OnlineMethod, OnlineOptions
+from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from lra.distillation.objective import Objective
-    from lra.synthesis.online import OnlineGenerator
 
 
 class DFMEOptions(OnlineOptions):
@@ -58,28 +55,22 @@ class DFME(OnlineMethod):
         "schedule": {"batch_size": 256, "steps_per_experience": 5, "experiences_per_epoch": 80, "epochs": 210},
     }
 
-    def objective(self, student: nn.Module) -> Objective:
-        """D to the logits that a black box gives away, or to the true ones."""
+    def build(self, student: nn.Module) -> Parts:
+        """G and its one term, which sees recovered logits always; D to those, or to the true ones."""
         from lra.distances import from_recovered
         from lra.distillation.objective import Objective
-
-        distance = self.setup.distance
-        return Objective(distance if self.options.logits == "true" else from_recovered(distance))
-
-    def synthesizer(self) -> OnlineGenerator:
-        """G and its one term, which sees recovered logits always."""
-        from lra.distances import from_recovered
         from lra.networks.generator_presets import gen_s
         from lra.synthesis.terms import ZerothOrder
 
-        o = self.options
+        o, distance = self.options, self.setup.distance
+        recovered = from_recovered(distance)
         term = ZerothOrder(
             o.adversarial,
-            from_recovered(self.setup.distance),
+            recovered,
             directions=o.directions,
             step=o.epsilon,
             reduction=o.reduction,
             squash=o.squash,
             chunk=o.chunk,
         )
-        return self.online([term], gen_s)
+        return self.parts(self.online([term], gen_s), Objective(distance if o.logits == "true" else recovered))

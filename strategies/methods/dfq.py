@@ -20,13 +20,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from lra.options import NonNegative
-from lra.strategies.online import OnlineMethod, OnlineOptions
+from lra.strategies.method import BatchNormOptions, OnlineMethod, OnlineOptions, Parts
 
 if TYPE_CHECKING:
-    from lra.synthesis.online import OnlineGenerator
+    from torch import nn
 
 
-class DFQOptions(OnlineOptions):
+class DFQOptions(BatchNormOptions, OnlineOptions):
     """As in CMI's benchmark."""
 
     one_hot: NonNegative = 1.0
@@ -48,16 +48,15 @@ class DFQ(OnlineMethod):
         "schedule": {"batch_size": 256, "steps_per_experience": 10, "experiences_per_epoch": 40, "epochs": 200},
     }
 
-    def synthesizer(self) -> OnlineGenerator:
+    def build(self, student: nn.Module) -> Parts:
         """G and its four terms."""
         from lra.synthesis.terms import Adversarial, Balance, BNStat, OneHot
 
         o = self.options
-        return self.online(
-            [
-                OneHot(o.one_hot),
-                BNStat(o.bn, gap=o.bn_gap),
-                Balance(o.balance),
-                Adversarial(o.adversarial, self.setup.distance),
-            ]
-        )
+        terms = [
+            OneHot(o.one_hot),
+            BNStat(o.bn, gap=o.bn_gap),
+            Balance(o.balance),
+            Adversarial(o.adversarial, self.setup.distance),
+        ]
+        return self.parts(self.online(terms))

@@ -20,10 +20,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from lra.options import NonNegative, Whole
-from lra.strategies.optimised import MetaGeneratorOptions, OptimisedMethod, published
+from lra.strategies.method import MetaGeneratorOptions, OptimisedMethod, Parts, published
 
 if TYPE_CHECKING:
-    from lra.synthesis.batches import BatchSynthesizer
+    from torch import nn
 
 
 class FastOptions(MetaGeneratorOptions):
@@ -43,7 +43,7 @@ class Fast(OptimisedMethod):
     Options = FastOptions
     defaults = published(lr=0.2)
 
-    def synthesizer(self) -> BatchSynthesizer:
+    def build(self, student: nn.Module) -> Parts:
         """G, z and their three terms."""
         from lra.synthesis import labels
         from lra.synthesis.sources import MetaSource
@@ -52,4 +52,4 @@ class Fast(OptimisedMethod):
         o = self.options
         source = MetaSource(self.generator(), o.lr, o.latent_lr, o.steps, o.meta, o.renew_first_at, o.renew_scale)
         terms = [BNStat(o.bn, o.bn_momentum), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]
-        return self.batches(source, terms, labels.uniform(self.setup.problem.classes))
+        return self.parts(self.batches(source, terms, labels.uniform(self.setup.problem.classes)))

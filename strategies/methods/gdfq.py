@@ -19,22 +19,19 @@ this is RGAL's losses inside GDFQ, and not the system of that paper.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from lra.options import NonNegative, Whole
-from lra.strategies.online import OnlineMethod, OnlineOptions
+from lra.strategies.method import BatchNormOptions, OnlineMethod, OnlineOptions, Parts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lra.distances import Distance
-    from lra.distillation.objective import Objective, StudentTerm
+    from lra.distillation.objective import StudentTerm
     from lra.networks.shapes import Image
-    from lra.synthesis.online import ConditionedOnlineGenerator
 
 
-class GDFQOptions(OnlineOptions):
+class GDFQOptions(BatchNormOptions, OnlineOptions):
     """As published for CIFAR, without RGAL."""
 
     one_hot: NonNegative = 1.0
@@ -64,40 +61,31 @@ class GDFQ(OnlineMethod):
         "schedule": {"batch_size": 200, "steps_per_experience": 1, "experiences_per_epoch": 200, "epochs": 400},
     }
 
-    def synthesizer(self) -> ConditionedOnlineGenerator:
-        """G and its two terms; RGAL's joins them as it can in every method."""
+    def build(self, student: nn.Module) -> Parts:
+        """G and its two terms; for the student D/K, the class, RGAL's triplets."""
+        from lra.distillation.hard_loss import HardLabel
+        from lra.distillation.objective import Objective
+        from lra.distillation.student_relations import StudentTriplet
+        from lra.distillation.witness import Witness
         from lra.networks.conditioned import ConditionedGenerator
         from lra.networks.generator_presets import memory_generator
+        from lra.relations import TripletSampler
         from lra.synthesis.online import ConditionedOnlineGenerator
         from lra.synthesis.terms import BNStat, OneHot
 
-        o, problem = self.options, self.setup.problem
+        o, problem, teacher, distance = self.options, self.setup.problem, self.setup.teacher, self.setup.distance
+
+        def per_class(student: Tensor, teacher: Tensor) -> Tensor:
+            return distance(student, teacher) / problem.classes
 
         def conditioned(latent: int, image: Image, width: int) -> nn.Module:
             body = memory_generator(latent, image, mean=problem.mean, std=problem.std, width=width)
             return ConditionedGenerator(body, problem.classes)
 
-        terms = [OneHot(o.one_hot), BNStat(o.bn, gap="mse", reduce="mean")]
-        source = self.online(terms, conditioned, ConditionedOnlineGenerator, sampling_mode="train")
-        assert isinstance(source, ConditionedOnlineGenerator)
-        source.warmup = o.warmup
-        return source
-
-    def objective(self, student: nn.Module) -> Objective:
-        """D/K, the class, RGAL's triplets."""
-        from lra.distillation.hard_loss import HardLabel
-        from lra.distillation.objective import Objective
-        from lra.distillation.student_relations import StudentTriplet
-        from lra.distillation.witness import Witness
-        from lra.relations import TripletSampler
-
-        o, classes = self.options, self.setup.problem.classes
-        terms: list[StudentTerm] = [HardLabel(o.classes)]
+        student_terms: list[StudentTerm] = [HardLabel(o.classes)]
         if o.student_triplet:
-            witness = Witness(student, self.setup.teacher, self.setup.problem.image)
-            terms.append(StudentTriplet(o.student_triplet, witness, TripletSampler(), margin=o.triplet_margin))
-        return Objective(partial(_per_class, self.setup.distance, classes), terms)
-
-
-def _per_class(distance: Distance, classes: int, student: Tensor, teacher: Tensor) -> Tensor:
-    return distance(student, teacher) / classes
+            witness = Witness(student, teacher, problem.image)
+            student_terms.append(StudentTriplet(o.student_triplet, witness, TripletSampler(), margin=o.triplet_margin))
+        terms = [OneHot(o.one_hot), BNStat(o.bn, gap="mse", reduce="mean")]
+        source = self.online(terms, conditioned, ConditionedOnlineGenerator, sampling_mode="train", warmup=o.warmup)
+        return self.parts(source, Objective(per_class, student_terms))

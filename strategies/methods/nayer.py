@@ -27,15 +27,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from lra.options import Count, NonNegative, Positive, Whole
-from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
+from lra.strategies.method import BatchNormOptions, GeneratorOptions, OptimisedMethod, Parts, published
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lra.synthesis.batches import BatchSynthesizer
+    from torch import Tensor, nn
 
 
-class NAYEROptions(GeneratorOptions):
+class NAYEROptions(BatchNormOptions, GeneratorOptions):
     """As in the paper's scripts for CIFAR-10; 40 steps for CIFAR-100."""
 
     images: Count = 400
@@ -63,7 +61,7 @@ class NAYER(OptimisedMethod):
     Options = NAYEROptions
     defaults = published(batch_size=512, epochs=300, lr=0.2)
 
-    def synthesizer(self) -> BatchSynthesizer:
+    def build(self, student: nn.Module) -> Parts:
         """G and its three terms."""
         from lra.networks.composed import LabelGenerator
         from lra.networks.generator_presets import sized_for
@@ -82,7 +80,8 @@ class NAYER(OptimisedMethod):
             width=o.width or width,
         ).to(problem.device)
         terms = [BNStat(o.bn, o.bn_momentum), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]
-        return self.batches(NoisyLayerSource(generator, o.lr, o.life), terms, labels.full_sets(problem.classes))
+        source = NoisyLayerSource(generator, o.lr, o.life)
+        return self.parts(self.batches(source, terms, labels.full_sets(problem.classes)))
 
     def embedding(self) -> Tensor:
         """(K, d)."""

@@ -20,22 +20,21 @@ momentum may have been meant (``bn_eps``, kept). It weighs the entropy by 5 in l
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from lra.options import Count, NonNegative, Positive
-from lra.strategies.method import Method, SynthesisOptions
+from lra.options import Count, Fraction, NonNegative, Positive
+from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
 
 if TYPE_CHECKING:
-    from lra.synthesis.online import OnlineGenerator
+    from torch import nn
 
 
-class PreDFKDOptions(SynthesisOptions):
-    """Published for CIFAR; latent and width follow the image size unless set."""
+class PreDFKDOptions(OnlineOptions):
+    """Published for CIFAR."""
 
     lr: Positive = 0.02
-    steps: Count = 1
-    latent: Count | None = None
-    width: Count | None = None
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     bn_eps: Positive = 0.8
     one_hot: NonNegative = 1.0
     balance: NonNegative = 2.171472409516259
@@ -50,13 +49,14 @@ class PreDFKDOptions(SynthesisOptions):
     """Experiences per phase."""
 
 
-class PreDFKD(Method):
+class PreDFKD(OnlineMethod):
     """An online generator that wants confident, balanced, active and disputed samples."""
 
     name = "predfkd"
     paper = "Binici et al., AAAI 2022"
     Options = PreDFKDOptions
     memory = "generative"
+    latent = 1000
     defaults = {
         "student": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "loss": {"kind": "l1"}},
         "schedule": {
@@ -67,40 +67,20 @@ class PreDFKD(Method):
         },
     }
 
-    def synthesizer(self) -> OnlineGenerator:
+    def build(self, student: nn.Module) -> Parts:
         """G and its four terms."""
-        import torch
-
-        from lra.networks.generator_presets import sized_for
         from lra.networks.generators import StandardisedGenerator
-        from lra.synthesis.online import OnlineGenerator
         from lra.synthesis.terms import Activation, Balance, ClassPhases, Disagreement, OneHot
 
         o, problem = self.options, self.setup.problem
-        width, latent = sized_for(problem.image)
-        generator = StandardisedGenerator(
-            o.latent or latent,
-            problem.image,
-            mean=problem.mean,
-            std=problem.std,
-            width=o.width or width,
-            bn_eps=o.bn_eps,
-        ).to(problem.device)
-        return OnlineGenerator(
-            generator,
-            torch.optim.Adam(generator.parameters(), lr=o.lr),
-            [
-                OneHot(o.one_hot),
-                Balance(o.balance),
-                Activation(o.activation),
-                Disagreement(o.disagreement, reference=o.js == "reference"),
-                ClassPhases(o.phase, problem.classes, o.phase_classes, o.phase_length),
-            ],
-            self.setup.teacher,
-            latent=o.latent or latent,
-            batch_size=self.setup.batch_size,
-            steps=o.steps,
-            student_mode=o.student_mode,
-            # As released: the generator draws for the student with the statistics of the batch.
-            sampling_mode="train",
-        )
+        generator = partial(StandardisedGenerator, mean=problem.mean, std=problem.std, bn_eps=o.bn_eps)
+        terms = [
+            OneHot(o.one_hot),
+            Balance(o.balance),
+            Activation(o.activation),
+            Disagreement(o.disagreement, reference=o.js == "reference"),
+            ClassPhases(o.phase, problem.classes, o.phase_classes, o.phase_length),
+        ]
+        # As released: the generator draws for the student with the statistics of the batch.
+        modes = {"student_mode": o.student_mode, "sampling_mode": "train"}
+        return self.parts(self.online(terms, generator, **modes))

@@ -29,18 +29,15 @@ from pydantic import Field
 
 from lra.distillation.options import Compared
 from lra.options import Count, Fraction, NonNegative, Positive
-from lra.strategies.optimised import GeneratorOptions, OptimisedMethod, published
+from lra.strategies.method import BatchNormOptions, GeneratorOptions, OptimisedMethod, Parts, published
 
 if TYPE_CHECKING:
-    from avalanche.core import SupervisedPlugin
     from torch import nn
 
-    from lra.distillation.objective import Objective, StudentTerm
-    from lra.synthesis.augmentation import Augmentation
-    from lra.synthesis.batches import BatchSynthesizer
+    from lra.distillation.objective import StudentTerm
 
 
-class RGALOptions(GeneratorOptions):
+class RGALOptions(BatchNormOptions, GeneratorOptions):
     """As in the release's README, for WRN-40-2 and WRN-16-1 on CIFAR-10."""
 
     steps: Count = 400
@@ -69,28 +66,16 @@ class RGAL(OptimisedMethod):
     Options = RGALOptions
     defaults = published()
 
-    def synthesizer(self) -> BatchSynthesizer:
-        """G, z and three terms; the triplet term joins them as it can in every method."""
-        from lra.synthesis.sources import LatentSource
-        from lra.synthesis.terms import BNStat, OneHot
-
-        o = self.options
-        terms = [BNStat(o.bn), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]
-        return self.batches(LatentSource(self.generator(), o.lr), terms, views=o.views, show=self.shown())
-
-    def shown(self) -> Augmentation:
-        """Shift and flip, and mix if asked to."""
-        from lra.synthesis.augmentation import fmixed
-
-        shift, alpha = self.options.crop_and_flip(), self.options.fmix
-        return (lambda images: fmixed(shift(images), alpha)) if alpha else shift
-
-    def objective(self, student: nn.Module) -> Objective:
-        """D, triplets, channels."""
+    def build(self, student: nn.Module) -> Parts:
+        """D, triplets and channels for the student, with the clock that ends them; G, z and their terms."""
         from lra.distillation.objective import Objective
         from lra.distillation.student_relations import Channels, Gram, StudentTriplet, adapters_between
         from lra.distillation.witness import Witness
         from lra.relations import TripletSampler
+        from lra.strategies.clocks import EpochClock
+        from lra.synthesis.augmentation import fmixed
+        from lra.synthesis.sources import LatentSource
+        from lra.synthesis.terms import BNStat, OneHot
 
         o, image, teacher = self.options, self.setup.problem.image, self.setup.teacher
         stages = o.channels > 0 or o.gram > 0
@@ -98,21 +83,19 @@ class RGAL(OptimisedMethod):
         wanted = {"features": near == "global", "maps": stages or near == "features"}
         witness = Witness(student, teacher, image, **wanted) if any(wanted.values()) else None
         triplet = StudentTriplet(o.student_triplet, witness, TripletSampler(), o.compared, o.triplet_margin)
-        terms: list[StudentTerm] = [triplet]
+        extras: list[StudentTerm] = [triplet]
         if stages and witness is not None:
             adapters = adapters_between(student, teacher.network, image)
-            terms += [Channels(o.channels, witness, adapters), Gram(o.gram, witness, adapters)]
-        self.extras = {term: term.weight for term in terms}
-        return Objective(self.setup.distance, terms)
-
-    def plugins(self) -> list[SupervisedPlugin]:
-        """The clock that ends the student's extra terms."""
-        from lra.strategies.clocks import EpochClock
-
-        last = self.options.active * self.setup.epochs
+            extras += [Channels(o.channels, witness, adapters), Gram(o.gram, witness, adapters)]
+        weights, last = [term.weight for term in extras], o.active * self.setup.epochs
 
         def weigh(completed: int) -> None:
-            for term, weight in self.extras.items():
+            for term, weight in zip(extras, weights, strict=True):
                 term.weight = weight if completed < last else 0.0
 
-        return [EpochClock(weigh, self.setup.experiences_per_epoch)]
+        shift = o.crop_and_flip()
+        show = (lambda images: fmixed(shift(images), o.fmix)) if o.fmix else shift
+        terms = [BNStat(o.bn), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]
+        synthesizer = self.batches(LatentSource(self.generator(), o.lr), terms, views=o.views, show=show)
+        objective = Objective(self.setup.distance, extras)
+        return self.parts(synthesizer, objective, [EpochClock(weigh, self.setup.experiences_per_epoch)])

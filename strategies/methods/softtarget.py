@@ -18,10 +18,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lra.options import Count, NonNegative, Positive
-from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
+from lra.strategies.method import OptimisedMethod, OptimisedOptions, Parts, published
 
 if TYPE_CHECKING:
-    from lra.synthesis.batches import BatchSynthesizer
+    from torch import nn
 
 
 class SoftTargetOptions(OptimisedOptions):
@@ -44,13 +44,13 @@ class SoftTarget(OptimisedMethod):
     Options = SoftTargetOptions
     defaults = published(epochs=2000)
 
-    def synthesizer(self) -> BatchSynthesizer:
+    def build(self, student: nn.Module) -> Parts:
         """Pixels and their two terms."""
         from lra.synthesis import labels
         from lra.synthesis.sources import Pixels
         from lra.synthesis.terms import Activation, SoftLabelKL
 
-        o = self.options
+        o, problem = self.options, self.setup.problem
         terms = [SoftLabelKL(o.soft_label, o.temperature), Activation(o.activation)]
-        plan = labels.gaussian(self.setup.teacher, self.setup.problem.image, o.temperature, o.spread)
-        return self.batches(Pixels(self.setup.problem, o.lr), terms, plan, o.jitter())
+        plan = labels.gaussian(self.setup.teacher, problem.image, o.temperature, o.spread)
+        return self.parts(self.batches(Pixels(problem, o.lr), terms, plan, o.jitter()))

@@ -20,10 +20,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lra.options import Count, Positive
-from lra.strategies.optimised import OptimisedMethod, OptimisedOptions, published
+from lra.strategies.method import OptimisedMethod, OptimisedOptions, Parts, published
 
 if TYPE_CHECKING:
-    from lra.synthesis.batches import BatchSynthesizer
+    from torch import nn
 
 
 class ZSKDOptions(OptimisedOptions):
@@ -46,13 +46,13 @@ class ZSKD(OptimisedMethod):
     Options = ZSKDOptions
     defaults = published()
 
-    def synthesizer(self) -> BatchSynthesizer:
+    def build(self, student: nn.Module) -> Parts:
         """Pixels and their one term."""
         from lra.synthesis import labels
         from lra.synthesis.sources import Pixels
         from lra.synthesis.terms import SoftLabelKL
 
-        o = self.options
-        plan = labels.dirichlet(labels.class_similarity(self.setup.teacher, self.setup.problem.image), o.scale)
-        source = Pixels(self.setup.problem, o.lr, betas=(0.9, 0.999), restart=o.restart)
-        return self.batches(source, [SoftLabelKL(o.soft_label, o.temperature)], plan, o.jitter())
+        o, problem = self.options, self.setup.problem
+        plan = labels.dirichlet(labels.class_similarity(self.setup.teacher, problem.image), o.scale)
+        source = Pixels(problem, o.lr, betas=(0.9, 0.999), restart=o.restart)
+        return self.parts(self.batches(source, [SoftLabelKL(o.soft_label, o.temperature)], plan, o.jitter()))

@@ -25,14 +25,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from lra.options import NonNegative, Positive
-from lra.strategies.online import OnlineMethod, OnlineOptions
+from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
 
 if TYPE_CHECKING:
     from avalanche.core import SupervisedPlugin
     from torch import Tensor, nn
-
-    from lra.distillation.objective import Objective
-    from lra.synthesis.online import OnlineGenerator
 
 
 class ZSKTOptions(OnlineOptions):
@@ -63,44 +60,29 @@ class ZSKT(OnlineMethod):
         classes = self.setup.problem.classes if self.options.form == "original" else 1
         return self.setup.distance(student, teacher) / classes
 
-    def objective(self, student: nn.Module) -> Objective:
-        """D, and attention transfer if it has a weight."""
+    def build(self, student: nn.Module) -> Parts:
+        """G and its one term; attention transfer, clipping, and the original's cosine for G where asked for."""
+        from torch.optim.lr_scheduler import CosineAnnealingLR
+
         from lra.distillation.objective import Objective
         from lra.distillation.student_terms import AttentionTransfer
         from lra.distillation.witness import Witness
-
-        if not self.options.attention:
-            return Objective(self.distance)
-        witness = Witness(student, self.setup.teacher, self.setup.problem.image, features=False, maps=True)
-        return Objective(self.distance, [AttentionTransfer(self.options.attention, witness)])
-
-    def synthesizer(self) -> OnlineGenerator:
-        """G and its one term."""
         from lra.networks.generator_presets import gen_zskt
+        from lra.strategies.clocks import ClipGradient, ScheduleByEpoch
         from lra.synthesis.online import SharedLatents
         from lra.synthesis.terms import Adversarial
 
         o, problem = self.options, self.setup.problem
+        objective = Objective(self.distance)
+        if o.attention:
+            witness = Witness(student, self.setup.teacher, problem.image, features=False, maps=True)
+            objective = Objective(self.distance, [AttentionTransfer(o.attention, witness)])
         terms = [Adversarial(o.adversarial, self.distance)]
+        plugins: list[SupervisedPlugin] = [] if o.clip is None else [ClipGradient(o.clip)]
         if o.form == "benchmark":
-            self.source = self.online(terms, clip=o.clip)
-        else:
-            make = partial(gen_zskt, mean=problem.mean, std=problem.std)
-            modes = {"student_mode": "train", "sampling_mode": "train"}
-            self.source = self.online(terms, make, SharedLatents, clip=o.clip, **modes)
-        return self.source
-
-    def plugins(self) -> list[SupervisedPlugin]:
-        """Clipping, and the original's cosine for G."""
-        from torch.optim.lr_scheduler import CosineAnnealingLR
-
-        from lra.strategies.clocks import ClipGradient
-        from lra.strategies.schedule import ScheduleByEpoch
-
-        plugins: list[SupervisedPlugin] = []
-        if self.options.clip is not None:
-            plugins.append(ClipGradient(self.options.clip))
-        if self.options.form == "original":
-            cosine = CosineAnnealingLR(self.source.optimiser, T_max=self.setup.experiences)
-            plugins.append(ScheduleByEpoch(cosine, 1))
-        return plugins
+            return self.parts(self.online(terms, clip=o.clip), objective, plugins)
+        make = partial(gen_zskt, mean=problem.mean, std=problem.std)
+        modes = {"student_mode": "train", "sampling_mode": "train"}
+        source = self.online(terms, make, SharedLatents, clip=o.clip, **modes)
+        cosine = CosineAnnealingLR(source.optimiser, T_max=self.setup.experiences)
+        return self.parts(source, objective, [*plugins, ScheduleByEpoch(cosine, 1)])
