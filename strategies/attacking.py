@@ -1,5 +1,6 @@
 """The adversarial-example attack of AEAHL-RG on what a student step learns from, and the count of it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -7,7 +8,7 @@ from avalanche.core import SupervisedPlugin
 from lra.distillation.attack import Attacker
 from lra.problem import Batch
 from lra.state import State
-from lra.strategies.metrics import Measure
+from lra.strategies.evaluation import Measure
 from lra.strategies.strategy import DataFreeDistillation
 
 
@@ -60,3 +61,7 @@ class AttackCount(Measure):
     def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:
         """Counts from the start of the run."""
         return {"attack": dict(self._plugin.counts)}
+
+    def outcome(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The counts at the end."""
+        return {"attack": records[-1]["attack"]}

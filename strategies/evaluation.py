@@ -1,18 +1,114 @@
-"""When to evaluate, and an evaluator that costs nothing in between."""
+"""How a run is evaluated: what a measure is, when measures are taken, and the records that are kept of it."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 from avalanche.benchmarks.scenarios.generic_scenario import CLExperience, CLStream
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metric_definitions import PluginMetric
-from avalanche.logging import BaseLogger
+from avalanche.evaluation.metric_results import MetricValue
+from avalanche.logging import BaseLogger, TensorboardLogger, WandBLogger
 from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 
+from lra.metrics.quantities import Quantity, at
 from lra.state import State
-from lra.strategies.metrics import Measure
 from lra.strategies.strategy import DataFreeDistillation
+
+Record = dict[str, Any]
+"""What was measured, ready for JSON."""
+
+
+class Measure(PluginMetric[Record]):
+    """A metric that measures once per evaluation; it works in any of Avalanche's evaluators.
+
+    It speaks at the end of an evaluation, as scalars for Avalanche's loggers and as a dictionary (`result`) for the
+    record that `Evaluation` keeps. It can be saved and resumed.
+
+    Attributes:
+        gives: the quantities that a run has from it; `outcome` says how.
+    """
+
+    gives: ClassVar[tuple[Quantity, ...]] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: Record = {}
+
+    @abstractmethod
+    def measure(self, strategy: DataFreeDistillation) -> Record:
+        """What there is to say at the end of an evaluation, ready for JSON."""
+
+    def outcome(self, records: Sequence[Record]) -> Record:
+        """What it adds to the result of a run, from the records of all evaluations.
+
+        Unless a measure says otherwise, the last value of each quantity that it gives, or the mean of all that there
+        are, in the place where the quantity is declared to stand.
+        """
+        found: Record = {}
+        for quantity in self.gives:
+            if quantity.record:
+                values = [at(record, quantity.record) for record in records]
+                there = [value for value in values if value is not None]
+                value = float(np.mean(there)) if quantity.mean_of_records and there else values[-1]
+                found = merged(found, _nested(quantity.path, value))
+        return found
+
+    def files(self) -> dict[str, Record]:
+        """What it leaves beside the result of a run, by the names of JSON files."""
+        return {}
+
+    def anticipate(self, strategy: DataFreeDistillation) -> None:
+        """Look at the student before it learns the experience that this evaluation will follow."""
+
+    def note(self, strategy: DataFreeDistillation) -> None:
+        """Take note of an experience that has just been learnt, at next to no cost."""
+
+    def after_eval(self, strategy: DataFreeDistillation) -> list[MetricValue]:
+        """Measure, and hand the scalars to the loggers."""
+        self._last = self.measure(strategy)
+        step = strategy.clock.train_iterations
+        return [MetricValue(self, name, value, step) for name, value in _scalars(self._last)]
+
+    def result(self) -> Record:
+        """The last measurement."""
+        return self._last
+
+    def reset(self) -> None:
+        """Forget the last measurement."""
+        self._last = {}
+
+    def state_dict(self) -> State:
+        """What a resumed run needs to go on measuring."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+
+
+def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every float of a record, under its path."""
+    for name, value in record.items():
+        if isinstance(value, float):
+            yield prefix + name, value
+        elif isinstance(value, Mapping):
+            yield from _scalars(value, f"{prefix}{name}/")
+
+
+def _nested(path: str, value: object) -> Record:
+    first, _, rest = path.partition(".")
+    return {first: _nested(rest, value) if rest else value}
+
+
+def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> Record:
+    """Both records in one, mappings under the same key in one too; else the other's value counts."""
+    common = {
+        k: merged(one[k], v) for k, v in other.items() if isinstance(v, Mapping) and isinstance(one.get(k), Mapping)
+    }
+    return {**one, **other, **common}
 
 
 class TestExperience(CLExperience):
@@ -70,90 +166,147 @@ def _overridden(listener: type, callback: str) -> bool:
     return not any(getattr(listener, callback) is getattr(base, callback, None) for base in empty)
 
 
-class EvaluationCadence(SupervisedPlugin):
-    """Evaluates the student every so many experiences and at the end, early or not; the last of a user's plugins.
+class Evaluation(SupervisedPlugin):
+    """When a student is evaluated, by which measures, and the records of it; the last of a user's plugins.
 
-    Avalanche's ``eval_every`` cannot be thinned below one evaluation per experience.
+    It evaluates every so many experiences and at the end, early or not. Avalanche's ``eval_every`` cannot be thinned
+    below one evaluation per experience.
 
     Args:
-        stream: the test stream; empty where there is no test set, and metrics of probes still speak.
+        stream: the test stream; empty where there is no test set, and measures of probes still speak.
         every: experiences between evaluations.
         length: experiences in all.
-        announce: measures told of every experience, and beforehand of one that an evaluation will follow.
+        measures: asked in order; told of every experience, and beforehand of one that an evaluation will follow.
+        epoch: experiences per epoch, to date the records.
+        keep: called with the record of each evaluation, a dictionary ready for JSON.
+        loggers: of Avalanche's, for further records.
+
+    Attributes:
+        evaluator: what the strategy needs as its evaluator, so that the measures hear of evaluations.
     """
 
-    def __init__(self, stream: Any, every: int, length: int, announce: Sequence[Measure] = ()):
+    def __init__(
+        self,
+        stream: Any,
+        every: int,
+        length: int,
+        measures: Sequence[Measure] = (),
+        epoch: int = 1,
+        keep: Callable[[Record], None] = lambda record: None,
+        loggers: Sequence[BaseLogger] = (),
+    ):
         super().__init__()
-        self.announce = announce
         self.stream = stream
         self.every = every
         self.length = length
+        self.measures = list(measures)
+        self.epoch = epoch
+        self.keep = keep
+        self.evaluator = QuietEvaluation(*measures, loggers=list(loggers), collect_all=False)
         self.completed = 0
+        self.evaluations = 0
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Announce the evaluation that will follow, if one will."""
         if self._due(self.completed + 1):
-            for measure in self.announce:
+            for measure in self.measures:
                 measure.anticipate(strategy)
 
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Let the measures note the experience, and evaluate if it is time."""
+        """Let the measures note the experience; if it is time, evaluate and keep the record."""
         # Told from here, and not by the evaluator, which would copy the experience first.
-        for measure in self.announce:
+        for measure in self.measures:
             measure.note(strategy)
         self.completed += 1
         if self._due(self.completed) or strategy.stopped is not None:
             strategy.eval(self.stream)
+            self.keep(self._record(strategy))
 
     def _due(self, completed: int) -> bool:
         return completed % self.every == 0 or completed == self.length
 
-    def state_dict(self) -> State:
-        """Experiences seen."""
-        return {"completed": self.completed}
-
-    def load_state_dict(self, state: State) -> None:
-        """Take up a state of `state_dict`."""
-        self.completed = state["completed"]
-
-
-class Recorder(BaseLogger):
-    """An Avalanche logger that turns every evaluation into one record of all measures.
-
-    Args:
-        measures: what to record, asked in order.
-        every: experiences per epoch, to date the record.
-        keep: called with each record, a dictionary ready for JSON.
-    """
-
-    def __init__(self, measures: Sequence[Measure], every: int, keep: Callable[[dict[str, Any]], None]):
-        # Past Avalanche's, which has loggers on the first of several processes alone.
-        super(BaseLogger, self).__init__()
-        self.measures = measures
-        self.every = every
-        self.keep = keep
-        self.evaluations = 0
-
-    def after_eval(self, strategy: DataFreeDistillation, metric_values: object, **kwargs: object) -> None:
-        """Assemble the record; the measures have just been taken."""
+    def _record(self, strategy: DataFreeDistillation) -> Record:
         experience = strategy.clock.train_exp_counter + 1
-        record: dict[str, Any] = {
+        record: Record = {
             "evaluation": self.evaluations,
             "experience": experience,
             "student_step": strategy.clock.train_iterations,
-            "epoch": experience / self.every,
+            "epoch": experience / self.epoch,
         }
         self.evaluations += 1
         for measure in self.measures:
-            measured = measure.result()
-            losses = record.get("losses", {}) | measured.get("losses", {})
-            record |= measured | ({"losses": losses} if losses else {})
-        self.keep(record)
+            record = merged(record, measure.result())
+        return record
+
+    def outcome(self, records: Sequence[Record]) -> Record:
+        """What the measures add to the result of a run, from the records of all evaluations."""
+        found: Record = {}
+        for measure in self.measures:
+            found = merged(found, measure.outcome(records))
+        return found
+
+    def files(self) -> dict[str, Record]:
+        """What the measures leave beside it, by the names of JSON files."""
+        return {name: content for measure in self.measures for name, content in measure.files().items()}
 
     def state_dict(self) -> State:
-        """Evaluations recorded."""
-        return {"evaluations": self.evaluations}
+        """Experiences seen, evaluations recorded, and the states of the measures."""
+        measures = [measure.state_dict() for measure in self.measures]
+        return {"completed": self.completed, "evaluations": self.evaluations, "measures": measures}
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
-        self.evaluations = state["evaluations"]
+        self.completed, self.evaluations = state["completed"], state["evaluations"]
+        for measure, own in zip(self.measures, state["measures"], strict=True):
+            measure.load_state_dict(own)
+
+
+def tensorboard(folder: Path) -> BaseLogger:
+    """Avalanche's TensorBoard logger, writing into ``folder`` from now on."""
+    return TensorboardLogger(tb_log_dir=folder)
+
+
+class WeightsAndBiases(WandBLogger):
+    """Avalanche's Weights & Biases logger, for one run of several in a process: it closes its record with the run.
+
+    Args:
+        folder: where the record goes.
+        name: of the run; a run of the same name that was stopped goes on where it is sent.
+        config: of the run, as plain data.
+        mode: keep the record in ``folder``, or send it as well.
+
+    Raises:
+        ImportError: if wandb is not installed.
+        Exception: of wandb's own, if it cannot start, for want of a login or a network, say.
+    """
+
+    def __init__(self, folder: Path, name: str, config: Mapping[str, Any], mode: Literal["offline", "online"]):
+        from wandb import Settings
+
+        # Where there is no folder the record would go elsewhere.
+        folder.mkdir(parents=True, exist_ok=True)
+        own = {
+            # Avalanche would ask wandb for one with a function that newer versions do not have.
+            "id": "".join(c if c.isalnum() else "-" for c in name)[-128:],
+            "mode": mode,
+            "settings": Settings(silent=True, console="off", disable_git=True),
+        }
+        super().__init__(
+            project_name="lra",
+            run_name=name,
+            save_code=False,
+            config=dict(config),
+            dir=folder,
+            params=own | ({"resume": "allow"} if mode == "online" else {}),
+        )
+
+    def log_single_metric(self, name: str, value: object, x_plot: int) -> None:
+        """Log a number; of Avalanche's own, newer versions of wandb lack what pictures and charts would need."""
+        if isinstance(value, (int, float)):
+            self.step = x_plot
+            self.wandb.log({name: value}, step=x_plot)
+
+    def after_training(self, *arguments: Any, **kwargs: Any) -> None:
+        """Log, and close the record."""
+        super().after_training(*arguments, **kwargs)
+        self.wandb.finish()

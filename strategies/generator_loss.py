@@ -3,7 +3,7 @@
 from typing import Any
 
 from lra.state import State
-from lra.strategies.metrics import Measure
+from lra.strategies.evaluation import Measure
 from lra.strategies.strategy import DataFreeDistillation
 from lra.synthesis.batches import BatchSynthesizer
 

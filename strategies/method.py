@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lra.distillation.objective import Objective
     from lra.networks.generators import UpsamplingGenerator
     from lra.problem import Problem
-    from lra.strategies.metrics import Measure
+    from lra.strategies.evaluation import Measure
     from lra.synthesis.augmentation import Augmentation
     from lra.synthesis.batches import BatchSynthesizer
     from lra.synthesis.labels import LabelPlan

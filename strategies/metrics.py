@@ -1,74 +1,33 @@
-"""What a run measures of itself, as Avalanche metrics: each works in any `EvaluationPlugin`.
+"""What every run measures of itself, leaving no trace in it.
 
-All speak at the end of an evaluation, as scalars for Avalanche's loggers and as a dictionary (`result`) for
-`Recorder`, and can be saved and resumed.
+The numbers that a whole run comes to are declared in `lra.metrics.quantities`; a measure names those that it gives.
 """
 
 import math
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
-from avalanche.evaluation.metric_definitions import PluginMetric
-from avalanche.evaluation.metric_results import MetricValue
-from torch import Tensor
+from torch import Tensor, nn
 
+from lra.anatomy import HeadNotFound
 from lra.distillation.objective import Objective
+from lra.features import FeatureTap
 from lra.metrics.alignment import gradient_alignment
-from lra.metrics.evolution import evolution
+from lra.metrics.evolution import evolution, evolution_record
 from lra.metrics.fidelity import agreement, class_accuracy, class_histogram, loyalty, loyalty_reference
+from lra.metrics.forgetting import AgreementMatrix
+from lra.metrics.quantities import quantities
+from lra.preservation import in_mode, untouched
+from lra.problem import Batch
 from lra.state import State
+from lra.strategies.evaluation import Measure, Record
 from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.stream import SynthesisStream
+from lra.synthesis.synthesizer import Synthesizer
 from lra.teacher import Teacher
-
-
-class Measure(PluginMetric[dict[str, Any]]):
-    """A metric that measures once per evaluation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last: dict[str, Any] = {}
-
-    @abstractmethod
-    def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:
-        """What there is to say at the end of an evaluation, ready for JSON."""
-
-    def anticipate(self, strategy: DataFreeDistillation) -> None:
-        """Look at the student before it learns the experience that this evaluation will follow."""
-
-    def note(self, strategy: DataFreeDistillation) -> None:
-        """Take note of an experience that has just been learnt, at next to no cost."""
-
-    def after_eval(self, strategy: DataFreeDistillation) -> list[MetricValue]:
-        """Measure, and hand the scalars to the loggers."""
-        self._last = self.measure(strategy)
-        step = strategy.clock.train_iterations
-        return [MetricValue(self, name, value, step) for name, value in _scalars(self._last)]
-
-    def result(self) -> dict[str, Any]:
-        """The last measurement."""
-        return self._last
-
-    def reset(self) -> None:
-        """Forget the last measurement."""
-        self._last = {}
-
-    def state_dict(self) -> State:
-        """What a resumed run needs to go on measuring."""
-        return {}
-
-    def load_state_dict(self, state: State) -> None:
-        """Take up a state of `state_dict`."""
-
-
-def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every float of a record, under its path."""
-    for name, value in record.items():
-        if isinstance(value, float):
-            yield prefix + name, value
-        elif isinstance(value, Mapping):
-            yield from _scalars(value, f"{prefix}{name}/")
 
 
 class TestFidelity(Measure):
@@ -86,6 +45,10 @@ class TestFidelity(Measure):
     """
 
     __test__ = False
+    gives = quantities(
+        *("accuracy", "max", "mean", "variance", "tail_mean", "tail_variance", "step_mean", "step_variance"),
+        *("agreement", "loyalty", "loyalty_reference"),
+    )
 
     def __init__(self, teacher: Teacher, answers: Tensor | None = None):
         super().__init__()
@@ -106,7 +69,7 @@ class TestFidelity(Measure):
             self._answers.append(self._teacher.network(strategy.mb_x))
         self._seen.append((strategy.mb_output, strategy.mb_y))
 
-    def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:
+    def measure(self, strategy: DataFreeDistillation) -> Record:
         """Percentages, and loyalty in [0, 1]."""
         if not self._seen:
             return {"accuracy": None, "agreement": None, "loyalty": None, "loyalty_reference": None}
@@ -127,6 +90,12 @@ class TestFidelity(Measure):
             "loyalty": loyalty(student, teacher),
             "loyalty_reference": loyalty_reference(student, teacher),
         }
+
+    def outcome(self, records: Sequence[Record]) -> Record:
+        """The evolution of the accuracy with its curve, the classes of its end, and the last of all else."""
+        curve = [(record["student_step"], record["accuracy"]) for record in records if record["accuracy"] is not None]
+        evolved = evolution_record([accuracy for _, accuracy in curve]) | {"curve": curve} if curve else None
+        return super().outcome(records) | {"accuracy": evolved, "by_class": self.by_class}
 
     def state_dict(self) -> State:
         """The curve so far, and the classes of its end."""
@@ -150,11 +119,13 @@ def _by_class(student: Tensor, teacher: Tensor, classes: Tensor) -> dict[str, li
 class GradientAlignment(Measure):
     """cos(∇L_acq, ∇L_ret) and both losses, on the last step's new and replayed samples."""
 
+    gives = quantities("alignment")
+
     def __init__(self, objective: Objective):
         super().__init__()
         self._objective = objective
 
-    def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:
+    def measure(self, strategy: DataFreeDistillation) -> Record:
         """The cosine in [-1, 1], ``None`` without replay."""
         new, replayed = strategy.acquired, strategy.replayed
         if new is None or replayed is None:
@@ -165,6 +136,14 @@ class GradientAlignment(Measure):
             "alignment": aligned.cosine,
             "losses": {"acquisition": aligned.acquisition, "retention": aligned.retention},
         }
+
+    def outcome(self, records: Sequence[Record]) -> Record:
+        """Mean of the cosines that there are, of their last half too, and how many there are."""
+        cosines = [record["alignment"] for record in records if record.get("alignment") is not None]
+        tail = cosines[len(cosines) // 2 :]
+        means = {"mean": cosines, "tail_mean": tail}
+        found = {name: float(np.mean(values)) if values else None for name, values in means.items()}
+        return {"alignment": found | {"count": len(cosines)}}
 
 
 class TrainingLosses(Measure):
@@ -193,7 +172,7 @@ class TrainingLosses(Measure):
             classes = class_histogram(strategy.acquired.logits)
             self._classes = classes if self._classes is None else self._classes + classes
 
-    def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:
+    def measure(self, strategy: DataFreeDistillation) -> Record:
         """Means, and counts per class."""
         means = {name: pair / max(1, self._experiences) for name, pair in self._terms.items()}
         measured = {
@@ -219,3 +198,190 @@ class TrainingLosses(Measure):
         self._objective, self._experiences = state["objective"], state["experiences"]
         self._terms = dict(state["terms"])
         self._classes = state["classes"]
+
+
+class ProbeForgetting(Measure):
+    """Agreement with the teacher on frozen probes of earlier experiences.
+
+    At every ``every``-th evaluation a fresh batch is drawn from the open experience and frozen; the student is
+    scored on all probes at every evaluation, on a new one at once. Probes are never trained on and drawing them
+    leaves no trace in the run.
+
+    Args:
+        synthesizer: where probes come from.
+        teacher: whose answers are kept with them.
+        every: evaluations from one probe to the next.
+        size: images per probe.
+
+    Attributes:
+        matrix: agreement of every checkpoint on every probe.
+    """
+
+    gives = quantities("forgetting", "forgetting_maximum", "bwt")
+    _file = "forgetting.json"
+
+    def __init__(self, synthesizer: Synthesizer, teacher: Teacher, every: int = 1, size: int = 64):
+        super().__init__()
+        self.matrix = AgreementMatrix()
+        self._synthesizer = synthesizer
+        self._teacher = teacher
+        self._every = every
+        self._size = size
+        self._probes: list[Batch] = []
+        self._births: list[int] = []
+        self._evaluations = 0
+
+    @torch.no_grad()
+    def measure(self, strategy: DataFreeDistillation) -> Record:
+        """Agreement (percent) and L1 gap on every probe, and the forgetting they show."""
+        step = strategy.clock.train_iterations
+        if self._evaluations % self._every == 0:
+            images = self._synthesizer.peek(self._size)
+            self._probes.append(Batch(images, self._teacher.network(images)))
+            self._births.append(step)
+        self._evaluations += 1
+        scores, gaps = self._score(strategy.model)
+        self.matrix.add(step, self._births, scores)
+        forgetting = self.matrix.summary()
+        return {
+            "probes": {"birth": list(self._births), "agreement": scores, "l1": gaps},
+            "forgetting": None if forgetting is None else forgetting.average,
+            "bwt": None if forgetting is None else forgetting.bwt,
+        }
+
+    def _score(self, student: nn.Module) -> tuple[list[float], list[float]]:
+        with in_mode(student, training=False):
+            outputs = student(torch.cat([probe.images for probe in self._probes])).split(self._size)
+        pairs = list(zip(outputs, (probe.logits for probe in self._probes), strict=True))
+        return (
+            [100 * agreement(output, logits) for output, logits in pairs],
+            [(output - logits).abs().mean().item() for output, logits in pairs],
+        )
+
+    def outcome(self, records: Sequence[Record]) -> Record:
+        """The forgetting at the end, or the reason where there is nothing to tell."""
+        forgetting = self.matrix.summary()
+        few = "one evaluation" if len(records) == 1 else "no probe was evaluated twice"
+        told = {"reason": f"{few}: what is forgotten shows from the second on"}
+        return {"forgetting": (told if forgetting is None else asdict(forgetting)) | {"matrix_file": self._file}}
+
+    def files(self) -> dict[str, Record]:
+        """Agreement on every probe at every checkpoint."""
+        return {self._file: self.matrix.record()}
+
+    def state_dict(self) -> State:
+        """Probes, their births and all scores."""
+        return {
+            "probes": [[probe.images, probe.logits] for probe in self._probes],
+            "births": self._births,
+            "evaluations": self._evaluations,
+            "checkpoints": self.matrix.checkpoints,
+            "rows": self.matrix.rows,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self._probes = [Batch(images, logits) for images, logits in state["probes"]]
+        self._births = list(state["births"])
+        self._evaluations = state["evaluations"]
+        self.matrix.births = list(state["births"])
+        self.matrix.checkpoints = list(state["checkpoints"])
+        self.matrix.rows = [list(row) for row in state["rows"]]
+
+
+class Plasticity(Measure):
+    """How an experience is learnt: the loss on fresh samples of it before and after its student steps.
+
+    Also what that loss is made of afterwards (`Objective.parts`), and how far the teacher's features of fresh samples
+    have moved since the last evaluation ("drift": distance of their means over the root mean square of their spread;
+    none where the teacher does not show where its features are).
+
+    Args:
+        synthesizer: draws the fresh samples, without a trace.
+        teacher: labels them.
+        objective: the loss.
+        size: images per measurement.
+    """
+
+    def __init__(self, synthesizer: Synthesizer, teacher: Teacher, objective: Objective, size: int = 64):
+        super().__init__()
+        self._synthesizer = synthesizer
+        self._teacher = teacher
+        self._objective = objective
+        self._size = size
+        self._fresh: Batch | None = None
+        self._before: float | None = None
+        self._features: Tensor | None = None
+
+    def anticipate(self, strategy: DataFreeDistillation) -> None:
+        """Measure the student before it learns the experience."""
+        images = self._synthesizer.peek(self._size)
+        self._fresh = Batch(images, self._teacher.network(images))
+        self._before = self._losses(strategy.model, self._fresh)["objective"]
+
+    def measure(self, strategy: DataFreeDistillation) -> Record:
+        """Losses on fresh samples, and drift."""
+        if self._fresh is None:
+            return {}
+        after = self._losses(strategy.model, self._fresh)
+        drift = self._drift(self._fresh)
+        self._fresh = None
+        losses = {"acquisition_before": self._before, "acquisition_after": after.pop("objective")}
+        return {"losses": losses, "parts": after, "drift": drift}
+
+    @torch.no_grad()
+    def _losses(self, student: nn.Module, batch: Batch) -> dict[str, float]:
+        with untouched(student):
+            student.eval()
+            logits = student(batch.images)
+            parts = {"objective": self._objective(logits, batch)} | self._objective.parts(logits, batch)
+            return {name: value.item() for name, value in parts.items()}
+
+    @torch.no_grad()
+    def _drift(self, batch: Batch) -> float | None:
+        try:
+            tap = FeatureTap(self._teacher.network, batch.images.shape[1:])
+        except HeadNotFound:
+            return None
+        with tap:
+            self._teacher.network(batch.images)
+        features, before = tap.values[0].flatten(1), self._features
+        self._features = features
+        if before is None:
+            return None
+        spread = (features.var(dim=0).sum() + before.var(dim=0).sum()).div(2).sqrt()
+        return ((features.mean(dim=0) - before.mean(dim=0)).norm() / spread.clamp_min(1e-12)).item()
+
+    def state_dict(self) -> State:
+        """The features of the last evaluation."""
+        return {"features": self._features}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self._features = state["features"]
+
+
+def standard(
+    stream: SynthesisStream,
+    objective: Objective,
+    answers: Tensor | None = None,
+    probe_every: int = 1,
+    probe_size: int = 64,
+) -> list[Measure]:
+    """What every run measures.
+
+    Args:
+        stream: of the run.
+        objective: what its student minimises.
+        answers: the teacher's logits (n, K) for the test set in order, if it has been asked already.
+        probe_every: evaluations from one probe to the next.
+        probe_size: images per probe.
+    """
+    synthesizer, teacher = stream.synthesizer, stream.teacher
+    return [
+        TestFidelity(teacher, answers),
+        ProbeForgetting(synthesizer, teacher, probe_every, probe_size),
+        GradientAlignment(objective),
+        Plasticity(synthesizer, teacher, objective),
+        TrainingLosses(),
+    ]

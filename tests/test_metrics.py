@@ -20,9 +20,8 @@ from lra.metrics.fidelity import agreement, class_accuracy, class_histogram, loy
 from lra.metrics.forgetting import AgreementMatrix, forgetting
 from lra.preservation import frozen, in_mode, untouched
 from lra.problem import Batch
-from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream
-from lra.strategies.metrics import GradientAlignment, TestFidelity, TrainingLosses
-from lra.strategies.probing import Plasticity, ProbeForgetting
+from lra.strategies.evaluation import Evaluation, TestExperience, no_test_stream
+from lra.strategies.metrics import GradientAlignment, Plasticity, ProbeForgetting, TestFidelity, TrainingLosses
 from lra.strategies.replay import BufferReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
@@ -209,13 +208,9 @@ def measured_run(make_stream: MakeStream, make_strategy: MakeStrategy, student: 
                 Plasticity(stream.synthesizer, stream.teacher, objective, 8),
                 TrainingLosses(),
             ]
-            recorder = Recorder(measures, 2, records.append)
             tests = TestExperience(images, classes).origin_stream if test else no_test_stream()
-            strategy = make_strategy(
-                model,
-                [*plugins, EvaluationCadence(tests, 2, 6, measures)],
-                QuietEvaluation(*measures, loggers=[recorder], collect_all=False),
-            )
+            evaluation = Evaluation(tests, 2, 6, measures, 2, records.append)
+            strategy = make_strategy(model, [*plugins, evaluation], evaluation.evaluator)
         strategy.train(stream)
         counts = {
             "queries": torch.tensor(stream.teacher.queries),

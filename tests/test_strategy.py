@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lra.strategies.clocks import ScheduleByEpoch
-from lra.strategies.evaluation import EvaluationCadence, TestExperience
+from lra.strategies.evaluation import Evaluation, TestExperience
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 
@@ -82,7 +82,7 @@ def test_evaluation_leaves_training_as_it_was(
         watch = Each("before_forward", lambda s, m=model, seen=modes: seen.append((m.training, s.is_training)))
         plugins: list[Any] = [watch]
         if evaluated:
-            plugins.append(EvaluationCadence(test.origin_stream, every=1, length=3))
+            plugins.append(Evaluation(test.origin_stream, every=1, length=3))
         strategy = make_strategy(model, plugins)
         strategy.train(make_stream(length=3))
         assert modes == [(True, True)] * 6
@@ -104,7 +104,7 @@ def test_evaluations_come_at_their_cadence_and_at_the_end(
     seen: list[int] = []
     test = TestExperience(torch.rand(4, 1, 8, 8), torch.arange(4))
     watch = Each("before_eval", lambda s: seen.append(s.clock.train_exp_counter + 1))
-    strategy = make_strategy(student, [watch, EvaluationCadence(test.origin_stream, every, length)])
+    strategy = make_strategy(student, [watch, Evaluation(test.origin_stream, every, length)])
     strategy.train(make_stream(length=length, steps=1))
     assert seen == expected
 

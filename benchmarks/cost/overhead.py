@@ -30,9 +30,8 @@ from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
 from lra.problem import Batch
 from lra.state import seed_everything
-from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, no_test_stream
-from lra.strategies.metrics import GradientAlignment, TrainingLosses
-from lra.strategies.probing import ProbeForgetting
+from lra.strategies.evaluation import Evaluation, no_test_stream
+from lra.strategies.metrics import GradientAlignment, ProbeForgetting, TrainingLosses
 from lra.strategies.replay import BufferReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
@@ -54,7 +53,7 @@ def digits(evaluate: bool) -> Run:
     seed_everything(0)
     built = prepare(config, data, obtain(config.teacher, data, test), test, lambda record: None)
     if not evaluate:
-        cadence_of(built.strategy).every = NEVER
+        evaluation_of(built.strategy).every = NEVER
     return built.stream, built.strategy, test.images
 
 
@@ -68,14 +67,14 @@ def tiny(probe_every: int = NEVER) -> Run:
     objective = Objective(l1)
     measures = [ProbeForgetting(source, teacher, 1, 64), GradientAlignment(objective), TrainingLosses()]
     bank = BufferReplay(Ring(10, 8), 8, period=10)
-    cadence = EvaluationCadence(no_test_stream(), probe_every, NEVER, measures)
+    evaluation = Evaluation(no_test_stream(), probe_every, NEVER, measures)
     strategy = DataFreeDistillation(
         model=student,
         optimizer=torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9),
         objective=objective,
         train_mb_size=32,
-        plugins=[bank, cadence],
-        evaluator=QuietEvaluation(*measures, collect_all=False),
+        plugins=[bank, evaluation],
+        evaluator=evaluation.evaluator,
     )
     return SynthesisStream(source, teacher, length=0, steps=1, batch_size=32), strategy, None
 
@@ -84,9 +83,9 @@ def _mlp() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-def cadence_of(strategy: DataFreeDistillation) -> EvaluationCadence:
-    """The plugin that decides when a strategy evaluates."""
-    return next(plugin for plugin in strategy.plugins if isinstance(plugin, EvaluationCadence))
+def evaluation_of(strategy: DataFreeDistillation) -> Evaluation:
+    """The plugin that evaluates the student of a strategy."""
+    return next(plugin for plugin in strategy.plugins if isinstance(plugin, Evaluation))
 
 
 def advance(run: Run, experiences: int) -> None:
@@ -103,7 +102,7 @@ class PlainLoop:
         self.stream, strategy, self.test = run
         self.student, self.optimiser = strategy.model, strategy.optimizer
         self.bank = next(plugin for plugin in strategy.plugins if isinstance(plugin, BufferReplay))
-        self.every = cadence_of(strategy).every
+        self.every = evaluation_of(strategy).every
         self.done = 0
 
     def advance(self, experiences: int) -> None:

@@ -13,7 +13,7 @@ from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_ste
 from lra.benchmarks.reports.report import write_report
 from lra.benchmarks.runs.machine import environment
 from lra.benchmarks.runs.memory import as_far_as_it_fits, bounded, refuse_oversize
-from lra.benchmarks.runs.outcome import matrix, result
+from lra.benchmarks.runs.outcome import result
 from lra.benchmarks.runs.processes import Processes
 from lra.benchmarks.runs.progress import RunProgress
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
@@ -202,7 +202,8 @@ class Attempt:
         self.processes.sum_up(self.experiment)
         if self.processes.rank:
             return
-        self.folder.write_json("forgetting.json", matrix(self.experiment))
+        for file, content in self.experiment.evaluation.files().items():
+            self.folder.write_json(file, content)
         self.folder.write_json("times.json", self.times)
         leave(self.folder.path, self.experiment, self.teacher)
         name = self.folder.config_hash

@@ -10,7 +10,7 @@ from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.setup.config import RunConfig
 
 if TYPE_CHECKING:
-    from lra.strategies.tracking import WeightsAndBiases
+    from lra.strategies.evaluation import WeightsAndBiases
 
 
 Tracker = Callable[[Path, RunConfig], Any]
@@ -35,13 +35,13 @@ def asked_for(board: bool = False, wandb: Mode | None = None) -> list[Tracker]:
 
 
 def _tensorboard(folder: Path, config: RunConfig) -> Any:
-    from lra.strategies.tracking import tensorboard
+    from lra.strategies.evaluation import tensorboard
 
     return tensorboard(folder / "tensorboard")
 
 
 def _weights_and_biases(folder: Path, config: RunConfig, mode: Mode) -> WeightsAndBiases:
-    from lra.strategies.tracking import WeightsAndBiases
+    from lra.strategies.evaluation import WeightsAndBiases
 
     try:
         return WeightsAndBiases(folder, "/".join(folder.parts[-3:]), config.tree(), mode)

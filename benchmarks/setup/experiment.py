@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lra.anatomy import batchnorm_layers
 from lra.benchmarks.errors import UsageError
@@ -15,7 +15,6 @@ from lra.benchmarks.setup.networks import channels_last, network_for
 from lra.benchmarks.setup.quantizing import quantized_student
 from lra.benchmarks.setup.retaining import needs_stock_data, retention
 from lra.benchmarks.setup.teachers import TrainedTeacher
-from lra.distillation.objective import Objective
 from lra.meta import MetaStepError, check_student
 from lra.networks.normalized import Normalized
 from lra.problem import Problem
@@ -23,16 +22,10 @@ from lra.strategies.calibration import Calibration
 from lra.strategies.checkpoint import Stateful
 from lra.strategies.clocks import ScheduleByEpoch
 from lra.strategies.divergence import DivergenceGuard, learning
-from lra.strategies.evaluation import EvaluationCadence, QuietEvaluation, Recorder, TestExperience, no_test_stream
+from lra.strategies.evaluation import Evaluation, TestExperience, no_test_stream
 from lra.strategies.method import Parts, Setup
 from lra.strategies.methods import METHODS
-from lra.strategies.metrics import (
-    GradientAlignment,
-    Measure,
-    TestFidelity,
-    TrainingLosses,
-)
-from lra.strategies.probing import Plasticity, ProbeForgetting
+from lra.strategies.metrics import standard
 from lra.strategies.replay import GenerativeReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
@@ -56,8 +49,7 @@ class Experiment:
     strategy: DataFreeDistillation
     stream: SynthesisStream
     parts: dict[str, Stateful]
-    forgetting: ProbeForgetting
-    fidelity: TestFidelity
+    evaluation: Evaluation
     networks: dict[str, nn.Module]
     quantization: dict[str, Any] | None = None
 
@@ -121,32 +113,37 @@ def prepare(
     )
     retaining, scheduling = retention(config, setup), _schedule(config, optimiser, experiences)
     plugins = [*_calibration(config), *retaining, *made.plugins, *scheduling]
-    measures = [*_measures(config, setup, stream, made.objective, trained.answers), *made.measures]
-    recorder = Recorder(measures, schedule.experiences_per_epoch, keep)
-    cadence = EvaluationCadence(_test_stream(test, device), config.between, experiences, measures)
+    probe_every = max(1, -(-config.evaluations // config.evaluation.probes))
+    measures = standard(stream, made.objective, trained.answers, probe_every, config.evaluation.probe_size)
+    evaluation = Evaluation(
+        _test_stream(test, device),
+        config.between,
+        experiences,
+        [*measures, *made.measures],
+        schedule.experiences_per_epoch,
+        keep,
+        loggers(),
+    )
     networks = _learning(student, made.synthesizer, plugins)
     strategy = DataFreeDistillation(
         model=student,
         optimizer=optimiser,
         objective=made.objective,
         train_mb_size=schedule.batch_size,
-        plugins=[*plugins, DivergenceGuard(networks), cadence],
-        evaluator=QuietEvaluation(*measures, loggers=[*loggers(), recorder], collect_all=False),
+        plugins=[*plugins, DivergenceGuard(networks), evaluation],
+        evaluator=evaluation.evaluator,
         device=device,
         precision=getattr(torch, config.student.precision),
         stock_data=needs_stock_data(config),
     )
-    stateful = [
-        part for part in [*plugins, made.objective, cadence, *measures, recorder] if hasattr(part, "load_state_dict")
-    ]
+    stateful = [part for part in [*plugins, made.objective, evaluation] if hasattr(part, "load_state_dict")]
     return Experiment(
         config,
         problem,
         strategy,
         stream,
         {f"{index}-{type(part).__name__}": part for index, part in enumerate(stateful)},
-        next(m for m in measures if isinstance(m, ProbeForgetting)),
-        next(m for m in measures if isinstance(m, TestFidelity)),
+        evaluation,
         {"teacher": teacher.network, **networks},
         quantization,
     )
@@ -213,20 +210,6 @@ def _schedule(config: RunConfig, optimiser: torch.optim.Optimizer, experiences: 
         return []
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(1, -(-experiences // epoch)))
     return [ScheduleByEpoch(cosine, epoch)]
-
-
-def _measures(
-    config: RunConfig, setup: Setup, stream: SynthesisStream, objective: Objective, answers: Tensor | None
-) -> list[Measure]:
-    size = config.evaluation.probe_size
-    between = max(1, -(-config.evaluations // config.evaluation.probes))
-    return [
-        TestFidelity(setup.teacher, answers),
-        ProbeForgetting(stream.synthesizer, setup.teacher, between, size),
-        GradientAlignment(objective),
-        Plasticity(stream.synthesizer, setup.teacher, objective, size),
-        TrainingLosses(),
-    ]
 
 
 def _test_stream(test: Labelled | None, device: torch.device) -> Any:

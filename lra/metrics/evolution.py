@@ -1,7 +1,8 @@
 """Accuracy evolution: how good a student was on the way, not only at the end (PRE-DFKD, LRA)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,29 @@ def too_short(evaluations: int) -> str | None:
     if evaluations < FEWEST:
         return "one evaluation: μ and σ² are of two or more"
     return "two evaluations: their last half is a single one" if evaluations - evaluations // 2 < FEWEST else None
+
+
+def evolution_record(curve: Sequence[float | None]) -> dict[str, Any]:
+    """The `Evolution` of the values that are there, and as ``reason`` why it lacks some of it, if it does.
+
+    Empty without any value.
+    """
+    there = [value for value in curve if value is not None]
+    reason = {"reason": why} if there and (why := too_short(len(there))) else {}
+    return asdict(evolution(there)) | reason if there else {}
+
+
+def by_step(curve: Sequence[Sequence[float]]) -> tuple[float, float] | tuple[None, None]:
+    """μ and σ² of a curve of points (student step, value), each weighted by the student steps since the one before.
+
+    ``None`` of a curve too short to have them.
+    """
+    if len(curve) < FEWEST:
+        return None, None
+    steps, values = np.array(curve, dtype=np.float64).T
+    weights = np.diff(steps, prepend=0)
+    mean = np.average(values, weights=weights)
+    return float(mean), float(np.average((values - mean) ** 2, weights=weights))
 
 
 def _moments(values: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:

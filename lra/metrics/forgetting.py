@@ -6,6 +6,7 @@ trained on. A[c, e] is the student's agreement at checkpoint c on the probe of e
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,11 @@ class AgreementMatrix:
         for row, values in enumerate(self.rows):
             matrix[row, : len(values)] = values
         return matrix
+
+    def record(self) -> dict[str, list[Any]]:
+        """``checkpoints``, ``probes`` by their births and ``agreement``, ready for JSON: ``None`` before a birth."""
+        agreement = [row + [None] * (len(self.births) - len(row)) for row in self.rows]
+        return {"checkpoints": self.checkpoints, "probes": self.births, "agreement": agreement}
 
     def summary(self) -> Forgetting | None:
         """Forgetting at the last checkpoint, over probes that were scored at least once before it."""
