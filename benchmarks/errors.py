@@ -10,8 +10,8 @@ class LraError(Exception):
     """The run failed."""
 
     code: ClassVar[int] = 1
-    option = ""
-    """The path of the option that is wrong, such as ``student.lr``, if it is one."""
+    options: tuple[str, ...] = ()
+    """The paths of the options that are wrong, such as ``student.lr``, or wrong together, if some are."""
 
 
 class UsageError(LraError):

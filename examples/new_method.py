@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from lra.benchmarks.runs.runner import run
-from lra.benchmarks.setup.assemble import configuration
+from lra.benchmarks.setup.resolution import configuration
 from lra.options import NonNegative
 from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
 from lra.strategies.methods import METHODS
@@ -38,7 +38,7 @@ class Disputed(OnlineMethod):
 METHODS[Disputed.name] = Disputed
 
 settings = ("synthesis.adversarial=0.5", "data.size=8", "teacher.epochs=10", "schedule.batch_size=32")
-short = {"teacher": "mlp", "student": "mlp", "steps": 40, "assignments": settings}
+short = {"teacher": "mlp", "student": "mlp", "steps": 40, "set": settings}
 # Every retention goes with it, and so does all that lra-bench does with runs.
 for replay, meta in (("none", False), ("reservoir", False), ("reservoir", True)):
     folder = run(configuration(method="disputed", replay=replay, meta=meta, **short), Path("runs"), quiet=True)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from lra.benchmarks.runs.runner import run
-from lra.benchmarks.setup.assemble import configuration
+from lra.benchmarks.setup.resolution import configuration
 
 # A picture folder as anybody has one, pictures/CLASS/*.png: bright on the left, bright on the right, and neither.
 random = np.random.default_rng(0)
@@ -27,7 +27,7 @@ config = configuration(
     teacher="torchvision:shufflenet_v2_x0_5",
     student="lenet5",
     steps=20,
-    assignments=(
+    set=(
         *("teacher.epochs=12", "teacher.lr=0.05", "teacher.batch_size=16", "teacher.augment=0"),
         *("schedule.batch_size=16", "schedule.steps_per_experience=2", "schedule.experiences_per_epoch=5"),
         *("synthesis.width=16", "evaluation.probe_size=16"),

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from lra.benchmarks.setup.assemble import configuration
 from lra.benchmarks.setup.datasets import Labelled, data_set
 from lra.benchmarks.setup.experiment import Experiment, prepare
+from lra.benchmarks.setup.resolution import configuration
 from lra.benchmarks.setup.teachers import obtain
 from lra.state import State, random_states, restore_random_states, seed_everything
 from lra.strategies.checkpoint import capture, restore
@@ -33,7 +33,7 @@ def build(tiny: list[str]) -> Build:
             teacher="mlp",
             student=options.pop("student", "mlp"),
             steps=20,
-            assignments=(*(f"{name}={value}" for name, value in given.items()), *assignments),
+            set=(*(f"{name}={value}" for name, value in given.items()), *assignments),
             **options,
         )
         data = data_set("digits", 8)

@@ -11,10 +11,9 @@ import yaml
 from lra import __version__
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.records import LATER
-from lra.benchmarks.setup.assemble import configuration, read_config
 from lra.benchmarks.setup.layers import merged, parse_assignment
 from lra.benchmarks.setup.presets import presets
-from lra.benchmarks.setup.resolution import resolve
+from lra.benchmarks.setup.resolution import configuration, read_options, resolve
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 
@@ -27,18 +26,18 @@ def test_layers_are_laid_in_order(tmp_path: Path) -> None:
 
     file = tmp_path / "run.yaml"
     file.write_text("seed: 3\nstudent: {lr: 0.2, momentum: 0.5}\nreplay: {slots: 4}\n")
-    layered = configuration(preset="mb-dfkd/digits", config_file=file)
+    layered = configuration(preset="mb-dfkd/digits", config=file)
     assert (layered.replay["name"], layered.replay["slots"]) == ("memory", 4)
     assert (layered.seed, layered.student.lr, layered.student.momentum) == (3, 0.2, 0.5)
 
-    layered = configuration(config_file=file, replay="memory", assignments=("student.lr=0.3", "seed=4"))
+    layered = configuration(config=file, replay="memory", set=("student.lr=0.3", "seed=4"))
     assert (layered.seed, layered.student.lr, layered.student.momentum) == (4, 0.3, 0.5)
-    assert configuration(config_file=file, replay="memory", assignments=("seed=4",), seed=5).seed == 5
+    assert configuration(config=file, replay="memory", set=("seed=4",), seed=5).seed == 5
 
 
 def test_options_of_a_replay_are_for_the_one_named_in_any_layer() -> None:
-    assert configuration(replay="memory", assignments=("replay.slots=3",)).replay["slots"] == 3
-    assert configuration(replay="reservoir", assignments=("replay.capacity=9",)).replay["capacity"] == 9
+    assert configuration(replay="memory", set=("replay.slots=3",)).replay["slots"] == 3
+    assert configuration(replay="reservoir", set=("replay.capacity=9",)).replay["capacity"] == 9
     # Another replay than the preset's starts from its own defaults.
     assert configuration(preset="mb-dfkd/digits", replay="none").replay == {"name": "none", "fraction": 0.125}
 
@@ -65,7 +64,7 @@ def test_a_budget_of_evaluations_enough_or_a_cadence_that_is_given_stays_as_it_w
     assert configuration(steps=900).evaluation.every == 1, "30 evaluations, one an epoch"
     assert configuration(method="fast", steps=100).evaluation.every == 1, "one an experience already"
     for said in ("evaluation.every=1", "schedule.experiences_per_epoch=3"):
-        assert configuration(steps=100, assignments=(said,)).evaluations == 4
+        assert configuration(steps=100, set=(said,)).evaluations == 4
     stored = configuration().tree()
     assert resolve([stored, {"schedule": {"steps": 100}}]).evaluations == 4, "a stored one says its cadence"
 
@@ -81,9 +80,7 @@ def test_every_preset_resolves(name: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resolved_configuration_is_a_configuration(method: str, replay: str) -> None:
     """Stored and run again as it is, it is the same one with the same hash."""
-    config = configuration(
-        method=method, replay=replay, meta=replay != "none", seed=7, assignments=("plugin.use=[a:B]",)
-    )
+    config = configuration(method=method, replay=replay, meta=replay != "none", seed=7, set=("plugin.use=[a:B]",))
     again = resolve([yaml.safe_load(yaml.safe_dump(config.tree()))])
     assert again == config
     assert again.fingerprint("0" * 64) == config.fingerprint("0" * 64)
@@ -103,12 +100,12 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
         assert not usual.keys() & config.tree()[section].keys()
     assert "precision" not in config.tree()["student"]
     for assignment in ("student.precision=bfloat16", "student.channels_last=true", "data.fit=pad", "data.channels=3"):
-        other = configuration(assignments=[assignment])
+        other = configuration(set=[assignment])
         assert other.fingerprint("a") != config.fingerprint("a")
         assert resolve([other.tree()]) == other
     # What the step would be is nothing to a run without it.
-    assert configuration(assignments=["meta.alpha=0.5"]).fingerprint("a") == config.fingerprint("a")
-    assert len({configuration(meta=True, assignments=[f"meta.alpha={a}"]).fingerprint("a") for a in (0.5, 0.6)}) == 2
+    assert configuration(set=["meta.alpha=0.5"]).fingerprint("a") == config.fingerprint("a")
+    assert len({configuration(meta=True, set=[f"meta.alpha={a}"]).fingerprint("a") for a in (0.5, 0.6)}) == 2
 
 
 @pytest.mark.parametrize(
@@ -124,42 +121,42 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
             "did you mean 'lra-gr/cifar100/resnet34-resnet18' or 'lra-gr/cifar10/resnet34-resnet18'?",
         ),
         ({"replay": "gen"}, "unknown replay 'gen'; did you mean 'generative'?"),
-        ({"assignments": ("student.lrr=1",)}, "unknown option 'student.lrr'; did you mean 'student.lr'?"),
-        ({"assignments": ("studnet.lr=1",)}, "unknown option 'studnet.lr'; did you mean 'student.lr'?"),
+        ({"set": ("student.lrr=1",)}, "unknown option 'student.lrr'; did you mean 'student.lr'?"),
+        ({"set": ("studnet.lr=1",)}, "unknown option 'studnet.lr'; did you mean 'student.lr'?"),
         (
-            {"assignments": ("student.loss.knd=l1",)},
+            {"set": ("student.loss.knd=l1",)},
             "unknown option 'student.loss.knd'; did you mean 'student.loss.kind'?",
         ),
-        ({"assignments": ("replay.slots=3",)}, "unknown option 'replay.slots'"),
-        ({"assignments": ("lr=1",)}, "unknown option 'lr'; did you mean 'teacher.lr' or 'student.lr' or 'schedule.lr'"),
-        ({"assignments": ("student.qqq=1",)}, "unknown option 'student.qqq'; choose from student.network, student.lr"),
-        ({"assignments": ("qqq.www=1",)}, "unknown option 'qqq.www'; choose from method, seed"),
+        ({"set": ("replay.slots=3",)}, "unknown option 'replay.slots'"),
+        ({"set": ("lr=1",)}, "unknown option 'lr'; did you mean 'teacher.lr' or 'student.lr' or 'schedule.lr'"),
+        ({"set": ("student.qqq=1",)}, "unknown option 'student.qqq'; choose from student.network, student.lr"),
+        ({"set": ("qqq.www=1",)}, "unknown option 'qqq.www'; choose from method, seed"),
         ({"method": "qqqq"}, "unknown method 'qqqq'; see lra-bench list methods"),
         ({"preset": "qqqq"}, "unknown preset 'qqqq'; see lra-bench list presets"),
         (
-            {"assignments": ("synthesis.one_hott=3",)},
+            {"set": ("synthesis.one_hott=3",)},
             "unknown option 'synthesis.one_hott'; did you mean 'synthesis.one_hot'?",
         ),
-        ({"assignments": ("student.lr=fast",)}, "student.lr = 'fast': input should be a valid number"),
-        ({"assignments": ("student.lr=nan",)}, "student.lr = 'nan': input should be a finite number"),
-        ({"assignments": ("student.lr=.nan",)}, "student.lr = nan: input should be a finite number"),
-        ({"assignments": ("meta.alpha=-0.1",)}, "meta.alpha = -0.1: input should be greater than or equal to 0"),
-        ({"assignments": ("student.precision=half",)}, "student.precision = 'half'"),
-        ({"meta": True, "assignments": ("meta.batchnorm=both",)}, "meta: batchnorm=both needs statistics=batch"),
-        ({"assignments": ("meta.clip=1", "meta.normalise=true")}, "meta: clip and normalise exclude each other"),
-        ({"assignments": ("schedule.batch_size=0",)}, "schedule.batch_size = 0: input should be greater"),
-        ({"assignments": ("schedule.batch_size=2.5",)}, "schedule.batch_size = 2.5: input should be a valid integer"),
-        ({"assignments": ("student=3",)}, "student.network = 3"),
-        ({"assignments": ("schedule=3",)}, "schedule = 3: a section of options is expected"),
-        ({"assignments": ("method=[1]",)}, "unknown method [1]"),
-        ({"assignments": ("replay.name=[1]",)}, "unknown replay '[1]'"),
-        ({"assignments": ("data.name=[1]",)}, "data.name = [1]"),
-        ({"assignments": ("plugin.use=3",)}, "plugin.use = 3"),
-        ({"assignments": ("student.lr",)}, "write it as section.key=value"),
-        ({"assignments": ("student.lr=[",)}, "the value is no YAML"),
-        ({"replay": "memory", "assignments": ("replay.fraction=2",)}, "replay.fraction = 2"),
-        ({"replay": "memory", "assignments": ("replay.fraction=0",)}, "replay.fraction = 0: input should be greater"),
-        ({"replay": "generative", "assignments": ("replay.warmup=-1",)}, "replay.warmup = -1: input should be greater"),
+        ({"set": ("student.lr=fast",)}, "student.lr = 'fast': input should be a valid number"),
+        ({"set": ("student.lr=nan",)}, "student.lr = 'nan': input should be a finite number"),
+        ({"set": ("student.lr=.nan",)}, "student.lr = nan: input should be a finite number"),
+        ({"set": ("meta.alpha=-0.1",)}, "meta.alpha = -0.1: input should be greater than or equal to 0"),
+        ({"set": ("student.precision=half",)}, "student.precision = 'half'"),
+        ({"meta": True, "set": ("meta.batchnorm=both",)}, "meta: batchnorm=both needs statistics=batch"),
+        ({"set": ("meta.clip=1", "meta.normalise=true")}, "meta: clip and normalise exclude each other"),
+        ({"set": ("schedule.batch_size=0",)}, "schedule.batch_size = 0: input should be greater"),
+        ({"set": ("schedule.batch_size=2.5",)}, "schedule.batch_size = 2.5: input should be a valid integer"),
+        ({"set": ("student=3",)}, "student.network = 3"),
+        ({"set": ("schedule=3",)}, "schedule = 3: a section of options is expected"),
+        ({"set": ("method=[1]",)}, "unknown method [1]"),
+        ({"set": ("replay.name=[1]",)}, "unknown replay '[1]'"),
+        ({"set": ("data.name=[1]",)}, "data.name = [1]"),
+        ({"set": ("plugin.use=3",)}, "plugin.use = 3"),
+        ({"set": ("student.lr",)}, "write it as section.key=value"),
+        ({"set": ("student.lr=[",)}, "the value is no YAML"),
+        ({"replay": "memory", "set": ("replay.fraction=2",)}, "replay.fraction = 2"),
+        ({"replay": "memory", "set": ("replay.fraction=0",)}, "replay.fraction = 0: input should be greater"),
+        ({"replay": "generative", "set": ("replay.warmup=-1",)}, "replay.warmup = -1: input should be greater"),
         ({"seed": -1}, "seed = -1"),
         ({"seed": 2**32}, "seed = 4294967296"),
         ({"steps": 0}, "schedule.steps = 0"),
@@ -181,14 +178,14 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes) -> None
     file = tmp_path / "run.yaml"
     file.write_bytes(content)
     with pytest.raises(UsageError) as error:
-        configuration(config_file=file)
+        configuration(config=file)
     assert "\n" not in str(error.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     for place in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(MissingInput) as error:
-            read_config(place)
+            read_options(place, "config")
         assert error.value.code == 3
     with pytest.raises(MissingInput):
         configuration(teacher=str(tmp_path / "none.safetensors"))
@@ -217,7 +214,7 @@ def test_assignments_are_read_as_yaml(text: str, tree: dict[str, Any]) -> None:
 
 
 def test_numbers_in_scientific_notation_are_numbers() -> None:
-    assert configuration(assignments=("student.lr=1e-3",)).student.lr == 1e-3
+    assert configuration(set=("student.lr=1e-3",)).student.lr == 1e-3
 
 
 def test_errors_have_the_exit_codes_of_the_design() -> None:
@@ -283,13 +280,13 @@ def test_what_is_wrong_in_a_preset_or_before_it_is_said_with_its_name(tmp_path: 
     """Settings of one method, which a flag replaces by another."""
     file, name = tmp_path / "own.yaml", "pre-dfkd/cifar10/resnet34-resnet18"
     file.write_text(yaml.safe_dump({"preset": name, "method": "dafl"}))
-    for options in ({"preset": name, "method": "dafl"}, {"config_file": file}):
+    for options in ({"preset": name, "method": "dafl"}, {"config": file}):
         with pytest.raises(UsageError, match=rf"^preset '{name}': unknown option 'synthesis\.bn_eps'"):
             configuration(**options)
     with pytest.raises(UsageError, match=r"^unknown option 'synthesis\.bn_eps'"):
-        configuration(preset=name, method="dafl", assignments=("synthesis.bn_eps=1",))
+        configuration(preset=name, method="dafl", set=("synthesis.bn_eps=1",))
     with pytest.raises(UsageError, match=r"^unknown preset 'oldest'"):
-        configuration(config_file=file, preset="oldest")
+        configuration(config=file, preset="oldest")
 
 
 def test_what_was_given_beside_a_file_of_tasks_is_said_with_it(lra_bench: Callable[..., Any], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from avalanche.core import SupervisedPlugin
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.runs.processes import Processes
-from lra.benchmarks.setup.assemble import configuration
+from lra.benchmarks.setup.resolution import configuration
 from lra.strategies.distributed import OwnNumbers
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -154,9 +154,9 @@ def test_a_process_that_dies_ends_the_run_in_one_line(tiny: list[str], tmp_path:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"assignments": ["schedule.batch_size=15"]}, "batch_size = 15 cannot be shared out evenly to 2 processes"),
-        ({"replay": "reservoir", "assignments": ["replay.capacity=7"]}, "replay.capacity = 7 cannot be shared out"),
-        ({"assignments": ["on_divergence=rollback"]}, "is for a run on one process"),
+        ({"set": ["schedule.batch_size=15"]}, "batch_size = 15 cannot be shared out evenly to 2 processes"),
+        ({"replay": "reservoir", "set": ["replay.capacity=7"]}, "replay.capacity = 7 cannot be shared out"),
+        ({"set": ["on_divergence=rollback"]}, "is for a run on one process"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused(given: dict[str, Any], said: str) -> None:

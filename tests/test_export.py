@@ -26,12 +26,12 @@ Bench = Callable[..., Any]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
     from lra.benchmarks.runs.runner import run as do
-    from lra.benchmarks.setup.assemble import configuration
+    from lra.benchmarks.setup.resolution import configuration
 
     pairs = dict(zip(tiny[0:6:2], tiny[1:6:2], strict=True))
     assert pairs == {"--teacher": "mlp", "--student": "mlp", "--steps": "20"}
     # A student with BatchNorm and convolutions, which exporters can get wrong.
-    config = configuration(teacher="mlp", student="resnet8", steps=20, assignments=tuple(tiny[7::2]))
+    config = configuration(teacher="mlp", student="resnet8", steps=20, set=tuple(tiny[7::2]))
     return do(config, tmp_path_factory.mktemp("runs"), quiet=True).path
 
 

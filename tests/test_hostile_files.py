@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from lra.benchmarks import checkpoint_file
 from lra.benchmarks.runs.runner import run as run_
-from lra.benchmarks.setup.assemble import configuration
+from lra.benchmarks.setup.resolution import configuration
 from lra.networks import build
 
 Write = Callable[[Path], object]
@@ -254,7 +254,7 @@ def test_yaml(lra_bench: Callable[..., Any], canary: Path, command: tuple[str, .
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
     """A run, to be made hostile."""
     given = tuple(part for part in tiny if "=" in part)
-    config = configuration(teacher="mlp", student="mlp", steps=8, replay="memory", assignments=given)
+    config = configuration(teacher="mlp", student="mlp", steps=8, replay="memory", set=given)
     return run_(config, tmp_path_factory.mktemp("finished") / "runs", quiet=True).path
 
 

@@ -12,9 +12,9 @@ import yaml
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.increment.configuration import configuration as increment
-from lra.benchmarks.setup.assemble import configuration, read_config
 from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.setup.places import data_kind, data_label, placed, placed_data
+from lra.benchmarks.setup.resolution import configuration, read_options
 from lra.benchmarks.setup.teachers import cached_path
 from lra.benchmarks.sweeps.grid import plan
 from lra.benchmarks.tasks import task_file
@@ -144,15 +144,15 @@ def test_a_relative_path_in_a_file_counts_from_its_folder(here: Path) -> None:
     (here / "project" / "t.safetensors").write_bytes(b"weights")
     file = here / "project" / "run.yaml"
     file.write_text("data: 'npz:own.npz'\nteacher: {file: t.safetensors}\ncarry: {generator: none.safetensors}\n")
-    config = configuration(config_file=file)
+    config = configuration(config=file)
     assert config.data.name == f"npz:{here}/project/own.npz"
     assert config.teacher.file == str(here / "project" / "t.safetensors")
     assert config.carry is not None
     assert config.carry.generator == str(here / "project" / "none.safetensors")
     # What is typed, and what an earlier version stored, counts from the working directory.
-    assert configuration(config_file=file, dataset="npz:typed.npz").data.name == f"npz:{here}/typed.npz"
+    assert configuration(config=file, dataset="npz:typed.npz").data.name == f"npz:{here}/typed.npz"
     file.write_text("data: 'npz:typed.npz'\n")
-    assert configuration(config_file=file).data.name == f"npz:{here}/typed.npz"
+    assert configuration(config=file).data.name == f"npz:{here}/typed.npz"
 
 
 def test_so_it_does_in_grids_and_tasks(here: Path) -> None:
@@ -211,4 +211,4 @@ def test_a_stored_configuration_has_no_relative_paths(
     done = lra_bench("run", *tiny, "--dataset", "npz:own.npz", "--dry-run", "--no-timing")
     assert yaml.safe_load(done.out)["data"]["name"] == f"npz:{here}/own.npz"
     with pytest.raises(UsageError, match="no YAML"):
-        read_config(arrays(here / "b.npz"))
+        read_options(arrays(here / "b.npz"), "config")

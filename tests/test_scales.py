@@ -15,11 +15,11 @@ from lra.benchmarks.comparison.groups import Group
 from lra.benchmarks.comparison.published import published
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import flatten, read_run
-from lra.benchmarks.setup.assemble import configuration, stored_configuration
 from lra.benchmarks.setup.config import RunConfig, TeacherOptions
 from lra.benchmarks.setup.datasets import DATASETS
+from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.presets import PUBLISHED, Facts, announced, chosen_of, presets, scale_for, scales, unlike
-from lra.benchmarks.setup.resolution import resolve
+from lra.benchmarks.setup.resolution import configuration, resolve
 from lra.benchmarks.sweeps.grid import plan
 from lra.features import batchnorm_layers
 from lra.networks import build
@@ -90,7 +90,7 @@ def test_nothing_defaults_to_a_published_cell(data: str, method: str) -> None:
     assert found.scale in scales()
     assert found.schedule.student_steps * found.schedule.batch_size <= 3000 * 128
     assert {found.teacher.network, found.student.network}.isdisjoint({"resnet34", "resnet18"})
-    published = configuration(dataset=data, method=method, assignments=(f"scale={PUBLISHED}",))
+    published = configuration(dataset=data, method=method, set=(f"scale={PUBLISHED}",))
     assert published.schedule.epochs == METHODS[method].defaults["schedule"]["epochs"]
     assert published.teacher.network == "resnet34"
 
@@ -146,21 +146,21 @@ def test_a_scale_serves_every_method_with_every_replay(name: str) -> None:
 
 
 def test_a_scale_can_be_asked_for(tmp_path: Path) -> None:
-    config = configuration(dataset=arrays(tmp_path, (3, 224, 224)), assignments=("scale=colour",))
+    config = configuration(dataset=arrays(tmp_path, (3, 224, 224)), set=("scale=colour",))
     assert (config.scale, config.teacher.network) == ("colour", "wrn16-1")
     assert "for which large would be" in list(announced(config))[1]
     with pytest.raises(UsageError, match="unknown scale 'colr'; did you mean 'colour'"):
-        configuration(assignments=("scale=colr",))
+        configuration(set=("scale=colr",))
 
 
 def test_size_device_and_preset_are_seen_in_any_layer(tmp_path: Path) -> None:
     data = arrays(tmp_path, (3, 224, 224), tests=2001)
     assert configuration(dataset=data).scale == "large"
-    assert configuration(dataset=data, assignments=("data.size=32",)).scale == "colour"
-    assert configuration(dataset=data, assignments=("data.size=32",), device="cuda").scale == "colour-gpu"
+    assert configuration(dataset=data, set=("data.size=32",)).scale == "colour"
+    assert configuration(dataset=data, set=("data.size=32",), device="cuda").scale == "colour-gpu"
     file = tmp_path / "run.yaml"
     file.write_text("preset: mb-dfkd/digits\ndata: {size: 8}\n")
-    found = configuration(config_file=file)
+    found = configuration(config=file)
     assert (found.preset, found.scale, found.replay["name"]) == ("mb-dfkd/digits", "digits", "memory")
 
 
@@ -209,12 +209,12 @@ def test_the_default_replay_is_the_memory_of_the_method(method: str, tmp_path: P
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({"method": method}))
     grid = plan({"method": method})
-    for config in (configuration(method=method), configuration(config_file=file), grid[0].config):
+    for config in (configuration(method=method), configuration(config=file), grid[0].config):
         assert config.replay["name"] == own
     assert configuration(method=method, replay="none").replay["name"] == "none"
     # Options of a replay that is not named are for the default one.
     if own != "none":
-        assert configuration(method=method, assignments=("replay.fraction=0.5",)).replay["fraction"] == 0.5
+        assert configuration(method=method, set=("replay.fraction=0.5",)).replay["fraction"] == 0.5
 
 
 @pytest.mark.parametrize("meta", [False, True])

@@ -169,7 +169,7 @@ def test_another_run_is_not_taken_for_finished(
 @pytest.mark.parametrize(
     ("where", "saved"),
     [
-        ("lra.benchmarks.setup.assemble.configuration", False),
+        ("lra.benchmarks.setup.resolution.configuration", False),
         ("lra.benchmarks.runs.runner.data_of", False),
         ("lra.benchmarks.runs.attempt.prepare", False),
         ("lra.benchmarks.runs.attempt.Attempt._close", True),

@@ -272,7 +272,8 @@ def test_a_run_that_cannot_be_timed_is_said_so(done: Path, tmp_path: Path, lra_b
 
 
 def test_a_grid_takes_the_flags_of_a_run() -> None:
-    grid = {"method": "aeahl-rg", "hard_loss": [False, True], "aea": False, "on_divergence": "rollback"}
+    settings = {"synthesis.hard_loss": [False, True], "synthesis.aea.enabled": False}
+    grid = {"method": "aeahl-rg", "on_divergence": "rollback", "set": settings}
     configs = [run.config for run in plan(grid)]
     assert [config.synthesis["hard_loss"] for config in configs] == [False, True]
     assert {config.on_divergence for config in configs} == {"rollback"}

@@ -307,16 +307,20 @@ def test_a_method_that_leaves_no_generator_cannot_carry_one(tasks: Call) -> None
 
 
 @pytest.mark.parametrize(
-    ("flags", "hard", "attacked"),
-    [([], False, True), (["--hard-loss"], True, True), (["--hard-loss", "--no-aea"], True, False)],
+    ("settings", "hard", "attacked"),
+    [
+        ([], False, True),
+        (["--set", "synthesis.hard_loss=true"], True, True),
+        (["--set", "synthesis.hard_loss=true", "--set", "synthesis.aea.enabled=false"], True, False),
+    ],
 )
-def test_the_hard_loss_and_its_attack_have_flags(lra_bench: Call, flags: list[str], hard: bool, attacked: bool) -> None:
-    done = lra_bench("run", "--method", "aeahl-rg", *flags, "--dry-run", "--no-timing", "--json")
+def test_the_hard_loss_and_its_attack_are_set(lra_bench: Call, settings: list[str], hard: bool, attacked: bool) -> None:
+    done = lra_bench("run", "--method", "aeahl-rg", *settings, "--dry-run", "--no-timing", "--json")
     synthesis = json.loads(done.out)["config"]["synthesis"]
     assert (synthesis["hard_loss"], synthesis["aea"]["enabled"]) == (hard, attacked)
 
 
 def test_the_hard_loss_is_of_one_method_only(lra_bench: Call) -> None:
-    done = lra_bench("run", "--method", "dafl", "--hard-loss", "--dry-run", "--no-timing")
+    done = lra_bench("run", "--method", "dafl", "--set", "synthesis.hard_loss=true", "--dry-run", "--no-timing")
     assert done.code == 2
     assert "'synthesis.hard_loss': it is of aeahl-rg;" in done.err

@@ -11,9 +11,9 @@ import yaml
 from torch import nn
 
 from lra.benchmarks.runs import machine, threads
-from lra.benchmarks.setup.assemble import configuration
 from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.setup.networks import sizes
+from lra.benchmarks.setup.resolution import configuration
 from lra.benchmarks.sweeps.grid import plan
 from lra.networks.footprint import footprint, named_footprint
 from lra.strategies.methods import METHODS

@@ -16,7 +16,7 @@ from torch import nn
 
 from lra.benchmarks.errors import LraError, in_one_line
 from lra.benchmarks.runs import attempt, machine, memory, trial
-from lra.benchmarks.setup.assemble import configuration
+from lra.benchmarks.setup.resolution import configuration
 from lra.strategies.methods import METHODS
 
 Bench = Callable[..., Any]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import click
 
 from lra.benchmarks.errors import UsageError
+from lra.benchmarks.setup.flags import FLAGS, Flag
 from lra.benchmarks.setup.places import local
 
 Command = Callable[..., Any]
@@ -31,11 +32,28 @@ PATH = LocalPath()
 
 OUT = click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Parent of runs.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-ON_DIVERGENCE = click.option(
-    "--on-divergence",
-    type=click.Choice(["stop", "rollback"]),
-    help="At NaN or exploding numbers: stop, or go on from the last evaluation at half the rate. [default: stop]",
-)
+
+
+def configured(command: Command) -> Command:
+    """Add the flags that make up a configuration, but for what to do about a divergence: only some commands train."""
+    for flag in reversed(FLAGS):
+        if flag.name != "on_divergence":
+            command = option(flag)(command)
+    return command
+
+
+def option(flag: Flag) -> Callable[[Command], Command]:
+    """A flag as an option of a command, which is given its value by the flag's name, or none."""
+    typed = f"--{flag.name.replace('_', '-')}"
+    if flag.kind is bool:
+        return click.option(f"{typed}/--no-{flag.name}", flag.name, default=None, help=flag.help)
+    kind = PATH if flag.kind is Path else click.Choice(flag.kind) if isinstance(flag.kind, tuple) else flag.kind
+    return click.option(
+        typed, flag.name, type=kind, multiple=bool(flag.each), metavar=flag.each or None, help=flag.help
+    )
+
+
+ON_DIVERGENCE = option(next(flag for flag in FLAGS if flag.name == "on_divergence"))
 
 
 def tried(command: Command) -> Command:
@@ -60,28 +78,3 @@ def tried(command: Command) -> Command:
     for option in reversed(options):
         given = option(given)
     return given
-
-
-def configured(command: Command) -> Command:
-    """Add the options that make up a configuration."""
-    options = [
-        click.option("--method", help="How samples are made (see: list methods). [default: predfkd]"),
-        click.option("--replay", help="What the student sees again (see: list replays). [default: the method's own]"),
-        click.option("--meta/--no-meta", default=None, help="Take the LRA step. [default: off]"),
-        click.option("--dataset", help="Data to evaluate on (see: list datasets). [default: digits]"),
-        click.option("--teacher", help="A network to train on that data (see: list models), or a weights file."),
-        click.option("--student", help="The student's network (see: list models)."),
-        click.option("--steps", type=int, help="Budget in student steps, in place of epochs."),
-        click.option("--seed", type=int, help="Seed of everything random. [default: 0]"),
-        click.option("--preset", help="A named cell (see: list presets)."),
-        click.option("--config", "config_file", type=PATH, help="A YAML configuration."),
-        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any option: student.lr=0.05."),
-        click.option("--plugin", "plugins", multiple=True, metavar="MODULE:CLASS", help="An Avalanche plugin to add."),
-        click.option("--hard-loss/--no-hard-loss", default=None, help="Of aeahl-rg: learn the teacher's classes too."),
-        click.option("--aea/--no-aea", default=None, help="Of aeahl-rg: attack some images. [default: on]"),
-        click.option("--device", help="Where to compute: cpu, cuda, cuda:1. [default: cpu]"),
-        click.option("--threads", type=int, help="Torch threads. [default: by the size of the networks]"),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command

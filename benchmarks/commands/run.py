@@ -1,15 +1,22 @@
 """``lra-bench run``, ``resume`` and ``quantize``: one run, from its options to its result."""
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from lra.benchmarks.commands.options import AS_JSON, ON_DIVERGENCE, OUT, PATH, DryRun, configured, tried
 from lra.benchmarks.errors import UsageError
 
+if TYPE_CHECKING:
+    from lra.benchmarks.setup.config import RunConfig
+
 BITS = click.IntRange(2, 8)
+RGAL = 0.1
+"""Weight of each of RGAL's triplet terms, as published."""
 
 
 @click.command()
@@ -33,7 +40,7 @@ def run(
     A finished run is not repeated, and one that was stopped goes on where it was saved.
     """
     began = time.perf_counter()
-    from lra.benchmarks.setup.assemble import configuration
+    from lra.benchmarks.setup.resolution import configuration
 
     config = configuration(**given)
     if dry_run:
@@ -92,13 +99,30 @@ def quantize(
     """
     began = time.perf_counter()
     from lra.benchmarks.commands.summary import preview, show
-    from lra.benchmarks.setup.quantize_flags import quantizing
 
     bits = {name: given.pop(name) for name in ("weight_bits", "activation_bits", "edge_bits")}
-    config = quantizing(given, bits, rgal)
+    config = _quantizing(given, bits, rgal)
     if dry_run:
         click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
         return
     from lra.benchmarks.runs.finished import run
 
     show(run(config, out), as_json)
+
+
+def _quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool | None) -> RunConfig:
+    """The configuration of flags, with GDFQ by default and the teacher's network for the student."""
+    from lra.benchmarks.setup.datasets import data_of
+    from lra.benchmarks.setup.resolution import configuration
+    from lra.benchmarks.setup.weights_files import architecture
+
+    said: dict[str, float] = {f"quantization.{name}": number for name, number in bits.items() if number is not None}
+    if rgal is not None:
+        said |= dict.fromkeys(("synthesis.triplet", "synthesis.student_triplet"), RGAL if rgal else 0.0)
+    given["set"] = ("quantization={}", *given["set"], *(f"{key}={value}" for key, value in said.items()))
+    if all(given[name] is None for name in ("method", "preset", "config")):
+        given["method"] = "gdfq"
+    if given["student"] is None:
+        config = configuration(**given)
+        given["student"] = architecture(config.teacher, data_of(config.data))
+    return configuration(**given)

@@ -12,9 +12,9 @@ from lra.benchmarks.progress import loading
 from lra.benchmarks.reports.sweep_report import write_sweep_report
 from lra.benchmarks.runs.machine import processors
 from lra.benchmarks.runs.threads import chosen
-from lra.benchmarks.setup.assemble import read_config
 from lra.benchmarks.setup.config import Tree
 from lra.benchmarks.setup.datasets import data_of
+from lra.benchmarks.setup.resolution import read_options
 from lra.benchmarks.sweeps.engines import Engine
 from lra.benchmarks.sweeps.grid import Planned, plan
 from lra.benchmarks.sweeps.local_engine import LocalEngine
@@ -76,7 +76,7 @@ def estimate(
 
 def _planned(file: Path, out: Path, threads: int | None) -> tuple[Tree, list[Planned]]:
     """The grid in a file, and its runs, with their threads where they are still to be done."""
-    grid = read_config(file)
+    grid = read_options(file, "grid")
     with concerning(f"grid {file}"):
         planned = plan(grid, file.parent)
     done = finished_before(planned, out)

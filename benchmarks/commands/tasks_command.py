@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lra import __version__
 from lra.benchmarks.errors import concerning
-from lra.benchmarks.setup.assemble import origin, read_config
+from lra.benchmarks.setup.resolution import origin, read_options
 from lra.benchmarks.tasks.task_file import TaskPlan, plan
 from lra.benchmarks.tasks.task_outcome import read_record
 from lra.benchmarks.tasks.task_stream import RECORD, perform
@@ -19,7 +19,7 @@ def tasks_of(file: Path, given: Mapping[str, Any], out: Path, as_json: bool) -> 
     Raises:
         LraError: as `lra.benchmarks.tasks.task_stream.perform`.
     """
-    tree = read_config(file)
+    tree = read_options(file, "tasks")
     options = " ".join(f"--{key} {','.join(map(str, v)) if isinstance(v, list) else v}" for key, v in given.items())
     with concerning(f"tasks {file}" + (f" with {options}" if options else "")):
         planned = plan(tree | dict(given), file.parent)

@@ -49,7 +49,7 @@ def check(file: Path, as_json: bool, **given: Any) -> None:
     Its network is told by the names and shapes of the weights; say --teacher NAME where that is not enough. Say --set
     teacher.mean=[...] --set teacher.std=[...] unless they are those of the data set.
     """
-    from lra.benchmarks.setup.assemble import require_file
+    from lra.benchmarks.setup.resolution import require_file
 
     require_file(file)
     _obtain(as_json, given, file)
@@ -68,13 +68,13 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     from lra.benchmarks.commands.summary import described
     from lra.benchmarks.progress import loading, tell
     from lra.benchmarks.runs.machine import refuse_device
-    from lra.benchmarks.setup.assemble import configuration
     from lra.benchmarks.setup.datasets import data_of
+    from lra.benchmarks.setup.resolution import configuration
     from lra.benchmarks.setup.teachers import obtain
     from lra.networks import described as described_network
 
     if file is not None:
-        given["assignments"] = (*given["assignments"], f"teacher.file={json.dumps(str(file))}")
+        given["set"] = (*given["set"], f"teacher.file={json.dumps(str(file))}")
     config = configuration(**given)
     known = data_of(config.data)
     known.require()

@@ -18,8 +18,8 @@ from lra.benchmarks.export.formats import FORMATS, quiet, require_onnx
 from lra.benchmarks.export.model_card import model_card
 from lra.benchmarks.files import write_atomically, write_text
 from lra.benchmarks.records import Run, read_run
-from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.user_code import code_of
 from lra.benchmarks.setup.weights_files import read_weights
 from lra.quantization.options import Precision

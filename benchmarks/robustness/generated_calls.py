@@ -92,14 +92,14 @@ def commands(group: click.Group = cli.cli, path: tuple[str, ...] = ()) -> Iterat
 
 def value(option: click.Parameter) -> st.SearchStrategy[str]:
     """Something to type for an option."""
-    if option.name == "assignments":
+    if option.name == "set":
         paths = st.sampled_from(PATHS) | st.lists(WORDS, max_size=4).map(".".join)
         return st.tuples(paths, st.sampled_from(NASTY) | WORDS).map("=".join) | WORDS
     if isinstance(option.type, click.Path):
         return st.sampled_from(FILES) | WORDS
     if isinstance(option.type, click.Choice | click.types.IntParamType | click.types.FloatParamType):
         return st.sampled_from(["-1", "0", "1e9", "nan", "one", "9" * 30]) | NAMES
-    if option.name == "plugins":
+    if option.name == "plugin":
         return NAMES | NAMES.map("{}:Class".format)
     files = st.sampled_from([f"npz:{file}" for file in FILES]) if option.name == "dataset" else st.sampled_from(FILES)
     return NAMES | WORDS | files

@@ -11,9 +11,9 @@ from lra.benchmarks.progress import loading, tell
 from lra.benchmarks.runs.machine import leads
 from lra.benchmarks.runs.run_folder import RunFolder, identity_of
 from lra.benchmarks.runs.trackers import Tracker
-from lra.benchmarks.setup.assemble import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_of
+from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.places import moved
 from lra.benchmarks.setup.presets import announced
 from lra.benchmarks.setup.teachers import teacher_file

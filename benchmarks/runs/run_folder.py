@@ -14,11 +14,11 @@ import yaml
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import CannotWrite, clear_drafts, held, plain_name, write_text
-from lra.benchmarks.setup.assemble import read_config
-from lra.benchmarks.setup.config import RunConfig, Tree
-from lra.benchmarks.setup.identity import RECORD, Identity, difference, fingerprint, recorded
+from lra.benchmarks.setup.config import Identity, RunConfig, Tree, fingerprint
+from lra.benchmarks.setup.identity import RECORD, difference, recorded
 from lra.benchmarks.setup.layers import expanded
 from lra.benchmarks.setup.places import data_kind, data_label, placed_layer, places_of
+from lra.benchmarks.setup.resolution import read_options
 
 if TYPE_CHECKING:
     from lra.benchmarks.setup.datasets import DataSet
@@ -78,7 +78,7 @@ class RunFolder:
         file = self.path / "config.yaml"
         if not file.is_file():
             return
-        stored = placed_layer(expanded(read_config(file)), [self.path])
+        stored = placed_layer(expanded(read_options(file, "config")), [self.path])
         if places_of(stored) != places_of(config.tree()):
             with suppress(CannotWrite):  # It can be looked at all the same.
                 self.write_config(config.tree())

@@ -1,5 +1,7 @@
 """The configuration of a run: sections of typed options, which are a config file too."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -11,7 +13,6 @@ from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
 from lra.benchmarks.records import LATER
 from lra.benchmarks.setup.datasets.labelled import Fit
-from lra.benchmarks.setup.identity import fingerprint
 from lra.benchmarks.setup.places import data_kind
 from lra.benchmarks.setup.user_code import identities
 from lra.distillation.options import LossOptions
@@ -21,6 +22,9 @@ from lra.strategies.lra_options import LRAOptions
 
 Tree = dict[str, Any]
 """A configuration as plain data, section by section."""
+
+Identity = Mapping[str, Any]
+"""What makes a run the one it is, by part: ``settings``, ``teacher``, ``test``, ``code``, ``carry``, as it has them."""
 
 SCALARS = ("method", "seed", "device", "threads", "on_divergence", "scale", "preset")
 """The keys of a configuration that are no sections."""
@@ -211,6 +215,11 @@ class CarryOptions(Options):
                 raise MissingInput(f"carry.{key}: file {file} does not exist: give one that an earlier run left")
         found = {key: sha256(file) for key, file in there.items()}
         return found | {"keep_replay": self.keep_replay}
+
+
+def fingerprint(identity: Identity) -> str:
+    """Eight hexadecimal digits that name a run by what makes it the one it is."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
 EVALUATIONS = 20

@@ -1,28 +1,44 @@
-"""What makes a run the one it is, by content: settings, teacher, test data, code, and what it starts from.
+"""What a run folder says of its run: the configuration it was made with, and what makes it the one it is.
 
-Where things lie and what they are called is no part of it, so that a run can be moved, and so can what it is made of.
+That is content: settings, teacher, test data, code, and what it starts from. Where things lie and what they are called
+is no part of it, so that a run can be moved, and so can what it is made of.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lra.benchmarks.errors import MissingInput, UsageError, concerning
 from lra.benchmarks.records import flatten
+from lra.benchmarks.setup.config import Identity, RunConfig
+from lra.benchmarks.setup.resolution import file_layer, importing, origin, restored
+from lra.benchmarks.setup.user_code import identities
 
 RECORD = "identity.json"
 """The file of a run folder that says it."""
 
-Identity = Mapping[str, Any]
-"""By part: ``settings``, ``teacher``, ``test``, ``code``, ``carry``; what a run does not have is absent."""
-
 PARTS = ("settings", "teacher", "test", "code", "carry")
 
 
-def fingerprint(identity: Identity) -> str:
-    """Eight hexadecimal digits that name it."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+def stored_configuration(folder: Path) -> RunConfig:
+    """The configuration that a run folder was made with.
+
+    Raises:
+        MissingInput: if the folder is none of a run.
+        UsageError: if it is none that this program can use, or code that it names is not as it was.
+    """
+    file = folder.absolute() / "config.yaml"
+    if not file.is_file():
+        raise MissingInput(f"{file} does not exist: give the folder of a run, one that holds some is none")
+    stored = file_layer(file)
+    with concerning(origin("config", file)):
+        config = restored(stored)
+    config = importing(config)
+    before, code = recorded(file.parent), {"code": identities(config.tree())}
+    if before is not None and (other := difference({"code": before.get("code", {})}, code)):
+        raise UsageError(f"{folder}: {other}, or begin anew with lra-bench run --config {file}")
+    return config
 
 
 def recorded(folder: Path) -> Identity | None:

@@ -56,7 +56,8 @@ def blaming(origin: str, layer: Tree, above: Sequence[Tree]) -> Iterator[None]:
     try:
         yield
     except LraError as error:
-        if _holds(layer, error.option) and not any(_holds(other, error.option) for other in above):
+        replaced = any(_holds(other, option) for other in above for option in error.options)
+        if error.options and _holds(layer, error.options[0]) and not replaced:
             with concerning(origin):
                 raise
         raise
@@ -79,29 +80,37 @@ def parse_assignment(text: str) -> Tree:
         UsageError: for anything else.
     """
     path, equals, value = text.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise UsageError(f"--set {text!r}: write it as section.key=value, such as student.lr=0.05")
     try:
-        leaf = parse_yaml(value)
+        return assigned(path.strip() if equals else "", parse_yaml(value), text)
     except NotPlain:
         raise UsageError(f"--set {text!r}: the value is no YAML scalar, list or mapping") from None
+
+
+def assigned(path: str, value: Any, said: str = "") -> Tree:
+    """The tree in which the option at ``path``, such as ``student.lr``, has a value, and no other has one.
+
+    Raises:
+        UsageError: for what is no path; ``said`` is what was typed, if that is more.
+    """
+    keys = path.split(".")
+    if not all(keys):
+        raise UsageError(f"--set {said or path!r}: write it as section.key=value, such as student.lr=0.05")
     for key in reversed(keys):
-        leaf = {key: leaf}
-    return leaf
+        value = {key: value}
+    return value
 
 
 class WrongOption(UsageError):
-    """An option that is unknown or has a wrong value.
+    """An option that is unknown or has a wrong value, or does not go with others.
 
     Args:
         said: what is wrong, in one line.
-        option: its path, such as ``student.lr``.
+        options: its path, such as ``student.lr``, and those of the others.
     """
 
-    def __init__(self, said: str, option: str):
+    def __init__(self, said: str, *options: str):
         super().__init__(said)
-        self.option = option
+        self.options = options
 
 
 def checked(tree: Tree) -> RunConfig:

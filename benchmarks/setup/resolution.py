@@ -1,15 +1,31 @@
-"""From layers to a checked configuration.
+"""From what was typed to a checked configuration.
 
 Defaults < settings of the method's paper < scale that fits the data < preset < config file < ``--set`` < flags.
 """
 
-from collections.abc import Iterable
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from lra.benchmarks.errors import LraError, UsageError
+from lra import __version__
+from lra.benchmarks.errors import LraError, MissingInput, UsageError, concerning
 from lra.benchmarks.setup.config import EVALUATIONS, DataOptions, RunConfig, Tree
-from lra.benchmarks.setup.layers import blaming, checked, expanded, known_name, merged
+from lra.benchmarks.setup.flags import FLAGS
+from lra.benchmarks.setup.layers import (
+    WrongOption,
+    assigned,
+    blaming,
+    checked,
+    expanded,
+    known_name,
+    merged,
+    parse_assignment,
+)
+from lra.benchmarks.setup.places import placed, placed_layer
 from lra.benchmarks.setup.presets import (
     OURS,
     PUBLISHED,
@@ -21,16 +37,78 @@ from lra.benchmarks.setup.presets import (
     settings_of,
     source_of,
 )
+from lra.benchmarks.setup.user_code import importable, modules_in
+from lra.benchmarks.untrusted import NotPlain, parse_yaml
+from lra.networks import is_known
+from lra.networks.foreign import is_foreign
 from lra.strategies.extensions import names_class, replay_names
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 
 
-class NothingRetained(UsageError):
+class NothingRetained(WrongOption):
     """The LRA step is asked for, and no replay."""
 
 
-def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
+def configuration(base: Path | None = None, code: Mapping[str, str] | None = None, **given: Any) -> RunConfig:
+    """Resolve flags.
+
+    Args:
+        base: the folder of the file that they are from; relative paths count from there first, and from the working
+            directory then, or else.
+        code: where a record that they are from had modules from; nothing in it counts as typed by the user.
+        given: values by the names in `FLAGS`; ``None`` is as not given. ``set`` has texts ``section.key=value``, or
+            is a mapping of such paths to values.
+
+    Raises:
+        UsageError: for anything wrong, in one line.
+        MissingInput: for a file that is not there.
+    """
+    if unknown := given.keys() - {flag.name for flag in FLAGS}:
+        raise TypeError(f"there is no flag {min(unknown)!r}")
+    bases = [Path()] if base is None else [base, Path()]
+    settings, file = given.get("set") or (), given.get("config")
+    parts = (
+        (assigned(path, value) for path, value in settings.items())
+        if isinstance(settings, Mapping)
+        else map(parse_assignment, settings)
+    )
+    typed = [placed_layer(expanded(layer), bases) for layer in (_together(parts), _of_flags(given, bases))]
+    stored = {} if file is None else file_layer(Path(placed(str(file), "config", bases)))
+    with blaming("" if file is None else origin("config", Path(str(file))), stored, typed):
+        config = resolve([{} if code is None else {"code": dict(code)}, stored, *typed])
+    return importing(config, typed if code is None else ())
+
+
+def _of_flags(given: Mapping[str, Any], bases: Sequence[Path]) -> Tree:
+    """The layer that flags make up."""
+    tree: Tree = {}
+    for flag in FLAGS:
+        value = given.get(flag.name)
+        if not flag.path or value is None or value == ():
+            continue
+        if flag.each:
+            value = list(map(str, value)) if isinstance(value, list | tuple) else [str(value)]
+        elif flag.kind is str:
+            value = str(value)
+        tree = merged(tree, assigned(flag.path, _teacher(value, bases) if flag.name == "teacher" else value))
+    return tree
+
+
+def _teacher(text: str, bases: Sequence[Path]) -> Tree:
+    """A network's name, or a file, whose name may have a colon in it too."""
+    file = Path(placed(text, "teacher", bases))
+    if is_known(text) or (is_foreign(text) and not file.exists()):
+        return {"network": text}
+    if file.is_dir():
+        raise UsageError(f"teacher {text!r} is a folder: give the file of weights in it")
+    if file.suffix or os.sep in text or file.is_file():
+        require_file(file)
+        return {"file": str(file)}
+    return {"network": text}
+
+
+def resolve(layers: Iterable[Tree]) -> RunConfig:
     """Lay ``layers`` (config file, ``--set``, flags; later ones win) over the defaults and check the result.
 
     Raises:
@@ -38,8 +116,8 @@ def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
             for the LRA step without a replay, in one line.
         MissingInput: for a user's own data that are not there.
     """
-    given = _together(layers)
-    preset = preset or (str(given["preset"]) if given.get("preset") is not None else None)
+    given = _together(map(expanded, layers))
+    preset = None if given.get("preset") is None else str(given["preset"])
     named = {} if preset is None else settings_of(preset)
     chosen = merged(named, given)
     with blaming(f"preset {preset!r}", named, [given]):
@@ -48,7 +126,9 @@ def resolve(layers: Iterable[Tree], preset: str | None = None) -> RunConfig:
     config = _often_enough(config, given)
     if config.meta.enabled and config.replay["name"] == "none":
         raise NothingRetained(
-            "--meta has nothing to retain with --replay none: name a replay, such as --replay memory, or leave it out"
+            "--meta has nothing to retain with --replay none: name a replay, such as --replay memory, or leave it out",
+            "meta.enabled",
+            "replay.name",
         )
     return config
 
@@ -65,7 +145,7 @@ def restored(tree: Tree) -> RunConfig:
 def _together(layers: Iterable[Tree]) -> Tree:
     given: Tree = {}
     for layer in layers:
-        given = merged(given, expanded(layer))
+        given = merged(given, layer)
     return given
 
 
@@ -119,5 +199,59 @@ def _facts(chosen: Tree) -> Facts | None:
     try:
         return facts_of(options, str(chosen.get("device", "cpu")))
     except LraError as error:
-        error.option = "data.name"
+        error.options = ("data.name",)
         raise
+
+
+def importing(config: RunConfig, typed: Sequence[Tree] = ()) -> RunConfig:
+    """A configuration whose modules can be imported from now on, and which says where from.
+
+    ``typed`` are the layers of it that its user typed himself, or that are this program's own: these are trusted.
+    """
+    names = {module.partition(".")[0] for layer in typed for module in modules_in(layer).values()}
+    trusted = {top for layer in typed for top in layer.get("code") or {}}
+    found = importable(modules_in(config.tree()), config.code or {}, names, trusted)
+    return config.model_copy(update={"code": found or None})
+
+
+def read_options(file: Path, what: str) -> Tree:
+    """A YAML file of options as plain data; ``what`` it is: a config, a grid, or tasks.
+
+    Raises:
+        MissingInput: if it does not exist.
+        UsageError: if it is no YAML mapping.
+    """
+    require_file(file)
+    try:
+        tree = parse_yaml(file.read_text())
+    except (NotPlain, UnicodeDecodeError) as error:
+        raise UsageError(f"{what} {file} is no YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise UsageError(f"{what} {file} holds no options: write each as key: value, such as method: dafl")
+    return tree
+
+
+def file_layer(file: Path) -> Tree:
+    """The layer in a configuration file; what is relative in it counts from its folder."""
+    tree = read_options(file, "config")
+    with concerning(origin("config", file)):
+        return placed_layer(expanded(tree), [file.parent, Path()])
+
+
+def origin(what: str, file: Path, version: object = None) -> str:
+    """A file for a complaint, and which version of this program wrote it, if it was another.
+
+    Without a ``version`` it is that of the run whose folder the file is in, if it is a run's.
+    """
+    if version is None:
+        try:
+            version = json.loads((file.parent / "env.json").read_text())["versions"]["lra"]
+        except (OSError, ValueError, KeyError, TypeError):  # of a user's own, or none that can be read
+            version = __version__
+    return f"{what} {file}" + (f" (written by lra {version}, and this is {__version__})" * (version != __version__))
+
+
+def require_file(file: Path) -> None:
+    """Raise `MissingInput` unless ``file`` exists."""
+    if not file.is_file():
+        raise MissingInput(f"file {file} does not exist: check the path")

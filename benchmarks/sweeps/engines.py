@@ -75,11 +75,12 @@ def work(job: Job) -> tuple[Status, str]:
     warnings.filterwarnings("ignore", module="qpsolvers")
     from lra.benchmarks.errors import LraError, Resumable
     from lra.benchmarks.runs.runner import run
-    from lra.benchmarks.setup.assemble import with_code
     from lra.benchmarks.setup.layers import checked
+    from lra.benchmarks.setup.resolution import importing
 
     try:
-        config = with_code(checked(job.tree | {"threads": job.threads}))
+        config = checked(job.tree | {"threads": job.threads})
+        config = importing(config, [{"code": config.code or {}}])
         run(config, Path(job.out), quiet=True, at=Path(job.folder))
     except Resumable as error:
         return "stopped", str(error)

@@ -18,18 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lra.benchmarks.errors import UsageError, concerning, suggestion
-from lra.benchmarks.setup.assemble import configuration
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.resolution import NothingRetained
+from lra.benchmarks.setup.flags import FLAGS
+from lra.benchmarks.setup.resolution import NothingRetained, configuration
 from lra.strategies.methods import METHODS
 
-KEYS = (
-    *("method", "replay", "meta", "dataset", "teacher", "student", "steps", "seed", "preset", "config", "plugin"),
-    *("device", "on_divergence", "hard_loss", "aea", "set"),
-)
+KEYS = tuple(flag.name for flag in FLAGS if flag.name != "threads")
 """What a grid may name: the flags of ``lra-bench run``, but for ``--threads``, which is the sweep's."""
 
 MOST = 100_000
@@ -115,30 +110,16 @@ def resolve(cell: Cell, base: Path | None = None, code: Mapping[str, str] | None
         UsageError: as for ``lra-bench run``.
     """
     flags = {key: value for key, value in cell.items() if not key.startswith("set:")}
-    file, plugin = flags.pop("config", None), flags.pop("plugin", None)
+    settings = {key.removeprefix("set:"): value for key, value in cell.items() if key.startswith("set:")}
     if flags.get("replay") == "paper":
         flags["replay"] = _of_the_paper(flags.get("method"))
-    for key in ("method", "replay", "dataset", "teacher", "student", "preset", "device"):
-        if flags.get(key) is not None:
-            flags[key] = str(flags[key])
-    return configuration(
-        **flags,
-        base=base,
-        code=code,
-        config_file=Path(str(file)) if file is not None else None,
-        plugins=(str(plugin),) if plugin is not None else (),
-        assignments=tuple(f"{key[4:]}={_yaml(value)}" for key, value in cell.items() if key.startswith("set:")),
-    )
+    return configuration(**flags, set=settings, base=base, code=code)
 
 
 def _of_the_paper(method: object) -> str:
     if method not in METHODS:
         raise UsageError(f"replay: paper belongs to a method and {method!r} is none: name methods in the grid")
     return METHODS[str(method)].memory
-
-
-def _yaml(value: object) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
 
 
 def _text(value: object) -> str:
