@@ -101,7 +101,7 @@ class AverageGradients(SupervisedPlugin):
 
     def after_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Average what the optimiser is about to use."""
-        rates = [rate for step in self.steps for rate in step.learned()]
+        rates = [rate for step in self.steps for rate in step.lookahead.parameters()]
         average_gradients([*(p for group in strategy.optimizer.param_groups for p in group["params"]), *rates])
 
     @torch.no_grad()
@@ -157,7 +157,7 @@ def distribute(strategy: DataFreeDistillation, synthesizer: Synthesizer, seed: i
     steps = [plugin for plugin in strategy.plugins if isinstance(plugin, LRA)]
     for step in steps:
         if step.options.shares == "joint":
-            step.average = averaged
+            step.lookahead.average = averaged
     others = [network for owner in owners for network in learning([owner]).values()]
     strategy.plugins.insert(0, AverageGradients([strategy.model, *others], steps))
     if seed is not None:

@@ -11,7 +11,7 @@ and replayed samples x_r:
 Both losses count whole in the paper (``mixture="sum"``); by default each counts by its share of the images, which is
 plain replay's joint loss when α is 0. The inner step goes down the acquisition loss as it counts, s·L_acq, so that a
 step with few new images, which take the student less far, looks less far ahead: θ' = θ - α s ∇L_acq(θ). There is an α
-for each parameter tensor, learned down the same objective (`lra.meta.LearnedRates`) unless it is to be constant.
+for each parameter tensor, learned down the same objective (`lra.meta.step.LearnedRates`) unless it is constant.
 
 The released code never applied the second term: it differentiated through detached copies of the student
 (``higher``'s default), so its step equals plain replay to the last bit. That is ``objective="reference_detached"``
@@ -20,23 +20,17 @@ here. What it meant to do, L_ret(θ') beside the loss of the joint batch, is ``o
 
 import inspect
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from lra.anatomy import batchnorm_layers
-from lra.distillation.objective import gradients_beside
-from lra.meta import AheadStatistics, Curvature, Forward, LearnedRates, LookAhead, Rates, beside, carry, lookahead
-from lra.meta.inner import Average
+from lra.meta.lookahead import Forward, LookAhead, Loss, beside
+from lra.meta.options import LRAOptions
+from lra.meta.step import LookAheadStep
 from lra.problem import Batch
 from lra.state import State
-from lra.strategies.lra_options import LRAOptions
 from lra.strategies.strategy import DataFreeDistillation, Replay, StudentStep
-
-AHEAD: dict[str, AheadStatistics] = {"joint": "acquisition", "batch": "batch", "running": "running"}
-"""By ``statistics``, what BatchNorm normalises by at θ'; the pass of the acquisition is one of all images, if joint."""
 
 
 class LRA(StudentStep):
@@ -52,69 +46,61 @@ class LRA(StudentStep):
         options: α and all else.
 
     Attributes:
-        average: what becomes of ∇L_acq before the inner step; a run on several processes sets it.
+        lookahead: takes the steps, and learns α.
     """
 
     def __init__(self, replay: Replay, options: LRAOptions | None = None):
         super().__init__()
         self.options = options or LRAOptions()
-        self.average: Average | None = None
         self.apart = self.options.objective == "paper"
-        self._open = ExitStack()
+        # The joint batch's own forward pass moves the statistics under the reference objective.
+        self.lookahead = LookAheadStep(self.options, moves=self.apart)
         self._look: LookAhead | None = None
-        self._learned: LearnedRates | None = None
-        self._state: State = {}
         self._keeps = False
 
     def through(self, strategy: DataFreeDistillation) -> Forward | None:
-        """Open the look-ahead; the acquisition's forward pass goes through it."""
+        """Open a look-ahead from θ; the acquisition's forward pass goes through it."""
         if strategy.replayed is None or self.options.objective == "reference_detached":
             return None
-        self._look = look = self._open.enter_context(self._lookahead(strategy))
-        return self._beside(look.student, strategy, strategy.replayed) if self.apart else None
+        _, share = self._weights(strategy)
+        self._look = self.lookahead.open(strategy.model, share, float(strategy.optimizer.param_groups[0]["lr"]))
+        return self._beside(self._look.student, strategy) if self.apart else None
 
     def before_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Put the objective, with its gradient, in the place of the loss."""
+        """Put the objective, with its gradient, in the place of the loss: s (L_acq(θ) + w L_ret(θ'))."""
         if self._look is None or strategy.replayed is None or strategy.acquired is None:
             return
         look, self._look = self._look, None
-        joint = None if self.apart else strategy.loss
-        with self._open.pop_all():
-            acquisition = strategy.loss
-            if joint is not None:
-                forward = self._beside(look.student, strategy, strategy.replayed)
-                acquisition = strategy.objective(forward(strategy.acquired.images), strategy.acquired)
-            extra = list(strategy.objective.parameters())
-            learnt = gradients_beside(acquisition, extra)
-            self._keeps = _are_heard_after(self, strategy.plugins)
-            look.advance(acquisition, self._curvature(strategy, strategy.acquired, strategy.replayed), self._keeps)
-            ahead = strategy.cast(look.ahead)
-            retention = strategy.objective(ahead(strategy.replayed.images), strategy.replayed)
-            kept = gradients_beside(retention, extra)
-            weight, share = self._weights(strategy)
-            gradients = look.gradient(retention, weight, acquisition=joint is None)
-        if self._learned is not None:
-            self._learned.receive(look.alpha_gradient, share)
-        value = weight * retention.detach() + (acquisition.detach() if joint is None else 0)
-        parameters = [p for p in strategy.model.parameters() if p.requires_grad]
-        new = 1.0 if joint is None else 0.0
-        own = [new * a + weight * r for a, r in zip(learnt, kept, strict=True)]
-        meta = carry(value, [*parameters, *extra], [*gradients, *own])
-        strategy.loss = share * meta if joint is None else joint + meta
+        objective, new, old, loss = strategy.objective, strategy.acquired, strategy.replayed, strategy.loss
+
+        def acquisition(forward: Forward) -> Tensor:
+            return loss if self.apart else objective(self._beside(forward, strategy)(new.images), new)
+
+        def retention(forward: Forward) -> Tensor:
+            return objective(strategy.cast(forward)(old.images), old)
+
+        self._keeps = _are_heard_after(self, strategy.plugins)
+        weight, share = self._weights(strategy)
+        with look:
+            ahead = look.objective(
+                acquisition,
+                retention,
+                weight,
+                curvature=self._curvature(strategy, new),
+                counts=self.apart,
+                beside=list(objective.parameters()),
+                keep=self._keeps,
+            )
+        strategy.loss = share * ahead if self.apart else loss + ahead
 
     def after_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Learn the rates, from what several processes have averaged by now; let go of the minibatch's graph."""
         if self._keeps:
             strategy.mb_output, self._keeps = strategy.mb_output.detach(), False
-        if self._learned is not None:
-            self._learned.learn()
-
-    def learned(self) -> list[Tensor]:
-        """What is learned beside the student, for its gradient to be averaged over processes: log α, if it is."""
-        return [] if self._learned is None else [self._learned.log]
+        self.lookahead.learn()
 
     def _weights(self, strategy: DataFreeDistillation) -> tuple[float, float]:
-        """Weight of retention beside acquisition, and the factor of both."""
+        """Weight w of retention beside acquisition, and the factor s of both."""
         assert strategy.acquired is not None
         assert strategy.replayed is not None
         new, replayed = len(strategy.acquired.images), len(strategy.replayed.images)
@@ -125,54 +111,29 @@ class LRA(StudentStep):
             return weight, 1 / (1 + weight)
         return weight * replayed / new, new / (new + replayed)
 
-    def _curvature(self, strategy: DataFreeDistillation, acquired: Batch, replayed: Batch) -> Curvature | None:
+    def _curvature(self, strategy: DataFreeDistillation, new: Batch) -> Loss | None:
+        """The acquisition loss of a part of the new images, if its Hessian is to stand for that of all."""
         if self.options.curvature == 1:
             return None
-        count = max(2, round(self.options.curvature * len(acquired.images)))  # BatchNorm needs two
-        part = acquired.first(count)
-        return lambda forward: strategy.objective(self._beside(forward, strategy, replayed)(part.images), part)
+        count = max(2, round(self.options.curvature * len(new.images)))  # BatchNorm needs two
+        part = new.first(count)
+        return lambda forward: strategy.objective(self._beside(forward, strategy)(part.images), part)
 
-    def _beside(self, forward: Forward, strategy: DataFreeDistillation, others: Batch) -> Forward:
-        """A forward pass in which BatchNorm sees ``others`` too, if it is to and there is any."""
-        if self.options.statistics == "joint" and batchnorm_layers(strategy.model, others.images.shape[1:]):
-            forward = beside(forward, others.images)
+    def _beside(self, forward: Forward, strategy: DataFreeDistillation) -> Forward:
+        """A forward pass in which BatchNorm sees the replayed images too, if it is to and there is any."""
+        assert strategy.replayed is not None
+        others = strategy.replayed.images
+        if self.options.statistics == "joint" and batchnorm_layers(strategy.model, others.shape[1:]):
+            forward = beside(forward, others)
         return strategy.cast(forward)
-
-    def _lookahead(self, strategy: DataFreeDistillation) -> LookAhead:
-        o = self.options
-        return lookahead(
-            strategy.model,
-            inner=replace(o.rule(self._alpha(strategy)), average=self.average),
-            engine=o.engine,
-            order=o.order,
-            # The joint batch's own forward pass moves the statistics under the reference objective.
-            batchnorm=o.batchnorm if o.objective == "paper" else "none",
-            ahead_statistics=AHEAD[o.statistics],
-        )
-
-    def _alpha(self, strategy: DataFreeDistillation) -> Rates:
-        """α times the share with which acquisition counts."""
-        o = self.options
-        _, share = self._weights(strategy)
-        if o.alpha_ratio is not None:
-            return share * o.alpha_ratio * float(strategy.optimizer.param_groups[0]["lr"])
-        if not o.alpha_rate:
-            return share * o.alpha
-        if self._learned is None:
-            count = sum(parameter.requires_grad for parameter in strategy.model.parameters())
-            self._learned = LearnedRates(count, o.alpha, o.alpha_rate)
-            if self._state:
-                self._learned.load_state_dict(self._state)
-                self._state = {}
-        return self._learned.rates(share)
 
     def state_dict(self) -> State:
         """The learned rates, if they are learned."""
-        return self._learned.state_dict() if self._learned is not None else self._state
+        return self.lookahead.state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
-        self._learned, self._state = None, state
+        self.lookahead.load_state_dict(state)
 
 
 def _are_heard_after(step: LRA, plugins: Sequence[object]) -> bool:

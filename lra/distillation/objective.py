@@ -77,11 +77,3 @@ class Objective:
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
         self.terms.load_state_dict(state["terms"])
-
-
-def gradients_beside(loss: Tensor, extra: Sequence[nn.Parameter]) -> list[Tensor]:
-    """∂loss/∂extra of an objective's own parameters, zeros where it does not depend on them; keeps the graph."""
-    if not extra:
-        return []
-    found = torch.autograd.grad(loss, extra, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(extra, found, strict=True)]

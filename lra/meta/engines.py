@@ -1,21 +1,24 @@
 """Two ways to run the student at θ and at θ': the lean engine and the reference, ``higher``.
 
-An engine owns the forward passes, the acquisition gradient and the inner step; the session
-(``lra.meta.session``) adds up the result. Both keep the student's buffers by the same policy.
+An engine owns the forward passes, the acquisition gradient and the inner step; `lra.meta.lookahead.LookAhead` adds up
+the result. Both keep the student's buffers by the same policy.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from lra.meta.errors import MetaStepError
-from lra.meta.passes import clones, differentiable, running_statistics, swapped, trainable
-from lra.meta.settings import Settings
-from lra.meta.statistics import Moments, normalised_by, recording
+from lra.meta.checks import MetaStepError
+from lra.meta.closed_form.rules import closed_form
+from lra.meta.closed_form.statistics import Moments, normalised_by, recording
+from lra.meta.inner import InnerRule
 
 
 class InnerStep(NamedTuple):
@@ -29,20 +32,26 @@ class InnerStep(NamedTuple):
 class Engine(ABC):
     """Runs ``student`` at θ and at θ'.
 
+    Args:
+        student: in the mode it should train in.
+        inner: makes θ', and knows the options.
+        moves: whether passes move the student's running statistics at all; by the option ``batchnorm`` if so.
+
     Attributes:
         theta: the trainable parameters, θ.
         there: θ', the same order; None before `advance`.
         step: how θ' came about, if it is a leaf and this is known.
     """
 
-    def __init__(self, student: nn.Module, settings: Settings) -> None:
+    def __init__(self, student: nn.Module, inner: InnerRule, moves: bool) -> None:
         self.module = student
-        self.settings = settings
+        self.inner = inner
+        self.options = inner.options
+        self.moves: Literal["acquisition", "both", "none"] = inner.options.batchnorm if moves else "none"
         self.names = trainable(student)
         if not self.names:
             raise MetaStepError("student has no trainable parameter; set requires_grad on what should learn")
         self.theta: list[Tensor] = list(self.names.values())
-        self.rates = settings.inner.rates(self.names)
         self.there: list[Tensor] | None = None
         self.step: InnerStep | None = None
         self._moments: list[Moments] = []
@@ -51,27 +60,27 @@ class Engine(ABC):
         """θ' anew, from leaves that hold θ and ∇L_acq(θ)."""
         theta = [parameter.detach().requires_grad_() for parameter in self.theta]
         given = [None if gradient is None else gradient.detach().requires_grad_() for gradient in gradients]
-        return InnerStep(theta, given, self.settings.inner.update(theta, given, self.rates))
+        return InnerStep(theta, given, self.inner.update(theta, given))
 
     @property
     def _lends_moments(self) -> bool:
         """Whether batch norm at θ' uses, with their graph, the moments of the pass at θ."""
-        return self.settings.ahead_statistics == "acquisition"
+        return self.options.statistics == "joint"
 
     @contextmanager
     def _pass_at_theta(self) -> Iterator[None]:
         self._moments.clear()
         with ExitStack() as stack:
-            stack.enter_context(differentiable(self.settings, self.settings.order))
+            stack.enter_context(differentiable(self.options.rules, self.options.order))
             if self._lends_moments:
-                stack.enter_context(recording(self._moments, self.settings.rules))
+                stack.enter_context(recording(self._moments, self.options.rules))
             yield
 
     @contextmanager
     def _pass_ahead(self, module: nn.Module) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(differentiable(self.settings, 1))
-            stack.enter_context(running_statistics(module, self.settings.ahead_statistics == "running"))
+            stack.enter_context(differentiable(self.options.rules, 1))
+            stack.enter_context(running_statistics(module, self.options.statistics == "running"))
             if self._lends_moments:
                 stack.enter_context(normalised_by(self._moments))
             yield
@@ -95,10 +104,10 @@ class Engine(ABC):
 class LeanEngine(Engine):
     """``torch.autograd.grad`` and tensors swapped into the student itself."""
 
-    def __init__(self, student: nn.Module, settings: Settings) -> None:
-        super().__init__(student, settings)
+    def __init__(self, student: nn.Module, inner: InnerRule, moves: bool) -> None:
+        super().__init__(student, inner, moves)
         # Only what is listed here is swapped in; the rest of a forward works on the student's own buffers.
-        self._buffers: dict[str, Tensor] = clones(student) if settings.batchnorm == "none" else {}
+        self._buffers: dict[str, Tensor] = clones(student) if self.moves == "none" else {}
         self._ahead_buffers: dict[str, Tensor] | None = None
 
     def student(self, *args: Any, **kwargs: Any) -> Any:
@@ -115,7 +124,7 @@ class LeanEngine(Engine):
             acquisition, self.theta, retain_graph=retain, create_graph=create_graph, allow_unused=True
         )
         if create_graph:
-            self.there = self.settings.inner.update(self.theta, gradients, self.rates)
+            self.there = self.inner.update(self.theta, gradients)
         else:
             self.step = self.inner_step(gradients)
             self.there = [moved.detach().requires_grad_() for moved in self.step.moved]
@@ -125,7 +134,7 @@ class LeanEngine(Engine):
         """The student with θ' swapped in; its buffers are clones unless the policy is ``both``."""
         assert self.there is not None
         if self._ahead_buffers is None:
-            own = self.settings.batchnorm == "both"
+            own = self.moves == "both"
             self._ahead_buffers = {} if own else self._buffers or clones(self.module)
         state = {**dict(zip(self.names, self.there, strict=True)), **self._ahead_buffers}
         with self._pass_ahead(self.module):
@@ -135,14 +144,19 @@ class LeanEngine(Engine):
 class HigherEngine(Engine):
     """``higher.monkeypatch`` and its differentiable optimisers (Grefenstette et al., arXiv:1910.01727)."""
 
-    def __init__(self, student: nn.Module, settings: Settings) -> None:
-        super().__init__(student, settings)
-        self._higher = _import_higher()
+    def __init__(self, student: nn.Module, inner: InnerRule, moves: bool) -> None:
+        super().__init__(student, inner, moves)
+        try:
+            import higher
+        except ImportError as error:
+            need = "engine 'higher' needs the package higher; pip install higher, or engine='lean'"
+            raise MetaStepError(need) from error
+        self._higher: Any = higher
         self._patched = self._higher.monkeypatch(
             # The default copies the weights off the graph: no retention gradient would reach the student.
             student,
             copy_initial_weights=False,
-            track_higher_grads=settings.order == 2,
+            track_higher_grads=self.options.order == 2,
         )
         order = {id(parameter): index for index, parameter in enumerate(student.parameters())}
         self._indices = [order[id(parameter)] for parameter in self.theta]
@@ -154,27 +168,26 @@ class HigherEngine(Engine):
         """The patched module at θ."""
         with self._pass_at_theta():
             output = self._forward(self._start, args, kwargs)
-        self._keep_buffers(self.settings.batchnorm != "none")
+        self._keep_buffers(self.moves != "none")
         return output
 
     def advance(self, acquisition: Tensor, create_graph: bool, keep: bool) -> list[Tensor | None]:
         """See `Engine`; ``create_graph`` was settled when the module was patched."""
         retain = keep or self._lends_moments
-        inner = self.settings.inner
         kept: list[Tensor | None] = [None] * len(self.theta)
 
         def reuse(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
             kept[:] = [gradients[index] for index in self._indices]
             shaped: list[Tensor | None] = [None] * len(gradients)
-            for index, gradient in zip(self._indices, inner.shaped(kept), strict=True):
+            for index, gradient in zip(self._indices, self.inner.shaped(kept), strict=True):
                 shaped[index] = gradient
             return shaped
 
         step = self._higher.get_diff_optim(
-            inner.optimizer(list(self.names.values())),
+            self.inner.optimizer(list(self.names.values())),
             self.module.parameters(),
             fmodel=self._patched,
-            override={"lr": list(self.rates)},
+            override={"lr": self.inner.rates},
             # higher keeps the graph of the pass at θ, which lent moments need, only with that of its gradient.
             track_higher_grads=create_graph or retain,
         )
@@ -189,7 +202,7 @@ class HigherEngine(Engine):
         """The patched module at θ'."""
         with self._pass_ahead(self._patched):
             output = self._forward(self._moved, args, kwargs)
-        self._keep_buffers(self.settings.batchnorm == "both")
+        self._keep_buffers(self.moves == "both")
         return output
 
     def _forward(self, parameters: list[Tensor], args: Any, kwargs: Any) -> Any:
@@ -210,12 +223,56 @@ class HigherEngine(Engine):
                 own[name].copy_(buffer)
 
 
-def _import_higher() -> Any:
+def trainable(student: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters a step moves, by name, each once, in the student's order."""
+    return {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+
+
+def clones(student: nn.Module) -> dict[str, Tensor]:
+    """The student's buffers (running statistics, spectral-norm vectors, ...), cloned."""
+    return {name: buffer.detach().clone() for name, buffer in student.named_buffers()}
+
+
+def swapped(student: nn.Module, tensors: Mapping[str, Tensor], args: Any, kwargs: Any) -> Any:
+    """A forward pass of ``student`` with other ``tensors`` in the place of some of its own, by any of their names.
+
+    What several layers share, a weight or a whole layer, is swapped for all of them.
+    """
+    # functional_call's own ties would leave a layer that has two names with the tensor that was swapped in.
+    named = dict([*student.named_parameters(), *student.named_buffers()])
+    instead = {id(named[name]): tensor for name, tensor in tensors.items()}
+    places = {
+        f"{prefix}.{slot}" if prefix else slot: instead[id(own)]
+        for prefix, part in student.named_modules()
+        for slot, own in [*part._parameters.items(), *part._buffers.items()]
+        if own is not None and id(own) in instead
+    }
+    return functional_call(student, places, args, kwargs, tie_weights=False)
+
+
+@contextmanager
+def running_statistics(module: nn.Module, active: bool) -> Iterator[None]:
+    """If ``active``, batch norm uses its running statistics, and leaves them alone, while this is open."""
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training and active]
+    for layer in layers:
+        layer.training = False
     try:
-        import higher
-    except ImportError as error:
-        raise MetaStepError("engine 'higher' needs the package higher; pip install higher, or engine='lean'") from error
-    return higher
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True
+
+
+@contextmanager
+def differentiable(rules: bool, times: int) -> Iterator[None]:
+    """Forward passes made while this is open can be differentiated ``times`` times, by the closed-form ``rules``."""
+    with ExitStack() as stack:
+        if times == 2:
+            # The other attention kernels have no second derivative.
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if rules:
+            stack.enter_context(closed_form(times))
+        yield
 
 
 ENGINES: dict[str, type[Engine]] = {"lean": LeanEngine, "higher": HigherEngine}

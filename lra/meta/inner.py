@@ -3,99 +3,43 @@
 The state is fresh: an inner step equals the first step of the torch optimiser of the same name.
 """
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Rate = float | Tensor
-"""A learning rate α: a number, a scalar tensor, or a tensor that broadcasts over its parameter."""
+from lra.meta.options import LookAheadOptions
 
-Rates = Rate | Sequence[Rate] | Mapping[str, Rate] | Mapping[nn.Parameter, Rate]
-"""One rate for all parameters, one each in the order of the trainable parameters, or by name or parameter."""
+Rate = float | Tensor
+"""α of one parameter: a number, or a scalar tensor that requires grad, which is learned."""
 
 Average = Callable[[Sequence[Tensor | None]], list[Tensor | None]]
 """Of the gradients of all parameters: from those of one process to those of all."""
 
 
-def _total_norm(gradients: Sequence[Tensor]) -> Tensor:
-    squares = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
-    # The smallest normal number keeps the derivative of the root finite at a zero gradient.
-    return (squares + torch.finfo(squares.dtype).tiny).sqrt()
-
-
-@dataclass(frozen=True, eq=False)
 class InnerRule(ABC):
-    """θ' = θ − α · direction(θ, g), with g = ∇L_acq(θ) as it is, clipped, or normalised.
+    """θ' = θ − α · direction(g + λθ), with g = ∇L_acq(θ) averaged, then clipped or normalised.
 
     Args:
-        lr: α >= 0; see :data:`Rates`. Tensors that require grad are learned rates (Meta-SGD, Li et al. 2017;
-            La-MAML, Gupta et al. 2020): the session then gives their gradient as ``alpha_gradient``.
-        weight_decay: >= 0; adds ``weight_decay · θ`` to g (after clipping).
-        clip: > 0; largest norm of g over all parameters. None leaves g as it is.
-        normalise: divide g by its norm over all parameters.
+        rates: α of each parameter.
+        options: λ, ``clip`` and ``normalise``.
         average: what becomes of g before all else: a differentiable mean over processes, say.
-
-    Raises:
-        ValueError: a setting out of range.
     """
 
-    lr: Rates
-    _: KW_ONLY
-    weight_decay: float = 0.0
-    clip: float | None = None
-    normalise: bool = False
-    average: Average | None = None
+    def __init__(self, rates: Sequence[Rate], options: LookAheadOptions, average: Average | None = None):
+        self.rates = list(rates)
+        self.options = options
+        self.average = average
 
-    def __post_init__(self) -> None:
-        for rate in self._flat_rates():
-            if not isinstance(rate, Tensor) and not (math.isfinite(rate) and rate >= 0):
-                raise ValueError(f"{type(self).__name__}: lr is {rate}; give a finite number >= 0")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"{type(self).__name__}: weight_decay is {self.weight_decay}; give a number >= 0")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"{type(self).__name__}: clip is {self.clip}; give a number > 0, or None")
-        if self.clip is not None and self.normalise:
-            raise ValueError(f"{type(self).__name__}: clip and normalise exclude each other; drop one")
-
-    def _flat_rates(self) -> list[Rate]:
-        if isinstance(self.lr, Mapping):
-            return list(self.lr.values())
-        return list(self.lr) if isinstance(self.lr, Sequence) else [self.lr]
-
-    def rates(self, named: Mapping[str, nn.Parameter]) -> list[Rate]:
-        """α of each trainable parameter, in their order.
-
-        Raises:
-            ValueError: a parameter without a rate, or a sequence of another length.
-        """
-        if isinstance(self.lr, Mapping):
-            by_key: dict[object, Rate] = dict(self.lr.items())
-            found = [by_key.get(name, by_key.get(parameter)) for name, parameter in named.items()]
-            missing = [name for name, rate in zip(named, found, strict=True) if rate is None]
-            if missing:
-                raise ValueError(f"{type(self).__name__}: lr has no rate for parameter {missing[0]!r}; add it")
-            return [rate for rate in found if rate is not None]
-        if isinstance(self.lr, Sequence):
-            if len(self.lr) != len(named):
-                raise ValueError(
-                    f"{type(self).__name__}: lr has {len(self.lr)} rates for {len(named)} trainable "
-                    "parameters; give one each"
-                )
-            return list(self.lr)
-        return [self.lr] * len(named)
-
-    def learnable(self) -> tuple[Tensor, ...]:
-        """The rates that require grad, in the order of ``lr``, each once."""
-        tensors = [rate for rate in self._flat_rates() if isinstance(rate, Tensor) and rate.requires_grad]
-        return tuple({id(tensor): tensor for tensor in tensors}.values())
+    def learnable(self) -> list[Tensor]:
+        """The rates that are learned, in order."""
+        return [rate for rate in self.rates if isinstance(rate, Tensor)]
 
     def describe(self) -> str:
         """α in words, for messages: ``0.01``, or ``0.001..0.1`` when parameters differ."""
-        values = [float(rate.detach().abs().max()) if isinstance(rate, Tensor) else rate for rate in self._flat_rates()]
+        values = [float(rate.detach()) if isinstance(rate, Tensor) else rate for rate in self.rates]
         low, high = min(values, default=0.0), max(values, default=0.0)
         return f"{high:g}" if low == high else f"{low:g}..{high:g}"
 
@@ -103,24 +47,25 @@ class InnerRule(ABC):
         """The inner gradient after averaging, and clipping or normalising; differentiable."""
         if self.average is not None:
             gradients = self.average(gradients)
+        clip = self.options.clip
         present = [gradient for gradient in gradients if gradient is not None]
-        if not present or (self.clip is None and not self.normalise):
+        if not present or (clip is None and not self.options.normalise):
             return list(gradients)
-        norm = _total_norm(present)
-        scale = 1 / norm if self.clip is None else (self.clip / norm).clamp(max=1)
+        squares = torch.stack([gradient.square().sum() for gradient in present]).sum()
+        # The smallest normal number keeps the derivative of the root finite at a zero gradient.
+        norm = (squares + torch.finfo(squares.dtype).tiny).sqrt()
+        scale = 1 / norm if clip is None else (clip / norm).clamp(max=1)
         return [None if gradient is None else gradient * scale for gradient in gradients]
 
-    def update(
-        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], rates: Sequence[Rate]
-    ) -> list[Tensor]:
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
         """θ' of each parameter; one without a gradient stays as it is, as in torch's optimisers."""
         moved: list[Tensor] = []
-        for parameter, gradient, rate in zip(parameters, self.shaped(gradients), rates, strict=True):
+        for parameter, gradient, rate in zip(parameters, self.shaped(gradients), self.rates, strict=True):
             if gradient is None:
                 moved.append(parameter)
                 continue
-            if self.weight_decay:
-                gradient = gradient.add(parameter, alpha=self.weight_decay)
+            if self.options.inner_weight_decay:
+                gradient = gradient.add(parameter, alpha=self.options.inner_weight_decay)
             step = self.direction(gradient)
             moved.append(parameter - rate * step if isinstance(rate, Tensor) else parameter.add(step, alpha=-rate))
         return moved
@@ -131,4 +76,45 @@ class InnerRule(ABC):
 
     @abstractmethod
     def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """The torch optimiser whose form in ``higher`` takes the same step, with one group a parameter."""
+        """The torch optimiser whose form in ``higher`` takes the same step, with lr 0 and one group a parameter."""
+
+
+class InnerSGD(InnerRule):
+    """First step of `torch.optim.SGD`, on which momentum has no part: θ' = θ − α (g + λθ)."""
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """``gradient``."""
+        return gradient
+
+    def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """See `InnerRule`."""
+        return torch.optim.SGD(_groups(parameters), lr=0.0, weight_decay=self.options.inner_weight_decay)
+
+
+class InnerAdam(InnerRule):
+    """First step of `torch.optim.Adam`, in which its averages cancel: θ' = θ − α d / (|d| + eps), d = g + λθ.
+
+    Its derivative, α eps / (|d| + eps)², is near zero except where |d| is about ``eps``: with the usual eps
+    the second-order term carries almost nothing, and that badly conditioned. A larger eps makes it smooth.
+    """
+
+    eps = 1e-8
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """``gradient / (|gradient| + eps)``."""
+        return gradient / (gradient.abs() + self.eps)
+
+    def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """See `InnerRule`."""
+        # higher adds eps before the bias correction of the second moment, torch after it.
+        betas, decay = (0.9, 0.999), self.options.inner_weight_decay
+        eps = self.eps * (1 - betas[1]) ** 0.5
+        return torch.optim.Adam(_groups(parameters), lr=0.0, betas=betas, eps=eps, weight_decay=decay)
+
+
+def _groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+    return [{"params": [parameter]} for parameter in parameters]
+
+
+INNER: dict[str, type[InnerRule]] = {"sgd": InnerSGD, "adam": InnerAdam}
+"""By the option ``inner``."""

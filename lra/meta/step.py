@@ -1,111 +1,173 @@
-"""The two doors to a meta step: a session around the caller's own passes, and a single call."""
+"""Steps that look ahead, one after the other: α, and how it is learned along the way."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
-from lra.meta.inner import InnerRule
-from lra.meta.session import Curvature, Forward, LookAhead
-from lra.meta.settings import AheadStatistics, BatchNormPolicy, EngineName, Order, Settings
+from lra.meta.checks import check_student
+from lra.meta.engines import trainable
+from lra.meta.inner import INNER, Average, Rate
+from lra.meta.lookahead import LookAhead, Loss, MetaStep
+from lra.meta.options import LookAheadOptions
+from lra.state import State
+
+REACH = math.log(100)
+"""How far log α may move from its start."""
 
 
-def lookahead(
-    student: nn.Module,
-    inner: InnerRule,
-    engine: EngineName = "lean",
-    order: Order = 2,
-    batchnorm: BatchNormPolicy = "acquisition",
-    ahead_statistics: AheadStatistics = "batch",
-    rules: bool = True,
-    check: bool = True,
-) -> LookAhead:
-    """Open one meta step on ``student``; nothing of the student changes but its buffers, by the policy.
+class LearnedRates:
+    """α of each parameter, moved down the gradient of the outer objective.
+
+    Meta-SGD (Li et al. 2017, arXiv:1707.09835) and La-MAML (Gupta et al. 2020, arXiv:2007.13904) learn inner rates
+    with the weights; the gradient is −⟨∇L_acq(θ), ∇L_ret(θ')⟩ of the layer, so that α grows where acquisition and
+    retention agree. Learned in logarithms and by Adam, so that α stays positive and ``rate`` has no units; held
+    within a factor of 100 of the start.
 
     Args:
-        student: in the mode it should train in. Parameters without ``requires_grad`` stay out of the step.
-        inner: α and the rule that makes θ': `InnerSGD`, `InnerAdam` or `inner_from`.
-        engine: ``"lean"``, or the reference ``"higher"``; the same gradients and buffers.
-        order: 2 for the gradient of the objective; 1 drops the inner step's derivative (H, weight decay).
-        batchnorm: which forward passes move the student's buffers: that of the ``"acquisition"`` batch,
-            ``"both"`` (the retention batch at θ' next), or ``"none"``.
-        ahead_statistics: what batch-norm layers normalise by at θ': the mean and variance of their own ``"batch"``;
-            those of the latest pass at θ, of the ``"acquisition"``, through which retention's gradient then also
-            flows; or the ``"running"`` ones.
-        rules: closed-form second derivatives of convolution and batch norm in place of PyTorch's generic
-            ones: the same values in less time.
-        check: refuse losses and gradients that are not finite; on a GPU this waits for it, three times a step.
-
-    Returns:
-        A context manager::
-
-            with lookahead(student, InnerSGD(0.01)) as look:
-                acquisition = criterion(look.student(x_new), t_new)
-                look.advance(acquisition)
-                retention = criterion(look.ahead(x_old), t_old)
-                gradients = look.gradient(retention)
-
-    Raises:
-        MetaStepError: a student this engine cannot differentiate, with the reason.
-        ValueError: a setting that is not one of its values.
+        count: parameters.
+        start: α to begin with, > 0.
+        rate: step of log α, > 0.
     """
-    settings = Settings(inner, engine, order, batchnorm, ahead_statistics, rules, check)
-    return LookAhead(student, settings)
+
+    def __init__(self, count: int, start: float, rate: float):
+        self.start = math.log(start)
+        self.log = torch.full((count,), self.start, requires_grad=True)
+        self.optimizer = torch.optim.Adam([self.log], lr=rate)
+
+    def rates(self, share: float = 1.0) -> tuple[Tensor, ...]:
+        """``share`` times α of each parameter, for an inner rule's ``lr``."""
+        return (share * self.log.exp()).unbind()
+
+    def receive(self, gradients: Sequence[Tensor], share: float = 1.0) -> None:
+        """Make the ``alpha_gradient`` of a step taken with ``rates(share)`` the gradient of ``log``."""
+        self.log.grad = torch.stack([*gradients]).to(self.log) * (share * self.log.detach().exp())
+
+    def learn(self) -> None:
+        """Move the rates down what was received, if anything was since the last time."""
+        if self.log.grad is None:
+            return
+        self.optimizer.step()
+        self.log.grad = None
+        with torch.no_grad():
+            self.log.clamp_(self.start - REACH, self.start + REACH)
+
+    def state_dict(self) -> State:
+        """Rates and Adam's moments."""
+        return {"log": self.log.detach(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        with torch.no_grad():
+            self.log.copy_(state["log"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
-class MetaStep(NamedTuple):
-    """What one step found.
+class LookAheadStep:
+    """Steps that look ahead, with the rates α that they learn on the way.
+
+    Args:
+        options: α and how the gradient is computed.
+        moves: whether the passes of a step move the student's running statistics, by the option ``batchnorm``; else
+            some other pass of the caller's does.
 
     Attributes:
-        acquisition: L_acq(θ), a detached scalar.
-        retention: L_ret(θ'), a detached scalar.
-        gradients: g + w ∇_θ L_ret(θ'), one for each trainable parameter.
-        alignment: cosine of ∇L_acq(θ) and ∇L_ret at θ', a scalar in [-1, 1].
-        alpha_gradient: the same objective's gradient for each of ``inner.learnable()``.
+        learned: α of each trainable parameter, from the first step on, if they are learned.
+        average: what becomes of ∇L_acq before the inner step; a run on several processes sets it.
     """
 
-    acquisition: Tensor
-    retention: Tensor
-    gradients: tuple[Tensor, ...]
-    alignment: Tensor
-    alpha_gradient: tuple[Tensor, ...]
+    def __init__(self, options: LookAheadOptions | None = None, moves: bool = True):
+        self.options = options or LookAheadOptions()
+        self.moves = moves
+        self.learned: LearnedRates | None = None
+        self.average: Average | None = None
 
+    def __call__(
+        self,
+        student: nn.Module,
+        acquisition: Loss,
+        retention: Loss,
+        *,
+        weight: float = 1.0,
+        share: float = 1.0,
+        rate: float | None = None,
+        curvature: Loss | None = None,
+    ) -> MetaStep:
+        """One step; the student's parameters and their ``.grad`` are left alone.
 
-def lra_step(
-    student: nn.Module,
-    acquisition: Callable[[Forward], Tensor],
-    retention: Callable[[Forward], Tensor],
-    *,
-    inner: InnerRule,
-    engine: EngineName = "lean",
-    order: Order = 2,
-    weight: float = 1.0,
-    batchnorm: BatchNormPolicy = "acquisition",
-    ahead_statistics: AheadStatistics = "batch",
-    rules: bool = True,
-    check: bool = True,
-    curvature: Curvature | None = None,
-) -> MetaStep:
-    """One meta step in one call; the student's parameters and their ``.grad`` are left alone.
+        Args:
+            student: see `open`, as for ``share`` and ``rate``.
+            acquisition: L_acq.
+            retention: L_ret, of a forward pass at θ'.
+            weight: w of the retention term.
+            curvature: see `LookAhead.advance`.
 
-    Args:
-        student: see `lookahead`, as for all arguments not named here.
-        acquisition: given a forward pass, the scalar acquisition loss.
-        retention: given a forward pass, the scalar retention loss.
-        weight: w of the retention term.
-        curvature: see `LookAhead.advance`.
+        Raises:
+            MetaStepError: the step cannot be taken, with the reason.
+        """
+        with self.open(student, share, rate) as look:
+            look.advance(acquisition(look.student), curvature)
+            return look.gradient(retention(look.ahead), weight)
 
-    Returns:
-        losses, gradients and alignment.
+    def open(self, student: nn.Module, share: float = 1.0, rate: float | None = None) -> LookAhead:
+        """Open one step on ``student``, of which nothing changes but its buffers.
 
-    Raises:
-        MetaStepError: the step cannot be taken, with the reason.
-        ValueError: a setting that is not one of its values.
-    """
-    with lookahead(student, inner, engine, order, batchnorm, ahead_statistics, rules, check) as look:
-        acquired = acquisition(look.student)
-        look.advance(acquired, curvature)
-        retained = retention(look.ahead)
-        gradients = look.gradient(retained, weight)
-    assert look.alignment is not None
-    return MetaStep(acquired.detach(), retained.detach(), gradients, look.alignment, look.alpha_gradient)
+        Args:
+            student: in the mode it should train in. Parameters without ``requires_grad`` stay out of the step.
+            share: the factor with which acquisition counts, and so α: the inner step goes down ``share`` · L_acq.
+            rate: the student's own learning rate, of which ``alpha_ratio`` is a multiple.
+
+        Returns:
+            A context manager::
+
+                with step.open(student) as look:
+                    acquisition = criterion(look.student(x_new), t_new)
+                    look.advance(acquisition)
+                    retention = criterion(look.ahead(x_old), t_old)
+                    gradients = look.gradient(retention).gradients
+
+        Raises:
+            MetaStepError: a student that the engine cannot differentiate, with the reason.
+        """
+        check_student(student, self.options.engine)
+        rates = self._rates(len(trainable(student)), share, rate)
+        inner = INNER[self.options.inner](rates, self.options, self.average)
+
+        def received(gradients: Sequence[Tensor]) -> None:
+            if self.learned is not None:
+                self.learned.receive(gradients, share)
+
+        return LookAhead(student, inner, self.moves, received)
+
+    def _rates(self, count: int, share: float, rate: float | None) -> Sequence[Rate]:
+        """α of ``count`` parameters, times the share with which acquisition counts."""
+        o = self.options
+        if o.alpha_ratio is not None:
+            if rate is None:
+                raise ValueError("alpha_ratio is a multiple of the student's learning rate; give it as rate=")
+            return [share * o.alpha_ratio * rate] * count
+        if not o.alpha_rate:
+            return [share * o.alpha] * count
+        if self.learned is None:
+            self.learned = LearnedRates(count, o.alpha, o.alpha_rate)
+        return self.learned.rates(share)
+
+    def parameters(self) -> list[Tensor]:
+        """What is learned beside the student, for its gradient to be averaged over processes: log α, if it is."""
+        return [] if self.learned is None else [self.learned.log]
+
+    def learn(self) -> None:
+        """Move learned rates down what the last step found for them."""
+        if self.learned is not None:
+            self.learned.learn()
+
+    def state_dict(self) -> State:
+        """The learned rates, if they are learned."""
+        return {} if self.learned is None else self.learned.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.learned = LearnedRates(len(state["log"]), self.options.alpha, self.options.alpha_rate) if state else None
+        if self.learned is not None:
+            self.learned.load_state_dict(state)

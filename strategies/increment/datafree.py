@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lra.distances import kl
-from lra.meta import InnerSGD, LearnedRates, Rates, carry, lra_step
+from lra.meta.options import LookAheadOptions
+from lra.meta.step import LookAheadStep
 from lra.problem import Batch
 from lra.strategies.increment.head_fit import Former, HeadFit
 from lra.strategies.increment.options import DataFreeReplayOptions
@@ -66,7 +67,7 @@ class DataFreeReplayPlugin(FeaturePlugin):
         head_fit: of the head, if it is fitted.
         recollection: of the model before the current experience; ``None`` in the first.
         replayed: what was replayed in the current step.
-        learned: α of the LRA step in the current experience, if it is taken and learned.
+        lookahead: the LRA step in the current experience, if it is taken.
         generator_steps: taken in all experiences so far.
     """
 
@@ -83,7 +84,7 @@ class DataFreeReplayPlugin(FeaturePlugin):
         self.head_fit = HeadFit(self.options) if self.options.align_steps else None
         self.recollection: Recollection | None = None
         self.replayed: Batch | None = None
-        self.learned: LearnedRates | None = None
+        self.lookahead: LookAheadStep | None = None
         self.generator_steps = 0
 
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
@@ -122,6 +123,10 @@ class DataFreeReplayPlugin(FeaturePlugin):
         recollection.train(strategy.model)
         self.recollection = recollection
         self.generator_steps += recollection.source.generator_steps
+        if self.options.alpha is not None:
+            o = LookAheadOptions(alpha=self.options.alpha, alpha_rate=self.options.alpha_rate, statistics="batch")
+            # The strategy's own forward pass moves the statistics.
+            self.lookahead = LookAheadStep(o, moves=False)
 
     def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Let samples of the old classes join the minibatch."""
@@ -161,36 +166,21 @@ class DataFreeReplayPlugin(FeaturePlugin):
         def retention(outputs: Tensor) -> Tensor:
             return self._retention(outputs[new:])
 
-        if self.options.alpha is None:
+        if self.lookahead is None:
             loss = acquisition(strategy.mb_output) + weight * retention(strategy.mb_output)
         else:
-            parameters = [p for p in strategy.model.parameters() if p.requires_grad]
-            share = 1 / (1 + weight)
-            step = lra_step(
-                strategy.model,
-                lambda forward: acquisition(forward(images)),
-                lambda forward: retention(forward(images)),
-                inner=InnerSGD(self._rates(self.options.alpha, len(parameters), share)),
-                weight=weight,
-                batchnorm="none",  # the strategy's own forward pass has moved the statistics
-            )
-            if self.learned is not None:
-                self.learned.receive(step.alpha_gradient, share)
-                self.learned.learn()
-            loss = carry(step.acquisition + weight * step.retention, parameters, step.gradients)
+            with self.lookahead.open(strategy.model, share=1 / (1 + weight)) as look:
+                loss = look.objective(lambda f: acquisition(f(images)), lambda f: retention(f(images)), weight)
         strategy.loss += loss / (1 + weight) - strategy.criterion() + self.options.distil_features * apart
+
+    def after_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Learn α."""
+        if self.lookahead is not None:
+            self.lookahead.learn()
 
     def _weight(self, strategy: SupervisedTemplate) -> float:
         """Old classes for each new one."""
         return len(self.classes) / len(strategy.experience.classes_in_this_experience)
-
-    def _rates(self, alpha: float, count: int, share: float) -> Rates:
-        """α of ``count`` parameters, times the ``share`` with which acquisition counts."""
-        if not self.options.alpha_rate:
-            return share * alpha
-        if self.learned is None:
-            self.learned = LearnedRates(count, alpha, self.options.alpha_rate)
-        return self.learned.rates(share)
 
     def _retention(self, outputs: Tensor) -> Tensor:
         """Distance () of outputs (m, K) for the replayed images from the old model's answer."""
@@ -207,4 +197,4 @@ class DataFreeReplayPlugin(FeaturePlugin):
                 former = Former(self.recollection.model, self.recollection.sample(FOLLOWED).images)
             self.head_fit.after_experience(strategy.model, strategy.experience.dataset, former)
         self.classes = sorted({*self.classes, *strategy.experience.classes_in_this_experience})
-        self.recollection = self.replayed = self.learned = None
+        self.recollection = self.replayed = self.lookahead = None

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lra.meta.graphs import require_last_derivative
+from lra.meta.checks import require_last_derivative
 
 _forward = torch.ops.aten.native_batch_norm.default
 _backward = torch.ops.aten.native_batch_norm_backward.default

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from lra.meta.batchnorm import BatchNorm
-from lra.meta.choices import InPlaceReLU, MaxPool, ReLU
-from lra.meta.convolution import Convolution, Geometry
+from lra.meta.closed_form.batchnorm import BatchNorm
+from lra.meta.closed_form.choices import InPlaceReLU, MaxPool, ReLU
+from lra.meta.closed_form.convolution import Convolution, Geometry
 
 _FULL = (torch.float32, torch.float64)
 _ANY = (*_FULL, torch.float16, torch.bfloat16)

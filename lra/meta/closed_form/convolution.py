@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lra.meta.graphs import require_last_derivative
+from lra.meta.checks import require_last_derivative
 
 _backward = torch.ops.aten.convolution_backward.default
 

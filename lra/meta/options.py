@@ -1,19 +1,14 @@
-"""How the LRA step is taken: every choice that `lra.strategies.lra` leaves open."""
+"""How a step looks ahead, and what it minimises, declared apart from what it sets: reading this needs no torch."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from lra.options import NonNegative, Options, Positive
 
-if TYPE_CHECKING:
-    from lra.meta import InnerRule, Rates
 
-
-class LRAOptions(Options):
-    """α, the two losses' weights, the inner rule, and what the gradient costs."""
+class LookAheadOptions(Options):
+    """α, the rule of the inner step, and how the gradient through it is computed."""
 
     alpha: NonNegative = 0.03
     """Inner rate α, of the acquisition loss as it counts by ``mixture``; published as 0.9, where the live term sends
@@ -26,37 +21,34 @@ class LRAOptions(Options):
     constant, and is the default where ``alpha_ratio`` sets it or ``alpha`` is 0."""
     inner: Literal["sgd", "adam"] = "sgd"
     """The rule of the inner step; adam moves every weight by about α."""
-    weight: NonNegative = 1.0
-    """w, of the retention loss."""
-    mixture: Literal["proportional", "convex", "sum"] = "proportional"
-    """How the two losses add up: each by its share of the images, as in plain replay's joint batch; by 1/(1+w) and
-    w/(1+w); or whole, as the paper writes it (with an eighth of the images, replay then pulls as hard as all new
-    samples together, and the student's effective rate doubles)."""
-    objective: Literal["paper", "reference", "reference_detached"] = "paper"
+    inner_weight_decay: NonNegative = 0.0
+    """λ of the inner step (published: 5e-4)."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the inner gradient, over all parameters."""
+    normalise: bool = False
+    """Divide the inner gradient by that norm."""
+    shares: Literal["joint", "own"] = "joint"
+    """On several processes: whether the inner step goes along the acquisition gradient of all shares, which takes three
+    messages a student step, or each process's along its own, which takes one and is another objective."""
     order: Literal[1, 2] = 2
     """1 leaves the curvature out: θ' is taken as given."""
     curvature: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Part of the new batch whose Hessian stands for that of all; 1 is exact."""
     engine: Literal["lean", "higher"] = "lean"
+    """What computes the gradient; both give the same."""
+    rules: bool = True
+    """Second derivatives of convolution and BatchNorm in closed form; without, PyTorch's: the same, and slower."""
     batchnorm: Literal["acquisition", "both"] = "acquisition"
     """Which batches move the student's running statistics, once each per step."""
     statistics: Literal["joint", "batch", "running"] = "joint"
     """What BatchNorm normalises by: new and replayed images by their statistics together, as in plain replay (at θ' by
     those they had at θ, whose gradient counts too); each batch by its own, which is cheaper and the paper's; or the
     replayed ones, at θ', by the running statistics."""
-    shares: Literal["joint", "own"] = "joint"
-    """On several processes: whether the inner step goes along the acquisition gradient of all shares, which takes three
-    messages a student step, or each process's along its own, which takes one and is another objective."""
-    inner_weight_decay: NonNegative = 0.0
-    """λ of the inner step (published: 5e-4)."""
-    clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest norm of the inner gradient."""
-    normalise: bool = False
-    """Divide the inner gradient by its norm."""
 
     @model_validator(mode="before")
     @classmethod
     def _constant(cls, given: Any) -> Any:
+        """No rates are learned where α comes from elsewhere or is 0, unless that is asked for."""
         if not isinstance(given, dict) or "alpha_rate" in given:
             return given
         constant = given.get("alpha_ratio") is not None or given.get("alpha") == 0
@@ -76,9 +68,15 @@ class LRAOptions(Options):
             raise ValueError(f"curvature={self.curvature:g} needs engine=lean and order=2; change these, or drop it")
         return self
 
-    def rule(self, alpha: Rates) -> InnerRule:
-        """The inner step with rate α."""
-        from lra.meta import InnerAdam, InnerSGD
 
-        kind = InnerSGD if self.inner == "sgd" else InnerAdam
-        return kind(alpha, weight_decay=self.inner_weight_decay, clip=self.clip, normalise=self.normalise)
+class LRAOptions(LookAheadOptions):
+    """The look-ahead of a distillation step, and how its two losses add up."""
+
+    weight: NonNegative = 1.0
+    """w, of the retention loss."""
+    mixture: Literal["proportional", "convex", "sum"] = "proportional"
+    """How the two losses add up: each by its share of the images, as in plain replay's joint batch; by 1/(1+w) and
+    w/(1+w); or whole, as the paper writes it (with an eighth of the images, replay then pulls as hard as all new
+    samples together, and the student's effective rate doubles)."""
+    objective: Literal["paper", "reference", "reference_detached"] = "paper"
+    """What is minimised; see above."""

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from lra.meta.errors import MetaStepError
-from lra.meta.rules import batch_norm_with_moments
+from lra.meta.checks import MetaStepError
+from lra.meta.closed_form.rules import batch_norm_with_moments
 
 _SIGNATURE = signature(F.batch_norm)
 

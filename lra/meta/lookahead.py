@@ -1,0 +1,308 @@
+"""The LRA step: minimise L_acq(θ) + w L_ret(θ'), with θ' = θ − α · rule(∇L_acq(θ)).
+
+Patel, Mopuri and Qiu, Learning to Retain while Acquiring, CVPR 2023, arXiv:2302.14290. For plain SGD the
+gradient is g + w (I − α H) v, with g = ∇L_acq(θ), H the Hessian of L_acq at θ, and v = ∇L_ret at θ'. The
+published code never reached the second term: it differentiated through copies that were cut off from θ.
+
+A `LookAhead` is one step; `lra.meta.step.LookAheadStep` opens it, and knows α from step to step.
+"""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import get_total_norm
+
+from lra.meta.checks import MetaDiverged, MetaStepError, explained, require_twice_differentiable
+from lra.meta.engines import ENGINES, Engine, clones, differentiable, swapped, trainable
+from lra.meta.inner import InnerRule
+
+Forward = Callable[..., Any]
+"""A forward pass of the student: ``(batch, *image) -> (batch, classes)`` for a classifier."""
+
+Loss = Callable[[Forward], Tensor]
+"""Given a forward pass, a scalar loss."""
+
+
+class MetaStep(NamedTuple):
+    """What one step found.
+
+    Attributes:
+        acquisition: L_acq(θ), a detached scalar.
+        retention: L_ret(θ'), a detached scalar.
+        gradients: g + w ∇_θ L_ret(θ'), one for each trainable parameter.
+        alpha_gradient: the same objective's gradient for the α of each of them, if rates are learned.
+        acquired: g.
+        retained: v.
+    """
+
+    acquisition: Tensor
+    retention: Tensor
+    gradients: tuple[Tensor, ...]
+    alpha_gradient: tuple[Tensor, ...]
+    acquired: Sequence[Tensor]
+    retained: Sequence[Tensor]
+
+    @property
+    def alignment(self) -> Tensor:
+        """Cosine of g and v, a scalar in [-1, 1]; 0 when one of them is zero."""
+        g, v = (torch.cat([part.flatten() for part in vector]) for vector in (self.acquired, self.retained))
+        return F.cosine_similarity(g, v, dim=0)
+
+
+class LookAhead:
+    """One step: `student`, `advance`, `ahead`, `gradient`, in this order, or `objective`, which does it all.
+
+    On a GPU it waits for the numbers of each, to see whether they are finite.
+
+    Args:
+        student: see `LookAheadStep.open`, which makes look-aheads.
+        inner: α and the rule that makes θ'.
+        moves: see `LookAheadStep`.
+        received: is handed the gradient for each α that is learned.
+    """
+
+    def __init__(self, student: nn.Module, inner: InnerRule, moves: bool, received: Callable[[Sequence[Tensor]], None]):
+        self.inner = inner
+        self.options = inner.options
+        self.received = received
+        self._alphas = inner.learnable()
+        self._module = student
+        self._acquired: list[Tensor | None] = []
+        self._acquisition: Tensor | None = None
+        self._curvature: Loss | None = None
+        self._keep = False
+        self._engine: Engine | None = ENGINES[self.options.engine](student, inner, moves)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The graphs go with the engine.
+        self._engine, self._acquired, self._curvature = None, [], None
+
+    def objective(
+        self,
+        acquisition: Loss,
+        retention: Loss,
+        weight: float = 1.0,
+        *,
+        curvature: Loss | None = None,
+        counts: bool = True,
+        beside: Sequence[nn.Parameter] = (),
+        keep: bool = False,
+    ) -> Tensor:
+        """L_acq(θ) + ``weight`` · L_ret(θ'), a scalar whose ``backward()`` gives exactly its gradient, see `carry`.
+
+        Args:
+            acquisition: L_acq, of a pass of `student`, which may have been made before.
+            retention: L_ret, of the forward pass that it is given.
+            weight: w.
+            curvature: see `advance`, as for ``keep``.
+            counts: False leaves L_acq itself out of the sum.
+            beside: what the losses learn beside the student; it gets its gradient too, at θ.
+        """
+        acquired = acquisition(self.student)
+        learnt = _gradients(acquired, beside)
+        self.advance(acquired, curvature, keep)
+        retained = retention(self.ahead)
+        kept = _gradients(retained, beside)
+        step = self.gradient(retained, weight, counts)
+        own = [counts * a + weight * r for a, r in zip(learnt, kept, strict=True)]
+        value = weight * step.retention + (step.acquisition if counts else 0)
+        return carry(value, [*trainable(self._module).values(), *beside], [*step.gradients, *own])
+
+    def _open(self) -> Engine:
+        if self._engine is None:
+            raise MetaStepError("this look-ahead is closed; open a new one for each step")
+        return self._engine
+
+    def student(self, *args: Any, **kwargs: Any) -> Any:
+        """Forward at θ, in the student's own mode; keeps the buffers by the policy."""
+        return self._open().student(*args, **kwargs)
+
+    def advance(self, acquisition: Tensor, curvature: Loss | None = None, keep: bool = False) -> None:
+        """Take the inner step: g = ∇L_acq(θ), θ' = θ − α · rule(g).
+
+        Args:
+            acquisition: scalar loss of ``student(...)``.
+            curvature: approximate second order (lean engine only): g stays exact, while H is that of
+                ``curvature(forward)``, as a rule the loss on a part of the acquisition batch. The forward
+                pass is the student's at θ on cloned buffers, with fresh dropout masks.
+            keep: leave the graph of the pass at θ whole, for the caller to go through once more after the step.
+
+        Raises:
+            MetaDiverged: the loss is not finite.
+            MetaStepError: it does not depend on θ, or cannot be differentiated (twice).
+        """
+        engine = self._open()
+        if engine.there is not None:
+            raise MetaStepError("advance() was already called in this look-ahead; open a new one for each step")
+        if curvature is not None and (self.options.engine, self.options.order) != ("lean", 2):
+            raise MetaStepError("curvature= needs engine='lean' and order=2; change these, or drop it")
+        if not bool(torch.isfinite(acquisition.detach()).all()):
+            raise MetaDiverged(
+                f"acquisition loss is {float(acquisition.detach()):g} at θ; the student has diverged: "
+                "lower its learning rate"
+            )
+        self._acquisition, self._curvature, self._keep = acquisition.detach(), curvature, keep
+        with explained("inner step"):
+            self._acquired = engine.advance(acquisition, create_graph=not self._detached, keep=keep)
+        if not self._detached:
+            require_twice_differentiable(engine.there or [])
+        if all(gradient is None for gradient in self._acquired):
+            raise MetaStepError("acquisition loss does not depend on the student; compute it from look.student(x)")
+
+    def ahead(self, *args: Any, **kwargs: Any) -> Any:
+        """Forward at θ', in the student's own mode."""
+        engine = self._open()
+        if engine.there is None:
+            raise MetaStepError("ahead() before advance(); call look.advance(acquisition) first")
+        return engine.ahead(*args, **kwargs)
+
+    def gradient(self, retention: Tensor, weight: float = 1.0, counts: bool = True) -> MetaStep:
+        """g + ``weight`` · ∇_θ retention, one tensor for each trainable parameter, in the student's order.
+
+        Learned rates receive their gradient.
+
+        Args:
+            retention: scalar loss of ``ahead(...)``; terms that depend on θ directly count too.
+            weight: w, a finite number.
+            counts: False leaves g out of the sum.
+
+        Raises:
+            MetaStepError: the loss or the gradient is not finite, or cannot be differentiated.
+        """
+        engine = self._open()
+        if engine.there is None or self._acquisition is None:
+            raise MetaStepError("gradient() before advance(); call look.advance(acquisition) first")
+        self._require_sane(retention, "retention loss")
+        count = len(engine.theta)
+        with explained("outer gradient"):
+            targets = [*engine.theta, *engine.there, *self._alphas]
+            found = torch.autograd.grad(retention, targets, retain_graph=self._keep, allow_unused=True)
+            outer, rest = found[:count], list[Tensor | None](found[2 * count :])
+            ahead = _filled(found[count : 2 * count], engine.theta)
+            if self._detached:
+                through, rest = self._through_step(engine, ahead)
+                meta = _plus(outer, through)
+            else:
+                meta = _filled(outer, engine.theta)
+        acquired = _filled(self._acquired, engine.theta)
+        alpha_gradient = tuple(weight * g for g in _filled(rest, self._alphas))
+        base = acquired if counts else _filled([None] * count, engine.theta)
+        total = tuple(g.add(m, alpha=weight) for g, m in zip(base, meta, strict=True))
+        self._require_sane(get_total_norm(total), "gradient norm")
+        if alpha_gradient:
+            self.received(alpha_gradient)
+        return MetaStep(self._acquisition, retention.detach(), total, alpha_gradient, acquired, ahead)
+
+    @property
+    def _detached(self) -> bool:
+        return self.options.order == 1 or self._curvature is not None
+
+    def _through_step(self, engine: Engine, ahead: Sequence[Tensor]) -> tuple[Sequence[Tensor], list[Tensor | None]]:
+        """∇L_ret(θ') carried from the leaf θ' back to θ and α, H left out (order 1) or stood in for."""
+        if self.options.order == 1 and not self._alphas:
+            return ahead, []
+        theta, given, moved = engine.step or engine.inner_step(self._acquired)
+        if self._curvature is None:
+            return ahead, list(torch.autograd.grad(moved, self._alphas, ahead, allow_unused=True))
+        present = [gradient for gradient in given if gradient is not None]
+        found = torch.autograd.grad(moved, [*theta, *present, *self._alphas], ahead, allow_unused=True)
+        split = len(theta) + len(present)
+        cotangents = iter(found[len(theta) : split])
+        bent = self._hessian_product(engine, [None if g is None else next(cotangents) for g in given])
+        return _plus(found[: len(theta)], bent), list(found[split:])
+
+    def _hessian_product(self, engine: Engine, vector: Sequence[Tensor | None]) -> list[Tensor]:
+        assert self._curvature is not None
+        buffers = clones(self._module)
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with differentiable(self.options.rules, 2):
+                return swapped(self._module, buffers, args, kwargs)
+
+        gradients = torch.autograd.grad(self._curvature(forward), engine.theta, create_graph=True, allow_unused=True)
+        require_twice_differentiable(gradients)
+        pairs = [
+            (g, v)
+            for g, v in zip(gradients, vector, strict=True)
+            if g is not None and g.requires_grad and v is not None
+        ]
+        if not pairs:
+            return _filled([None] * len(vector), engine.theta)
+        outputs, cotangents = zip(*pairs, strict=True)
+        return _filled(torch.autograd.grad(outputs, engine.theta, cotangents, allow_unused=True), engine.theta)
+
+    def _require_sane(self, value: Tensor, name: str) -> None:
+        if bool(torch.isfinite(value.detach()).all()):
+            return
+        present = [gradient for gradient in self._acquired if gradient is not None]
+        raise MetaDiverged(
+            f"{name} is {float(value.detach()):g} after an inner step of α={self.inner.describe()} "
+            f"(acquisition loss {float(self._acquisition or 0):g}, gradient norm "
+            f"{float(get_total_norm(present)):g}); lower α, or clip or normalise the inner gradient"
+        )
+
+
+def beside(forward: Forward, others: Tensor) -> Callable[[Tensor], Tensor]:
+    """``forward`` of images (n, C, H, W) that go through it, first, with ``others``: BatchNorm sees all of them."""
+    return lambda images: forward(torch.cat([images, others]))[: len(images)]
+
+
+class _Carry(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: tuple[Tensor, ...], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (output,) = outputs
+        return None, None, *(gradient * output for gradient in ctx.gradients)
+
+
+def carry(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """``value``, with ``gradients`` as its gradient.
+
+    ``carry(...).backward()`` adds exactly ``gradients`` to the parameters' ``.grad``, whatever graph
+    ``value`` had; ``(carry(...) + penalty).backward()`` adds the penalty's on top; a loss scaler scales it.
+
+    Args:
+        value: scalar; what the loss reads as. Its own graph is not used.
+        parameters: the tensors that receive; each requires grad.
+        gradients: one for each parameter, of its shape.
+
+    Raises:
+        ValueError: counts or shapes that differ.
+    """
+    if len(parameters) != len(gradients):
+        raise ValueError(f"carry: {len(gradients)} gradients for {len(parameters)} parameters; give one each")
+    for index, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+        if parameter.shape != gradient.shape:
+            shapes = f"{tuple(gradient.shape)}, its parameter {tuple(parameter.shape)}"
+            raise ValueError(f"carry: gradient {index} has shape {shapes}; give gradients in the parameters' order")
+    return _Carry.apply(value, tuple(gradients), *parameters)
+
+
+def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """Of ``loss`` for ``parameters``, zeros where it does not depend on them; keeps the graph."""
+    if not parameters:
+        return []
+    return _filled(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True), parameters)
+
+
+def _plus(left: Sequence[Tensor | None], right: Sequence[Tensor]) -> list[Tensor]:
+    """Their sum, ``None`` being 0."""
+    return [b if a is None else a + b for a, b in zip(left, right, strict=True)]
+
+
+def _filled(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    """``gradients`` with zeros where autograd found no dependence, shaped as ``like``."""
+    return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, like, strict=True)]
