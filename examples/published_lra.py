@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
+from lra.meta.options import LRAOptions
 from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.lra import LRA
-from lra.strategies.lra_options import LRAOptions
 from lra.strategies.replay import BufferReplay
 from lra.strategies.strategy import DataFreeDistillation, Replay
 from lra.strategies.stream import SynthesisStream

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from lra.meta.options import LRAOptions
 from lra.options import Options
-from lra.strategies.lra_options import LRAOptions
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 

@@ -196,10 +196,10 @@ def test_a_steps_gradient_is_that_of_the_objective(benchmark: CLScenario, alpha:
         taken = rates.clone()
         ahead = {name: w - a * g for (name, w), g, a in zip(weights.items(), slopes, taken, strict=True)}
         retention = F.cross_entropy(outputs(ahead)[~new], answer)
-        if plugin.learned is not None:
+        if plugin.lookahead is not None and plugin.lookahead.learned is not None:
             kept = torch.autograd.grad(retention, list(ahead.values()), retain_graph=True)
             agree = torch.stack([(g * k).sum() for g, k in zip(slopes, kept, strict=True)])
-            moved = plugin.learned.log.detach().exp() - rates
+            moved = plugin.lookahead.learned.log.detach().exp() - rates
             if rates.eq(rates[0]).all():  # Adam's first step is one of signs; a bias before BatchNorm has no slope
                 sloped.copy_(agree.abs() > 1e-6 * agree.abs().max())
                 assert torch.equal(moved.sign()[sloped], agree.sign()[sloped])

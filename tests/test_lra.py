@@ -16,10 +16,10 @@ from torch.nn.functional import conv2d, linear
 from lra.memory.buffers import Reservoir, Ring
 from lra.memory.generator import MemoryGenerator
 from lra.memory.options import MemoryGeneratorOptions
+from lra.meta.options import LRAOptions
 from lra.networks.encoder import Encoder
 from lra.problem import Batch
 from lra.strategies.lra import LRA
-from lra.strategies.lra_options import LRAOptions
 from lra.strategies.replay import BufferReplay, GenerativeReplay
 from lra.strategies.strategy import DataFreeDistillation, Replay
 from lra.strategies.stream import SynthesisStream
@@ -552,7 +552,7 @@ def test_terms_that_look_inside_see_their_own_images(
 
 
 def test_a_published_alpha_that_explodes_is_said_in_one_line(trained: Trained) -> None:
-    from lra.meta import MetaDiverged
+    from lra.meta.checks import MetaDiverged
 
     with pytest.raises(MetaDiverged) as error:
         trained("memory", {"alpha": 1e308})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lra.meta import carry
+from lra.meta.lookahead import carry
 
 
 def test_backward_adds_exactly_the_gradients() -> None:

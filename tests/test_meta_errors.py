@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lra.meta import InnerSGD, MetaStepError, lookahead, lra_step
+from lra.meta.checks import MetaStepError
+from lra.meta.lookahead import LookAhead
+from lra.meta.options import LookAheadOptions
+from lra.meta.step import LookAheadStep
 
 
 def small() -> nn.Sequential:
@@ -19,9 +22,19 @@ def square(inputs: Tensor) -> Callable[..., Tensor]:
     return lambda forward: forward(inputs).square().mean()
 
 
-def step(student: nn.Module, **options: Any) -> Any:
-    settings: dict[str, Any] = {"inner": InnerSGD(0.1), **options}
-    return lra_step(student, square(torch.ones(3, 1, 2, 2)), square(torch.ones(2, 1, 2, 2)), **settings)
+def step(student: nn.Module, curvature: Any = None, **options: Any) -> Any:
+    acquire, retain = square(torch.ones(3, 1, 2, 2)), square(torch.ones(2, 1, 2, 2))
+    return constant(**options)(student, acquire, retain, curvature=curvature)
+
+
+def constant(**options: Any) -> LookAheadStep:
+    """A step whose α is not learned."""
+    settings: dict[str, Any] = {"alpha": 0.1, "alpha_rate": 0.0, "statistics": "batch", **options}
+    return LookAheadStep(LookAheadOptions(**settings))
+
+
+def lookahead(student: nn.Module, **options: Any) -> LookAhead:
+    return constant(**options).open(student)
 
 
 def refused(student: nn.Module, word: str, **options: Any) -> None:
@@ -117,7 +130,7 @@ def test_operations_without_a_second_derivative() -> None:
 
 
 def test_an_exploding_look_ahead_names_the_rate() -> None:
-    refused(small(), "retention loss is .* after an inner step of α=1e\\+38", inner=InnerSGD(1e38))
+    refused(small(), "retention loss is .* after an inner step of α=1e\\+38", alpha=1e38)
     student = small()
     student[3].bias.data.fill_(float("nan"))
     refused(student, "acquisition loss is nan at θ")
@@ -125,7 +138,7 @@ def test_an_exploding_look_ahead_names_the_rate() -> None:
 
 def test_the_order_of_calls() -> None:
     x = torch.ones(2, 1, 2, 2)
-    with lookahead(small(), InnerSGD(0.1)) as look:
+    with lookahead(small()) as look:
         with pytest.raises(MetaStepError, match="before advance"):
             look.ahead(x)
         with pytest.raises(MetaStepError, match="before advance"):
@@ -141,23 +154,23 @@ def test_losses_that_do_not_depend_on_the_student() -> None:
     x = torch.ones(2, 1, 2, 2)
     for engine in ("lean", "higher"):
         with (
-            lookahead(small(), InnerSGD(0.1), engine=engine) as look,
+            lookahead(small(), engine=engine) as look,
             pytest.raises(MetaStepError, match="depend"),
         ):
             look.advance(torch.tensor(1.0))
         with (
-            lookahead(small(), InnerSGD(0.1), engine=engine) as look,
+            lookahead(small(), engine=engine) as look,
             pytest.raises(MetaStepError, match="depend"),
         ):
             look.advance(torch.ones(1, requires_grad=True).sum())
-        with lookahead(small(), InnerSGD(0.1), engine=engine) as look:
+        with lookahead(small(), engine=engine) as look:
             look.advance(look.student(x).mean())
             with pytest.raises(MetaStepError, match="depend"):
                 look.gradient(torch.tensor(1.0))
 
 
 def test_freed_graphs() -> None:
-    with lookahead(small(), InnerSGD(0.1)) as look:
+    with lookahead(small()) as look:
         loss = look.student(torch.ones(2, 1, 2, 2)).square().mean()
         loss.backward()
         with pytest.raises(MetaStepError, match="freed"):
@@ -165,10 +178,8 @@ def test_freed_graphs() -> None:
 
 
 def test_settings_are_checked() -> None:
-    for name, value in {"engine": "fast", "order": 3, "batchnorm": "all", "ahead_statistics": "mean"}.items():
+    for name, value in {"engine": "fast", "order": 3, "batchnorm": "all", "statistics": "mean", "inner": 0.1}.items():
         with pytest.raises(ValueError, match=name):
             step(small(), **{name: value})
-    with pytest.raises(ValueError, match="inner is float"):
-        step(small(), inner=0.1)
     refused(small().requires_grad_(False), "no trainable parameter")
     refused(small(), "curvature", engine="higher", curvature=square(torch.ones(2, 1, 2, 2)))

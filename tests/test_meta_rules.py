@@ -9,7 +9,11 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.meta import InnerSGD, MetaStepError, closed_form, lra_step
+from lra.meta.checks import MetaStepError
+from lra.meta.closed_form.rules import closed_form
+from lra.meta.lookahead import MetaStep
+from lra.meta.options import LookAheadOptions
+from lra.meta.step import LookAheadStep
 from lra.networks import build
 
 pytestmark = pytest.mark.kernels
@@ -214,6 +218,11 @@ def test_a_third_derivative_is_refused() -> None:
             torch.autograd.grad(first.pow(2).sum(), x, create_graph=True)
 
 
+def meta_step(student: nn.Module, acquire: Any, retain: Any, moves: bool = True, **options: Any) -> MetaStep:
+    settings: dict[str, Any] = {"alpha_rate": 0.0, "statistics": "batch", **options}
+    return LookAheadStep(LookAheadOptions(**settings), moves)(student, acquire, retain)
+
+
 def far(left: Any, right: Any) -> float:
     """Relative distance between two gradients, each taken as one vector."""
     a, b = (torch.cat([g.double().flatten() for g in side]) for side in (left, right))
@@ -239,7 +248,7 @@ def test_whole_networks(name: str, engine: Any, dtype: torch.dtype, tolerance: f
         def loss(inputs: Tensor, targets: Tensor) -> Callable[..., Tensor]:
             return lambda forward: F.mse_loss(forward(inputs.to(kind)), targets.to(kind))
 
-        return lra_step(student, loss(x, t), loss(x_old, t_old), inner=InnerSGD(0.01), **options), student
+        return meta_step(student, loss(x, t), loss(x_old, t_old), alpha=0.01, **options), student
 
     found, student = step(dtype, engine=engine)
     expected, reference = step(torch.float64, rules=False)
@@ -261,8 +270,7 @@ def test_autocast_keeps_to_its_precision() -> None:
 
             return call
 
-        settings: Any = {"inner": InnerSGD(0.01), "rules": rules, "batchnorm": "none"}
-        return lra_step(student, loss(x), loss(x_old), **settings).gradients
+        return meta_step(student, loss(x), loss(x_old), moves=False, alpha=0.01, rules=rules).gradients
 
     exact = step(False, False)
     plain, ruled_far = far(step(False, True), exact), far(step(True, True), exact)
@@ -279,7 +287,7 @@ def test_in_place_relu_students() -> None:
 
     def step(inplace: bool, rules: bool) -> Any:
         loss = [lambda f, i=i: f(i).square().mean() for i in (x, x_old)]
-        return lra_step(made(inplace), *loss, inner=InnerSGD(0.1), rules=rules).gradients
+        return meta_step(made(inplace), *loss, alpha=0.1, rules=rules).gradients
 
     assert far(step(True, True), step(False, False)) < 1e-9
 
@@ -299,6 +307,6 @@ def test_a_torchvision_student_steps_the_same_in_place_or_not() -> None:
 
     def step(inplace: bool) -> Any:
         loss = [lambda f, i=i: f(i).square().mean() for i in (x, x_old)]
-        return lra_step(made(inplace), *loss, inner=InnerSGD(0.01)).gradients
+        return meta_step(made(inplace), *loss, alpha=0.01).gradients
 
     assert far(step(True), step(False)) < 1e-6

@@ -10,8 +10,8 @@ the cosine of the term left out with that a part of the batch estimates. The sta
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from sklearn.datasets import load_digits
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.benchmarks.files import write_text
-from lra.meta import Forward, InnerSGD, lra_step
+from lra.meta.lookahead import Loss
+from lra.meta.options import LookAheadOptions
+from lra.meta.step import LookAheadStep
 from lra.networks import build
 
 PARTS = (2, 4, 8)
@@ -58,7 +60,7 @@ class Run:
         self.teacher = taught(network, self.images, self.labels)
         self.student = build(network, 10, (1, *self.images.shape[2:]))
         self.optimizer = torch.optim.SGD(self.student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
-        self.inner, self.batch = InnerSGD(alpha), batch
+        self.alpha, self.batch = alpha, batch
         self.stale: Tensor | None = None
         self.found: dict[str, list[float]] = {}
 
@@ -67,7 +69,7 @@ class Run:
         choices = torch.where(allowed)[0]
         return self.images[choices[torch.randint(0, len(choices), (count,))]]
 
-    def loss(self, x: Tensor) -> Callable[[Forward], Tensor]:
+    def loss(self, x: Tensor) -> Loss:
         """Distance to the teacher on x."""
         t = self.teacher(x)
         return lambda forward: F.l1_loss(forward(x), t)
@@ -79,9 +81,12 @@ class Run:
         x, x_old = x + 0.3 * torch.randn_like(x), self.drawn(~new, self.batch // 8)
         acquire, retain = self.loss(x), self.loss(x_old)
 
-        def gradient(**options: object) -> Tensor:
-            kept: dict[str, object] = {"inner": self.inner, "batchnorm": "none", **options}
-            found = lra_step(self.student, acquire, retain, **kept)  # type: ignore[arg-type]
+        def look_ahead(order: Literal[1, 2] = 2, moves: bool = False) -> LookAheadStep:
+            options = LookAheadOptions(alpha=self.alpha, alpha_rate=0, order=order, statistics="batch")
+            return LookAheadStep(options, moves)
+
+        def gradient(order: Literal[1, 2] = 2, curvature: Loss | None = None) -> Tensor:
+            found = look_ahead(order)(self.student, acquire, retain, curvature=curvature)
             return torch.cat([g.flatten() for g in found.gradients])
 
         if index % 10 in (6, 0):
@@ -89,7 +94,7 @@ class Run:
             if index % 10 == 0:
                 self.compare(exact, first, {p: gradient(curvature=self.loss(x[: self.batch // p])) for p in PARTS})
             self.stale = exact - first
-        step = lra_step(self.student, acquire, retain, inner=self.inner)
+        step = look_ahead(moves=True)(self.student, acquire, retain)
         for parameter, g in zip(self.student.parameters(), step.gradients, strict=True):
             parameter.grad = g
         self.optimizer.step()

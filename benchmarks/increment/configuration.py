@@ -15,12 +15,12 @@ from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.layers import explain, known_name, merged, parse_assignment
 from lra.benchmarks.setup.places import data_kind, data_label, placed_data
 from lra.benchmarks.setup.user_code import identities, importable, modules_in
+from lra.meta.options import LookAheadOptions
 from lra.networks import instead, is_known
 from lra.networks.foreign import is_foreign
 from lra.options import Count, Options, Seed
 from lra.strategies.increment.options import IncrementOptions
 from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES
-from lra.strategies.lra_options import LRAOptions
 
 PREFIX = "split-"
 
@@ -105,7 +105,7 @@ def configuration(given: Mapping[str, object], assignments: Sequence[str], meta:
     if isinstance(model, str):
         modules = modules_in({"student": {"network": model}})
         importable(modules, {}, typed=[module.partition(".")[0] for module in modules.values()])
-    options = {"alpha": LRAOptions().alpha} if meta else {}
+    options = {"alpha": LookAheadOptions().alpha} if meta else {}
     for assignment in assignments:
         options = merged(options, parse_assignment(assignment))
     try:

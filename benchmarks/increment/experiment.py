@@ -63,7 +63,7 @@ def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object
     import torch
 
     from lra.images import unit
-    from lra.meta import MetaStepError
+    from lra.meta.checks import MetaStepError
     from lra.networks.normalized import Normalized
     from lra.state import seed_everything
     from lra.strategies.increment.benchmark import ClassIncrementalProtocol, growing, split

@@ -23,7 +23,7 @@ from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.presets import announced, unlike
 from lra.benchmarks.setup.teachers import obtain, teacher_file
-from lra.meta import MetaDiverged, MetaStepError
+from lra.meta.checks import MetaDiverged, MetaStepError
 from lra.strategies.distributed import PeerLost
 from lra.strategies.extensions import PluginFailed
 from lra.synthesis.batches import Diverged

@@ -25,7 +25,7 @@ from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.teacher_training import train
 from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.images import unit
-from lra.meta import MetaDiverged, MetaStepError
+from lra.meta.checks import MetaDiverged, MetaStepError
 from lra.networks.normalized import Normalized
 from lra.strategies.extensions import PluginFailed
 from lra.synthesis.batches import Diverged

@@ -15,7 +15,7 @@ from lra.benchmarks.setup.networks import channels_last, network_for
 from lra.benchmarks.setup.quantizing import quantized_student
 from lra.benchmarks.setup.retaining import needs_stock_data, retention
 from lra.benchmarks.setup.teachers import TrainedTeacher
-from lra.meta import MetaStepError, check_student
+from lra.meta.checks import MetaStepError, check_student
 from lra.networks.normalized import Normalized
 from lra.problem import Problem
 from lra.strategies.calibration import Calibration

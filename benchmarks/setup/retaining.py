@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.config import RunConfig
+from lra.meta.options import LRAOptions
 from lra.strategies import extensions
 from lra.strategies.lra import LRA
-from lra.strategies.lra_options import LRAOptions
 from lra.strategies.method import Setup
 from lra.strategies.retention import REPLAYS
 from lra.strategies.strategy import Replay

@@ -11,9 +11,9 @@ from pathlib import Path
 from generate import options
 from generate.tables import code, table
 from lra.benchmarks.setup.presets import scales
+from lra.meta.options import LRAOptions
 from lra.strategies.guests import GUESTS
 from lra.strategies.increment.options import IncrementOptions
-from lra.strategies.lra_options import LRAOptions
 from lra.strategies.retention import REPLAYS
 
 ROOT = Path(__file__).parents[2]
