@@ -6,7 +6,7 @@ numbers count as missing, and a file that cannot be understood is named in one l
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.metrics.evolution import evolution, too_short
+from lra.metrics.evolution import evolution_record, too_short
+from lra.metrics.quantities import Quantity, at
 
 GENERATOR, REPLAY, SYNTHETIC = "generator.safetensors", "replay.pt", "synthetic.safetensors"
 """What a finished run may leave for later ones: its generator, its replay, the last batch that it synthesised."""
@@ -85,9 +86,22 @@ class Run:
         after = "" if done is None or whole is None else f" after {done:,.0f} of {whole:,.0f} experiences"
         return f"{str(found.get('by', 'a plugin'))[:300]}{after}"
 
-    def last(self, *keys: str) -> float | None:
-        """The latest number that `keys` leads to."""
-        return next((v for v in reversed(self.column(*keys)) if v is not None), None)
+    def value(self, quantity: Quantity) -> float | None:
+        """The quantity in its result, ``None`` if that has none."""
+        found = at(self.result, quantity.path)
+        if quantity.of_curve is not None:
+            return quantity.of_curve([point for point in map(known, table(found)) if len(point) == 2])
+        taken = number(at(self.result, quantity.minus)) if quantity.minus else 0.0
+        whole = number(found)
+        return None if whole is None or taken is None else whole - taken
+
+    def latest(self, quantity: Quantity) -> float | None:
+        """The quantity in its result or, before it has one, in the records of its evaluations."""
+        found = self.value(quantity)
+        if found is not None or not quantity.record:
+            return found
+        there = known(self.column(*quantity.record.split(".")))
+        return (fmean(there) if quantity.mean_of_records else there[-1]) if there else None
 
 
 def _whole(config: Record) -> Record:
@@ -232,18 +246,11 @@ def _line(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
-def spread(values: Sequence[float | None]) -> Record:
-    """The `Evolution` of a curve, and as ``reason`` why it lacks some of it, if it does; empty of no curve."""
-    there = known(values)
-    reason = {"reason": why} if there and (why := too_short(len(there))) else {}
-    return asdict(evolution(there)) | reason if there else {}
-
-
 def _whole_curves(result: Record) -> Record:
     """A stored result without what earlier versions said of μ and σ² where its curve was too short for them."""
     accuracy, curve = pick(result, "accuracy"), table(pick(result, "accuracy", "curve"))
     if not isinstance(accuracy, dict) or not curve or too_short(len(curve)) is None:
         return result
-    own = spread([point[-1] for point in curve])
+    own = evolution_record([point[-1] for point in curve])
     lacking = {key: value for key, value in own.items() if value is None or key == "reason"}
     return result | {"accuracy": accuracy | lacking}

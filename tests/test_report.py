@@ -14,10 +14,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from lra.benchmarks.records import spread
 from lra.benchmarks.reports import figures
 from lra.benchmarks.reports.figures import Series
 from lra.benchmarks.reports.report import ReportError, write_report
+from lra.metrics.evolution import evolution_record
 
 STEPS = list(range(30, 901, 30))
 BIRTHS = list(range(60, 901, 120))
@@ -88,7 +88,7 @@ def _result() -> dict:
         "dataset": "digits",
         "teacher": {"name": "lenet5", "sha256": "0f" * 32, "accuracy": 97.5},
         "student": {"name": "lenet5_half", "parameters": 15738},
-        "accuracy": {**spread([a for _, a in curve]), "final": 96.43, "max": 97.12, "curve": curve},
+        "accuracy": {**evolution_record([a for _, a in curve]), "final": 96.43, "max": 97.12, "curve": curve},
         "agreement": 97.21,
         "loyalty": 0.9433,
         "loyalty_reference": 0.9781,
@@ -387,7 +387,7 @@ def test_a_curve_too_short_for_a_mean_and_a_variance_has_dashes_and_a_reason(run
     """Whether the result says so itself, or is of a version that wrote μ = final and σ² = 0."""
     result = json.loads((run / "result.json").read_text())
     flat = {"final": 88.0, "max": 88.0, "mean": 88.0, "variance": 0.0, "tail_mean": 88.0, "tail_variance": 0.0}
-    for accuracy in (flat, spread([88.0])):
+    for accuracy in (flat, evolution_record([88.0])):
         curve = {"curve": [[100, 88.0]]}
         (run / "result.json").write_text(json.dumps(result | {"accuracy": accuracy | curve, "forgetting": {}}))
         (run / "metrics.jsonl").write_text(json.dumps({"student_step": 100, "accuracy": 88.0}) + "\n")
@@ -398,11 +398,11 @@ def test_a_curve_too_short_for_a_mean_and_a_variance_has_dashes_and_a_reason(run
 
 
 def test_spread_uses_population_variance_and_the_last_half() -> None:
-    got = spread([None, 10.0, 20.0, 60.0, 70.0])
+    got = evolution_record([None, 10.0, 20.0, 60.0, 70.0])
     assert got["mean"] == 40
     assert got["variance"] == 650
     assert (got["tail_mean"], got["tail_variance"], got["final"], got["max"]) == (65, 25, 70, 70)
-    assert spread([None]) == {}
+    assert evolution_record([None]) == {}
 
 
 def test_reports_need_no_torch() -> None:

@@ -15,15 +15,15 @@ import torch
 from lra.benchmarks.analyses.fitness import require_images
 from lra.benchmarks.analyses.sources import data_sources
 from lra.benchmarks.files import write_json, write_text
-from lra.benchmarks.markdown import table
 from lra.benchmarks.progress import Progress
 from lra.benchmarks.records import known
-from lra.benchmarks.reports.comparison_figure import band
-from lra.benchmarks.reports.figure_file import write
+from lra.benchmarks.reports.drawing import save_figure
+from lra.benchmarks.reports.figures import band
 from lra.benchmarks.runs.rebuilding import Rebuilt, rebuilt
 from lra.benchmarks.setup.datasets import Labelled
 from lra.benchmarks.setup.teachers import accuracy_of
 from lra.benchmarks.tasks.task_figures import task_panels
+from lra.benchmarks.text import markdown_table
 from lra.bit_flips import BitNetwork, search
 from lra.state import seed_everything
 
@@ -76,7 +76,7 @@ def bit_flip_study(folder: Path, out: Path, runs: int, iterations: int, size: in
     write_text(files[1], _page(record))
     series = [band(name, [(run["flips"], run["accuracy"]) for run in found]) for name, found in curves.items()]
     for file in files[2:]:
-        write(file, task_panels, {parts.teacher_name: series}, "accuracy of the attacked teacher (%)", "flips")
+        save_figure(file, task_panels, {parts.teacher_name: series}, "accuracy of the attacked teacher (%)", "flips")
     return files
 
 
@@ -128,7 +128,7 @@ def _page(record: dict[str, Any]) -> str:
         rows.append([name, _text(found["accuracy_after"]), _text(found["flips_to_chance"]), reached])
     return (
         head
-        + table(["source", "accuracy after (%)", "flips to chance", "reached it"], rows)
+        + markdown_table(["source", "accuracy after (%)", "flips to chance", "reached it"], rows)
         + "\n\nMean ± standard deviation over attacks.\n"
     )
 

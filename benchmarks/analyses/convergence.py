@@ -7,7 +7,7 @@ from typing import Any
 from lra.benchmarks.comparison.estimates import estimate, paired
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import write_json
-from lra.benchmarks.reports.figure_file import write
+from lra.benchmarks.reports.drawing import save_figure
 from lra.benchmarks.tasks.task_figures import generator_losses, task_panels
 from lra.benchmarks.tasks.task_outcome import PART, TaskRun, apart, finished, names
 
@@ -26,7 +26,7 @@ def convergence(folder: Path, out: Path) -> list[Path]:
     curves = {name: {one.label: list(one.y) for one in series} for name, series in panels.items()}
     write_json(files[0], {"early": PART, "tasks": _compared(runs), "curves": curves})
     for file in files[1:]:
-        write(file, task_panels, panels, "generator loss", "inner steps of synthesis")
+        save_figure(file, task_panels, panels, "generator loss", "inner steps of synthesis")
     return files
 
 

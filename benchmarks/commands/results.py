@@ -64,20 +64,20 @@ def compare(
     RUN is a run folder, a sweep, or any folder that holds some. Runs that differ in the seed alone are one row.
     """
     from lra.benchmarks.comparison.compare import compare as do
-    from lra.benchmarks.comparison.comparison_table import render
+    from lra.benchmarks.comparison.tables import render
 
     found = do(places, columns, against, allow_different)
     click.echo(render(found, form), nl=False)
     if figure is not None:
-        from lra.benchmarks.reports.comparison_figure import write_figure
+        from lra.benchmarks.reports.sweep_report import write_figure
 
         write_figure(found.groups, figure)
         click.echo(f"drawn: {figure}", err=True)
     if write is not None:
-        from lra.benchmarks.comparison.page import page
+        from lra.benchmarks.comparison.tables import markdown_page
         from lra.benchmarks.files import write_text
 
-        write_text(write, page(found, places, shlex.join(["lra-bench", *sys.argv[1:]]), write.stem))
+        write_text(write, markdown_page(found, places, shlex.join(["lra-bench", *sys.argv[1:]]), write.stem))
         click.echo(f"written: {write}", err=True)
 
 

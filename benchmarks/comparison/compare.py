@@ -6,11 +6,11 @@ from pathlib import Path
 
 from lra.benchmarks.comparison.estimates import FEWEST, Difference, Estimate, How, estimate, paired
 from lra.benchmarks.comparison.groups import CONTENT, SHORT, Group, finished, grouped, run_folders
-from lra.benchmarks.comparison.measures import Column, chosen, measured
 from lra.benchmarks.comparison.published import published
-from lra.benchmarks.errors import UsageError
-from lra.benchmarks.records import pick
+from lra.benchmarks.errors import UsageError, suggestion
+from lra.benchmarks.records import Run, pick
 from lra.benchmarks.untrusted import NotPlain, parse_yaml
+from lra.metrics.quantities import COMPARED, QUANTITIES, Quantity, at
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Comparison:
     """Rows, what was measured, and what a reader must know about it."""
 
     rows: list[Row]
-    columns: dict[str, Column]
+    columns: dict[str, Quantity]
     notes: list[str]
 
     @property
@@ -58,7 +58,7 @@ def compare(
 
     Args:
         places: run folders, sweeps, or folders of such.
-        columns: comma-separated names from `lra.benchmarks.comparison.measures.COLUMNS`.
+        columns: comma-separated names from `lra.metrics.quantities.QUANTITIES`.
         against: the baseline of all: a label, or a setting such as ``replay=none`` that it differs by; by default
             each configuration with the meta step is compared with the same one without it.
         allow_different: compare runs of several teachers or data sets.
@@ -83,6 +83,54 @@ def compare(
     baselines = find_baselines(groups, against)
     rows = [_row(group, baseline, kept) for group, baseline in zip(groups, baselines, strict=True)]
     return Comparison(rows, kept, [*notes, *_remarks(rows, kept)])
+
+
+def chosen(names: str | None) -> dict[str, Quantity]:
+    """The quantities of a comma-separated list, in its order.
+
+    Raises:
+        UsageError: for an unknown one.
+    """
+    wanted = list(COMPARED) if names is None else [name.strip() for name in names.split(",") if name.strip()]
+    known = ", ".join(QUANTITIES)
+    for name in wanted:
+        if name not in QUANTITIES:
+            raise UsageError(f"--columns: unknown column {name!r}; {suggestion(name, QUANTITIES)} Known: {known}")
+    if not wanted:
+        raise UsageError(f"--columns is empty; known: {known}")
+    return {name: QUANTITIES[name] for name in wanted}
+
+
+def measured(
+    columns: Mapping[str, Quantity], runs: Sequence[Run], asked: bool
+) -> tuple[dict[str, Quantity], list[str]]:
+    """The columns that any run has a value for, and a note on each that some or all lack.
+
+    Raises:
+        UsageError: if a column was asked for by name and no run has it.
+    """
+    kept, notes = {}, []
+    for name, column in columns.items():
+        lacking = [run for run in runs if run.value(column) is None]
+        if len(lacking) < len(runs):
+            kept[name] = column
+        elif asked:
+            raise UsageError(f"none of {len(runs)} runs has a value for {name!r}: {_why(column, runs)}")
+        if lacking:
+            share = "no run has" if name not in kept else f"{len(lacking)} of {len(runs)} runs have no"
+            notes.append(f"{share} {name}: {_why(column, lacking)}")
+    if not kept:
+        raise UsageError(f"none of {len(runs)} runs has any of {', '.join(columns)}")
+    return kept, notes
+
+
+def _why(column: Quantity, lacking: Sequence[Run]) -> str:
+    """What the runs want of what the column needs, most of it: a run has the one before the other."""
+    if not column.needs:
+        return "their results lack it"
+    met = [[at(run.result, need.shown_by) is not None for need in column.needs] for run in lacking]
+    wanted = max(one.index(False) if False in one else len(one) - 1 for one in met)
+    return f"it needs {column.needs[wanted].words}"
 
 
 def refuse_different(groups: Sequence[Group]) -> None:
@@ -144,11 +192,11 @@ def _is(group: Group, key: str, value: str) -> bool:
         raise UsageError(f"against {key}={value}: {error}") from None
 
 
-def _row(group: Group, baseline: Group | None, columns: Mapping[str, Column]) -> Row:
-    values = {name: group.values(column.value) for name, column in columns.items()}
+def _row(group: Group, baseline: Group | None, columns: Mapping[str, Quantity]) -> Row:
+    values = {name: group.values(column) for name, column in columns.items()}
     differences = {}
     if baseline is not None:
-        found = {name: paired(values[name], baseline.values(columns[name].value)) for name in columns}
+        found = {name: paired(values[name], baseline.values(columns[name])) for name in columns}
         differences = {name: difference for name, difference in found.items() if difference is not None}
     return Row(
         group,
@@ -159,7 +207,7 @@ def _row(group: Group, baseline: Group | None, columns: Mapping[str, Column]) ->
     )
 
 
-def _remarks(rows: Sequence[Row], columns: Mapping[str, Column]) -> list[str]:
+def _remarks(rows: Sequence[Row], columns: Mapping[str, Quantity]) -> list[str]:
     """What the numbers of the first column do not say by themselves."""
     first = next(iter(columns))
     hows = {row.estimates[first].how for row in rows if first in row.estimates}

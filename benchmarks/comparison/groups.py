@@ -1,7 +1,7 @@
 """Runs found in folders, and put together by configuration: what is left to differ in a group is the seed."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import Record, Run, flatten, inner, of_increment, pick, read_run
 from lra.benchmarks.setup.config import AUTO
 from lra.benchmarks.setup.places import data_kind, data_label
+from lra.metrics.quantities import Quantity
 
 UNHEEDED = ("seed", "device", "threads", "on_divergence", "scale", "preset")
 """What may differ between the seeds of one configuration, or says only where its settings are from; beside it, how a
@@ -51,9 +52,9 @@ class Group:
         """Hash of the teacher's file."""
         return str(pick(next(iter(self.runs.values())).result, "teacher", "sha256"))
 
-    def values(self, measure: Callable[[Run], float | None]) -> dict[int, float]:
-        """A measure of each run that has it, by seed."""
-        found = {seed: measure(run) for seed, run in sorted(self.runs.items())}
+    def values(self, quantity: Quantity) -> dict[int, float]:
+        """A quantity of each run that has it, by seed."""
+        found = {seed: run.value(quantity) for seed, run in sorted(self.runs.items())}
         return {seed: value for seed, value in found.items() if value is not None}
 
 

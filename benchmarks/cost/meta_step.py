@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lra.anatomy import batchnorm_layers
 from lra.benchmarks.files import write_text
-from lra.benchmarks.markdown import table
+from lra.benchmarks.text import markdown_table
 from lra.meta.closed_form.rules import closed_form
 from lra.meta.lookahead import Forward, beside
 from lra.meta.options import LookAheadOptions
@@ -316,7 +316,7 @@ def section(records: list[dict[str, Any]]) -> str:
         flops = f"{r['flops_ratio']:.2f}" if r["flops"] else "–"
         ratios = [f"{r['ratio']:.2f}", f"{r['ratio_of_fastest']:.2f}", flops, f"{r['memory_ratio']:.2f}"]
         rows.append([r["row"], *ratios, f"{r['cosine']:.5f}", f"{r['error']:.1e}"])
-    return f"## {first['network']}, {batches}, plain step {cost}\n\n{table(head, rows)}\n"
+    return f"## {first['network']}, {batches}, plain step {cost}\n\n{markdown_table(head, rows)}\n"
 
 
 def parser() -> argparse.ArgumentParser:

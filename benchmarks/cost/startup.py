@@ -16,7 +16,7 @@ from statistics import median
 
 import click
 
-from lra.benchmarks.markdown import table
+from lra.benchmarks.text import markdown_table
 
 LRA_BENCH = (sys.executable, "-m", "lra.benchmarks")
 
@@ -71,7 +71,7 @@ def main(repeats: int, core: int) -> None:
             for name, command in timed.items():
                 found[name].append(seconds(command, environment))
     rows = [[name, *(f"{median(column):.2f}" for column in zip(*times, strict=True))] for name, times in found.items()]
-    click.echo(table(["answer", "processor (s)", "wall (s)"], rows))
+    click.echo(markdown_table(["answer", "processor (s)", "wall (s)"], rows))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lra.benchmarks.markdown import table
 from lra.benchmarks.records import Run, number, pick
+from lra.benchmarks.text import markdown_table
 
 LICENCES = frozenset(
     [
@@ -169,7 +169,7 @@ def _licence(given: str | None) -> list[str]:
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"## {title}", "", table(["", ""], rows, words=(0, 1)), ""]
+    return [f"## {title}", "", markdown_table(["", ""], rows, words=(0, 1)), ""]
 
 
 def _teacher(teacher: dict[str, Any]) -> list[tuple[str, str]]:

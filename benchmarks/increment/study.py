@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lra.benchmarks.comparison.comparison_table import interval, p_value
 from lra.benchmarks.comparison.estimates import estimate, paired
+from lra.benchmarks.comparison.tables import interval, p_value
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.increment.configuration import configuration
 from lra.benchmarks.increment.experiment import run
-from lra.benchmarks.markdown import table
+from lra.benchmarks.text import markdown_table
 
 Result = Mapping[str, Any]
 """What `run` gives."""
@@ -224,7 +224,7 @@ def _results(rows: Sequence[Row], given: Mapping[str, object], seeds: int, out: 
 def _table(rows: Sequence[Row], results: Mapping[str, Mapping[int, Result]]) -> str:
     head = ["", *MEASURES.values(), "against", "difference, end", "p", "seconds"]
     lines = [cells(row, results[row.label], results.get(row.baseline)) for row in rows]
-    return table(head, lines, words=(0, head.index("against")))
+    return markdown_table(head, lines, words=(0, head.index("against")))
 
 
 def main() -> None:

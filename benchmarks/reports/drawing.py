@@ -1,9 +1,10 @@
-"""What every figure shares: colours, curves with direct labels, axes, and themed SVG text.
+"""What every figure shares: colours, curves with direct labels, axes, themed SVG text, and files of its own.
 
 Colours are written as CSS variables with the light theme as fallback (``var(--ink, #24292f)``), so that one
 drawing serves a light page, a dark page, print, and a file of its own. Text stays text.
 """
 
+import inspect
 import io
 import math
 import re
@@ -13,15 +14,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from html import escape
+from pathlib import Path
 from statistics import fmean
 from typing import Any, ParamSpec
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
+
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.files import write_atomically
 
 P = ParamSpec("P")
 Number = float | None
@@ -57,6 +63,16 @@ STYLE = {
     for axis in "xy"
     for key, value in {"color": RULE, "labelcolor": MUTED, "major.width": 0.7}.items()
 }
+DPI = 200
+MARGIN = 8
+"""Points around a figure that is a file of its own."""
+THEMES = """<style>
+svg { color-scheme: light dark; background: #ffffff }
+@media (prefers-color-scheme: dark) {
+  svg { background: #0d1117; --ink: #e4e8ec; --muted: #9aa4af; --rule: #4a535d; --c0: #56b4e9; --c1: #f08a4b;
+    --c2: #2fc39a; --c3: #dd93c2; --c4: #e0b13a; --c5: #8cc5d6 }
+}
+</style>"""
 
 
 @dataclass(frozen=True)
@@ -198,3 +214,46 @@ def colour_bar(figure: Figure, image: Any, ax: Any, label: str) -> None:
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(5, steps=ROUND)
     bar.ax.set_title(label, loc="right", color=MUTED)
+
+
+def refuse_suffix(file: Path) -> None:
+    """Raise `UsageError` for a name that is neither of an SVG nor of a PNG file."""
+    if file.suffix not in (".svg", ".png"):
+        raise UsageError(f"--figure {file}: the name must end in .svg or .png")
+
+
+def save_figure(file: Path, draw: Callable[..., str], *content: Any, **options: Any) -> None:
+    """Draw ``content`` into an ``.svg`` or ``.png`` file.
+
+    Args:
+        file: its suffix says the format.
+        draw: one of the functions that `svg_figure` decorates.
+        content: its positional arguments.
+        options: its keyword arguments.
+
+    Raises:
+        UsageError: for another suffix.
+    """
+    refuse_suffix(file)
+    if file.suffix == ".svg":
+        drawn = standalone(draw(*content, **options)).encode()
+    else:
+        with rc_context(STYLE | {"figure.facecolor": "#ffffff"}):
+            figure, out = inspect.unwrap(draw)(*content, **options), io.BytesIO()
+            figure.set_dpi(DPI)
+            FigureCanvasAgg(figure).print_png(out)
+            drawn = out.getvalue()
+    write_atomically(file, lambda target: target.write(drawn))
+
+
+def standalone(svg: str) -> str:
+    """An inline figure as a file of its own, in both themes."""
+    head, body = svg.split(">", 1)
+    if "xmlns=" not in head:
+        head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head)
+    if box:
+        width, height = (float(side) + 2 * MARGIN for side in box.groups())
+        frame = f'viewBox="{-MARGIN} {-MARGIN} {width} {height}" width="{width}" height="{height}"'
+        head = head.replace(box[0], frame)
+    return f"{head}>{THEMES}{body}\n"

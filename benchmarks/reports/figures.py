@@ -1,21 +1,26 @@
 """Figures of a run, or of several, as SVG text: plain numbers in, a string to place in a page out.
 
 A missing value is None or NaN and leaves a gap. Functions that take curves take several, each with an
-optional band, so that a sweep draws its seeds with the same functions. `inspect.unwrap` gives the function
+optional band, so that a sweep draws its seeds with the same functions. Where configurations are points, each is a
+numbered disc, by its place in the ranking, so that crowded figures stay readable. `inspect.unwrap` gives the function
 that returns the matplotlib figure itself.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from lra.benchmarks.reports.drawing import (
     MUTED,
     NARROW,
+    PAGE,
+    PALETTE,
+    ROUND,
     RULE,
     WIDE,
     Number,
@@ -34,16 +39,58 @@ from lra.benchmarks.reports.drawing import (
 MOST_NAMES = 20
 """Of classes, written beside a map of them."""
 
-__all__ = [
-    "NARROW",
-    "WIDE",
-    "Series",
-    "alignment",
-    "class_map",
-    "evolution",
-    "forgetting_map",
-    "loss_panels",
-]
+FEW_TENFOLD = 8
+"""A cost axis that spans more than this factor is logarithmic."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A configuration in a ranking.
+
+    Attributes:
+        place: from 1.
+        colour: index into the palette, the same in all figures.
+        mean, low, high: of the measure and its interval; without one, low and high are the mean.
+        values: of each seed.
+    """
+
+    place: int
+    label: str
+    colour: int
+    mean: float
+    low: float
+    high: float
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A configuration on two axes: its seeds, and their means."""
+
+    place: int
+    colour: int
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+def band(label: str, runs: Sequence[tuple[Sequence[float | None], Sequence[float | None]]]) -> Series:
+    """The mean curve of several runs at the steps that all of them have, and its 95 % interval."""
+    # Of scipy, which takes a second to import; figures of one run do without.
+    from lra.benchmarks.comparison.estimates import interval
+
+    curves = [{x: y for x, y in zip(xs, ys, strict=True) if x is not None and y is not None} for xs, ys in runs]
+    curves = [curve for curve in curves if curve]
+    steps = sorted(set.intersection(*map(set, curves))) if curves else []
+    table = np.array([[curve[step] for curve in curves] for step in steps], dtype=np.float64)
+    bounds = [interval(values)[:2] for values in table]
+    many = len(curves) > 1
+    return Series(
+        label,
+        list(steps),
+        [float(values.mean()) for values in table],
+        [low for low, _ in bounds] if many else None,
+        [high for _, high in bounds] if many else None,
+    )
 
 
 @svg_figure("Accuracy against student steps")
@@ -159,3 +206,63 @@ def _known(series: Sequence[Series]) -> NDArray[np.float64]:
     """Every finite value of the curves."""
     values = np.concatenate([floats(s.y) for s in series])
     return values[np.isfinite(values)]
+
+
+@svg_figure("Configurations ranked by their mean, with intervals and every seed")
+def ranking(ranked: Sequence[Ranked], title: str) -> Figure:
+    """One row for each configuration, the best on top."""
+    figure = Figure((NARROW, 0.75 + 0.3 * len(ranked)), layout="constrained")
+    ax = figure.subplots()
+    for row, one in enumerate(ranked):
+        colour = PALETTE[one.colour % len(PALETTE)]
+        ax.plot([one.low, one.high], [row, row], color=colour, linewidth=1.8, solid_capstyle="butt")
+        ax.plot(one.values, [row] * len(one.values), linestyle="", marker="o", markersize=2.6, color=colour, alpha=0.5)
+        ax.plot([one.mean], [row], marker="o", markersize=6, color=colour)
+    ax.set_yticks(range(len(ranked)), [f"{one.place}  {clean(one.label, 34)}" for one in ranked])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(ranked) - 0.4, -0.6)
+    ax.margins(x=0.04)
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
+    ax.grid(axis="x", color=RULE, linewidth=0.5, alpha=0.6)
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel(clean(title, 60))
+    return figure
+
+
+@svg_figure("Two measures of every configuration against each other")
+def scatter(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
+    """Seeds as small dots, means as numbered discs."""
+    return _discs(points, x_title, y_title)
+
+
+@svg_figure("Accuracy against cost, and which configurations no other beats in both")
+def frontier(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
+    """As `scatter`, with a line through the configurations that none is both cheaper and better than."""
+    figure = _discs(points, x_title, y_title)
+    ax = figure.axes[0]
+    means = sorted((float(np.mean(p.x)), float(np.mean(p.y))) for p in points)
+    best = [m for i, m in enumerate(means) if not any(y >= m[1] for _, y in means[:i])]
+    ax.plot(*zip(*best, strict=True), color=MUTED, linewidth=1, drawstyle="steps-post", zorder=1)
+    costs = [cost for point in points for cost in point.x if cost > 0]
+    if costs and max(costs) > FEW_TENFOLD * min(costs):
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1000:,g}k" if v >= 1e4 else f"{v:,g}"))
+    return figure
+
+
+def _discs(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
+    figure = Figure((NARROW, 3.3), layout="constrained")
+    ax = figure.subplots()
+    for point in sorted(points, key=lambda p: -p.place):
+        colour = PALETTE[point.colour % len(PALETTE)]
+        x, y = float(np.mean(point.x)), float(np.mean(point.y))
+        ax.plot(point.x, point.y, linestyle="", marker="o", markersize=2.6, color=colour, alpha=0.5)
+        ax.plot([x], [y], marker="o", markersize=12, color=colour)
+        ax.text(x, y, str(point.place), color=PAGE, ha="center", va="center_baseline", fontsize=8)
+    ax.margins(0.09)
+    ax.set_xlabel(clean(x_title, 60))
+    ax.set_title(clean(y_title, 60))
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
+    return figure

@@ -1,13 +1,15 @@
 """The report of one run: a page that needs nothing but itself.
 
 `write_report` is a function of the run folder alone: the same folder gives the same bytes. The words are in
-``templates/report.html``; here is what it is given. Strings are escaped there, all of them.
+``templates/report.html`` and in the declarations of quantities; here is which numbers go where. Strings are escaped in
+the templates, all of them.
 """
 
 import base64
 from itertools import islice
 from pathlib import Path
 from reprlib import Repr
+from typing import Any, NamedTuple
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
@@ -25,15 +27,23 @@ from lra.benchmarks.records import (
     pick,
     read_run,
     read_samples,
-    spread,
+    table,
 )
-from lra.benchmarks.reports.figures import Series
-from lra.benchmarks.reports.run_figures import class_names, main_curve, run_figures
+from lra.benchmarks.reports import figures
+from lra.benchmarks.reports.drawing import NARROW, WIDE, Series
+from lra.benchmarks.text import number_text
+from lra.metrics.evolution import evolution_record
+from lra.metrics.quantities import QUANTITIES, QUANTIZED, TILES, Quantity, quantities
 
 __all__ = ["ReportError", "render", "write_report"]
 
 MOST_ROWS = 400
 MOST_CLASSES = 100
+MOST_TERMS = 24
+STUDENT_LOSSES = {
+    "student loss": {"acquisition": "acquisition", "retention": "retention"},
+    "new batch": {"acquisition_before": "before", "acquisition_after": "after"},
+}
 
 
 def write_report(run: Path) -> Path:
@@ -55,15 +65,22 @@ def render(folder: Path) -> str:
     """The report of the run in `folder` as HTML."""
     run, samples = read_run(folder), sample_pictures(folder / "samples")
     tested, curve = main_curve(run)
+    found = Numbers(run, tested, curve)
     return (
-        pages()
+        templates()
         .get_template("report.html")
         .render(
             run=run,
             result=run.result,
             name=_names(run),
             tested=tested,
-            summary=_summary(run, tested, curve),
+            measure=found.measure,
+            value=found.values,
+            teacher=found.teacher,
+            tiles=found.tiles(),
+            numbers=found.rows(cost=False),
+            costs=found.rows(cost=True),
+            reason=found.reason,
             figure=run_figures(run, tested, curve),
             samples=samples,
             classes=class_rows(run),
@@ -71,29 +88,181 @@ def render(folder: Path) -> str:
     )
 
 
-def pages() -> Environment:
-    """Where templates come from: with everything escaped, and our filters."""
-    templates = FileSystemLoader(Path(__file__).with_name("templates"))
+def templates() -> Environment:
+    """Where pages come from: with everything escaped, and our filters."""
+    loader = FileSystemLoader(Path(__file__).with_name("templates"))
     found = Environment(
-        loader=templates, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    found.filters |= {"num": _num, "clock": _clock, "settings": _settings, "shown": _shown}
+    found.filters |= {"num": number_text, "clock": _clock, "settings": _settings, "shown": _shown}
     return found
 
 
-def _summary(run: Run, tested: bool, curve: Series) -> Record:
-    """The numbers of the head of the page: from ``result.json`` or, before it exists, from the metrics."""
-    stored = pick(run.result, "accuracy") if tested else None
-    summary: Record = {**spread(curve.y), **(stored if isinstance(stored, dict) else {})}
-    for key in ("agreement", "loyalty"):
-        summary[key] = _first(pick(run.result, key), run.last(key))
-    if not tested:
-        summary["agreement"] = _first(summary["agreement"], summary.get("final"))
-    summary["forgetting"] = _first(pick(run.result, "forgetting", "average"), run.last("forgetting"))
-    summary["steps"] = _first(pick(run.result, "cost", "student_steps"), run.last("student_step"))
-    summary["alignment"] = _first(pick(run.result, "alignment", "mean"), mean(run.column("alignment")))
-    summary["teacher"] = _first(pick(run.result, "teacher", "accuracy"), run.teacher.get("accuracy"))
-    return summary
+class Shown(NamedTuple):
+    """A quantity as a page has it: what it is called, its value and unit, and what else there is to say."""
+
+    name: str
+    title: str
+    text: str
+    unit: str
+    note: str
+
+
+class Numbers:
+    """The quantities of a run: from ``result.json`` or, before it exists, from the records of its evaluations.
+
+    Args:
+        run: the run.
+        tested: whether it has a test set; without one its agreement on probes stands for the accuracy.
+        curve: of either.
+    """
+
+    def __init__(self, run: Run, tested: bool, curve: Series):
+        self.run, self.tested = run, tested
+        self.measure = "accuracy" if tested else "agreement on probes"
+        evolved, self.values = evolution_record(curve.y), {}
+        stored = pick(run.result, "accuracy") if tested else None
+        for name, quantity in QUANTITIES.items():
+            section, _, key = quantity.path.partition(".")
+            if section != "accuracy" or quantity.derived:
+                self.values[name] = run.latest(quantity)
+            else:
+                self.values[name] = _first(run.value(quantity) if tested else None, evolved.get(key))
+        if not tested:
+            self.values["agreement"] = _first(self.values["agreement"], evolved.get("final"))
+        self.teacher = _first(pick(run.result, "teacher", "accuracy"), run.teacher.get("accuracy"))
+        self.reason = _shown((evolved | (stored if isinstance(stored, dict) else {})).get("reason", ""))
+
+    def tiles(self) -> list[Shown]:
+        """What heads the page."""
+        missing = {name for name, value in self.values.items() if value is None}
+        forgotten = pick(self.run.result, "forgetting", "reason")
+        images = self.values["images"]
+        notes = {
+            "accuracy": f"teacher {number_text(self.teacher, 1)} %" if self.tested and self.teacher is not None else "",
+            "mean": self.reason if self.reason and "mean" in missing else "of every evaluation",
+            "variance": self.reason or f"last half {number_text(self.values['tail_variance'], 2)}",
+            "forgetting": _shown(forgotten) if forgotten and "forgetting" in missing else "on frozen probes",
+            "seconds": "" if images is None else f"{number_text(images)} images",
+        }
+        # As large as these are, they say the unit of a square too.
+        units = {"variance": " points²"}
+        return [
+            Shown(q.name, self._named(q.title_alone or q.title), self._text(q, min(q.digits, 1)), unit, note)
+            for q in quantities(*TILES)
+            for unit, note in [(units.get(q.name, _unit(q)), notes.get(q.name, ""))]
+        ]
+
+    def rows(self, cost: bool) -> list[Shown]:
+        """What was measured, or what it cost, each in a row with what it means."""
+        tail = number(pick(self.run.result, "alignment", "tail_mean"))
+        more = {
+            "max": ": choosing it needs a test set, so it is no result of a data-free run" if self.tested else "",
+            "alignment": "" if tail is None else f"; last half {number_text(tail, 4, '+')}",
+        }
+        return [
+            Shown(q.name, self._named(q.title), self._text(q), _unit(q), q.meaning + more.get(q.name, ""))
+            for q in QUANTITIES.values()
+            if q.cost == cost and not q.derived and QUANTIZED not in q.needs
+        ]
+
+    def _named(self, title: str) -> str:
+        return title.replace("accuracy", self.measure)
+
+    def _text(self, quantity: Quantity, digits: int | None = None) -> str:
+        value = self.values[quantity.name]
+        if quantity.unit == "s":
+            return _clock(value)
+        alone = quantity.digits if quantity.digits_alone is None else quantity.digits_alone
+        sign = "+" if quantity.signed and digits is None else ""
+        return number_text(value, alone if digits is None else digits, sign)
+
+
+def _unit(quantity: Quantity) -> str:
+    """The unit as it follows a number; times are written with theirs."""
+    return f" {quantity.unit}" if quantity.unit not in ("", "s") else ""
+
+
+def main_curve(run: Run) -> tuple[bool, Series]:
+    """Whether accuracy on a test set is what there is, or would be, and its curve; else agreement on the probes."""
+    steps, accuracy = run.column("student_step"), run.column("accuracy")
+    stored = table(pick(run.result, "accuracy", "curve"))
+    if not any(v is not None for v in accuracy) and stored and len(stored[0]) == 2:
+        steps, accuracy = [point[0] for point in stored], [point[1] for point in stored]
+    if any(v is not None for v in accuracy) or pick(run.result, "accuracy"):
+        return True, Series("student", steps, accuracy)
+    if not run.evaluated and not run.untested:
+        return True, Series("student", [], [])
+    probes = [mean(numbers(pick(row, "probes", "agreement"))) for row in run.rows]
+    if not any(v is not None for v in probes):
+        probes = run.column("agreement")
+    return False, Series("student", steps, probes)
+
+
+def run_figures(run: Run, tested: bool, curve: Series) -> dict[str, str]:
+    """Every figure for which the run has numbers, as SVG."""
+    drawn: dict[str, str] = {}
+    if any(v is not None for v in curve.y):
+        options = _evolution_options(run, tested)
+        drawn["evolution_wide"] = figures.evolution([curve], width=WIDE, **options)
+        drawn["evolution_narrow"] = figures.evolution([curve], width=NARROW, **options)
+    agreement = table(run.matrix.get("agreement"))
+    checkpoints, probes = (known(numbers(run.matrix.get(key))) for key in ("checkpoints", "probes"))
+    if agreement and len(agreement) == len(checkpoints) and len(agreement[0]) == len(probes) > 0:
+        drawn["forgetting"] = figures.forgetting_map(checkpoints, probes, agreement)
+    if series := _series(run, {"alignment": ""}):
+        drawn["alignment"] = figures.alignment(series)
+    student = {title: _series(run, labels, "losses") for title, labels in STUDENT_LOSSES.items()}
+    if any(student.values()):
+        drawn["student"] = figures.loss_panels({k: v for k, v in student.items() if v}, columns=1)
+    terms = dict.fromkeys(name for row in run.rows for name in pick(row, "synthesis") or {})
+    panels = {name: _term(run, name) for name in islice(terms, MOST_TERMS)}
+    if any(panels.values()):
+        drawn["synthesis"] = figures.loss_panels({k: v for k, v in panels.items() if v})
+    if classes := _classes(run):
+        drawn["classes"] = figures.class_map(*classes, class_names(run, len(classes[1][0])))
+    return drawn
+
+
+def class_names(run: Run, count: int) -> list[str]:
+    """What ``count`` classes are called; empty where that is not known."""
+    names = run.data.get("names")
+    fitting = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
+    return names if fitting and names else []
+
+
+def _evolution_options(run: Run, tested: bool) -> dict[str, Any]:
+    forgetting = _series(run, {"forgetting": ""})
+    epochs = zip(run.column("student_step"), run.column("epoch"), strict=True)
+    return {
+        "forgetting": forgetting,
+        "epochs": [(step, epoch) for step, epoch in epochs if step is not None and epoch is not None],
+        "teacher": number(pick(run.result, "teacher", "accuracy")) if tested else None,
+        "title": "test accuracy (%)" if tested else "agreement with the teacher on the probes (%)",
+    }
+
+
+def _series(run: Run, labels: dict[str, str], *parents: str) -> list[Series]:
+    """A curve for each key of `labels` that has any number."""
+    found = ((label, run.column(*parents, key)) for key, label in labels.items())
+    return [Series(label, run.column("student_step"), y) for label, y in found if known(y)]
+
+
+def _term(run: Run, name: str) -> list[Series]:
+    where = ("synthesis", name)
+    return _series(run, {"weighted": ""}, *where) or _series(run, {"raw": "raw"}, *where)
+
+
+def _classes(run: Run) -> tuple[list[float], list[list[float]]] | None:
+    """Student steps and class counts of the evaluations that have both, steps rising."""
+    steps: list[float] = []
+    counts: list[list[float]] = []
+    for row in run.rows:
+        step, count = number(row.get("student_step")), known(numbers(row.get("classes")))
+        if step is not None and count and (not steps or (step > steps[-1] and len(count) == len(counts[0]))):
+            steps.append(step)
+            counts.append(count)
+    return (steps, counts) if steps else None
 
 
 def _names(run: Run) -> Record:
@@ -166,11 +335,6 @@ def _shown(value: object) -> str:
     short.maxlist = short.maxdict = short.maxtuple = 24
     short.maxlevel = 2
     return short.repr(value)
-
-
-def _num(value: object, digits: int = 0, sign: str = "") -> str:
-    found = number(value)
-    return "—" if found is None else f"{found:{sign},.{digits}f}".replace("-", "−")
 
 
 def _clock(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The report of many runs: a page that needs nothing but itself.
+"""The report of many runs: a page that needs nothing but itself, and its figure of curves as a file of its own.
 
 A function of the folders alone, like the report of one run; the words are in ``templates/sweep.html``.
 """
@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from lra.benchmarks.comparison.compare import Comparison, Row, compare
-from lra.benchmarks.comparison.comparison_table import cells
 from lra.benchmarks.comparison.estimates import Estimate
 from lra.benchmarks.comparison.groups import Group, run_folders, swept
+from lra.benchmarks.comparison.tables import cells
+from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import write_text
-from lra.benchmarks.records import Record, Run, known, numbers, table
-from lra.benchmarks.reports import figures, sweep_figures
-from lra.benchmarks.reports.comparison_figure import accuracy_bands, evolution_options, forgetting_bands
-from lra.benchmarks.reports.drawing import NARROW, WIDE
-from lra.benchmarks.reports.report import pages, sample_pictures
-from lra.benchmarks.reports.sweep_figures import Point, Ranked
+from lra.benchmarks.records import Record, Run, known, number, numbers, pick, table
+from lra.benchmarks.reports import figures
+from lra.benchmarks.reports.drawing import NARROW, WIDE, Series, refuse_suffix, save_figure
+from lra.benchmarks.reports.figures import Point, Ranked, band
+from lra.benchmarks.reports.report import main_curve, sample_pictures, templates
+from lra.metrics.quantities import QUANTITIES
 
 TOGETHER = 6
 """Configurations in one figure of curves: there are as many colours."""
@@ -45,7 +46,7 @@ def render(folder: Path) -> str:
     order = _places(found)
     head, *rows = cells(found)
     return (
-        pages()
+        templates()
         .get_template("sweep.html")
         .render(
             name=folder.resolve().name,
@@ -58,6 +59,7 @@ def render(folder: Path) -> str:
             first=next(iter(found.columns.values())),
             best=order[0],
             teacher=evolution_options(found.groups)[0],
+            forgetting=QUANTITIES["forgetting"],
             head=head,
             rows=rows,
             figure=_figures(found, order),
@@ -85,13 +87,13 @@ def _figures(found: Comparison, order: Sequence[tuple[int, Row]]) -> dict[str, A
     name, column = next(iter(found.columns.items()))
     drawn: dict[str, Any] = {"evolution": [_evolution(part) for part in _batches(found.groups)]}
     ranked = [_ranked(place, row, found, row.estimates[name]) for place, row in order]
-    drawn["ranking"] = sweep_figures.ranking(ranked, column.title)
+    drawn["ranking"] = figures.ranking(ranked, column.heading)
     if points := _points(found, order, "mean", "variance"):
-        drawn["spread"] = sweep_figures.scatter(points, "μ (%)", "σ²")
+        drawn["spread"] = figures.scatter(points, found.columns["mean"].heading, found.columns["variance"].heading)
     for cost in ("seconds", "teacher_queries"):
         points = _points(found, order, cost, name)
         if len({value for point in points for value in point.x}) > 1:
-            drawn[cost] = sweep_figures.frontier(points, found.columns[cost].title, column.title)
+            drawn[cost] = figures.frontier(points, found.columns[cost].heading, column.heading)
     return drawn
 
 
@@ -109,7 +111,7 @@ def _evolution(groups: Sequence[Group]) -> dict[str, str]:
 
 
 def _ranked(place: int, row: Row, found: Comparison, e: Estimate) -> Ranked:
-    values = row.group.values(next(iter(found.columns.values())).value)
+    values = row.group.values(next(iter(found.columns.values())))
     low, high = (e.mean if bound is None else bound for bound in (e.low, e.high))
     return Ranked(place, row.group.label, found.rows.index(row), e.mean, low, high, list(values.values()))
 
@@ -119,7 +121,7 @@ def _points(found: Comparison, order: Sequence[tuple[int, Row]], x: str, y: str)
         return []
     points = []
     for place, row in order:
-        xs, ys = (row.group.values(found.columns[name].value) for name in (x, y))
+        xs, ys = (row.group.values(found.columns[name]) for name in (x, y))
         both = sorted(xs.keys() & ys.keys())
         if both:
             colour = found.rows.index(row)
@@ -167,3 +169,44 @@ def _keys(groups: Sequence[Group]) -> dict[str, None]:
 
 def _same(key: str, groups: Sequence[Group]) -> bool:
     return len({json.dumps(group.settings.get(key), default=str) for group in groups}) == 1
+
+
+def accuracy_bands(groups: Sequence[Group]) -> list[Series]:
+    """Accuracy of each group against student steps; of agreement on probes where there is no test set."""
+    found = [band(g.label, [(c.x, c.y) for _, c in map(main_curve, g.runs.values())]) for g in groups]
+    return [series for series in found if series.x]
+
+
+def forgetting_bands(groups: Sequence[Group]) -> list[Series]:
+    """Forgetting of probes of each group against student steps."""
+    found = [
+        band(g.label, [(r.column("student_step"), r.column("forgetting")) for r in g.runs.values()]) for g in groups
+    ]
+    return [series for series in found if series.x]
+
+
+def evolution_options(groups: Sequence[Group]) -> tuple[float | None, str]:
+    """The teacher's accuracy, if it is one, and the title of the accuracy panel."""
+    runs: list[Run] = [run for group in groups for run in group.runs.values()]
+    tested = all(main_curve(run)[0] for run in runs)
+    teachers = {number(pick(run.result, "teacher", "accuracy")) for run in runs}
+    one = tested and len(teachers) == 1
+    return (
+        teachers.pop() if one else None,
+        "test accuracy (%)" if tested else "agreement with the teacher on the probes (%)",
+    )
+
+
+def write_figure(groups: Sequence[Group], file: Path) -> None:
+    """Draw accuracy and forgetting of all groups into an ``.svg`` or ``.png`` file.
+
+    Raises:
+        UsageError: for another suffix, or if nothing can be drawn.
+    """
+    refuse_suffix(file)
+    accuracy = accuracy_bands(groups)
+    if not accuracy:
+        raise UsageError("--figure: no run has an accuracy curve to draw")
+    teacher, title = evolution_options(groups)
+    options: dict[str, Any] = {"forgetting": forgetting_bands(groups), "teacher": teacher, "title": title}
+    save_figure(file, figures.evolution, accuracy, **options)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from lra.benchmarks.reports.comparison_figure import band
 from lra.benchmarks.reports.drawing import WIDE, Number, Series, clean, curves, step_axis, svg_figure
+from lra.benchmarks.reports.figures import band
 from lra.benchmarks.tasks.task_outcome import TaskRun, modes, names, of
 
 Curve = tuple[Sequence[Number], Sequence[Number]]

@@ -6,12 +6,12 @@ from typing import Any
 
 from lra.benchmarks.comparison.estimates import estimate
 from lra.benchmarks.files import write_json, write_text
-from lra.benchmarks.markdown import table
 from lra.benchmarks.records import known
-from lra.benchmarks.reports.figure_file import write
+from lra.benchmarks.reports.drawing import save_figure
 from lra.benchmarks.tasks.remembered import Recognition, Remembered, remembered
 from lra.benchmarks.tasks.task_figures import agreements, generator_losses, task_panels
 from lra.benchmarks.tasks.task_outcome import PART, SHARE, TaskRun, apart, finished, names
+from lra.benchmarks.text import markdown_table
 
 MEASURES: Mapping[str, Callable[[TaskRun], float | None]] = {
     "accuracy (%)": lambda run: run.accuracy,
@@ -37,7 +37,7 @@ def write_task_report(folder: Path) -> Path:
     ):
         if panels:
             for suffix in (".svg", ".png"):
-                write(folder / (name + suffix), task_panels, panels, measure, x_title)
+                save_figure(folder / (name + suffix), task_panels, panels, measure, x_title)
     write_json(folder / "report.json", _record(runs, kept))
     write_text(folder / "report.md", _page(runs, kept.recognition))
     return folder / "report.md"
@@ -92,7 +92,7 @@ def _recognised(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Seque
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return table(head, rows, words=(0, 1))
+    return markdown_table(head, rows, words=(0, 1))
 
 
 def _text(values: Sequence[float | None]) -> str:

@@ -96,7 +96,7 @@ _DECLARED = (
     Quantity("accuracy", _FINAL, "accuracy, final", "%", better=1, needs=_TESTED, record="accuracy",
              title_alone="final accuracy", meaning="at the last evaluation"),
     Quantity("max", "accuracy.max", "max", "%", better=1, needs=_TESTED, title_alone="best, max",
-             meaning="best of all evaluations; chosen with a test set, it is no result of a data-free run"),
+             meaning="best of all evaluations"),
     Quantity("mean", "accuracy.mean", "μ", "%", better=1, needs=_EVOLVED, title_alone="mean over the run, μ",
              meaning="mean over every evaluation from the first"),
     Quantity("variance", "accuracy.variance", "σ²", better=-1, needs=_EVOLVED, title_alone="variance over the run, σ²",

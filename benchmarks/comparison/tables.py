@@ -1,4 +1,4 @@
-"""A comparison as text: for a terminal, Markdown, LaTeX, CSV, JSON."""
+"""A comparison as text: for a terminal, Markdown, LaTeX, CSV, JSON, and as a page that says how to repeat it."""
 
 import csv
 import io
@@ -6,15 +6,17 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lra.benchmarks.comparison.compare import Comparison, Row
 from lra.benchmarks.comparison.estimates import Difference, Estimate
-from lra.benchmarks.comparison.measures import Column
-from lra.benchmarks.markdown import table
-
-Cells = list[list[str]]
-"""A table row by row, the headings first."""
+from lra.benchmarks.comparison.groups import swept
+from lra.benchmarks.records import Run, pick
+from lra.benchmarks.text import aligned_table, latex_table, markdown_table, number_text
+from lra.metrics.quantities import QUANTITIES, Quantity
 
 
 def render(comparison: Comparison, form: str) -> str:
@@ -22,14 +24,14 @@ def render(comparison: Comparison, form: str) -> str:
     return FORMATS[form](comparison)
 
 
-def cells(comparison: Comparison) -> Cells:
+def cells(comparison: Comparison) -> list[list[str]]:
     """The table that people read: the first column in full, the others as mean and interval."""
     first, *others = comparison.columns
     parts = [
         ("", lambda row: row.group.label),
         ("seeds", lambda row: str(row.seeds)),
         *_primary(comparison, first),
-        *((comparison.columns[name].title, _cell(comparison.columns[name], name)) for name in others),
+        *((comparison.columns[name].heading, _cell(comparison.columns[name], name)) for name in others),
     ]
     if "seconds" not in comparison.columns and any(row.paper for row in comparison.rows):
         parts.append(("hours", _hours))
@@ -40,11 +42,11 @@ def _primary(comparison: Comparison, name: str) -> Iterator[tuple[str, Callable[
     column, rows = comparison.columns[name], comparison.rows
     if any(row.paper for row in rows):
         yield "paper", lambda row: f"{row.paper[0]:.{column.digits}f}" if row.paper else ""
-    yield column.title, _cell(column, name)
+    yield column.heading, _cell(column, name)
     if any(row.seeds > 1 for row in rows):
-        yield "sd", lambda row: _of(row.estimates.get(name), lambda e: _number(e.sd, column.digits))
+        yield "sd", lambda row: _of(row.estimates.get(name), lambda e: number_text(e.sd, column.digits))
     if any(row.seeds > 3 for row in rows):
-        yield "IQM", lambda row: _of(row.estimates.get(name), lambda e: _number(e.iqm, column.digits))
+        yield "IQM", lambda row: _of(row.estimates.get(name), lambda e: number_text(e.iqm, column.digits))
     if any(row.differences for row in rows):
         targets = {row.against for row in rows if row.differences}
         single = len(targets) == 1
@@ -55,15 +57,15 @@ def _primary(comparison: Comparison, name: str) -> Iterator[tuple[str, Callable[
         yield "p", lambda row: _of(row.differences.get(name), p_value)
 
 
-def _cell(column: Column, name: str) -> Callable[[Row], str]:
+def _cell(column: Quantity, name: str) -> Callable[[Row], str]:
     def text(found: Estimate) -> str:
-        return _number(found.mean, column.digits) if column.cost else interval(found, column.digits)
+        return number_text(found.mean, column.digits) if column.cost else interval(found, column.digits)
 
     return lambda row: _of(row.estimates.get(name), text)
 
 
 def _hours(row: Row) -> str:
-    seconds = row.group.values(lambda run: run.result.get("cost", {}).get("seconds"))
+    seconds = row.group.values(QUANTITIES["seconds"])
     return f"{sum(seconds.values()) / len(seconds) / 3600:.2g}" if seconds else "—"
 
 
@@ -73,10 +75,10 @@ def _of(found: Any, text: Callable[[Any], str]) -> str:
 
 def interval(found: Estimate, digits: int, sign: str = "") -> str:
     """Mean and interval: ``96.67 [95.92, 97.21]``; equal and single values stand alone."""
-    mean = _number(found.mean, digits, sign)
+    mean = number_text(found.mean, digits, sign)
     if found.low is None or found.how == "equal":
         return mean
-    return f"{mean} [{_number(found.low, digits, sign)}, {_number(found.high, digits, sign)}]"
+    return f"{mean} [{number_text(found.low, digits, sign)}, {number_text(found.high, digits, sign)}]"
 
 
 def p_value(difference: Difference) -> str:
@@ -85,70 +87,23 @@ def p_value(difference: Difference) -> str:
     return "—" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def _number(value: float | None, digits: int, sign: str = "") -> str:
-    text = "—" if value is None else f"{value:{sign},.{digits}f}"
-    return text.replace("-", "−") if text.strip("-+0.,") else text.replace("-", "").replace("+", "")
-
-
 def for_terminal(comparison: Comparison) -> str:
     """Aligned columns, in as many blocks as the terminal needs, and the notes."""
-    rows = cells(comparison)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    blocks = _blocks(widths, shutil.get_terminal_size((120, 40)).columns)
-    tables = ("\n".join(_line([row[i] for i in block], [widths[i] for i in block]) for row in rows) for block in blocks)
-    return "\n\n".join([*tables, *filter(None, ["\n".join(f"* {note}" for note in comparison.notes)])]) + "\n"
-
-
-def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Columns packed into blocks of at most ``room`` characters, each beginning with the labels."""
-    blocks = [[0]]
-    for i in range(1, len(widths)):
-        used = sum(widths[j] + 2 for j in blocks[-1])
-        if used + widths[i] > room and len(blocks[-1]) > 1:
-            blocks.append([0])
-        blocks[-1].append(i)
-    return blocks
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    label, *rest = row
-    return "  ".join([label.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]).rstrip()
+    blocks = aligned_table(cells(comparison), shutil.get_terminal_size((120, 40)).columns)
+    notes = "\n".join(f"* {note}" for note in comparison.notes)
+    return "\n\n".join(filter(None, [blocks, notes])) + "\n"
 
 
 def markdown(comparison: Comparison) -> str:
     """A pipe table, and the notes as one small line."""
     head, *rows = cells(comparison)
     notes = "; ".join(comparison.notes).replace("<", "&lt;") + "."
-    return table(head, rows) + "\n" + (f"\n<sub>{notes}</sub>\n" if comparison.notes else "")
+    return markdown_table(head, rows) + "\n" + (f"\n<sub>{notes}</sub>\n" if comparison.notes else "")
 
 
 def latex(comparison: Comparison) -> str:
     """A booktabs table, and the notes as comments."""
-    head, *rows = [[_tex(cell) for cell in row] for row in cells(comparison)]
-    lines = [
-        *(f"% {note}" for note in comparison.notes),
-        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        r"\toprule",
-        " & ".join(head) + r" \\",
-        r"\midrule",
-        *(" & ".join(row) + r" \\" for row in rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-TEX = {
-    "\\": r"\textbackslash{}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "μ": r"$\mu$", "σ²": r"$\sigma^2$"},
-    **{"—": "--", "<": "$<$", ">": "$>$"},
-}
-
-
-def _tex(text: str) -> str:
-    text = text.replace("σ²", "σ")
-    return "".join({"σ": TEX["σ²"], **TEX}.get(c, c) for c in text)
+    return "".join(f"% {note}\n" for note in comparison.notes) + latex_table(cells(comparison)) + "\n"
 
 
 def records(comparison: Comparison) -> list[dict[str, Any]]:
@@ -196,3 +151,39 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
     "csv": as_csv,
     "json": as_json,
 }
+
+
+def markdown_page(comparison: Comparison, places: Sequence[Path], command: str, title: str) -> str:
+    """A comparison as a Markdown page that says how to repeat it: commands, grids, machine, table.
+
+    Args:
+        comparison: what was found in ``places``.
+        places: sweeps, or folders of runs; the grid of each sweep is quoted.
+        command: that writes this page.
+        title: its heading.
+
+    Raises:
+        UsageError: for a sweep whose record is damaged.
+    """
+    runs = [run for group in comparison.groups for run in group.runs.values()]
+    grids = {place: swept(place / "sweep.json")["grid"] for place in places if (place / "sweep.json").is_file()}
+    sweeps = [f"lra-bench sweep GRID --out {place}" for place in grids]
+    quoted = [yaml.safe_dump(grid, sort_keys=False, default_flow_style=None).rstrip() for grid in grids.values()]
+    parts = [
+        f"# {title}",
+        _block("\n".join([*sweeps, command])),
+        *(_block(text, "yaml") for text in quoted),
+        f"{len(runs)} runs, {_machines(runs)}.",
+        markdown(comparison).rstrip(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _block(text: str, language: str = "") -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _machines(runs: Sequence[Run]) -> str:
+    """What the runs ran on, as far as their folders say."""
+    kinds = {(pick(r.env, "cuda") or "CPU", pick(r.env, "threads"), pick(r.env, "versions", "torch")) for r in runs}
+    return "; ".join(sorted(f"{device}, torch threads: {threads}, torch {torch}" for device, threads, torch in kinds))

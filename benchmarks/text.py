@@ -1,0 +1,87 @@
+"""Numbers and tables as text, one way for everything that is read: terminals, Markdown, LaTeX, pages."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from lra.benchmarks.records import number
+from lra.metrics.quantities import Quantity
+
+Cells = Sequence[Sequence[str]]
+"""A table row by row, the headings first."""
+
+TEX = {
+    "\\": r"\textbackslash{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "μ": r"$\mu$", "σ": r"$\sigma^2$"},
+    **{"—": "--", "<": "$<$", ">": "$>$"},
+}
+
+
+def number_text(value: object, digits: int = 0, sign: str = "", missing: str = "—") -> str:
+    """A number with its thousands apart and a true minus, a zero without a sign; ``missing`` of what is no number.
+
+    Args:
+        value: the number.
+        digits: after the point.
+        sign: ``"+"`` to write that too.
+        missing: what there is to say otherwise.
+    """
+    found = number(value)
+    if found is None:
+        return missing
+    text = f"{found:{sign},.{digits}f}"
+    return text.replace("-", "−") if text.strip("-+0.,") else text.lstrip("-+")
+
+
+def quantity_text(quantity: Quantity, value: object, missing: str = "—") -> str:
+    """The value of a quantity with its unit."""
+    found = number_text(value, quantity.digits, missing=missing)
+    return found if number(value) is None or not quantity.unit else f"{found} {quantity.unit}"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[int] = (0,)) -> str:
+    """A pipe table: columns whose index is among ``words`` to the left, numbers to the right; cells may hold pipes."""
+    rule = ["---" if index in words else "---:" for index in range(len(head))]
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *escaped))
+
+
+def latex_table(cells: Cells) -> str:
+    """A booktabs table: the first column to the left, numbers to the right."""
+    head, *rows = (" & ".join(map(_tex, row)) + r" \\" for row in cells)
+    columns = f"l{'r' * (len(cells[0]) - 1)}"
+    lines = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines)
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(c, c) for c in text.replace("σ²", "σ"))
+
+
+def aligned_table(cells: Cells, room: int) -> str:
+    """Aligned columns, in as many blocks of at most ``room`` characters as they need, the labels in each."""
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return "\n\n".join("\n".join(_lines(cells, block, widths)) for block in _blocks(widths, room))
+
+
+def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
+    blocks = [[0]]
+    for i in range(1, len(widths)):
+        used = sum(widths[j] + 2 for j in blocks[-1])
+        if used + widths[i] > room and len(blocks[-1]) > 1:
+            blocks.append([0])
+        blocks[-1].append(i)
+    return blocks
+
+
+def _lines(cells: Cells, block: Sequence[int], widths: Sequence[int]) -> Iterator[str]:
+    for row in cells:
+        label, *rest = (row[i].rjust(widths[i]) if i else row[i].ljust(widths[i]) for i in block)
+        yield "  ".join([label, *rest]).rstrip()
