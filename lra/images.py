@@ -1,6 +1,51 @@
-"""Images as they are stored, and as they travel."""
+"""Images: their shapes, their scale, as they are stored and as they travel."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+
+Image = tuple[int, int, int]
+"""Channels, height and width of one image."""
+
+
+def require_side(image: Image, least: int, network: str) -> None:
+    """Raise ``ValueError`` unless ``image`` has a channel and sides of at least ``least`` pixels."""
+    channels, height, width = image
+    if channels < 1 or min(height, width) < least:
+        raise ValueError(f"{network} takes images of at least 1x{least}x{least} (channels, height, width), not {image}")
+
+
+def per_channel(values: Sequence[float] | Tensor, channels: int | None, name: str) -> Tensor:
+    """Turn one number a channel into a tensor (C,1,1), which broadcasts over images (n,C,H,W).
+
+    Args:
+        values: one number per channel.
+        channels: how many are expected, or ``None`` where any number is right.
+        name: what they are called in the error message.
+
+    Raises:
+        ValueError: if there are none, or another number than ``channels``, or not all are finite.
+    """
+    tensor = torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone().reshape(-1, 1, 1)
+    if len(tensor) == 0 or (channels is not None and len(tensor) != channels):
+        expected = "one a channel" if channels is None else f"{channels}, one a channel"
+        raise ValueError(f"{name} needs {expected}; got {len(tensor)}")
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{name} must be finite; got {tensor.flatten().tolist()}")
+    return tensor
+
+
+def deviations(values: Sequence[float] | Tensor, channels: int | None) -> Tensor:
+    """Return the standard deviations ``values`` as a tensor (C,1,1).
+
+    Raises:
+        ValueError: as `per_channel`, and if one of them is not positive.
+    """
+    tensor = per_channel(values, channels, "std")
+    if not (tensor > 0).all():
+        raise ValueError(f"std must be positive; got {tensor.flatten().tolist()}")
+    return tensor
 
 
 def unit(images: Tensor) -> Tensor:

@@ -196,7 +196,7 @@ class OnlineMethod(Method):
         """
         import torch
 
-        from lra.networks.generator_presets import gen_l, sized_for
+        from lra.networks.generators import gen_l, sized_for
         from lra.synthesis.online import OnlineGenerator
 
         o, problem = self.options, self.setup.problem
@@ -283,7 +283,7 @@ class OptimisedMethod(Method):
 
     def generator(self) -> UpsamplingGenerator:
         """GenS of CMI, of the size that suits the images."""
-        from lra.networks.generator_presets import gen_s, sized_for
+        from lra.networks.generators import gen_s, sized_for
 
         problem = self.setup.problem
         width, latent = sized_for(problem.image)

@@ -115,7 +115,7 @@ class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
         """Memory generator and encoder of the size that suits the images."""
         from lra.memory.generator import MemoryGenerator
         from lra.networks.encoder import Encoder
-        from lra.networks.generator_presets import memory_generator, sized_for
+        from lra.networks.generators import memory_generator, sized_for
         from lra.strategies.replay import GenerativeReplay
 
         problem = setup.problem

@@ -8,9 +8,18 @@ from torch import nn
 
 from lra.networks.composed import FusedGenerator, LabelGenerator, decoder_of_fusion
 from lra.networks.encoder import Encoder
-from lra.networks.generator_presets import gen_d, gen_l, gen_s, gen_zskt, memory_generator, sized_for
-from lra.networks.generators import StandardisedGenerator, UpsamplingGenerator
-from lra.networks.initialisation import reset_parameters_dcgan, reset_parameters_uniform
+from lra.networks.generators import (
+    StandardisedGenerator,
+    UpsamplingGenerator,
+    gen_d,
+    gen_l,
+    gen_s,
+    gen_zskt,
+    memory_generator,
+    reset_parameters_dcgan,
+    reset_parameters_uniform,
+    sized_for,
+)
 
 CIFAR = (3, 32, 32)
 GREY = {"mean": [0.13], "std": [0.31]}

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from lra.networks import build
 from lra.networks.foreign import torchvision_classifier, torchvision_classifiers
-from lra.networks.recognition import Unrecognised, recognise
-from lra.networks.torchvision_weights import MARKS
+from lra.networks.recognition import MARKS, Unrecognised, recognise
 from lra.networks.weights import load_weights
 
 CIFAR = (3, 32, 32)

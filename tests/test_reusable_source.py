@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lra.networks.composed import FusedGenerator
-from lra.networks.generator_presets import gen_s, memory_generator
+from lra.networks.generators import gen_s, memory_generator
 from lra.synthesis.sources import ReusableSource, symmetric
 from lra.synthesis.sources.reusable import RATES, calmer
 from lra.synthesis.synthesizer import load_reused

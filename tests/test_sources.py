@@ -9,7 +9,7 @@ from torch import nn
 
 from lra.distances import l1
 from lra.networks.composed import LabelGenerator
-from lra.networks.generator_presets import gen_s
+from lra.networks.generators import gen_s
 from lra.problem import Problem
 from lra.synthesis import labels
 from lra.synthesis.batches import BatchSynthesizer, Diverged

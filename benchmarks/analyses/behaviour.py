@@ -16,7 +16,7 @@ from lra.benchmarks.reports.drawing import PALETTE, WIDE, Series, clean, curves,
 from lra.benchmarks.runs.rebuilding import Rebuilt, rebuilt
 from lra.distillation.attack import Attacker
 from lra.distillation.options import AttackOptions
-from lra.networks.generator_presets import sized_for
+from lra.networks.generators import sized_for
 from lra.networks.perturbation import PerturbationNetwork
 from lra.state import seed_everything
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.distillation.options import AttackOptions, Swap
-from lra.networks.shapes import deviations, per_channel
+from lra.images import deviations, per_channel
 from lra.preservation import in_mode
 from lra.problem import Batch, Problem
 from lra.state import State

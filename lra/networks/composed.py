@@ -1,13 +1,12 @@
-"""Generators made of generators: the fused pair of AEAHL-RG and the label-conditioned one of NAYER."""
+"""Generators made of generators: the fused pair of AEAHL-RG, and those of GDFQ and NAYER that are told a class."""
 
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from lra.networks.generator_presets import gen_s
-from lra.networks.generators import UpsamplingGenerator
-from lra.networks.shapes import Image
+from lra.images import Image
+from lra.networks.generators import UpsamplingGenerator, gen_s
 
 
 class FusedGenerator(nn.Module):
@@ -44,6 +43,27 @@ def decoder_of_fusion(channels: int) -> nn.Sequential:
     for inputs, outputs in pairwise(widths):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(8, channels, 3, padding=1), nn.Sigmoid())
+
+
+class ConditionedGenerator(nn.Module):
+    """Any generator on latents that are multiplied by a learnt embedding of the class wanted (GDFQ, ECCV 2020).
+
+    Its forward takes the product of the two, see `latents`.
+    """
+
+    def __init__(self, generator: UpsamplingGenerator, classes: int) -> None:
+        """Build it around ``generator``, with an embedding of its number of latents for each class."""
+        super().__init__()
+        self.generator = generator
+        self.embedding = nn.Embedding(classes, generator.latent)
+
+    def latents(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Noise (n, z) for the classes (n,), with a graph to the embedding."""
+        return noise * self.embedding(labels)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (n, z) to images (n,C,H,W)."""
+        return self.generator(latents)
 
 
 class LabelGenerator(nn.Module):

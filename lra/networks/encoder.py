@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.networks.generators import halvings
-from lra.networks.initialisation import reset_parameters_uniform
-from lra.networks.shapes import Image, deviations, per_channel, require_side
+from lra.images import Image, deviations, per_channel, require_side
+from lra.networks.generators import halvings, reset_parameters_uniform
 
 Axis = Literal["height", "channel", "none"]
 

@@ -113,9 +113,18 @@ _CONVOLUTIONS_OF_VGG = {5: 8, 8: 11, 10: 13, 13: 16, 16: 19}
 _MAX_POOL = "with and without max-pooling behind the stem the weights are the same"
 _STRIDES = "torchvision's strides (32 in all) and those for small images (8) have the same weights"
 _LENET = _other_activations(", or average for max-pooling, or other padding")
-_CIFAR = "lra.networks.cifar_resnet:"
+_RESNETS = "lra.networks.resnets:"
 _SMALL = "lra.networks.small_images:"
 _LENETS = "lra.networks.lenet:"
+
+_SIXES: dict[str, Any] = {"valid": _steps(2), "sizes": "6n+2", "guess": _depth(1)}
+_IMAGENET: dict[str, Any] = {
+    "offered": ((18,), (34,), (50,)),
+    "valid": lambda depth: depth in _CONVOLUTIONS_OF_RESNET.values(),
+    "sizes": "18, 34, 50, 101 or 152",
+    "guess": _of(_CONVOLUTIONS_OF_RESNET),
+    "doubt": _MAX_POOL,
+}
 
 FAMILIES = (
     Family("lenet5", _LENETS + "LeNet5", "ReLU and max-pooling", spellings=(), doubt=_LENET),
@@ -126,7 +135,7 @@ FAMILIES = (
     Family("mlp", _LENETS + "mlp", "one hidden layer of 32, ReLU", spellings=(), doubt=_other_activations()),
     Family(
         "resnet{depth}",
-        _CIFAR + "CifarResNet",
+        _RESNETS + "CifarResNet",
         "He et al.'s for CIFAR, 16-32-64 channels, shortcuts without parameters (option A)",
         offered=((8,), (20,), (32,), (44,), (56,)),
         valid=_steps(2, but=(50, 152)),
@@ -135,69 +144,53 @@ FAMILIES = (
     ),
     Family(
         "resnet{depth}-a",
-        _CIFAR + "CifarResNet",
+        _RESNETS + "CifarResNet",
         "the same, of any depth 6n+2 (resnet50 is another)",
         offered=(),
-        valid=_steps(2),
-        sizes="6n+2",
-        guess=_depth(1),
+        **_SIXES,
     ),
     Family(
         "resnet{depth}-b",
-        _CIFAR + "ProjectionResNet",
+        _RESNETS + "ProjectionResNet",
         "16-32-64 channels, 1x1 convolutions as shortcuts (option B)",
         offered=((20,), (56,)),
-        valid=_steps(2),
-        sizes="6n+2",
-        guess=_depth(1),
+        **_SIXES,
         spellings=(OURS, SHORTCUT),
     ),
     Family(
         "resnet{depth}x4",
-        _CIFAR + "ProjectionResNet",
+        _RESNETS + "ProjectionResNet",
         "32-64-128-256 channels, option B",
         {"widths": (32, 64, 128, 256)},
         offered=((8,), (32,)),
-        valid=_steps(2),
-        sizes="6n+2",
-        guess=_depth(1),
+        **_SIXES,
         spellings=(OURS, SHORTCUT),
     ),
     Family(
         "resnet{depth}-wide-stem",
-        _CIFAR + "WideStemResNet",
+        _RESNETS + "WideStemResNet",
         "64-16-32-64 channels, ReLU behind stages, not blocks",
         offered=((8,), (20,), (32,)),
-        valid=_steps(2),
-        sizes="6n+2",
-        guess=_depth(1),
+        **_SIXES,
     ),
     Family(
         "resnet{depth}",
         _SMALL + "resnet",
         "He et al.'s for ImageNet, 3x3 stem without max-pooling",
-        offered=((18,), (34,), (50,)),
-        valid=lambda depth: depth in _CONVOLUTIONS_OF_RESNET.values(),
-        sizes="18, 34, 50, 101 or 152",
-        guess=_of(_CONVOLUTIONS_OF_RESNET),
+        **_IMAGENET,
         spellings=(SHORTCUT,),
-        doubt=_MAX_POOL,
     ),
     Family(
         "resnet{depth}-maxpool",
         _SMALL + "resnet",
         "the same with max-pooling behind the stem",
         {"pooled": True},
-        offered=((18,), (34,), (50,)),
-        valid=lambda depth: depth in _CONVOLUTIONS_OF_RESNET.values(),
-        sizes="18, 34, 50, 101 or 152",
-        guess=_of(_CONVOLUTIONS_OF_RESNET),
+        **_IMAGENET,
         spellings=(),
-        doubt=_MAX_POOL,
     ),
     Family(
         "wrn{depth}-{widen}",
-        "lra.networks.wide_resnet:WideResNet",
+        _RESNETS + "WideResNet",
         "wide ResNet, 16-32-64 channels times the second number",
         offered=((10, 1), (16, 1), (16, 2), (28, 1), (40, 1), (40, 2)),
         valid=_steps(4),
@@ -214,7 +207,7 @@ FAMILIES = (
     ),
     Family(
         "vgg{depth}-cmi",
-        "lra.networks.cmi_vgg:CMIVGG",
+        _SMALL + "CMIVGG",
         "of CMI: three max-poolings, a fourth where images are 64 high; BatchNorm",
         offered=((8,), (11,), (13,)),
         valid=lambda depth: depth in _CONVOLUTIONS_OF_VGG.values(),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lra.images import Image
 from lra.networks import build
 from lra.networks.foreign import runs_user_code
-from lra.networks.shapes import Image
 from lra.preservation import frozen, untouched
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from lra.networks.shapes import Image
+    from lra.images import Image
 
 
 LIBRARIES = ("torchvision", "timm")

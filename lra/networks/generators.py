@@ -9,10 +9,9 @@ from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
-from lra.networks.initialisation import reset_parameters_uniform
-from lra.networks.shapes import Image, deviations, per_channel, require_side
+from lra.images import Image, deviations, per_channel, require_side
 
 Head = Literal["sigmoid", "standardised", "affine"]
 
@@ -180,3 +179,101 @@ class StandardisedGenerator(UpsamplingGenerator):
             std=std,
             reset=reset_parameters_uniform,
         )
+
+
+def sized_for(image: Image) -> tuple[int, int]:
+    """Return ``(width, latent)`` of a generator that suits images of this size.
+
+    The width is the power of two at or below C*H*W / 24, between 16 and 128; the latent eight times that, at
+    most 1000. CIFAR (3x32x32) so gets 128 and 1000, as PRE-DFKD and LRA use, 1x32x32 gets 32 and 256, and
+    8x8 digits get 16 and 128: a generator much larger than its data learns no better and costs the budget. Images
+    beyond 64 pixels a side get no wider generator but a deeper one, see `deepened`.
+    """
+    pixels = image[0] * image[1] * image[2]
+    width = 2 ** max(4, min(7, (pixels // 24).bit_length() - 1))
+    return width, min(1000, 8 * width)
+
+
+def memory_generator(
+    latent: int,
+    image: Image,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    width: int = 128,
+    bn_eps: float = 0.8,
+) -> StandardisedGenerator:
+    """Build the memory generator of PRE-DFKD and LRA: `StandardisedGenerator` without spectral norm."""
+    return StandardisedGenerator(latent, image, mean=mean, std=std, width=width, bn_eps=bn_eps, spectral_norm=False)
+
+
+def gen_s(latent: int, image: Image, *, width: int = 128) -> UpsamplingGenerator:
+    """Build the small generator of CMI, Fast and AEAHL-RG (2.33 M parameters at latent 256, 3x32x32)."""
+    return UpsamplingGenerator(latent, image, channels=deepened((width, width, max(1, width // 2)), image))
+
+
+def gen_l(latent: int, image: Image, *, width: int = 128) -> UpsamplingGenerator:
+    """Build the large generator of CMI (4.58 M parameters at latent 256, 3x32x32)."""
+    return UpsamplingGenerator(latent, image, channels=deepened((2 * width, width, max(1, width // 2)), image))
+
+
+def gen_d(latent: int, image: Image, *, depth: int, width: int = 128) -> UpsamplingGenerator:
+    """Build a generator with ``depth`` doublings, from width * 2**(depth-1) channels down to width / 2.
+
+    The DFKD benchmark takes depth 2 for side 32 (8.78 M parameters at latent 512), 3 for 64 and 5 for 224.
+
+    Raises:
+        ValueError: if ``depth`` is below 1.
+    """
+    if depth < 1:
+        raise ValueError(f"a generator needs a depth of at least 1; got {depth}")
+    channels = [max(1, width * 2**power // 2) for power in range(depth, -1, -1)]
+    return UpsamplingGenerator(latent, image, channels=channels)
+
+
+def gen_zskt(
+    latent: int, image: Image, *, mean: Sequence[float], std: Sequence[float], width: int = 128
+) -> UpsamplingGenerator:
+    """Build the generator of ZSKT (Micaelli and Storkey, NeurIPS 2019): biases, BatchNorm for sigmoid."""
+    channels = deepened((width, width, max(1, width // 2)), image)
+    return UpsamplingGenerator(latent, image, channels=channels, head="affine", bias=True, mean=mean, std=std)
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def _weight(module: nn.Module) -> Tensor:
+    """Return the tensor that is trained, which under a parametrisation is not ``module.weight``."""
+    if parametrize.is_parametrized(module, "weight"):
+        return module.parametrizations.weight.original  # type: ignore[union-attr, return-value]
+    return module.weight  # type: ignore[return-value]
+
+
+def reset_parameters_uniform(module: nn.Module, bound: float = 0.08) -> None:
+    """Draw the weights of convolutions and linear layers from U(-bound, bound), zero biases, reset BatchNorm.
+
+    Source: PRE-DFKD and LRA, for their generators and encoder.
+    """
+    for child in module.modules():
+        if isinstance(child, (nn.Linear, *_CONVOLUTIONS)):
+            nn.init.uniform_(_weight(child), -bound, bound)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.modules.batchnorm._BatchNorm):
+            child.reset_parameters()
+
+
+def reset_parameters_dcgan(module: nn.Module, std: float = 0.02) -> None:
+    """Draw conv and linear weights from N(0, std), BatchNorm's from N(1, std); set biases to 0.
+
+    Running statistics stay as they are. Source: DCGAN (Radford et al., 2016), as Fast and RGAL re-initialise
+    their generator before each synthesis.
+    """
+    for child in module.modules():
+        if isinstance(child, (nn.Linear, *_CONVOLUTIONS)):
+            nn.init.normal_(_weight(child), 0.0, std)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.modules.batchnorm._BatchNorm) and child.affine:
+            nn.init.normal_(child.weight, 1.0, std)
+            nn.init.zeros_(child.bias)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.networks.shapes import Image, require_side
+from lra.images import Image, require_side
 
 
 class LeNet5(nn.Module):

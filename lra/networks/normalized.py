@@ -6,7 +6,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from lra.networks.shapes import deviations, per_channel
+from lra.images import deviations, per_channel
 
 
 class Normalized(nn.Module):

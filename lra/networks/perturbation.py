@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from lra.networks.initialisation import reset_parameters_dcgan
-from lra.networks.shapes import require_side
+from lra.images import require_side
+from lra.networks.generators import reset_parameters_dcgan
 
 
 class PerturbationNetwork(nn.Module):

@@ -1,18 +1,49 @@
 """Which network weights are of, told by their names and shapes, or why that cannot be told."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from lra.images import Image
 from lra.networks import build
 from lra.networks.families import FAMILIES, VAGUE, Family, Shapes, Spelling, recipe_of
-from lra.networks.shapes import Image
-from lra.networks.torchvision_weights import match
+from lra.networks.foreign import torchvision_classifier, torchvision_classifiers
 from lra.networks.weights import peelings, spelled
+
+MARKS: Mapping[str, tuple[str, ...]] = {
+    "conv1.weight": ("resnet", "resnext", "wide_resnet"),
+    "features.0.weight": ("alexnet", "squeezenet", "vgg"),
+    "features.conv0.weight": ("densenet",),
+    "features.1.0.layer_scale": ("convnext",),
+    "features.1.0.block.0.0.weight": ("efficientnet",),
+    "features.1.block.0.0.weight": ("mobilenet_v3",),
+    "features.1.0.norm1.weight": ("swin",),
+    "features.1.conv.0.0.weight": ("mobilenet_v2",),
+    "conv1.conv.weight": ("googlenet",),
+    "Conv2d_1a_3x3.conv.weight": ("inception",),
+    "layers.0.weight": ("mnasnet",),
+    "stem.0.0.weight": ("maxvit",),
+    "stem.0.weight": ("regnet",),
+    "conv1.0.weight": ("shufflenet",),
+    "class_token": ("vit",),
+}
+"""A tensor that all of a family have, and how their names begin: so that few are built to compare."""
+
+_TRANSFORM = "those that torchvision fetches were trained with transform_input, which this has not (a function can)"
+DOUBTS = {
+    "mobilenet_v2": "with strides for small images the weights are the same",
+    "googlenet": _TRANSFORM,
+    "inception_v3": _TRANSFORM,
+}
+"""What the weights of some do not say."""
+
+_K = 997
+"""Classes to build them with: no other dimension of theirs is that."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +87,8 @@ def recognise(loaded: Mapping[str, Any], image: Image) -> Recognised:
             if found := _found(shapes, (channels, *image[1:])):
                 return found
     for shapes in layers:
-        if known := match(shapes):
-            return Recognised((f"torchvision:{known.name}",), known.doubt, known.classes, 3)
+        if found := _of_torchvision(shapes):
+            return found
     raise Unrecognised(_nearest(layers, image))
 
 
@@ -147,3 +178,55 @@ def _differences(shapes: Shapes, theirs: Shapes) -> str:
     if other is not None:
         parts.append(f"{other} {shapes[other]} in place of {theirs[other]}")
     return ", with " + ", ".join(parts) if parts else ""
+
+
+def _of_torchvision(shapes: Shapes) -> Recognised | None:
+    """The classifier of torchvision that has exactly these names and shapes, for some number of classes."""
+    for name in _torchvision_candidates(shapes):
+        expected = _torchvision_shapes(name)
+        if expected.keys() == shapes.keys() and (classes := _torchvision_classes(shapes, expected)) is not None:
+            return Recognised((f"torchvision:{name}",), DOUBTS.get(name, ""), classes, 3)
+    return None
+
+
+def _torchvision_candidates(shapes: Shapes) -> Iterator[str]:
+    beginnings = tuple(start for mark, starts in MARKS.items() if mark in shapes for start in starts)
+    if beginnings:
+        yield from (name for name in torchvision_classifiers() if name.startswith(beginnings))
+
+
+def _torchvision_classes(shapes: Shapes, expected: Shapes) -> int | None:
+    """K, if the shapes differ in that alone."""
+    found = set()
+    for name, shape in expected.items():
+        if shape[:1] != (_K,):
+            if shapes[name] != shape:
+                return None
+        elif shapes[name][1:] == shape[1:] and shapes[name]:
+            found.add(shapes[name][0])
+        else:
+            return None
+    return found.pop() if len(found) == 1 else None
+
+
+@cache
+def _torchvision_shapes(name: str) -> Shapes:
+    with torch.random.fork_rng(devices=[]), _Unmade():
+        network = torchvision_classifier(name, _K)
+    return _shapes(network.state_dict())
+
+
+class _Unmade(TorchFunctionMode):
+    """Weights are of the meta device, without memory; what a definition computes with is as ever, as RegNet's needs."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func is torch.empty:
+            given["device"] = "meta"
+        return func(*args, **given)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lra.networks.conditioned import ConditionedGenerator
+from lra.networks.composed import ConditionedGenerator
 from lra.preservation import untouched
 from lra.state import State
 from lra.synthesis.synthesizer import Synthesizer

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lra.features import FeatureTap
-from lra.networks.conditioned import ConditionedGenerator
-from lra.networks.generator_presets import gen_s, sized_for
+from lra.networks.composed import ConditionedGenerator
+from lra.networks.generators import gen_s, sized_for
 from lra.networks.normalized import Normalized
 from lra.problem import Batch
 from lra.strategies.increment.options import RecollectionOptions

@@ -68,7 +68,7 @@ class AEAHLRG(OptimisedMethod):
         from lra.distillation.hard_loss import HardLabel
         from lra.distillation.objective import Objective
         from lra.networks.composed import FusedGenerator
-        from lra.networks.generator_presets import sized_for
+        from lra.networks.generators import sized_for
         from lra.networks.perturbation import PerturbationNetwork
         from lra.strategies.attacking import AdversarialExamples, AttackCount
         from lra.strategies.generator_loss import GeneratorLoss

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lra.distillation.curriculum import SelfPaced
+    from lra.images import Image
     from lra.networks.generators import UpsamplingGenerator
-    from lra.networks.shapes import Image
     from lra.synthesis.terms import Adversarial, Term
 
 
@@ -126,8 +126,7 @@ class CuDFKD(CurriculumMethod):
 
 def started_small(latent: int, image: Image, *, width: int) -> UpsamplingGenerator:
     """DAFL's generator, started from N(0, 0.02) like DCGAN's."""
-    from lra.networks.generator_presets import gen_l
-    from lra.networks.initialisation import reset_parameters_dcgan
+    from lra.networks.generators import gen_l, reset_parameters_dcgan
 
     generator = gen_l(latent, image, width=width)
     reset_parameters_dcgan(generator)

@@ -59,7 +59,7 @@ class DFME(OnlineMethod):
         """G and its one term, which sees recovered logits always; D to those, or to the true ones."""
         from lra.distances import from_recovered
         from lra.distillation.objective import Objective
-        from lra.networks.generator_presets import gen_s
+        from lra.networks.generators import gen_s
         from lra.synthesis.terms import ZerothOrder
 
         o, distance = self.options, self.setup.distance

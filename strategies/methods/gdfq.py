@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lra.distillation.objective import StudentTerm
-    from lra.networks.shapes import Image
+    from lra.images import Image
 
 
 class GDFQOptions(BatchNormOptions, OnlineOptions):
@@ -67,8 +67,8 @@ class GDFQ(OnlineMethod):
         from lra.distillation.objective import Objective
         from lra.distillation.student_relations import StudentTriplet
         from lra.distillation.witness import Witness
-        from lra.networks.conditioned import ConditionedGenerator
-        from lra.networks.generator_presets import memory_generator
+        from lra.networks.composed import ConditionedGenerator
+        from lra.networks.generators import memory_generator
         from lra.relations import TripletSampler
         from lra.synthesis.online import ConditionedOnlineGenerator
         from lra.synthesis.terms import BNStat, OneHot

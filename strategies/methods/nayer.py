@@ -64,7 +64,7 @@ class NAYER(OptimisedMethod):
     def build(self, student: nn.Module) -> Parts:
         """G and its three terms."""
         from lra.networks.composed import LabelGenerator
-        from lra.networks.generator_presets import sized_for
+        from lra.networks.generators import sized_for
         from lra.synthesis import labels
         from lra.synthesis.sources import NoisyLayerSource
         from lra.synthesis.terms import BNStat, OneHot

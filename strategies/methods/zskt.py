@@ -67,7 +67,7 @@ class ZSKT(OnlineMethod):
         from lra.distillation.objective import Objective
         from lra.distillation.student_terms import AttentionTransfer
         from lra.distillation.witness import Witness
-        from lra.networks.generator_presets import gen_zskt
+        from lra.networks.generators import gen_zskt
         from lra.strategies.clocks import ClipGradient, ScheduleByEpoch
         from lra.synthesis.online import SharedLatents
         from lra.synthesis.terms import Adversarial

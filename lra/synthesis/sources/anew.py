@@ -5,10 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lra.images import per_channel
 from lra.networks.composed import FusedGenerator
-from lra.networks.generators import UpsamplingGenerator
-from lra.networks.initialisation import reset_parameters_dcgan
-from lra.networks.shapes import per_channel
+from lra.networks.generators import UpsamplingGenerator, reset_parameters_dcgan
 from lra.problem import Problem
 from lra.state import State
 from lra.synthesis.sources.source import BETAS, Source, descend
