@@ -88,12 +88,7 @@ class Run:
 
     def value(self, quantity: Quantity) -> float | None:
         """The quantity in its result, ``None`` if that has none."""
-        found = at(self.result, quantity.path)
-        if quantity.of_curve is not None:
-            return quantity.of_curve([point for point in map(known, table(found)) if len(point) == 2])
-        taken = number(at(self.result, quantity.minus)) if quantity.minus else 0.0
-        whole = number(found)
-        return None if whole is None or taken is None else whole - taken
+        return value(self.result, quantity)
 
     def latest(self, quantity: Quantity) -> float | None:
         """The quantity in its result or, before it has one, in the records of its evaluations."""
@@ -182,6 +177,16 @@ def mean(values: Sequence[float | None]) -> float | None:
     """Mean of the values that are there."""
     there = known(values)
     return fmean(there) if there else None
+
+
+def value(result: Record, quantity: Quantity) -> float | None:
+    """A quantity in a result, ``None`` if that has none."""
+    found = at(result, quantity.path)
+    if quantity.of_curve is not None:
+        return quantity.of_curve([point for point in map(known, table(found)) if len(point) == 2])
+    taken = number(at(result, quantity.minus)) if quantity.minus else 0.0
+    whole = number(found)
+    return None if whole is None or taken is None else whole - taken
 
 
 def flatten(value: object, prefix: str = "", depth: int = 8) -> Iterator[tuple[str, object]]:

@@ -33,8 +33,8 @@ def number_text(value: object, digits: int = 0, sign: str = "", missing: str = "
 
 
 def quantity_text(quantity: Quantity, value: object, missing: str = "—") -> str:
-    """The value of a quantity with its unit."""
-    found = number_text(value, quantity.digits, missing=missing)
+    """The value of a quantity with its unit, where it stands alone."""
+    found = number_text(value, quantity.digits, "+" if quantity.signed else "", missing)
     return found if number(value) is None or not quantity.unit else f"{found} {quantity.unit}"
 
 

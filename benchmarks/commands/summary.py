@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 
 from lra.benchmarks.progress import clock, tell
+from lra.benchmarks.records import value
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import DataOptions, RunConfig
 from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.presets import PUBLISHED, announced, facts_of, presets, scale_for, scales
+from lra.benchmarks.text import quantity_text
+from lra.metrics.quantities import COMPARED, QUANTITIES
 
 if TYPE_CHECKING:
     from lra.benchmarks.setup.datasets import DataSet
@@ -31,44 +35,42 @@ def show(folder: RunFolder, as_json: bool) -> None:
         click.echo(json.dumps(result | {"run_dir": str(folder.path)}) if as_json else table(result, folder.path))
 
 
+LINES = {
+    "accuracy": "final {accuracy}, max {max}, μ {mean}, σ² {variance} (last half: μ {tail_mean}, σ² {tail_variance})",
+    "fidelity": "agreement {agreement}, loyalty {loyalty}",
+    "forgetting": "{forgetting} on average over probes, backward transfer {bwt}",
+    "alignment": "mean cos(∇L_acq, ∇L_ret) {alignment}",
+    "cost": "{student_steps} student steps, {experiences} experiences, {teacher_queries} teacher queries, {seconds}, "
+    "{memory}",
+}
+"""What is said of a run, with the names of quantities in place of their values."""
+
+
 def table(result: dict[str, Any], folder: Path) -> str:
-    """A run's result for a terminal."""
+    """A run's result for a terminal; quantities that comparisons show and no line has get lines of their own."""
+    said = {name: quantity_text(quantity, value(result, quantity)) for name, quantity in QUANTITIES.items()}
+    lines = {name: line.format_map(said) for name, line in LINES.items()}
+    if result["accuracy"] is None:
+        lines["accuracy"] = "no test set"
+    elif "reason" in result["accuracy"]:
+        lines["accuracy"] += f"; {result['accuracy']['reason']}"
+    if "reason" in result["forgetting"]:
+        lines["forgetting"] = f"— ({result['forgetting']['reason']})"
+    named = {name for line in LINES.values() for _, name, _, _ in Formatter().parse(line)}
     meta = " + LRA" if result["meta"] else ""
-    cost, teacher = result["cost"], result["teacher"]
+    teacher = quantity_text(QUANTITIES["accuracy"], result["teacher"]["accuracy"], "not measured")
     rows = [
         ("run", f"{result['method']}, replay {result['replay']}{meta}, {result['dataset']}, seed {result['seed']}"),
-        ("teacher", f"{teacher['name']}, {_percent(teacher['accuracy'])}"),
+        ("teacher", f"{result['teacher']['name']}, {teacher}"),
         ("student", f"{result['student']['name']}, {result['student']['parameters']:,} parameters"),
-        *_quantization(result.get("quantization")),
+        *_quantization(result.get("quantization"), said),
         *_stopped(result),
-        ("accuracy", _accuracy(result["accuracy"])),
-        ("fidelity", f"agreement {_percent(result['agreement'])}, loyalty {_number(result['loyalty'])}"),
-        ("forgetting", _forgetting(result["forgetting"])),
         *_rollbacks(result.get("rollbacks") or []),
-        ("alignment", f"mean cos(∇L_acq, ∇L_ret) {_number(result['alignment']['mean'])}"),
-        (
-            "cost",
-            f"{cost['student_steps']:,} student steps, {cost['experiences']:,} experiences, "
-            f"{cost['teacher_queries']:,} teacher queries, {cost['seconds']:.1f} s, {cost['peak_memory_mb']:.0f} MB",
-        ),
+        *lines.items(),
+        *((QUANTITIES[name].title, said[name]) for name in COMPARED if name not in named),
         ("report", str(folder / "report.html")),
     ]
     return "\n".join(f"{name:11} {text}" for name, text in rows)
-
-
-def _accuracy(accuracy: dict[str, Any] | None) -> str:
-    if accuracy is None:
-        return "no test set"
-    ends = f"final {_percent(accuracy['final'])}, max {_percent(accuracy['max'])}"
-    whole, tail = _moments(accuracy["mean"], accuracy["variance"]), ""
-    if accuracy["mean"] is not None:
-        tail = f"last half: {_moments(accuracy['tail_mean'], accuracy['tail_variance'])}"
-    return f"{ends}, {whole} ({'; '.join(filter(None, [tail, accuracy.get('reason')]))})"
-
-
-def _moments(mean: float | None, variance: float | None) -> str:
-    """Mean and variance of a curve, or dashes where it is too short for them."""
-    return "μ —, σ² —" if mean is None or variance is None else f"μ {mean:.2f}, σ² {variance:.2f}"
 
 
 def _stopped(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -78,32 +80,18 @@ def _stopped(result: dict[str, Any]) -> list[tuple[str, str]]:
     return [("stopped", f"by {stopped['by']}, after {done:,} of {stopped['of_experiences']:,} experiences")]
 
 
-def _quantization(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _quantization(found: dict[str, Any] | None, said: dict[str, str]) -> list[tuple[str, str]]:
     if found is None:
         return []
-    bits = f"W{found['weight_bits']}A{found['activation_bits']} (simulated), {found['bits_per_weight']:.2f} per weight"
+    bits = f"W{found['weight_bits']}A{found['activation_bits']} (simulated), {said['bits']} per weight"
     rows = [("bits", f"{bits}, {found['bytes']:,} bytes of {found['bytes_full_precision']:,}")]
-    if (before := found["post_training"]) is not None:
-        rows.append(("untrained", f"{_percent(before['accuracy'])}, min-max on noise"))
+    if found["post_training"] is not None:
+        rows.append(("untrained", f"{said['post_training']}, min-max on noise"))
     return rows
 
 
 def _rollbacks(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [("diverged", f"{one['cause']}; went back to experience {one['to_experience']}") for one in found]
-
-
-def _forgetting(forgetting: dict[str, Any]) -> str:
-    if "average" not in forgetting:
-        return f"— ({forgetting.get('reason', 'too few evaluations to tell')})"
-    return f"{forgetting['average']:.2f} points on average over probes, backward transfer {forgetting['bwt']:+.2f}"
-
-
-def _percent(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.2f} %"
-
-
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3f}"
 
 
 def preview(config: RunConfig, out: Path, as_json: bool, timing: bool, began: float) -> str:

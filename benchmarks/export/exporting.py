@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lra.benchmarks.errors import LraError, MissingInput, UsageError, suggestion
-from lra.benchmarks.export.blank import blank
-from lra.benchmarks.export.formats import FORMATS, quiet, require_onnx
+from lra.benchmarks.export.formats import FORMATS, blank, quiet, require_onnx
 from lra.benchmarks.export.model_card import model_card
 from lra.benchmarks.files import write_atomically, write_text
 from lra.benchmarks.records import Run, read_run

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lra.benchmarks.errors import MissingInput
-from lra.benchmarks.export.blank import blank
+from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.setup.weights_files import read_weights, save_network
+from lra.quantization.options import Precision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +22,29 @@ if TYPE_CHECKING:
 
     Writer = Callable[[Normalized, Path, Tensor, dict[str, Any]], None]
     Reader = Callable[[Path, Tensor], Tensor]
+
+
+def blank(notes: Mapping[str, Any]) -> Normalized:
+    """A student as its notes describe it, before its weights are in it.
+
+    Args:
+        notes: network, classes, image, mean, std and, of a quantised one, quantization.
+
+    Raises:
+        UsageError: if there is no such network, or parts do not fit.
+        MissingInput: if it is in a package that is not installed.
+    """
+    from lra.benchmarks.setup.networks import network_for
+    from lra.networks.normalized import Normalized
+    from lra.quantization.network import quantized
+
+    image = tuple(notes["image"] or (0, 0, 0))
+    body = network_for(notes["network"] or "", notes["classes"] or 0, (image[0], image[1], image[2]), "network")
+    try:
+        network = Normalized(body, notes["mean"] or [], notes["std"] or [])
+        return network if notes["quantization"] is None else quantized(network, Precision(**notes["quantization"]))
+    except ValueError as error:
+        raise UsageError(f"network {notes['network']}: {error}") from None
 
 
 def _write_safetensors(student: Normalized, file: Path, images: Tensor, notes: dict[str, Any]) -> None:

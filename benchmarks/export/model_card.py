@@ -5,98 +5,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lra.benchmarks.records import Run, number, pick
-from lra.benchmarks.text import markdown_table
+from lra.benchmarks.records import Run, pick
+from lra.benchmarks.text import markdown_table, number_text, quantity_text
+from lra.metrics.quantities import ON_CARDS, QUANTITIES, Quantity, quantities
 
-LICENCES = frozenset(
-    [
-        "apache-2.0",
-        "mit",
-        "openrail",
-        "bigscience-openrail-m",
-        "creativeml-openrail-m",
-        "bigscience-bloom-rail-1.0",
-        "bigcode-openrail-m",
-        "afl-3.0",
-        "artistic-2.0",
-        "bsl-1.0",
-        "bsd",
-        "bsd-2-clause",
-        "bsd-3-clause",
-        "bsd-3-clause-clear",
-        "c-uda",
-        "cc",
-        "cc0-1.0",
-        "cc-by-2.0",
-        "cc-by-2.5",
-        "cc-by-3.0",
-        "cc-by-4.0",
-        "cc-by-sa-3.0",
-        "cc-by-sa-4.0",
-        "cc-by-nc-2.0",
-        "cc-by-nc-3.0",
-        "cc-by-nc-4.0",
-        "cc-by-nd-4.0",
-        "cc-by-nc-nd-3.0",
-        "cc-by-nc-nd-4.0",
-        "cc-by-nc-sa-2.0",
-        "cc-by-nc-sa-3.0",
-        "cc-by-nc-sa-4.0",
-        "cdla-sharing-1.0",
-        "cdla-permissive-1.0",
-        "cdla-permissive-2.0",
-        "wtfpl",
-        "ecl-2.0",
-        "epl-1.0",
-        "epl-2.0",
-        "etalab-2.0",
-        "eupl-1.1",
-        "eupl-1.2",
-        "agpl-3.0",
-        "gfdl",
-        "gpl",
-        "gpl-2.0",
-        "gpl-3.0",
-        "lgpl",
-        "lgpl-2.1",
-        "lgpl-3.0",
-        "isc",
-        "h-research",
-        "intel-research",
-        "lppl-1.3c",
-        "ms-pl",
-        "apple-ascl",
-        "apple-amlr",
-        "mpl-2.0",
-        "odc-by",
-        "odbl",
-        "openmdw-1.0",
-        "openrail++",
-        "osl-3.0",
-        "postgresql",
-        "ofl-1.1",
-        "ncsa",
-        "unlicense",
-        "zlib",
-        "pddl",
-        "lgpl-lr",
-        "deepfloyd-if-license",
-        "fair-noncommercial-research-license",
-        "llama2",
-        "llama3",
-        "llama3.1",
-        "llama3.2",
-        "llama3.3",
-        "llama4",
-        "grok2-community",
-        "gemma",
-        "unknown",
-        "other",
-    ]
-)
+_SPELT = """
+apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl
+lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openmdw-1.0
+openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
+fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
+other
+"""
+LICENCES = frozenset(_SPELT.split())
 """Identifiers that a model card may have on the Hugging Face Hub, which refuses any other: mostly SPDX's, in small
 letters."""
 
+TESTED = "test accuracy"
+"""Of teacher and student, as a card calls it."""
 MOST_NAMES = 20
 """Of classes, in a row."""
 
@@ -125,14 +54,14 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
         f"# {_word(notes['network'])}, distilled from {_word(teacher.get('name'))} without data",
         "",
         f"Method {_word(result.get('method'))}, replay {_word(result.get('replay'))}{meta}, seed {result.get('seed')}; "
-        f"{_count(pick(result, 'student', 'parameters'))} parameters.",
+        f"{number_text(pick(result, 'student', 'parameters'))} parameters.",
         *([f"Training was stopped before its end by {_word(run.stopped)}."] if run.stopped else []),
         "",
         "## Data",
         "",
         f"No image of {dataset} was used to train this network. It learned from generated images and the answers of "
-        f"its teacher to them ({_count(pick(result, 'cost', 'teacher_queries'))} queries, "
-        f"{_count(pick(result, 'cost', 'student_steps'))} student steps). "
+        f"its teacher to them ({number_text(pick(result, 'cost', 'teacher_queries'))} queries, "
+        f"{number_text(pick(result, 'cost', 'student_steps'))} student steps). "
         + (
             f"The test set of {dataset} served to measure it, and for nothing else."
             if result.get("accuracy")
@@ -141,8 +70,8 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
         "The teacher was trained on real data; what it knows of them may be in this network too.",
         "",
         *_section("Teacher", _teacher(teacher)),
-        *_section("Measured", _measures(result)),
-        *_quantization(result),
+        *_section("Measured", _measures(run)),
+        *_quantization(run),
         *_section("Use", _use(notes, files)),
         "## Licence",
         "",
@@ -176,35 +105,32 @@ def _teacher(teacher: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("network", _word(teacher.get("name"))),
         ("SHA-256 of its file", f"`{_word(teacher.get('sha256'))}`"),
-        ("test accuracy", _number(teacher.get("accuracy"), " %")),
+        (TESTED, _said(QUANTITIES["accuracy"], teacher.get("accuracy"))),
     ]
 
 
-def _measures(result: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("test accuracy", _number(pick(result, "accuracy", "final"), " %")),
-        ("agreement with the teacher", _number(result.get("agreement"), " %")),
-        ("mean accuracy over the run, μ", _number(pick(result, "accuracy", "mean"), " %")),
-        ("variance over the run, σ²", _number(pick(result, "accuracy", "variance"))),
-        ("forgetting of probes", _number(pick(result, "forgetting", "average"), " points")),
-    ]
+def _measures(run: Run) -> list[tuple[str, str]]:
+    titles = {"accuracy": TESTED}
+    return [(titles.get(q.name, q.title_alone or q.title), _said(q, run.value(q))) for q in quantities(*ON_CARDS)]
 
 
-def _quantization(result: dict[str, Any]) -> list[str]:
-    found = result.get("quantization")
+def _said(quantity: Quantity, value: object) -> str:
+    return quantity_text(quantity, value, "not measured")
+
+
+def _quantization(run: Run) -> list[str]:
+    found = run.result.get("quantization")
     if not isinstance(found, dict):
         return []
+    before = QUANTITIES["post_training"]
     rows = [
         (
             "bits of weights and of layers' inputs",
-            f"{_count(found.get('weight_bits'))}, {_count(found.get('activation_bits'))}",
+            f"{number_text(found.get('weight_bits'))}, {number_text(found.get('activation_bits'))}",
         ),
-        ("bytes, with so many bits a weight", _count(found.get("bytes"))),
-        ("bytes of the teacher", _count(found.get("bytes_full_precision"))),
-        (
-            "accuracy by min-max on noise alone",
-            _number(pick(result, "quantization", "post_training", "accuracy"), " %"),
-        ),
+        ("bytes, with so many bits a weight", number_text(found.get("bytes"))),
+        ("bytes of the teacher", number_text(found.get("bytes_full_precision"))),
+        ("accuracy by min-max on noise alone", _said(before, run.value(before))),
     ]
     layout = (
         "Simulated: layers compute in floats on the values that the bits can represent; nothing is said of latency. "
@@ -236,13 +162,3 @@ def _word(value: object) -> str:
     """A user's string on one line of Markdown, and nothing more than text."""
     line = " ".join(str("—" if value is None else value).split())
     return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in line)
-
-
-def _count(value: object) -> str:
-    found = number(value)
-    return "—" if found is None else f"{found:,.0f}"
-
-
-def _number(value: object, unit: str = "") -> str:
-    found = number(value)
-    return "not measured" if found is None else f"{found:.2f}{unit}"

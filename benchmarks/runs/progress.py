@@ -9,6 +9,8 @@ from torch.optim import Optimizer
 
 from lra.benchmarks.progress import Progress, at_steps
 from lra.benchmarks.setup.experiment import Experiment
+from lra.benchmarks.text import quantity_text
+from lra.metrics.quantities import FOLLOWED, at, quantities
 
 log = logging.getLogger("lra")
 
@@ -64,10 +66,9 @@ class RunProgress:
 
     def note(self, record: dict[str, Any]) -> None:
         """An evaluation's record, shown beside the rest and kept in the log."""
-        wanted = (("accuracy", "%"), ("agreement", "%"), ("forgetting", " points"))
-        self.last = "  ".join(
-            f"{name} {record[name]:.2f}{unit}" for name, unit in wanted if record.get(name) is not None
-        )
+        found = ((quantity, at(record, quantity.record)) for quantity in quantities(*FOLLOWED))
+        told = (f"{quantity.name} {quantity_text(quantity, value)}" for quantity, value in found if value is not None)
+        self.last = "  ".join(told)
         log.debug("student step %d: %s", record["student_step"], self.last)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from generate import options
 from generate.tables import code, table
 from lra.benchmarks.setup.presets import scales
 from lra.meta.options import LRAOptions
+from lra.metrics.quantities import QUANTITIES
 from lra.strategies.guests import GUESTS
 from lra.strategies.increment.options import IncrementOptions
 from lra.strategies.retention import REPLAYS
@@ -63,6 +64,15 @@ def _scales() -> str:
     return table(("scale", "for", "teacher to student, budget", "takes"), rows)
 
 
+def _quantities() -> str:
+    better = {1: "more", -1: "less", 0: ""}
+    rows = [
+        [code(q.name), q.heading, better[q.better], " and ".join(need.words for need in q.needs), q.meaning]
+        for q in QUANTITIES.values()
+    ]
+    return table(("`--columns`", "in tables", "better is", "needs", "is"), rows)
+
+
 INSERTS: dict[str, Callable[[], str]] = {
     "replays": _replays,
     "replay-options": _replay_options,
@@ -70,6 +80,7 @@ INSERTS: dict[str, Callable[[], str]] = {
     "increment-options": _increment_options,
     "avalanche-plugins": _guests,
     "scales": _scales,
+    "quantities": _quantities,
     "published-lra": _evidence,
 }
 """Name to the function that writes it."""

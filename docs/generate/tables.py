@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from lra.benchmarks import markdown
+from lra.benchmarks.text import markdown_table
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A pipe table; cells are Markdown, and may hold pipes."""
-    return markdown.table(head, rows, words=range(len(head))) + "\n"
+    return markdown_table(head, rows, words=range(len(head))) + "\n"
 
 
 def code(value: object) -> str:
