@@ -52,8 +52,8 @@ class MetaTerm(SupervisedPlugin):
             return
         inner = torch.optim.SGD(student.parameters(), lr=ALPHA, momentum=0.9, weight_decay=DECAY)
         with higher.innerloop_ctx(student, inner, copy_initial_weights=self.copy_initial_weights) as (ahead, step):
-            step.step(strategy.objective(ahead(new.images), new))
-            retention = strategy.objective(ahead(old.images), old)
+            step.step(strategy.objective(student, new, ahead))
+            retention = strategy.objective(student, old, ahead)
         found = torch.autograd.grad(retention, list(student.parameters()), retain_graph=True, allow_unused=True)
         self.reached.append(f"{sum(gradient is not None for gradient in found)} of {len(found)}")
         strategy.loss = strategy.loss + retention

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lra.anatomy import Side, batchnorm_layers, penultimate
+from lra.preservation import untouched
 
 
 class Tap:
@@ -57,6 +58,11 @@ class Tap:
             raise RuntimeError(f"no forward went through {missing[0] or 'the model'!r} while it was tapped")
         return [self._values[index] for index in range(len(self._modules))]
 
+    def of(self, copy: nn.Module) -> Self:
+        """Watch the modules of the same names in a ``copy`` of the model; to be said before the block is entered."""
+        self._modules = [copy.get_submodule(name) for name in self._names]
+        return self
+
     def __enter__(self) -> Self:
         if self._handles:
             raise RuntimeError("this tap is already open")
@@ -97,6 +103,15 @@ class FeatureTap(Tap):
         """(n, d) of the last forward, with their graph: maps (n, d, h, w) averaged over pixels, tokens over places."""
         (value,) = self.values
         return value.flatten(1, -2).mean(1) if self._by_token and value.dim() > 2 else pooled(value)
+
+
+@torch.no_grad()
+def feature_size(network: nn.Module, image: Sequence[int]) -> int:
+    """The d of the penultimate features (n, d) of a network, which is asked about black images (C, H, W)."""
+    blank = next(network.parameters()).new_zeros(2, *image)
+    with untouched(network), FeatureTap(network, image) as tap:
+        network.eval()(blank)
+    return tap.features.shape[1]
 
 
 def pooled(features: Tensor) -> Tensor:

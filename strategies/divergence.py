@@ -7,7 +7,6 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
-from lra.problem import Batch
 from lra.strategies.strategy import DataFreeDistillation
 from lra.synthesis.batches import Diverged
 from lra.teacher import Teacher
@@ -58,8 +57,8 @@ class DivergenceGuard(SupervisedPlugin):
 @torch.no_grad()
 def _blame(strategy: DataFreeDistillation) -> str:
     """Terms of the objective that are no numbers at the current weights, on the minibatch or what is replayed."""
-    batches = [Batch(strategy.mb_x, strategy.mb_y), strategy.replayed]
-    parts = [strategy.objective.parts(strategy.model(batch.images), batch) for batch in batches if batch is not None]
+    objective, batches = strategy.objective, [strategy.minibatch, strategy.replayed]
+    parts = [objective.parts(objective.view(strategy.model, batch)) for batch in batches if batch is not None]
     bad = {name for found in parts for name, value in found.items() if not torch.isfinite(value)}
     return f"its {', '.join(sorted(bad))}" if bad else "each term is finite: what a plugin added, or the look-ahead"
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 GROUP = "lra.plugins"
 AVALANCHE = "avalanche:"
-CALLED = ("recall", "through")
+CALLED = ("recall", "view")
 """What the strategy asks of a replay or a student step of one's own, beside Avalanche's callbacks."""
 
 

@@ -31,6 +31,7 @@ from lra.meta.step import LookAheadStep
 from lra.problem import Batch
 from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation, Replay, StudentStep
+from lra.view import StudentView
 
 
 class LRA(StudentStep):
@@ -58,13 +59,16 @@ class LRA(StudentStep):
         self._look: LookAhead | None = None
         self._keeps = False
 
-    def through(self, strategy: DataFreeDistillation) -> Forward | None:
+    def view(self, strategy: DataFreeDistillation) -> StudentView | None:
         """Open a look-ahead from θ; the acquisition's forward pass goes through it."""
         if strategy.replayed is None or self.options.objective == "reference_detached":
             return None
         _, share = self._weights(strategy)
         self._look = self.lookahead.open(strategy.model, share, float(strategy.optimizer.param_groups[0]["lr"]))
-        return self._beside(self._look.student, strategy) if self.apart else None
+        if not self.apart:
+            return None
+        forward = self._beside(self._look.student, strategy)
+        return strategy.objective.view(strategy.model, strategy.minibatch, forward, self._look.network)
 
     def before_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Put the objective, with its gradient, in the place of the loss: s (L_acq(θ) + w L_ret(θ'))."""
@@ -72,12 +76,13 @@ class LRA(StudentStep):
             return
         look, self._look = self._look, None
         objective, new, old, loss = strategy.objective, strategy.acquired, strategy.replayed, strategy.loss
+        student, runs = strategy.model, look.network
 
         def acquisition(forward: Forward) -> Tensor:
-            return loss if self.apart else objective(self._beside(forward, strategy)(new.images), new)
+            return loss if self.apart else objective(student, new, self._beside(forward, strategy), runs)
 
         def retention(forward: Forward) -> Tensor:
-            return objective(strategy.cast(forward)(old.images), old)
+            return objective(student, old, strategy.cast(forward), runs)
 
         self._keeps = _are_heard_after(self, strategy.plugins)
         weight, share = self._weights(strategy)
@@ -117,7 +122,7 @@ class LRA(StudentStep):
             return None
         count = max(2, round(self.options.curvature * len(new.images)))  # BatchNorm needs two
         part = new.first(count)
-        return lambda forward: strategy.objective(self._beside(forward, strategy)(part.images), part)
+        return lambda forward: strategy.objective(strategy.model, part, self._beside(forward, strategy))
 
     def _beside(self, forward: Forward, strategy: DataFreeDistillation) -> Forward:
         """A forward pass in which BatchNorm sees the replayed images too, if it is to and there is any."""

@@ -333,8 +333,8 @@ class Plasticity(Measure):
     def _losses(self, student: nn.Module, batch: Batch) -> dict[str, float]:
         with untouched(student):
             student.eval()
-            logits = student(batch.images)
-            parts = {"objective": self._objective(logits, batch)} | self._objective.parts(logits, batch)
+            view = self._objective.view(student, batch)
+            parts = {"objective": self._objective.loss(view)} | self._objective.parts(view)
             return {name: value.item() for name, value in parts.items()}
 
     @torch.no_grad()

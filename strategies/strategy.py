@@ -9,7 +9,8 @@ A student step, from top to bottom:
     1. new samples are drawn, a `Replay` says what is replayed, and the minibatch is composed of both, or of the new
        ones alone where a `StudentStep` sends the replayed ones through the student by themselves;
     2. ``before_training_iteration`` of every plugin: one may `alter` what is learnt from;
-    3. the student's forward pass, or that of the `StudentStep`, and the objective;
+    3. the student's forward pass, or that of the `StudentStep`, in which the view of the minibatch gathers what the
+       objective looks at, and the objective;
     4. ``before_backward``: the loss may be added to, or replaced by one that carries another gradient;
     5. backward pass, update, and ``after_training_iteration``.
 
@@ -35,6 +36,7 @@ from lra.problem import Batch, joined
 from lra.state import State
 from lra.strategies.stream import Draws, SynthesisExperience, SynthesisStream
 from lra.teacher import Teacher
+from lra.view import StudentView
 
 
 class Replay(SupervisedPlugin, ABC):
@@ -83,8 +85,8 @@ class StudentStep(SupervisedPlugin):
 
     apart: bool = False
 
-    def through(self, strategy: "DataFreeDistillation") -> Callable[[Tensor], Tensor] | None:
-        """What the minibatch's forward pass goes through in place of the student, if anything."""
+    def view(self, strategy: "DataFreeDistillation") -> StudentView | None:
+        """The minibatch as it goes through another pass than the student's own, if it is to."""
         return None
 
 
@@ -154,6 +156,7 @@ class DataFreeDistillation(SupervisedTemplate):
         self.acquired: Batch | None = None
         self.replayed: Batch | None = None
         self.stopped: str | None = None
+        self._view: StudentView | None = None
         self._stream: SynthesisStream | None = None
         # The first train() would otherwise wipe the optimiser's state and put every parameter in it.
         self.optimized_param_id = dict(model.named_parameters())
@@ -274,10 +277,12 @@ class DataFreeDistillation(SupervisedTemplate):
 
     def forward(self) -> Tensor:
         """Student logits of the minibatch."""
-        if not self.is_training:
-            return self.model(self.mb_x)
-        through = None if self._step is None else self._step.through(self)
-        return self.cast(through or self.model)(self.mb_x)
+        forward = self.cast(self.model) if self.is_training else self.model
+        if not self.mb_y.is_floating_point():
+            return forward(self.mb_x)
+        own = self._step.view(self) if self.is_training and self._step is not None else None
+        self._view = own or self.objective.view(self.model, self.minibatch, forward)
+        return self._view.student_logits
 
     def cast(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """A forward pass of the student in the ``precision`` of training; logits are of single precision again."""
@@ -292,9 +297,17 @@ class DataFreeDistillation(SupervisedTemplate):
 
     def criterion(self) -> Tensor:
         """Distillation against teacher logits; cross-entropy against classes (evaluation)."""
-        if self.mb_y.is_floating_point():
-            return self.objective(self.mb_output, self.minibatch)
-        return F.cross_entropy(self.mb_output, self.mb_y)
+        if not self.mb_y.is_floating_point():
+            return F.cross_entropy(self.mb_output, self.mb_y)
+        assert self._view is not None
+        # What a plugin may have made of the logits counts.
+        self._view.student_logits = self.mb_output
+        return self.objective.loss(self._view)
+
+    def backward(self) -> None:
+        """Compute the gradient; the graph of the forward pass goes with the view of it."""
+        super().backward()
+        self._view = None
 
 
 class _OnLogits:

@@ -2,15 +2,16 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.distillation.attack import Attacker, exchange
-from lra.distillation.hard_loss import HardLabel
 from lra.distillation.options import AttackOptions
+from lra.distillation.terms import HardLabel
 from lra.networks.perturbation import PerturbationNetwork
 from lra.problem import Batch, Problem
 from lra.teacher import Teacher
+from lra.view import StudentView
 
 PROBLEM = Problem((1, 8, 8), 3, (0.4,), (0.25,))
 
@@ -113,12 +114,16 @@ def test_the_published_size_of_the_perturbation_network() -> None:
 
 def test_hard_labels_are_the_teachers_unless_told_otherwise() -> None:
     term, logits = HardLabel(1.0), torch.randn(3, 2)
+
+    def loss(batch: Batch) -> Tensor:
+        return term(StudentView(batch, nn.Identity(), forward=lambda images: logits[: len(images)]))
+
     clean = Batch(torch.rand(3, 1, 2, 2), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
-    assert torch.allclose(term(logits, clean), F.cross_entropy(logits, torch.tensor([0, 1, 0]), reduction="none"))
+    assert torch.allclose(loss(clean), F.cross_entropy(logits, torch.tensor([0, 1, 0]), reduction="none"))
     told = torch.tensor([1, 1, 1])
     labelled = clean._replace(labels=told)
-    assert torch.allclose(term(logits, labelled), F.cross_entropy(logits, told, reduction="none"))
+    assert torch.allclose(loss(labelled), F.cross_entropy(logits, told, reduction="none"))
     part = labelled.first(2)
-    assert torch.allclose(term(logits[:2], part), F.cross_entropy(logits[:2], told[:2], reduction="none"))
+    assert torch.allclose(loss(part), F.cross_entropy(logits[:2], told[:2], reduction="none"))
     same = Batch(clean.images.clone(), clean.logits)
-    assert torch.allclose(term(logits, same), F.cross_entropy(logits, torch.tensor([0, 1, 0]), reduction="none"))
+    assert torch.allclose(loss(same), F.cross_entropy(logits, torch.tensor([0, 1, 0]), reduction="none"))

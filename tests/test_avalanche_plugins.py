@@ -71,16 +71,10 @@ class Watch(SupervisedPlugin):
     def before_update(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         assert strategy.model.training
         parameters = list(strategy.model.parameters())
-        plain = strategy.objective(strategy.model(strategy.mb_x), batch_of(strategy))
+        plain = strategy.objective(strategy.model, strategy.minibatch)
         found = torch.autograd.grad(plain, parameters)
         same = (torch.allclose(self.sign * g, p.grad, atol=1e-6) for g, p in zip(found, parameters, strict=True))
         self.acted |= not all(same)
-
-
-def batch_of(strategy: DataFreeDistillation) -> Any:
-    from lra.problem import Batch
-
-    return Batch(strategy.mb_x, strategy.mb_y)
 
 
 def watched(

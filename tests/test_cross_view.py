@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from lra.distances import l1
 from lra.distillation.objective import Objective
-from lra.distillation.student_relations import Channels, Gram, StudentTriplet, adapters_between
-from lra.distillation.witness import Witness
+from lra.distillation.terms import Channels, Gram, StudentTriplet, adapters_between
 from lra.features import FeatureTap, Tap
 from lra.problem import Batch, Problem
 from lra.relations import TripletSampler, gram_masked, triplet_loss
@@ -19,8 +18,8 @@ from lra.synthesis.labels import uniform
 from lra.synthesis.options import BatchOptions
 from lra.synthesis.sources import Pixels
 from lra.synthesis.terms import CrossView, FeatureBank, OneHot, description, projection_head
-from lra.synthesis.view import View
 from lra.teacher import Teacher
+from lra.view import View
 
 IMAGE = (1, 8, 8)
 
@@ -104,11 +103,10 @@ def test_only_so_many_negatives_come_from_the_bank():
 def rgal(compared="global", gram=0.0):
     torch.manual_seed(0)
     student, teacher = network(4).train(), Teacher(network())
-    witness = Witness(student, teacher, IMAGE, maps=True)
     adapters = adapters_between(student, teacher.network, IMAGE)
-    triplet = StudentTriplet(0.3, witness, TripletSampler(), compared)
-    terms = [triplet, Channels(0.2, witness, adapters), Gram(gram, witness, adapters)]
-    return student, teacher, Objective(l1, terms), adapters
+    triplet = StudentTriplet(0.3, TripletSampler(), compared)
+    terms = [triplet, Channels(0.2, adapters), Gram(gram, adapters)]
+    return student, teacher, Objective(l1, terms, teacher), adapters
 
 
 @pytest.mark.parametrize("compared", ["global", "features", "logits"])
@@ -119,7 +117,7 @@ def test_the_objective_is_the_sum_of_its_terms(compared):
     before = teacher.queries
     logits = student(images)
     torch.manual_seed(5)
-    loss = objective(logits, batch)
+    loss = objective(student, batch)
     assert teacher.queries == before + 12
     with FeatureTap(student, IMAGE) as tap, Tap(student, [student[0], student[1]], "output") as maps:
         student(images)
@@ -146,7 +144,7 @@ def test_a_batch_without_triplets_is_fine(classes):
     images = torch.rand(1 if classes == 3 else 6, *IMAGE)
     logits = torch.zeros(len(images), 3)
     logits[:, 0] = 5
-    loss = objective(student(images), Batch(images, logits))
+    loss = objective(student, Batch(images, logits))
     loss.backward()
     assert torch.isfinite(loss)
 

@@ -12,16 +12,16 @@ from torch.nn import functional as F
 
 from lra.distances import l1
 from lra.distillation.curriculum import SelfPaced, ramp, ring_hardness, self_paced_weights
-from lra.distillation.student_terms import AttentionTransfer, InfoNCE, attention
-from lra.distillation.witness import Witness, feature_size
-from lra.features import pooled
+from lra.distillation.objective import Objective
+from lra.distillation.terms import AttentionTransfer, InfoNCE, attention
+from lra.features import feature_size, pooled
 from lra.problem import Batch
 from lra.strategies.clocks import EpochClock, StepClock
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.terms import RingNCE, total
-from lra.synthesis.view import View
 from lra.teacher import Teacher
+from lra.view import Quantity, StudentView, View
 
 IMAGE = (1, 8, 8)
 
@@ -62,25 +62,28 @@ def test_weights_at_their_marks() -> None:
     assert self_paced_weights(zero_and_age, 0.0, "soft").tolist() == [0, 0]
 
 
+def answering(logits: Tensor) -> StudentView:
+    """A view of a student that answers so; the teacher answers 0."""
+    batch = Batch(torch.zeros(len(logits), 1, 1, 1), torch.zeros(len(logits), 2))
+    return StudentView(batch, nn.Identity(), forward=lambda images: logits)
+
+
 def test_no_gradient_goes_through_a_weight() -> None:
     logits = torch.tensor([[1.0, 0.0], [3.0, 0.0]], requires_grad=True)
-    batch = Batch(torch.zeros(2, 1, 1, 1), torch.zeros(2, 2))
-    SelfPaced(l1, age=1.0)(logits, batch).backward()
+    SelfPaced(l1, age=1.0).loss(answering(logits)).backward()
     weights = self_paced_weights(torch.tensor([0.5, 1.5]), 1.0, "log")
     torch.testing.assert_close(logits.grad[:, 0], weights / 4)
 
 
 def test_a_sample_and_a_batch_are_weighed_alike_where_losses_are_equal() -> None:
-    batch = Batch(torch.zeros(3, 1, 1, 1), torch.zeros(3, 2))
-    equal, mixed = torch.ones(3, 2), torch.tensor([[0.0, 0], [1, 1], [4, 4]])
+    equal, mixed = answering(torch.ones(3, 2)), answering(torch.tensor([[0.0, 0], [1, 1], [4, 4]]))
     by_sample, by_batch = SelfPaced(l1), SelfPaced(l1, granularity="batch")
-    torch.testing.assert_close(by_sample(equal, batch), by_batch(equal, batch))
-    assert by_sample(mixed, batch) < by_batch(mixed, batch)
+    torch.testing.assert_close(by_sample.loss(equal), by_batch.loss(equal))
+    assert by_sample.loss(mixed) < by_batch.loss(mixed)
 
 
 def test_difficulty_is_the_mean_loss_of_what_counts() -> None:
-    batch = Batch(torch.zeros(3, 1, 1, 1), torch.zeros(3, 2))
-    parts = SelfPaced(l1, age=2.0, form="hard").parts(torch.tensor([[0.0, 0], [1, 1], [4, 4]]), batch)
+    parts = SelfPaced(l1, age=2.0, form="hard").parts(answering(torch.tensor([[0.0, 0], [1, 1], [4, 4]])))
     assert {name: value.item() for name, value in parts.items()} == {
         "distance": pytest.approx(5 / 3),
         "self_paced_weight": pytest.approx(2 / 3),
@@ -160,19 +163,19 @@ def test_a_batch_larger_than_the_queue_is_refused() -> None:
         total([ring(size=3)], View(torch.rand(4, *IMAGE), Teacher(network(6, 0)), network(6, 1)))
 
 
-def asked(student: nn.Module, teacher: Teacher, maps: bool = False) -> tuple[Witness, Batch, Tensor]:
-    witness = Witness(student, teacher, IMAGE, maps)
-    images = torch.rand(5, *IMAGE)
-    return witness, Batch(images, teacher.label(images)), student(images)
+def seen(student: nn.Module, teacher: Teacher, *wanted: Quantity, beside: int = 0) -> StudentView:
+    images, others = torch.rand(5, *IMAGE), torch.rand(beside, *IMAGE)
+    batch = Batch(images, teacher.label(images))
+    return StudentView(batch, student, teacher, lambda x: student(torch.cat([x, others]))[: len(x)]).watching({*wanted})
 
 
 def test_info_nce_is_a_choice_among_the_batch() -> None:
     teacher, student = Teacher(network(6, 0)), network(3, 1)
-    witness, batch, logits = asked(student, teacher)
-    project = nn.Linear(3, 6)
-    found = InfoNCE(1.0, witness, project, temperature=0.2)(logits, batch)
-    t = F.normalize(teacher.network[:6](batch.images), dim=1)
-    s = F.normalize(project(student[:6](batch.images)), dim=1)
+    term = InfoNCE(1.0, project := nn.Linear(3, 6), temperature=0.2)
+    view = seen(student, teacher, *term.needs)
+    found = term(view)
+    t = F.normalize(teacher.network[:6](view.images), dim=1)
+    s = F.normalize(project(student[:6](view.images)), dim=1)
     torch.testing.assert_close(found, -(t @ s.T / 0.2).log_softmax(dim=1).diagonal())
     found.mean().backward()
     assert project.weight.grad is not None
@@ -181,30 +184,38 @@ def test_info_nce_is_a_choice_among_the_batch() -> None:
 
 def test_attention_transfer_compares_where_both_look() -> None:
     teacher, student = Teacher(network(6, 0)), network(3, 1)
-    witness, batch, logits = asked(student, teacher, maps=True)
-    found = AttentionTransfer(1.0, witness)(logits, batch)
-    pairs = [(student[:cut](batch.images), teacher.network[:cut](batch.images)) for cut in (2, 4)]
+    term = AttentionTransfer(1.0)
+    view = seen(student, teacher, *term.needs)
+    found = term(view)
+    pairs = [(student[:cut](view.images), teacher.network[:cut](view.images)) for cut in (2, 4)]
     wanted = sum(((attention(s) - attention(t)) ** 2).mean(dim=1) for s, t in pairs)
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(attention(pairs[0][0]).norm(dim=1), torch.ones(5))
 
 
-def test_a_witness_asks_the_teacher_once_per_batch_and_notices_a_stale_student() -> None:
+def test_a_view_asks_the_teacher_once_and_keeps_to_its_own_images_and_pass() -> None:
     teacher, student = Teacher(network(6, 0)), network(3, 1)
-    witness, batch, _ = asked(student, teacher)
+    view = seen(student, teacher, "features", "student_features", beside=2)
     before = teacher.queries
-    witness.teacher_features(batch)
-    witness.teacher_features(batch)
+    assert view.teacher_features is not None
+    assert view.teacher_features.shape == (5, 6)
     assert teacher.queries == before + 5
+    own = view.student_features
     student(torch.rand(2, *IMAGE))
-    with pytest.raises(RuntimeError, match="latest forward pass, of 2, did not begin"):
-        witness.student_features(batch)
-    student(torch.cat([batch.images, torch.rand(2, *IMAGE)]))
-    assert len(witness.student_features(batch)) == 5
-    broken = Batch(torch.full_like(batch.images, torch.nan), batch.logits)
-    student(torch.cat([broken.images, batch.images]))
-    assert witness.student_features(broken).isnan().any(), "for the guard against divergence to find"
+    assert torch.equal(view.student_features, own)
+    assert len(own) == 5
+    torch.testing.assert_close(own, student[:6](view.images))
+    assert not any(module._forward_hooks for module in [*student.modules(), *teacher.modules()])
+    broken = Batch(torch.full_like(view.images, torch.nan), view.batch.logits)
+    seen_broken = StudentView(broken, student, teacher).watching({"student_features"})
+    assert seen_broken.student_features.isnan().any(), "for the guard against divergence to find"
     assert feature_size(student, IMAGE) == 3
+
+
+def test_who_compares_features_of_a_teacher_needs_one() -> None:
+    batch = Batch(torch.rand(2, *IMAGE), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="give the objective the teacher"):
+        Objective(l1, [AttentionTransfer(1.0)])(network(3, 1), batch)
 
 
 def test_clocks_count_steps_and_epochs_and_go_on_after_a_restart(

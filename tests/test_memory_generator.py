@@ -14,8 +14,8 @@ from lra.memory.options import MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
 from lra.problem import Batch
 from lra.synthesis.terms import total
-from lra.synthesis.view import View
 from lra.teacher import Teacher
+from lra.view import View
 
 pytestmark = pytest.mark.kernels
 

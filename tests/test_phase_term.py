@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from lra.synthesis.terms import ClassPhases
-from lra.synthesis.view import View
 from lra.teacher import Teacher
+from lra.view import View
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_a_joined_minibatch_weighs_new_and_old_by_their_number(
                 assert len(strategy.mb_x) == 16
                 return
             checked += 1
-            parts = [strategy.objective(model(part.images), part) for part in (strategy.acquired, strategy.replayed)]
+            parts = [strategy.objective(model, part) for part in (strategy.acquired, strategy.replayed)]
             torch.testing.assert_close(strategy.loss.squeeze(), 8 / 9 * parts[0] + 1 / 9 * parts[1])
 
     make_strategy(model, [BufferReplay(Ring(3, 2), 2), Check()]).train(make_stream(length=3))

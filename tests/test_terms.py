@@ -23,8 +23,8 @@ from lra.synthesis.terms import (
     ZerothOrder,
     total,
 )
-from lra.synthesis.view import View
 from lra.teacher import Teacher
+from lra.view import View
 
 pytestmark = pytest.mark.kernels
 

@@ -197,7 +197,7 @@ def _made(config: RunConfig, setup: Setup, student: nn.Module) -> Parts:
         )
     try:
         parts = METHODS[config.method](setup, options).build(student)
-        needs = {need for term in parts.synthesizer.terms if term.weight for need in term.needs}
+        needs = parts.objective.needs.union(*(term.needs for term in parts.synthesizer.terms if term.weight))
         require(needs, setup.teacher, student, setup.problem.image)
     except ValueError as error:
         raise UsageError(f"method {config.method!r}: {error}") from None

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lra.distances import Distance
 from lra.distillation.objective import Objective, StudentTerm
-from lra.problem import Batch
+from lra.teacher import Teacher
+from lra.view import StudentView
 
 Form = Literal["hard", "soft", "log"]
 
@@ -43,6 +44,7 @@ class SelfPaced(Objective):
         form: see `self_paced_weights`.
         granularity: ``"sample"``, or ``"batch"``, one weight for the batch's mean loss, which makes it an adaptive
             learning rate and not a choice of samples; this is what the releases do.
+        teacher: see `Objective`.
     """
 
     def __init__(
@@ -52,25 +54,26 @@ class SelfPaced(Objective):
         age: float = 1.0,
         form: Form = "log",
         granularity: Literal["sample", "batch"] = "sample",
+        teacher: Teacher | None = None,
     ):
-        super().__init__(distance, terms)
+        super().__init__(distance, terms, teacher)
         self.age = age
         self.form: Form = form
         self.granularity = granularity
 
-    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Scalar loss of the student's logits (n, K) of ``batch``."""
-        weights, losses = self._weighed(logits, batch)
+    def loss(self, view: StudentView) -> Tensor:
+        """Scalar loss of what was seen."""
+        weights, losses = self._weighed(view)
         return (weights * losses).mean()
 
-    def parts(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def parts(self, view: StudentView) -> dict[str, Tensor]:
         """As of any objective, with the mean weight v and the difficulty Σvℓ/Σv of what is learnt."""
-        weights, losses = self._weighed(logits, batch)
+        weights, losses = self._weighed(view)
         difficulty = (weights * losses).sum() / weights.sum().clamp_min(1e-12)
-        return super().parts(logits, batch) | {"self_paced_weight": weights.mean(), "difficulty": difficulty}
+        return super().parts(view) | {"self_paced_weight": weights.mean(), "difficulty": difficulty}
 
-    def _weighed(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        losses = self.per_sample(logits, batch)
+    def _weighed(self, view: StudentView) -> tuple[Tensor, Tensor]:
+        losses = self.per_sample(view)
         if self.granularity == "batch":
             losses = losses.mean()
         return self_paced_weights(losses, self.age, self.form), losses

@@ -14,8 +14,8 @@ from lra.networks.encoder import Encoder
 from lra.problem import Batch
 from lra.state import State
 from lra.synthesis.terms import Balance, OneHot, total
-from lra.synthesis.view import View
 from lra.teacher import Teacher
+from lra.view import View
 
 
 class MemoryGenerator:

@@ -38,13 +38,14 @@ class Engine(ABC):
         moves: whether passes move the student's running statistics at all; by the option ``batchnorm`` if so.
 
     Attributes:
+        network: whose modules run in the forward passes.
         theta: the trainable parameters, θ.
         there: θ', the same order; None before `advance`.
         step: how θ' came about, if it is a leaf and this is known.
     """
 
     def __init__(self, student: nn.Module, inner: InnerRule, moves: bool) -> None:
-        self.module = student
+        self.module = self.network = student
         self.inner = inner
         self.options = inner.options
         self.moves: Literal["acquisition", "both", "none"] = inner.options.batchnorm if moves else "none"
@@ -158,6 +159,7 @@ class HigherEngine(Engine):
             copy_initial_weights=False,
             track_higher_grads=self.options.order == 2,
         )
+        self.network = self._patched
         order = {id(parameter): index for index, parameter in enumerate(student.parameters())}
         self._indices = [order[id(parameter)] for parameter in self.theta]
         # The student's own parameters, so that losses which know them directly (a penalty, say) count too.

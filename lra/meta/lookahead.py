@@ -122,6 +122,11 @@ class LookAhead:
             raise MetaStepError("this look-ahead is closed; open a new one for each step")
         return self._engine
 
+    @property
+    def network(self) -> nn.Module:
+        """Whose modules run in the forward passes: the student itself, or a copy with modules of the same names."""
+        return self._open().network
+
     def student(self, *args: Any, **kwargs: Any) -> Any:
         """Forward at θ, in the student's own mode; keeps the buffers by the policy."""
         return self._open().student(*args, **kwargs)

@@ -34,7 +34,7 @@ def gradient_alignment(student: nn.Module, objective: Objective, new: Batch, rep
     with untouched(student):
         student.train()
         for batch in (new, replayed):
-            value = objective(student(batch.images), batch)
+            value = objective(student, batch)
             losses.append(value.item())
             gradients.append(torch.autograd.grad(value, parameters, allow_unused=True))
     return Alignment(cosine(*gradients).item(), *losses)

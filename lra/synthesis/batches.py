@@ -15,8 +15,8 @@ from lra.synthesis.pool import to_bytes
 from lra.synthesis.sources import Source
 from lra.synthesis.synthesizer import FiniteBatch, Synthesizer
 from lra.synthesis.terms import Term, TermValue, total
-from lra.synthesis.view import View
 from lra.teacher import Teacher
+from lra.view import View
 
 
 class Diverged(ValueError):

@@ -11,8 +11,8 @@ from lra.preservation import untouched
 from lra.state import State
 from lra.synthesis.synthesizer import Synthesizer
 from lra.synthesis.terms import Term, TermValue, total
-from lra.synthesis.view import View
 from lra.teacher import Teacher
+from lra.view import View
 
 
 class OnlineGenerator(Synthesizer):

@@ -61,8 +61,8 @@ class AdaDFKD(CurriculumMethod):
         from torch import nn
 
         from lra.distillation.curriculum import SelfPaced, ring_hardness
-        from lra.distillation.student_terms import InfoNCE
-        from lra.distillation.witness import Witness, feature_size
+        from lra.distillation.terms import InfoNCE
+        from lra.features import feature_size
         from lra.strategies.clocks import EpochClock
         from lra.synthesis.terms import RingNCE
 
@@ -71,8 +71,8 @@ class AdaDFKD(CurriculumMethod):
             raise ValueError(f"synthesis.negatives = {o.negatives}: give at least a batch, {setup.batch_size}")
         sizes = feature_size(student, problem.image), feature_size(teacher.network, problem.image)
         project = nn.Identity() if sizes[0] == sizes[1] else nn.Linear(*sizes).to(problem.device)
-        contrast = InfoNCE(o.nce, Witness(student, teacher, problem.image), project, o.nce_temperature)
-        paced = SelfPaced(setup.distance, [contrast], o.age, o.weights, o.granularity)
+        contrast = InfoNCE(o.nce, project, o.nce_temperature)
+        paced = SelfPaced(setup.distance, [contrast], o.age, o.weights, o.granularity, teacher)
         ring = RingNCE(o.ring, o.negatives, sizes[1], project, o.ring_length, o.nce_temperature, problem.device)
 
         def tighten(completed: int) -> None:

@@ -65,8 +65,8 @@ class AEAHLRG(OptimisedMethod):
     def build(self, student: nn.Module) -> Parts:
         """Soft targets, and perhaps hard ones and attacks; h, z, their three terms, and what learns to attack."""
         from lra.distillation.attack import Attacker
-        from lra.distillation.hard_loss import HardLabel
         from lra.distillation.objective import Objective
+        from lra.distillation.terms import HardLabel
         from lra.networks.composed import FusedGenerator
         from lra.networks.generators import sized_for
         from lra.networks.perturbation import PerturbationNetwork

@@ -63,17 +63,15 @@ class GDFQ(OnlineMethod):
 
     def build(self, student: nn.Module) -> Parts:
         """G and its two terms; for the student D/K, the class, RGAL's triplets."""
-        from lra.distillation.hard_loss import HardLabel
         from lra.distillation.objective import Objective
-        from lra.distillation.student_relations import StudentTriplet
-        from lra.distillation.witness import Witness
+        from lra.distillation.terms import HardLabel, StudentTriplet
         from lra.networks.composed import ConditionedGenerator
         from lra.networks.generators import memory_generator
         from lra.relations import TripletSampler
         from lra.synthesis.online import ConditionedOnlineGenerator
         from lra.synthesis.terms import BNStat, OneHot
 
-        o, problem, teacher, distance = self.options, self.setup.problem, self.setup.teacher, self.setup.distance
+        o, problem, distance = self.options, self.setup.problem, self.setup.distance
 
         def per_class(student: Tensor, teacher: Tensor) -> Tensor:
             return distance(student, teacher) / problem.classes
@@ -84,8 +82,7 @@ class GDFQ(OnlineMethod):
 
         student_terms: list[StudentTerm] = [HardLabel(o.classes)]
         if o.student_triplet:
-            witness = Witness(student, teacher, problem.image)
-            student_terms.append(StudentTriplet(o.student_triplet, witness, TripletSampler(), margin=o.triplet_margin))
+            student_terms.append(StudentTriplet(o.student_triplet, TripletSampler(), margin=o.triplet_margin))
         terms = [OneHot(o.one_hot), BNStat(o.bn, gap="mse", reduce="mean")]
         source = self.online(terms, conditioned, ConditionedOnlineGenerator, sampling_mode="train", warmup=o.warmup)
         return self.parts(source, Objective(per_class, student_terms))

@@ -69,8 +69,7 @@ class RGAL(OptimisedMethod):
     def build(self, student: nn.Module) -> Parts:
         """D, triplets and channels for the student, with the clock that ends them; G, z and their terms."""
         from lra.distillation.objective import Objective
-        from lra.distillation.student_relations import Channels, Gram, StudentTriplet, adapters_between
-        from lra.distillation.witness import Witness
+        from lra.distillation.terms import Channels, Gram, StudentTriplet, adapters_between
         from lra.relations import TripletSampler
         from lra.strategies.clocks import EpochClock
         from lra.synthesis.augmentation import fmixed
@@ -78,15 +77,10 @@ class RGAL(OptimisedMethod):
         from lra.synthesis.terms import BNStat, OneHot
 
         o, image, teacher = self.options, self.setup.problem.image, self.setup.teacher
-        stages = o.channels > 0 or o.gram > 0
-        near = o.compared if o.student_triplet > 0 else "logits"
-        wanted = {"features": near == "global", "maps": stages or near == "features"}
-        witness = Witness(student, teacher, image, **wanted) if any(wanted.values()) else None
-        triplet = StudentTriplet(o.student_triplet, witness, TripletSampler(), o.compared, o.triplet_margin)
-        extras: list[StudentTerm] = [triplet]
-        if stages and witness is not None:
+        extras: list[StudentTerm] = [StudentTriplet(o.student_triplet, TripletSampler(), o.compared, o.triplet_margin)]
+        if o.channels > 0 or o.gram > 0:
             adapters = adapters_between(student, teacher.network, image)
-            extras += [Channels(o.channels, witness, adapters), Gram(o.gram, witness, adapters)]
+            extras += [Channels(o.channels, adapters), Gram(o.gram, adapters)]
         weights, last = [term.weight for term in extras], o.active * self.setup.epochs
 
         def weigh(completed: int) -> None:
@@ -97,5 +91,5 @@ class RGAL(OptimisedMethod):
         show = (lambda images: fmixed(shift(images), o.fmix)) if o.fmix else shift
         terms = [BNStat(o.bn), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]
         synthesizer = self.batches(LatentSource(self.generator(), o.lr), terms, views=o.views, show=show)
-        objective = Objective(self.setup.distance, extras)
+        objective = Objective(self.setup.distance, extras, teacher)
         return self.parts(synthesizer, objective, [EpochClock(weigh, self.setup.experiences_per_epoch)])

@@ -65,18 +65,14 @@ class ZSKT(OnlineMethod):
         from torch.optim.lr_scheduler import CosineAnnealingLR
 
         from lra.distillation.objective import Objective
-        from lra.distillation.student_terms import AttentionTransfer
-        from lra.distillation.witness import Witness
+        from lra.distillation.terms import AttentionTransfer
         from lra.networks.generators import gen_zskt
         from lra.strategies.clocks import ClipGradient, ScheduleByEpoch
         from lra.synthesis.online import SharedLatents
         from lra.synthesis.terms import Adversarial
 
         o, problem = self.options, self.setup.problem
-        objective = Objective(self.distance)
-        if o.attention:
-            witness = Witness(student, self.setup.teacher, problem.image, features=False, maps=True)
-            objective = Objective(self.distance, [AttentionTransfer(o.attention, witness)])
+        objective = Objective(self.distance, [AttentionTransfer(o.attention)], self.setup.teacher)
         terms = [Adversarial(o.adversarial, self.distance)]
         plugins: list[SupervisedPlugin] = [] if o.clip is None else [ClipGradient(o.clip)]
         if o.form == "benchmark":

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lra.distances import Distance, js, js_reference
 from lra.synthesis.terms.term import Term
-from lra.synthesis.view import View
+from lra.view import View
 
 
 class Adversarial(Term):

@@ -12,8 +12,8 @@ from lra.state import State
 from lra.synthesis.augmentation import Augmentation
 from lra.synthesis.options import Layers
 from lra.synthesis.terms.term import Term
-from lra.synthesis.view import View
 from lra.teacher import Teacher
+from lra.view import View
 
 
 class FeatureBank:

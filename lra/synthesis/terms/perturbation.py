@@ -5,7 +5,7 @@ from torch import Tensor
 from lra.distillation.attack import Attacker
 from lra.state import State
 from lra.synthesis.terms.term import Term
-from lra.synthesis.view import View
+from lra.view import View
 
 
 class PerturbationTraining(Term):

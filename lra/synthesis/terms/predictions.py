@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lra.state import State
 from lra.synthesis.terms.term import Term
-from lra.synthesis.view import View
+from lra.view import View
 
 
 class OneHot(Term):

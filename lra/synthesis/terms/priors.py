@@ -8,7 +8,7 @@ from torch import Tensor
 from lra.features import LayerStatistics
 from lra.state import State
 from lra.synthesis.terms.term import Term
-from lra.synthesis.view import View
+from lra.view import View
 
 Gap = Literal["l2", "mse", "kl"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lra.state import State
-from lra.synthesis.view import Quantity, View
+from lra.view import Quantity, View
 
 
 class TermValue(NamedTuple):

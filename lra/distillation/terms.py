@@ -1,0 +1,174 @@
+"""What the student may learn beside the distance of logits: relations, attention, channels, classes."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lra.distillation.objective import StudentTerm
+from lra.distillation.options import Compared
+from lra.features import Tap
+from lra.preservation import in_mode
+from lra.relations import ChannelDistillation, TripletSampler, gram_masked, triplet_loss
+from lra.view import Quantity, StudentView, stages_of
+
+
+class HardLabel(StudentTerm):
+    """The hard loss of AEAHL-RG: cross-entropy of the student with a batch's classes, at temperature 1.
+
+    They are the teacher's argmax; where images were attacked, of what they were before.
+    """
+
+    def forward(self, view: StudentView) -> Tensor:
+        """(n,) ≥ 0."""
+        return F.cross_entropy(view.student_logits, view.targets, reduction="none")
+
+
+class InfoNCE(StudentTerm):
+    """Each sample's student features should be told by the teacher's among those of the batch (AdaDFKD).
+
+    Per sample the cross-entropy of φ(f_T)_i·φ(project(f_S))_j / τ over j, with j = i right; φ scales to unit length.
+
+    Args:
+        weight: factor in the sum.
+        project: student features (n, d') to the teacher's (n, d); learns with the student.
+        temperature: τ.
+    """
+
+    needs = frozenset({"features", "student_features"})
+
+    def __init__(self, weight: float, project: nn.Module, temperature: float = 0.07):
+        super().__init__(weight)
+        self.project = project
+        self.temperature = temperature
+
+    def forward(self, view: StudentView) -> Tensor:
+        """(n,), ≥ 0."""
+        anchors = F.normalize(view.teacher_features, dim=1)
+        keys = F.normalize(self.project(view.student_features), dim=1)
+        right = torch.arange(len(keys), device=keys.device)
+        return F.cross_entropy(anchors @ keys.T / self.temperature, right, reduction="none")
+
+
+class AttentionTransfer(StudentTerm):
+    """The student should look where the teacher looks (Zagoruyko and Komodakis, ICLR 2017; in ZSKT with β = 250).
+
+    Σ_l mean((a(S_l) - a(T_l))²) per sample, a(A) = φ(vec(mean_c A²)), over the stages of both networks that have
+    the same resolution.
+    """
+
+    needs = frozenset({"maps", "student_maps"})
+
+    def forward(self, view: StudentView) -> Tensor:
+        """(n,), ≥ 0.
+
+        Raises:
+            ValueError: if no two stages have the same resolution.
+        """
+        teacher = {maps.shape[2:]: maps for maps in view.teacher_maps}
+        pairs = [(maps, teacher[maps.shape[2:]]) for maps in view.student_maps if maps.shape[2:] in teacher]
+        if not pairs:
+            raise ValueError(
+                "attention transfer: student and teacher work at no common resolution; set its weight to 0"
+            )
+        return torch.stack([(attention(s) - attention(t)).square().mean(dim=1) for s, t in pairs]).sum(dim=0)
+
+
+def attention(maps: Tensor) -> Tensor:
+    """Maps (n, c, h, w) to unit vectors (n, h·w) of mean squared activation."""
+    return F.normalize(maps.square().mean(dim=1).flatten(1), dim=1)
+
+
+class StudentTriplet(StudentTerm):
+    """Pull one class together and push different classes apart, in the student's own features (RGAL, IJCV 2024).
+
+    The teacher names the classes; the student's logits give the distances that negatives are drawn by.
+
+    Args:
+        weight: factor in the sum.
+        sampler: of negatives.
+        compared: ``"global"`` penultimate features, ``"features"`` stage maps, or ``"logits"``.
+        margin: of the hinge.
+        start: the first stage to compare, from 0.
+
+    Attributes:
+        fallback: share of the last batch's anchors without a negative in the window.
+    """
+
+    def __init__(
+        self,
+        weight: float,
+        sampler: TripletSampler,
+        compared: Compared = "global",
+        margin: float = 0.2,
+        start: int = 2,
+    ):
+        super().__init__(weight)
+        self.sampler, self.compared = sampler, compared
+        self.margin, self.start = margin, start
+        seen: dict[Compared, frozenset[Quantity]] = {
+            "global": frozenset({"student_features"}),
+            "features": frozenset({"student_maps"}),
+            "logits": frozenset(),
+        }
+        self.needs = seen[compared]
+        self.fallback = torch.zeros(())
+
+    def forward(self, view: StudentView) -> Tensor:
+        """() ≥ 0."""
+        triplets = self.sampler(view.student_logits.detach(), view.predicted)
+        self.fallback = triplets.fallback
+        return triplet_loss(self._maps(view), triplets, self.margin)
+
+    def _maps(self, view: StudentView) -> list[Tensor]:
+        if self.compared == "logits":
+            return [view.student_logits]
+        if self.compared == "global":
+            return [view.student_features]
+        return view.student_maps[self.start :] or view.student_maps[-1:]
+
+
+class Channels(StudentTerm):
+    """Channel averages of every stage as the teacher's, through learnt adapters (RGAL, IJCV 2024).
+
+    Student and teacher are compared stage by stage from the last one backwards, as many as both have.
+
+    Args:
+        weight: factor in the sum.
+        adapters: for the stages compared.
+    """
+
+    needs = frozenset({"maps", "student_maps"})
+
+    def __init__(self, weight: float, adapters: ChannelDistillation):
+        super().__init__(weight)
+        self.adapters = adapters
+
+    def forward(self, view: StudentView) -> Tensor:
+        """() ≥ 0."""
+        return self.adapters(*self._maps(view))
+
+    def _maps(self, view: StudentView) -> tuple[list[Tensor], list[Tensor]]:
+        count = len(self.adapters.adapters)
+        return view.student_maps[-count:], view.teacher_maps[-count:]
+
+
+class Gram(Channels):
+    """Maps of every stage as the teacher's, most where its channels correlate least; see `gram_masked`."""
+
+    def forward(self, view: StudentView) -> Tensor:
+        """() ≥ 0; raises ``ValueError`` where maps of a stage differ in size."""
+        student, teacher = self._maps(view)
+        return gram_masked(self.adapters.adapted(student), teacher)
+
+
+@torch.no_grad()
+def adapters_between(student: nn.Module, teacher: nn.Module, image: tuple[int, int, int]) -> ChannelDistillation:
+    """Fresh adapters for the last stages that both networks have, found with one black image (C, H, W)."""
+    blank = next(teacher.parameters()).new_zeros(1, *image)
+    channels = []
+    for network in (student, teacher):
+        with Tap(network, stages_of(network, blank), "output") as tap, in_mode(network, training=False):
+            network(blank)
+        channels.append([each.shape[1] for each in tap.values])
+    count = min(map(len, channels))
+    return ChannelDistillation(*(each[-count:] for each in channels)).to(blank.device)

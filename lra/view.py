@@ -1,0 +1,267 @@
+"""One batch as losses see it: what teacher and student make of its images, gathered in the forward pass itself.
+
+Synthesis looks so at the images it makes (`View`), a student step at the images it learns from (`StudentView`).
+"""
+
+from collections.abc import Callable, Mapping, Set
+from contextlib import ExitStack
+from functools import cached_property
+from typing import Literal, NamedTuple, Self
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from lra.anatomy import stages
+from lra.features import BatchNormStatistics, FeatureTap, LayerStatistics, Tap
+from lra.preservation import frozen, in_mode
+from lra.problem import Batch
+from lra.teacher import Teacher
+
+Quantity = Literal["features", "maps", "batchnorm", "student_features", "student_maps"]
+"""What a view collects beside logits, if it is told beforehand."""
+
+_STAGES: "WeakKeyDictionary[nn.Module, list[nn.Module]]" = WeakKeyDictionary()
+
+
+def stages_of(network: nn.Module, images: Tensor) -> list[nn.Module]:
+    """`lra.anatomy.stages` for images of this shape, looked for once per network."""
+    if network not in _STAGES:
+        channels, height, width = images.shape[1:]
+        _STAGES[network] = stages(network, (channels, height, width))
+    return _STAGES[network]
+
+
+def require(wanted: Set[Quantity], teacher: Teacher, student: nn.Module, image: tuple[int, int, int]) -> None:
+    """Look for the quantities that views will be asked for, before any time is spent.
+
+    Raises:
+        ValueError: for the first that ``teacher`` or ``student``, networks for images (C, H, W), lacks.
+    """
+    blank = next(student.parameters()).new_zeros(1, *image)
+    _taps("", wanted, teacher.network, blank)
+    _taps("student_", wanted, student, blank)
+
+
+def _taps(whose: Literal["", "student_"], wanted: Set[str], network: nn.Module, images: Tensor) -> dict[str, Tap]:
+    """Taps of one network for what is wanted of it, by quantity; not open yet."""
+    taps: dict[str, Tap] = {}
+    if f"{whose}features" in wanted:
+        taps["features"] = FeatureTap(network, images.shape[1:])
+    if f"{whose}maps" in wanted:
+        taps["maps"] = Tap(network, stages_of(network, images), "output")
+    if f"{whose}batchnorm" in wanted:
+        taps["batchnorm"] = BatchNormStatistics(network, images.shape[1:])
+    return taps
+
+
+class _Pass(NamedTuple):
+    """A forward pass that was made."""
+
+    logits: Tensor
+    taps: Mapping[str, Tap]
+
+
+def _passed(forward: Callable[[Tensor], Tensor], images: Tensor, taps: Mapping[str, Tap]) -> _Pass:
+    """Make a forward pass; ``taps`` are open while it lasts."""
+    with ExitStack() as stack:
+        for tap in taps.values():
+            stack.enter_context(tap)
+        return _Pass(forward(images), taps)
+
+
+class View:
+    """Images beside what teacher and student make of them, each computed at most once and only when asked.
+
+    Gradients flow to ``images`` through teacher and student; neither network's weights get any, and hooks
+    exist only while a network runs. Features, maps and statistics have to be announced with `watching` before
+    the first look at a network; `lra.synthesis.terms.total` does so for its terms.
+
+    Args:
+        images: (n, C, H, W) in [0, 1], usually with a graph back to a generator; augmented ones, if the
+            networks are to see those.
+        teacher: the frozen oracle.
+        student: the learner; ``None`` where a loss must not need it.
+        labels: (n,) classes the images were asked to be, or (n, K) probabilities, if the source conditions on any.
+        student_mode: whether the student answers with running ("eval") or batch ("train") statistics.
+        plain: the images before augmentation, which priors on images look at; ``images`` if not given.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        teacher: Teacher | None,
+        student: nn.Module | None = None,
+        labels: Tensor | None = None,
+        student_mode: str = "eval",
+        plain: Tensor | None = None,
+    ):
+        self.images = images
+        self.plain = images if plain is None else plain
+        self.labels = labels
+        self._teacher = teacher
+        self._student = student
+        self._student_mode = student_mode
+        self._wanted: set[str] = set()
+
+    def watching(self, quantities: Set[Quantity]) -> Self:
+        """Say beforehand which quantities the networks' passes have to collect."""
+        self._wanted |= quantities
+        return self
+
+    def elsewhere(self, images: Tensor) -> "View":
+        """The same networks, in the same modes, on other images."""
+        return View(images, self.teacher, self._student, student_mode=self._student_mode)
+
+    @property
+    def teacher(self) -> Teacher:
+        """The oracle itself.
+
+        Raises:
+            ValueError: if the view has none.
+        """
+        if self._teacher is None:
+            raise ValueError("a loss compares with more of the teacher than its logits: give the objective the teacher")
+        return self._teacher
+
+    @property
+    def student(self) -> nn.Module:
+        """The learner itself.
+
+        Raises:
+            ValueError: if the view has none.
+        """
+        if self._student is None:
+            raise ValueError("this view has no student: an adversarial term needs one")
+        return self._student
+
+    @cached_property
+    def _teacher_pass(self) -> _Pass:
+        return _passed(self.teacher, self.images, _taps("", self._wanted, self.teacher.network, self.images))
+
+    @cached_property
+    def _student_pass(self) -> _Pass:
+        taps = _taps("student_", self._wanted, self.student, self.images)
+        with frozen(self.student), in_mode(self.student, self._student_mode == "train"):
+            return _passed(self.student, self.images, taps)
+
+    @property
+    def teacher_logits(self) -> Tensor:
+        """(n, K)."""
+        return self._teacher_pass.logits
+
+    @property
+    def teacher_features(self) -> Tensor:
+        """(n, d): what the teacher's classifier takes in, see `lra.anatomy.penultimate`. Needs "features"."""
+        return _features(self._teacher_pass)
+
+    @property
+    def teacher_maps(self) -> list[Tensor]:
+        """(n, c, h, w) of each stage, see `lra.anatomy.stages`. Needs "maps"."""
+        return self._teacher_pass.taps["maps"].values
+
+    @cached_property
+    def statistics(self) -> list[LayerStatistics]:
+        """Batch and running statistics of each BatchNorm layer of the teacher. Needs "batchnorm"."""
+        tap = self._teacher_pass.taps["batchnorm"]
+        assert isinstance(tap, BatchNormStatistics)
+        return tap.layers
+
+    @property
+    def batchnorm_inputs(self) -> list[Tensor]:
+        """(n, c, h, w) that each BatchNorm layer of the teacher took in. Needs "batchnorm"."""
+        return self._teacher_pass.taps["batchnorm"].values
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """(n,): the teacher's argmax, without gradient."""
+        return self.teacher_logits.detach().argmax(dim=1)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """(n,) or (n, K): the labels asked for, or what the teacher sees where none were."""
+        return self.predicted if self.labels is None else self.labels
+
+    @cached_property
+    def student_logits(self) -> Tensor:
+        """(n, K).
+
+        Raises:
+            ValueError: if the view has no student.
+        """
+        return self._student_pass.logits
+
+    @property
+    def student_features(self) -> Tensor:
+        """(n, d'): what the student's classifier takes in. Needs "student_features"."""
+        return _features(self._student_pass)
+
+    @property
+    def student_maps(self) -> list[Tensor]:
+        """(n, c, h, w) of each stage of the student. Needs "student_maps"."""
+        return self._student_pass.taps["maps"].values
+
+
+class StudentView(View):
+    """A batch that the student learns from, whose teacher's logits are there: gradients flow to the student's weights.
+
+    The teacher is asked again only where a loss looks at its features or maps, without a graph and at most once,
+    which counts as a query.
+
+    Args:
+        batch: images with the teacher's answers.
+        student: the learner, in the mode it is in.
+        teacher: for its features and maps; ``None`` where no loss looks at them.
+        forward: images (n, C, H, W) -> logits (n, K), the pass to make in place of the student's own: at other weights,
+            in another precision, or with further images after the batch's.
+        runs: the network that runs in that pass, if it is not ``student`` itself but a copy of it.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        student: nn.Module,
+        teacher: Teacher | None = None,
+        forward: Callable[[Tensor], Tensor] | None = None,
+        runs: nn.Module | None = None,
+    ):
+        super().__init__(batch.images, teacher, student, batch.labels)
+        self.batch = batch
+        self._forward = forward or student
+        self._runs = runs or student
+
+    @property
+    def teacher_logits(self) -> Tensor:
+        """(n, K), those of the batch."""
+        return self.batch.logits
+
+    @cached_property
+    def _teacher_pass(self) -> _Pass:
+        with torch.no_grad():
+            return super()._teacher_pass
+
+    @cached_property
+    def _student_pass(self) -> _Pass:
+        taps = _taps("student_", self._wanted, self.student, self.images)
+        return _passed(self._forward, self.images, {name: tap.of(self._runs) for name, tap in taps.items()})
+
+    @property
+    def student_features(self) -> Tensor:
+        """(n, d'), in single precision. Needs "student_features"."""
+        return self._own(super().student_features)
+
+    @property
+    def student_maps(self) -> list[Tensor]:
+        """(n, c, h, w) of each stage, in single precision. Needs "student_maps"."""
+        return [self._own(maps) for maps in super().student_maps]
+
+    def _own(self, values: Tensor) -> Tensor:
+        """Those of the batch's images; of a pass in half precision in single, as its logits are."""
+        own = values[: len(self.images)]
+        return own.float() if own.dtype in (torch.bfloat16, torch.float16) else own
+
+
+def _features(made: _Pass) -> Tensor:
+    tap = made.taps["features"]
+    assert isinstance(tap, FeatureTap)
+    return tap.features
