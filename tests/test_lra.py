@@ -540,7 +540,10 @@ def test_a_first_experience_has_nothing_to_retain(trained: Trained, objective: s
 
 @pytest.mark.parametrize(
     "setting",
-    ["meta.statistics=joint", "meta.statistics=batch", "student.precision=bfloat16", "student.channels_last=true"],
+    [
+        *("meta.statistics=joint", "meta.statistics=batch", "meta.engine=higher"),
+        *("student.precision=bfloat16", "student.channels_last=true"),
+    ],
 )
 def test_terms_that_look_inside_see_their_own_images(
     tiny: list[str], lra_bench: Callable[..., Any], tmp_path: Path, setting: str

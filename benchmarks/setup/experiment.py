@@ -30,8 +30,8 @@ from lra.strategies.replay import GenerativeReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.synthesizer import Synthesizer
-from lra.synthesis.view import require
 from lra.teacher import Teacher
+from lra.view import require
 
 
 @dataclass
