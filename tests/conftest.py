@@ -183,26 +183,26 @@ def killed(lra_bench: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -
     It is saved after the third and fifth experience, and killed in the middle of the eighth, after an evaluation that
     is not yet saved.
     """
-    from lra.benchmarks.runs import attempt
-    from lra.benchmarks.runs.attempt import Attempt
+    from lra.benchmarks.runs import training
+    from lra.benchmarks.runs.training import Training
 
-    kept, save = Attempt._keep, Attempt._save
+    kept, save = Training._keep, Training._save
 
-    def seldom(self: Attempt) -> None:
+    def seldom(self: Training) -> None:
         if self.experiment.stream.position in (3, 5):
             save(self)
 
-    def dying(self: Attempt, record: dict[str, Any]) -> None:
+    def dying(self: Training, record: dict[str, Any]) -> None:
         kept(self, record)
         if record["experience"] == 8:
             raise Killed
 
     def begin(*arguments: object) -> Path:
         place = Path(str(arguments[arguments.index("--out") + 1]))
-        monkeypatch.setattr(attempt, "CHECKPOINT_SECONDS", -1.0)
+        monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
         with monkeypatch.context() as patch:
-            patch.setattr(Attempt, "_save", seldom)
-            patch.setattr(Attempt, "_keep", dying)
+            patch.setattr(Training, "_save", seldom)
+            patch.setattr(Training, "_keep", dying)
             with pytest.raises(Killed):
                 lra_bench("run", *arguments)
         (checkpoint,) = place.rglob("checkpoint.pt")

@@ -18,7 +18,7 @@ from torch.nn.utils import weight_norm
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ExponentialLR
 
-from lra.benchmarks.runs import attempt
+from lra.benchmarks.runs import training
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.strategies import extensions
 from lra.strategies.avalanche_plugins import POLICIES, SI
@@ -226,7 +226,7 @@ def test_a_run_with_a_plugin_that_has_no_state_is_never_saved_half(
     bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, replay: str, saved: bool
 ) -> None:
     """What is saved without the plugin's memory would go on as another run."""
-    monkeypatch.setattr(attempt, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     kept: list[Path] = []
     monkeypatch.setattr(RunFolder, "save", lambda folder, state: kept.append(folder.path))
     assert bench("--replay", replay).code == 0

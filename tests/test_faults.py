@@ -12,8 +12,8 @@ import pytest
 from torch import nn
 
 from lra.benchmarks import checkpoint_file
-from lra.benchmarks.runs import attempt
-from lra.benchmarks.runs.attempt import Attempt
+from lra.benchmarks.runs import training
+from lra.benchmarks.runs.training import Training
 from lra.strategies.divergence import LIMIT, DivergenceGuard
 from lra.synthesis.batches import Diverged
 
@@ -26,7 +26,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "write_report", lambda folder: None)
+    monkeypatch.setattr("lra.benchmarks.reports.report.write_report", lambda folder: None)
 
 
 @pytest.fixture
@@ -38,23 +38,23 @@ def bench(lra_bench: Bench, tiny: list[str], tmp_path: Path) -> Bench:
 @pytest.fixture
 def saving(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every experience."""
-    monkeypatch.setattr(attempt, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
 
 
 @pytest.fixture
 def at_record(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Do something when the record of an experience has been written."""
-    kept = Attempt._keep
+    kept = Training._keep
 
     @contextmanager
-    def change(experience: int, do: Callable[[Attempt], object]) -> Iterator[None]:
-        def keep(self: Attempt, record: dict[str, Any]) -> None:
+    def change(experience: int, do: Callable[[Training], object]) -> Iterator[None]:
+        def keep(self: Training, record: dict[str, Any]) -> None:
             kept(self, record)
             if record["experience"] == experience:
                 do(self)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Attempt, "_keep", keep)
+            patch.setattr(Training, "_keep", keep)
             yield
 
     return change
@@ -74,7 +74,7 @@ def outcome(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("metrics.jsonl", "student.safetensors", "forgetting.json")}
 
 
-def killed(self: Attempt) -> None:
+def killed(self: Training) -> None:
     raise Killed
 
 
@@ -115,7 +115,7 @@ def test_a_folder_that_can_no_longer_be_written_to(
     """Permissions do not stop root, so a file takes the folder's place."""
     away = tmp_path / "away"
 
-    def lose(self: Attempt) -> None:
+    def lose(self: Training) -> None:
         self.folder.path.rename(away)
         self.folder.path.write_text("no folder")
 

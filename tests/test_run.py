@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lra.benchmarks import checkpoint_file, interruption
-from lra.benchmarks.runs import attempt
-from lra.benchmarks.runs.attempt import Attempt
+from lra.benchmarks.runs import training
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
+from lra.benchmarks.runs.training import Training
 from lra.benchmarks.setup import datasets, teachers
 from lra.benchmarks.setup.datasets import DataSet, Labelled
 from lra.metrics.evolution import evolution
@@ -57,7 +57,9 @@ def drawn() -> None:
 def plain_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the figures out of the report, unless `drawn`."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(attempt, "write_report", lambda folder: (folder / "report.html").write_text("a report"))
+        monkeypatch.setattr(
+            "lra.benchmarks.reports.report.write_report", lambda folder: (folder / "report.html").write_text("a report")
+        )
 
 
 def lines(folder: Path) -> bytes:
@@ -169,7 +171,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(run: Run) -> No
 def test_a_finished_run_is_not_repeated(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run()
     stamp = (folder / "metrics.jsonl").stat().st_mtime_ns
-    monkeypatch.setattr(attempt, "prepare", None)
+    monkeypatch.setattr(training, "prepare", None)
     assert run() == folder
     assert (folder / "metrics.jsonl").stat().st_mtime_ns == stamp
 
@@ -350,15 +352,15 @@ def test_a_signal_stops_a_run_at_its_next_rest(
     code: int,
 ) -> None:
     whole = run("--replay", "memory", "--meta", out="whole")
-    kept = Attempt._keep
+    kept = Training._keep
 
-    def stop(self: Attempt, record: dict[str, Any]) -> None:
+    def stop(self: Training, record: dict[str, Any]) -> None:
         kept(self, record)
         if record["experience"] == 6:
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Attempt, "_keep", stop)
+        patch.setattr(Training, "_keep", stop)
         done = lra_bench("run", "--out", tmp_path / "stopped", *tiny, "--replay", "memory", "--meta")
     assert done.code == code
     folder = next((tmp_path / "stopped").rglob("checkpoint.pt")).parent
@@ -391,7 +393,7 @@ def test_a_signal_in_a_long_experience_stops_the_run_at_the_end_of_a_step(
 
     with monkeypatch.context() as patch:
         patch.setattr(interruption, "PATIENCE", 0.0)
-        patch.setattr(attempt, "PATIENCE", 0.0)
+        patch.setattr(training, "PATIENCE", 0.0)
         hook = register_optimizer_step_post_hook(count)
         try:
             done = lra_bench("run", "--out", tmp_path / "stopped", *tiny, "--replay", replay)

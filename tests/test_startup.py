@@ -170,9 +170,9 @@ def test_another_run_is_not_taken_for_finished(
     ("where", "saved"),
     [
         ("lra.benchmarks.setup.resolution.configuration", False),
-        ("lra.benchmarks.runs.runner.data_of", False),
-        ("lra.benchmarks.runs.attempt.prepare", False),
-        ("lra.benchmarks.runs.attempt.Attempt._close", True),
+        ("lra.benchmarks.runs.distillation.data_of", False),
+        ("lra.benchmarks.runs.training.prepare", False),
+        ("lra.benchmarks.runs.training.Training._close", True),
     ],
 )
 def test_ctrl_c_promises_what_is_there(
@@ -186,7 +186,7 @@ def test_ctrl_c_promises_what_is_there(
     def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lra.benchmarks.runs.attempt.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("lra.benchmarks.runs.training.CHECKPOINT_SECONDS", 0)
     with monkeypatch.context() as patch:
         patch.setattr(where, interrupted)
         done = lra_bench("run", *tiny, "--out", tmp_path)

@@ -10,7 +10,8 @@ import torch
 import yaml
 from torch import nn
 
-from lra.benchmarks.runs import machine, threads
+from lra.benchmarks.runs import machine
+from lra.benchmarks.runs.machine import processors
 from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.setup.networks import sizes
 from lra.benchmarks.setup.resolution import configuration
@@ -23,14 +24,14 @@ from lra.strategies.methods import METHODS
 def many(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine of many processors, whatever this one is."""
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(threads, "processors", lambda: 7)
+    monkeypatch.setattr(machine, "processors", lambda: 7)
     yield
     torch.set_num_threads(1)
 
 
 def _chosen(**given: Any) -> int:
     config = configuration(**given)
-    return threads.chosen(config, data_set(config.data.name, config.data.size))
+    return machine.threads_of(config, data_set(config.data.name, config.data.size))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -114,10 +115,10 @@ def test_an_increment_and_a_teacher_say_their_threads(lra_bench: Callable[..., A
 def test_the_processors_of_a_container_are_those_it_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "CONTROL", tmp_path)
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda who: set(range(8)), raising=False)
-    assert machine.processors() == 8
+    assert processors() == 8
     for text, expected in (("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("damaged", 8)):
         (tmp_path / "cpu.max").write_text(text)
-        assert machine.processors() == expected
+        assert processors() == expected
 
 
 def test_a_teacher_file_counts_by_the_network_it_names(tmp_path: Path, lra_bench: Callable[..., Any]) -> None:

@@ -15,7 +15,7 @@ import yaml
 from torch import nn
 
 from lra.benchmarks.errors import LraError, in_one_line
-from lra.benchmarks.runs import attempt, machine, memory, trial
+from lra.benchmarks.runs import machine, memory, training, trial
 from lra.benchmarks.setup.resolution import configuration
 from lra.strategies.methods import METHODS
 
@@ -207,7 +207,7 @@ def test_a_step_larger_than_what_is_free_ends_in_one_line(
 ) -> None:
     """Where the estimate, which is the least there can be, lets it pass."""
     monkeypatch.setattr(memory, "refuse_oversize", lambda *given: None)
-    monkeypatch.setattr(attempt, "refuse_oversize", lambda *given: None)
+    monkeypatch.setattr(training, "refuse_oversize", lambda *given: None)
     monkeypatch.setattr(memory, "available_memory", lambda device: 2**27)
     large = ("--set", "schedule.batch_size=400000")
     for dry in ((), ("--dry-run",)):

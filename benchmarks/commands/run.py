@@ -49,7 +49,7 @@ def run(
         click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
         return
     from lra.benchmarks.commands.summary import show
-    from lra.benchmarks.runs.finished import run as do
+    from lra.benchmarks.runs.runner import run as do
     from lra.benchmarks.runs.trackers import asked_for
 
     show(do(config, out, asked_for(tensorboard, wandb)), as_json)
@@ -69,7 +69,7 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
     if (folder / "sweep.json").is_file():
         raise UsageError(f"{folder} is a sweep: the command that began it goes on, lra-bench sweep GRID --out {folder}")
     from lra.benchmarks.commands.summary import show
-    from lra.benchmarks.runs.finished import resume as do
+    from lra.benchmarks.runs.runner import resume as do
 
     show(do(folder, on_divergence), as_json)
 
@@ -105,7 +105,7 @@ def quantize(
     if dry_run:
         click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
         return
-    from lra.benchmarks.runs.finished import run
+    from lra.benchmarks.runs.runner import run
 
     show(run(config, out), as_json)
 

@@ -17,7 +17,7 @@ import click
 import torch
 
 from lra.benchmarks import checkpoint_file
-from lra.benchmarks.runs.attempt import CHECKPOINT_SECONDS
+from lra.benchmarks.runs.training import CHECKPOINT_SECONDS
 from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.resolution import resolve

@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 import torch
 
-from lra.benchmarks.runs.attempt import Attempt
 from lra.benchmarks.runs.progress import RunProgress
 from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.runs.training import Training
 from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.resolution import resolve
@@ -71,7 +71,7 @@ def main(experiences: int, stretches: int, threads: int) -> None:
     teacher = obtain(config.teacher, data, test)
     click.echo("| experiences | ms each | memory (MiB) |\n|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as place:
-        work = Attempt(config, RunFolder(Path(place)), data, teacher, test, quiet=True)
+        work = Training(config, RunFolder(Path(place)), data, teacher, test, quiet=True)
         work.progress = Stretches(work.experiment, stretches)
         work.open()
         work.complete()

@@ -12,8 +12,7 @@ from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.increment.configuration import IncrementConfig, checked
 from lra.benchmarks.progress import Progress, at_steps, loading
-from lra.benchmarks.runs.machine import environment
-from lra.benchmarks.runs.threads import threads_for
+from lra.benchmarks.runs.machine import environment, threads_for
 from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.networks import network_size
 from lra.networks import build

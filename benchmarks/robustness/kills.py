@@ -23,7 +23,7 @@ import click
 
 from lra.benchmarks.files import DRAFT
 from lra.benchmarks.robustness.small_runs import every, small
-from lra.benchmarks.runs import attempt, runner
+from lra.benchmarks.runs import runner, training
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_set
 
@@ -52,9 +52,9 @@ def start(config: RunConfig, out: Path) -> int:
         return process
     code = 1
     try:
-        attempt.CHECKPOINT_SECONDS = 0.0
+        training.CHECKPOINT_SECONDS = 0.0
         # A report would be most of the time, and comes after the result.
-        attempt.finish = lambda folder: folder.drop_checkpoints()
+        runner.finish = lambda kind, folder: folder.drop_checkpoints()
         runner.run(config, out, quiet=True)
         code = 0
     finally:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.files import write_json
 from lra.benchmarks.robustness.small_runs import every, small
-from lra.benchmarks.runs.finished import run
+from lra.benchmarks.runs.runner import run
 from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES
 
 RECORDS = ("metrics.jsonl", "forgetting.json", "student.safetensors")

@@ -1,4 +1,4 @@
-"""The machine a run is on: whether it has the device, what is installed, how much memory was taken."""
+"""The machine a run is on: whether it has the device, what is installed, what memory and threads it takes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ import platform
 import resource
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lra import __version__
 from lra.benchmarks.errors import UsageError
+from lra.benchmarks.setup.networks import sizes
+
+if TYPE_CHECKING:
+    from lra.benchmarks.setup.config import RunConfig
+    from lra.benchmarks.setup.datasets import DataSet
 
 CONTROL = Path("/sys/fs/cgroup")
 """Where the system says what a container may take."""
+
+SMALL = 5e8
+"""Multiply-adds of a network's forward pass of a batch, some hundredths of a second of one thread: with fewer, threads
+wait for one another more than they compute, all the more where other processes take a processor away."""
 
 
 def refuse_device(device: str) -> None:
@@ -99,3 +108,42 @@ def peak_memory(device: str) -> float:
 def leads() -> bool:
     """Whether this process is the one that speaks: of those that torchrun started, the first."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+
+
+def threads_for(work: float, device: str) -> int:
+    """One where networks are small, or compute elsewhere; else every processor there is, or ``OMP_NUM_THREADS``.
+
+    Of small networks it does not depend on the machine, so neither do the sums of their runs.
+
+    Args:
+        work: multiply-adds of the largest network's forward pass of a batch.
+        device: where it computes.
+    """
+    import torch
+
+    if work < SMALL or torch.device(device).type != "cpu":
+        return 1
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(told) if told.isdecimal() and int(told) else processors()
+
+
+def threads_of(config: RunConfig, data: DataSet) -> int:
+    """The threads of a run: what its configuration says, or what its networks and its batch ask for.
+
+    Raises:
+        LraError: if a network cannot be built.
+    """
+    if config.threads:
+        return config.threads
+    largest = max(size.work for size in sizes(config, data).values())
+    return threads_for(largest * config.schedule.batch_size, config.device)
+
+
+def threaded(config: RunConfig, data: DataSet) -> RunConfig:
+    """``config`` with the `threads_of` it, which torch takes from now on."""
+    import torch
+
+    config = config.model_copy(update={"threads": threads_of(config, data)})
+    assert config.threads is not None
+    torch.set_num_threads(config.threads)
+    return config

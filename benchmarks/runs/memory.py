@@ -11,8 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.runs.machine import available_memory
-from lra.benchmarks.runs.threads import threaded
+from lra.benchmarks.runs.machine import available_memory, threaded
 from lra.benchmarks.setup.carrying import latent_of
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet

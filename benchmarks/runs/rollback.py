@@ -1,15 +1,89 @@
 """What to do about a divergence: go back to the last evaluation, and go on from there otherwise than before."""
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from lra.benchmarks import checkpoint_file
+from lra.benchmarks.errors import LraError, UsageError
+from lra.benchmarks.runs.training import Training
+from lra.meta.checks import MetaDiverged, MetaStepError
 from lra.state import State, random_states, seed_everything
+from lra.strategies.extensions import PluginFailed
+from lra.synthesis.batches import Diverged
 
 TIMES = 3
 """Rollbacks in a run at most."""
 RATE = 0.5
 """What a rollback multiplies the student's learning rate with."""
+
+log = logging.getLogger("lra")
+
+
+class RetreatingRun:
+    """A distillation that is trained to its end, with a retreat wherever it diverges, if it may have one.
+
+    Args:
+        build: the run, to go on from what is saved.
+    """
+
+    def __init__(self, build: Callable[[], Training]):
+        self.build = build
+        self.work = build()
+
+    def open(self) -> None:
+        """Start the folder, or take up what is saved there."""
+        self.work.open()
+
+    def complete(self) -> None:
+        """Train to the end.
+
+        Raises:
+            LraError: if it cannot be done.
+            Interrupted: at a signal, when all is saved.
+        """
+        try:
+            while (cause := self._divergence()) is not None:
+                self._retreat(cause)
+                self.work = self.build()
+                self.work.open()
+        except MetaStepError as error:
+            raise UsageError(f"--meta: {error}") from None
+        except PluginFailed as error:
+            log.debug("what the plugin raised", exc_info=error)
+            raise LraError(str(error)) from None
+
+    def _divergence(self) -> str | None:
+        """Do the rest of the run; if it cannot be done because numbers are not finite any more, say which."""
+        try:
+            self.work.complete()
+        except (MetaDiverged, Diverged) as error:
+            where = f" (student step {self.work.experiment.strategy.clock.train_iterations})"
+            return f"diverged: {error}{'' if 'student step' in str(error) else where}"
+        return None
+
+    def _retreat(self, cause: str) -> None:
+        """Save the state to go on from.
+
+        Raises:
+            LraError: if the run is to stop at a divergence, or has had its rollbacks.
+        """
+        folder, config = self.work.folder, self.work.config
+        if config.on_divergence == "stop" or not folder.retreat.exists():
+            saved = folder.restore()
+            good = "none yet" if saved is None else f"experience {saved['position']}, {folder.checkpoint}"
+            raise LraError(
+                f"{cause}; last good checkpoint: {good}; lower student.lr or synthesis.lr, or go on from there at a "
+                f"lower rate with lra-bench resume {folder.path} --on-divergence rollback"
+            )
+        if len(self.work.rollbacks) == TIMES:
+            raise LraError(f"{cause}, after {TIMES} rollbacks: lower student.lr or synthesis.lr")
+        retreat = checkpoint_file.read(folder.retreat)
+        note = {"cause": cause, "to_experience": retreat["position"], "student_lr_times": RATE, "random": "drawn anew"}
+        log.warning("%s: back to experience %d, at %g times the learning rate", cause, retreat["position"], RATE)
+        folder.save(rolled_back(retreat, [*self.work.rollbacks, note], config.seed))
 
 
 def rolled_back(retreat: State, rollbacks: list[dict[str, Any]], seed: int) -> State:

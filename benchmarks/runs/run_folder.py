@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.files import CannotWrite, clear_drafts, held, plain_name, write_text
-from lra.benchmarks.setup.config import Identity, RunConfig, Tree, fingerprint
+from lra.benchmarks.files import clear_drafts, held, plain_name, write_text
+from lra.benchmarks.setup.config import Identity, Tree, fingerprint
 from lra.benchmarks.setup.identity import RECORD, difference, recorded
-from lra.benchmarks.setup.layers import expanded
-from lra.benchmarks.setup.places import data_kind, data_label, placed_layer, places_of
-from lra.benchmarks.setup.resolution import read_options
 
 if TYPE_CHECKING:
-    from lra.benchmarks.setup.datasets import DataSet
-    from lra.benchmarks.setup.teachers import TrainedTeacher
     from lra.state import State
 
 
@@ -45,24 +42,20 @@ class RunFolder:
         self.identity = identity
 
     @classmethod
-    def of(cls, config: RunConfig, teacher: TrainedTeacher, data: DataSet, out: Path) -> RunFolder:
-        """The folder that this configuration, teacher and test set always get under ``out``.
+    def of(cls, label: str, identity: Identity, seed: int, out: Path) -> RunFolder:
+        """The folder under ``out`` that a run always gets.
 
-        Its first part is for people: data may be called otherwise when the run is there already.
+        Its first part, the ``label``, is for people: it may be called otherwise when the run is there already.
         """
-        meta = "+meta" if config.meta.enabled else ""
-        seen = data_label(config.data.name)
-        label = f"{config.method}+{config.replay['name']}{meta}-{teacher.name}-{config.student.network}-{seen}"
-        identity = identity_of(config, teacher.sha256, data)
-        inner = cls.place(config, identity)
+        inner = cls.place(identity, seed)
         place = out / plain_name(label) / inner
         others = [] if place.exists() else sorted(out.glob(f"*/{inner}"))
         return cls(others[0] if others else place, identity)
 
     @staticmethod
-    def place(config: RunConfig, identity: Identity) -> Path:
+    def place(identity: Identity, seed: int) -> Path:
         """What tells a run from all others: the end of its folder's path, under a label for the eye."""
-        return Path(fingerprint(identity)) / f"seed-{config.seed}"
+        return Path(fingerprint(identity)) / f"seed-{seed}"
 
     def refuse_other(self) -> None:
         """Raise `UsageError` if what began here is another run, wherever it was moved, saying what is not as it was."""
@@ -72,16 +65,6 @@ class RunFolder:
             raise UsageError(f"{self.path} is of other data, code or teacher, or of an earlier version: {again}")
         if before is not None and (other := difference(before, self.identity or {})):
             raise UsageError(f"{self.path}: {other}, or {again}")
-
-    def update_places(self, config: RunConfig) -> None:
-        """Let the stored configuration say where things lie now, if they were moved."""
-        file = self.path / "config.yaml"
-        if not file.is_file():
-            return
-        stored = placed_layer(expanded(read_options(file, "config")), [self.path])
-        if places_of(stored) != places_of(config.tree()):
-            with suppress(CannotWrite):  # It can be looked at all the same.
-                self.write_config(config.tree())
 
     @property
     def config_hash(self) -> str:
@@ -196,16 +179,6 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
 
-def identity_of(config: RunConfig, teacher_sha256: str, data: DataSet) -> Identity:
-    """What makes a run the one it is: of a test set that is not looked at, what the run knows of it."""
-    own = data_kind(data.name) != data.name
-    if config.data.test:
-        tested_on = data.content("test")
-    else:
-        tested_on = f"{data.classes} classes of {data.image}" if own else ""
-    return config.identity(teacher_sha256, tested_on)
-
-
 class MetricsFile:
     """``metrics.jsonl``: one record per evaluation, appended; what a resume repeats is cut off first."""
 
@@ -227,3 +200,51 @@ class MetricsFile:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+class Journal(MemoryHandler):
+    """Keeps what is said before the run has a folder, such as while its teacher is trained."""
+
+    def __init__(self) -> None:
+        super().__init__(capacity=1000, flushLevel=logging.CRITICAL + 1)
+
+    @contextmanager
+    def into(self, file: Path) -> Iterator[None]:
+        """Write what was said so far into ``file``, and all that will be."""
+        target = _Patient(file)
+        target.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self.setTarget(target)
+        self.flush()
+        log.addHandler(target)
+        log.removeHandler(self)
+        try:
+            yield
+        finally:
+            log.removeHandler(target)
+            target.close()
+
+
+@contextmanager
+def journal() -> Iterator[Journal]:
+    """Listen to everything; until `Journal.into` it is only kept."""
+    kept, terminal, level = Journal(), logging.StreamHandler(sys.stderr), log.level
+    terminal.setFormatter(logging.Formatter("lra-bench: %(message)s"))
+    terminal.setLevel(logging.WARNING)
+    for handler in (kept, terminal):
+        log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield kept
+    finally:
+        log.setLevel(level)
+        for handler in (kept, terminal):
+            log.removeHandler(handler)
+        kept.setTarget(None)
+        kept.close()
+
+
+class _Patient(logging.FileHandler):
+    """A log file that a full disk makes silent, not noisy."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lose the line."""

@@ -1,61 +1,67 @@
-"""One run, from configuration to result, into its folder."""
+"""One run of any kind, from its configuration to the result in its folder.
+
+A run that is finished is shown again, which imports nothing that trains.
+"""
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from lra.benchmarks import checkpoint_file
-from lra.benchmarks.errors import LraError, Resumable, UsageError, in_one_line
-from lra.benchmarks.files import CannotWrite
+from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError, in_one_line
+from lra.benchmarks.files import CannotWrite, sha256
 from lra.benchmarks.interruption import AtOnce, Interrupted
-from lra.benchmarks.progress import at_once, tell
-from lra.benchmarks.runs.attempt import Attempt, finish
-from lra.benchmarks.runs.finished import tell_finished
-from lra.benchmarks.runs.journal import Journal, journal
-from lra.benchmarks.runs.machine import refuse_device
-from lra.benchmarks.runs.memory import sized
-from lra.benchmarks.runs.processes import Processes, local_device, processes
-from lra.benchmarks.runs.rollback import RATE, TIMES, rolled_back
-from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.progress import loading
+from lra.benchmarks.runs.kind import DEFAULT, Configuration, Introduction, Kind, kind_named, kind_of
+from lra.benchmarks.runs.machine import leads, refuse_device
+from lra.benchmarks.runs.run_folder import Journal, RunFolder, journal
 from lra.benchmarks.runs.trackers import Tracker
-from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import data_of
-from lra.benchmarks.setup.presets import announced, unlike
-from lra.benchmarks.setup.teachers import obtain, teacher_file
-from lra.meta.checks import MetaDiverged, MetaStepError
-from lra.strategies.distributed import PeerLost
-from lra.strategies.extensions import PluginFailed
-from lra.synthesis.batches import Diverged
+from lra.benchmarks.setup.resolution import read_options
+
+if TYPE_CHECKING:
+    from lra.benchmarks.runs.processes import Processes
 
 log = logging.getLogger("lra")
 
 
 def run(
-    config: RunConfig,
-    out: Path,
-    trackers: Sequence[Tracker] = (),
-    quiet: bool = False,
-    at: Path | None = None,
-    introduced: bool = False,
+    config: Configuration, out: Path, trackers: Sequence[Tracker] = (), quiet: bool = False, at: Path | None = None
 ) -> RunFolder:
-    """Do a run, or finish it, or return it if it is finished. What cannot be done is refused before a file is written.
+    """Do a run, or finish it, or return it, which is said on stderr, if it was finished before.
+
+    What cannot be done is refused before a file is written.
 
     Args:
         config: a resolved configuration.
         out: parent of run folders.
         trackers: further records to keep of it.
-        quiet: no progress on stderr.
+        quiet: nothing on stderr.
         at: the folder that it is to be in, wherever that was moved.
-        introduced: what it replays and where its settings are from was said on stderr already.
 
     Raises:
         LraError: with an exit code, for everything that a user can mend.
     """
+    kind = kind_of(config)
+    folder = finished(config, out, at)
+    if folder is not None:
+        if not quiet:
+            tell_finished(folder, tracked=bool(trackers))
+        return folder
+    kind.require(config)
+    introduction = Introduction(kind.introduction(config), quiet)
+    if "torch" not in sys.modules:  # First of all, where more than that takes seconds.
+        introduction.tell()
+    if not introduction.quiet:
+        loading("torch", "avalanche")
+    from lra.benchmarks.runs.processes import local_device, processes
+    from lra.strategies.distributed import PeerLost
+
     with in_one_line(), journal() as kept, processes(config.device) as group:
         config = config.model_copy(update={"device": local_device(config.device)})
         try:
-            return _run(config, out, trackers, quiet, at, introduced, group, kept)
+            return _run(kind, config, out, trackers, quiet, at, introduction, group, kept)
         except PeerLost as error:
             raise LraError(f"process {group.rank} of {group.count}: {error}; then start the run again") from None
         except Interrupted as stopped:
@@ -65,108 +71,151 @@ def run(
 
 
 def _run(
-    config: RunConfig,
+    kind: Kind,
+    config: Configuration,
     out: Path,
     trackers: Sequence[Tracker],
     quiet: bool,
     at: Path | None,
-    introduced: bool,
-    group: Processes,
+    introduction: Introduction,
+    group: "Processes",
     kept: Journal,
 ) -> RunFolder:
     """`run`, as one of ``group``; ``kept`` is what was said of it so far."""
     RunFolder(out).refuse_unwritable()
     refuse_device(config.device)
-    data = data_of(config.data)
-    config = sized(config, data)
-    if not quiet and not group.rank:
-        for note in data.notes:
-            tell(note)
-    lines = announced(config)
-
-    def introduce() -> None:  # Once, and where that is quick, not before what cannot be done is refused.
-        for line in lines:
-            log.info(line)
-            if not quiet and not group.rank and not introduced:
-                tell(line)
-
-    test = data.load("test") if config.data.test else None
-    if at_once() and not teacher_file(config.teacher, data).is_file():
-        introduce()
-    teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device, quiet or group.rank > 0))
-    if other := unlike(config, teacher.name):
-        log.info(other)
-        if not quiet and not group.rank:
-            tell(other)
-    folder = RunFolder.of(config, teacher, data, out)
-    if at is not None:
-        folder = RunFolder(at, folder.identity)
+    prepared = kind.prepare(config, introduction, group, trackers, quiet)
+    if at is None:
+        folder = RunFolder.of(prepared.label, prepared.identity, config.seed, out)
+    else:
+        folder = RunFolder(at, prepared.identity)
         folder.refuse_other()
     if not group.rank:
-        folder.update_places(config)
+        update_places(folder, kind, prepared.config)
     if folder.result is not None:
         if not quiet:
             tell_finished(folder, tracked=bool(trackers))
         if folder.checkpoint.exists() and not group.rank:  # It was killed between its result and its report.
             with folder.locked():
-                finish(folder)
+                finish(kind, folder)
         return folder
 
     try:
         with group.folder(folder) as own:
-            _complete(own, kept, introduce, lambda: Attempt(config, own, data, teacher, test, trackers, quiet, group))
+            work = prepared.build(own)
+            with own.locked(), kept.into(own.path / "log.txt"), failure_in_log():
+                try:
+                    work.open()
+                    introduction.begin()
+                    work.complete()
+                    if not group.rank:
+                        finish(kind, own)
+                except (CannotWrite, OSError) as error:
+                    again = f"when that is mended, go on with lra-bench resume {folder.path}"
+                    raise Resumable(f"{error}; {again}") from None
     except KeyboardInterrupt:
         again = f"go on with lra-bench resume {folder.path}"
         raise AtOnce(again if folder.checkpoint.exists() else "nothing is saved, start it again") from None
     return folder
 
 
-def _complete(folder: RunFolder, kept: Journal, introduce: Callable[[], None], attempt: Callable[[], Attempt]) -> None:
-    work = attempt()
-    with folder.locked(), kept.into(folder.path / "log.txt"):
-        work.open()
-        introduce()
-        try:
-            while (diverged := _divergence(work)) is not None:
-                _roll_back(work, diverged)
-                work = attempt()
-                work.open()
-        except MetaStepError as error:
-            raise UsageError(f"--meta: {error}") from None
-        except PluginFailed as error:
-            log.debug("what the plugin raised", exc_info=error)
-            raise LraError(str(error)) from None
-        except (CannotWrite, OSError) as error:
-            raise Resumable(f"{error}; when that is mended, go on with lra-bench resume {folder.path}") from None
-
-
-def _divergence(work: Attempt) -> str | None:
-    """Complete an attempt; if it cannot be because numbers are none any more, say which."""
+@contextmanager
+def failure_in_log() -> Iterator[None]:
+    """Write into the log why a run ends before its end."""
     try:
-        work.complete()
-    except (MetaDiverged, Diverged) as error:
-        where = f" (student step {work.experiment.strategy.clock.train_iterations})"
-        return f"diverged: {error}{'' if 'student step' in str(error) else where}"
+        yield
+    except LraError as error:
+        log.info("%s", error if isinstance(error, Resumable) else f"failed: {error}")
+        raise
+    except Exception as error:
+        log.info("failed", exc_info=error)
+        raise
+
+
+def finish(kind: Kind, folder: RunFolder) -> None:
+    """What is left to do once the result is written."""
+    kind.write_report(folder.path)
+    folder.drop_checkpoints()
+
+
+def stored(folder: Path) -> Configuration:
+    """The configuration that a run folder was made with.
+
+    Raises:
+        MissingInput: if the folder is none of a run.
+        UsageError: if what it names has changed since.
+    """
+    file = folder.absolute() / "config.yaml"
+    kind = read_options(file, "config").get("kind", DEFAULT) if file.is_file() else DEFAULT
+    return kind_named(kind).stored(folder)
+
+
+def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None) -> RunFolder:
+    """Go on with the run of an existing folder.
+
+    Args:
+        path: the folder.
+        on_divergence: in place of what the run was started with.
+
+    Raises:
+        LraError: as `run`, and if the folder is none of a run, or what it is made of changed.
+        MissingInput: if some of that is not where it was.
+    """
+    path = path.resolve()
+    config = stored(path)
+    kind = kind_of(config)
+    if on_divergence is not None:
+        if kind.name != DEFAULT:
+            raise UsageError(f"--on-divergence is for runs that distil, and {path} is of lra-bench {kind.name}")
+        config = config.model_copy(update={"on_divergence": on_divergence})
+    out = (path / "../../..").resolve()
+    try:
+        return run(config, out, at=path)
+    except MissingInput as error:
+        option = kind.moved(config.tree())
+        if option is None:
+            raise
+        again = f"lra-bench {kind.name} --config {path / 'config.yaml'} {option} --out {out}"
+        raise MissingInput(f"{error}; if it was moved, go on with {again}") from None
+
+
+def finished(
+    config: Configuration, out: Path, at: Path | None = None, digest: Callable[[Path], str] = sha256
+) -> RunFolder | None:
+    """The folder of this run under ``out``, or ``at`` a place, if all of it is done.
+
+    ``None`` leaves it to `run` to find out. ``digest`` gives that of a file, such as the teacher's.
+
+    Raises:
+        UsageError: for another run at that place, data that are not as they must be, or a damaged result.
+        MissingInput: for a user's own data that are not there.
+    """
+    kind = kind_of(config)
+    identity = kind.identity(config, digest)
+    if identity is None:
+        return None
+    for path in [at] if at is not None else sorted(out.glob(f"*/{RunFolder.place(identity, config.seed)}")):
+        folder = RunFolder(path, identity)
+        if at is not None:
+            folder.refuse_other()
+        # With a checkpoint it was killed between its result and its report.
+        if folder.result is not None and not folder.checkpoint.exists():
+            update_places(folder, kind, config)
+            return folder
     return None
 
 
-def _roll_back(work: Attempt, cause: str) -> None:
-    """Save the state to go on from.
+def update_places(folder: RunFolder, kind: Kind, config: Configuration) -> None:
+    """Let the configuration stored in ``folder`` say where things lie now, if they were moved."""
+    file = folder.path / "config.yaml"
+    stored = read_options(file, "config") if file.is_file() else None
+    if stored is not None and kind.places(stored, folder.path) != kind.places(config.tree(), folder.path):
+        with suppress(CannotWrite):  # It can be looked at all the same.
+            folder.write_config(config.tree())
 
-    Raises:
-        LraError: if the run is to stop at a divergence, or has had its rollbacks.
-    """
-    folder, config = work.folder, work.config
-    if config.on_divergence == "stop" or not folder.retreat.exists():
-        saved = folder.restore()
-        good = "none yet" if saved is None else f"experience {saved['position']}, {folder.checkpoint}"
-        raise LraError(
-            f"{cause}; last good checkpoint: {good}; lower student.lr or synthesis.lr, or go on from there at a lower "
-            f"rate with lra-bench resume {folder.path} --on-divergence rollback"
-        )
-    if len(work.rollbacks) == TIMES:
-        raise LraError(f"{cause}, after {TIMES} rollbacks: lower student.lr or synthesis.lr")
-    retreat = checkpoint_file.read(folder.retreat)
-    note = {"cause": cause, "to_experience": retreat["position"], "student_lr_times": RATE, "random": "drawn anew"}
-    log.warning("%s: back to experience %d, at %g times the learning rate", cause, retreat["position"], RATE)
-    folder.save(rolled_back(retreat, [*work.rollbacks, note], config.seed))
+
+def tell_finished(folder: RunFolder, tracked: bool) -> None:
+    """Say on stderr that a run is shown again, and was not done again."""
+    if leads():
+        what = "track" if tracked else "train"
+        print(f"lra-bench: finished before, nothing to {what}: {folder.path}", file=sys.stderr)

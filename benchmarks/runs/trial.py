@@ -4,7 +4,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -14,10 +13,11 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lra.benchmarks.errors import LraError, UsageError, in_one_line
-from lra.benchmarks.runs.attempt import built
+from lra.benchmarks.runs.kind import Trial
 from lra.benchmarks.runs.machine import peak_memory, refuse_device
 from lra.benchmarks.runs.memory import bounded, sized
 from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.runs.training import built
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled, data_of
 from lra.benchmarks.setup.experiment import Experiment
@@ -36,34 +36,6 @@ LIMIT = 20.0
 """Seconds after which no further step is timed."""
 LESSONS = 12
 """Steps of a teacher's training that are timed."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What the first steps of a run say of it.
-
-    Attributes:
-        start_up: seconds until its first step: data, networks, and the teacher's test where it is there.
-        teacher: seconds to train the teacher, 0 if that is done.
-        seconds: of its own, from the first step to the last evaluation; ``None`` if it cannot be told.
-        basis: where that is from, or why it cannot be told.
-        peak_memory_mb: most memory taken so far, of the GPU or of this process.
-        parameters: of each network, by its name.
-        threads: that torch takes.
-    """
-
-    start_up: float
-    teacher: float
-    seconds: float | None
-    basis: str
-    peak_memory_mb: float
-    parameters: dict[str, int]
-    threads: int
-
-    def record(self) -> dict[str, Any]:
-        """As plain data, with the ``total`` in seconds."""
-        total = None if self.seconds is None else self.start_up + self.teacher + self.seconds
-        return asdict(self) | {"total": total}
 
 
 def trial(config: RunConfig, out: Path, began: float | None = None) -> Trial:
@@ -88,7 +60,7 @@ def trial(config: RunConfig, out: Path, began: float | None = None) -> Trial:
         test = data.load("test") if config.data.test else None
         there = bool(config.teacher.file) or cached_path(config.teacher, data).is_file()
         teacher = obtain(config.teacher, data, test, config.device, quiet=True) if there else _fresh(config, data)
-        RunFolder.of(config, teacher, data, out)
+        config.identity(teacher.sha256)
         experiment = built(_shortened(config), data, teacher, test, lambda record: None)
         start_up = time.perf_counter() - began
         try:

@@ -13,13 +13,10 @@ from typing import Any, Literal, Protocol
 from lra.benchmarks.errors import LraError, Resumable
 from lra.benchmarks.files import held, sha256, write_json
 from lra.benchmarks.interruption import interrupts
-from lra.benchmarks.progress import tell
-from lra.benchmarks.runs.finished import finished
-from lra.benchmarks.runs.machine import refuse_device
+from lra.benchmarks.runs.kind import kind_of
 from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.runs.runner import finished
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.datasets import DataSet, data_of
-from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
 from lra.benchmarks.sweeps.engines import Engine, Job
 from lra.benchmarks.sweeps.grid import Planned
 
@@ -96,24 +93,21 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
         out: parent of run folders.
         train: False leaves runs whose teacher is not there yet without a folder.
     """
-    teachers: dict[str, tuple[TrainedTeacher, DataSet] | LraError | None] = {}
-    told: set[str] = set()
+    made: dict[str, Any] = {}
     entries = []
     for run, done in zip(planned, finished_before(planned, out), strict=True):
-        if done is not None:
-            entries.append(Entry(run.label, run.config, done, "finished before"))
-            continue
-        key = f"{run.config.teacher.model_dump_json()} {run.config.data.model_dump_json()}"
-        if key not in teachers:
-            teachers[key] = _teacher(run.config, train, told)
-        found = teachers[key]
-        if isinstance(found, tuple):
-            folder = RunFolder.of(run.config, *found, out)
-            finished = folder.result is not None
-            entries.append(Entry(run.label, run.config, folder, "finished before" if finished else "waiting"))
-        else:
-            status: Status = "failed" if found else "waiting"
-            entries.append(Entry(run.label, run.config, None, status, str(found or "")))
+        folder, status, reason = done, "finished before" if done else "waiting", ""
+        if done is None:
+            try:
+                named = kind_of(run.config).named(run.config, made, train)
+            except Resumable:
+                raise
+            except LraError as error:
+                named, status, reason = None, "failed", str(error)
+            if named is not None:
+                folder = RunFolder.of(*named, run.config.seed, out)
+                status = "waiting" if folder.result is None else "finished before"
+        entries.append(Entry(run.label, run.config, folder, status, reason))
     return entries
 
 
@@ -127,26 +121,6 @@ def finished_before(planned: Sequence[Planned], out: Path) -> list[RunFolder | N
         except LraError:  # Which is for the run to say, when it is its turn.
             found.append(None)
     return found
-
-
-def _teacher(config: RunConfig, train: bool, told: set[str]) -> tuple[TrainedTeacher, DataSet] | LraError | None:
-    from lra.benchmarks.runs.memory import sized
-
-    try:
-        refuse_device(config.device)
-        data = data_of(config.data)
-        for note in data.notes:
-            if note not in told:
-                tell(note)
-        told.update(data.notes)
-        config = sized(config, data)
-        if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
-            return None
-        return obtain(config.teacher, data, data.load("test") if config.data.test else None, config.device), data
-    except Resumable:
-        raise
-    except LraError as error:
-        return error
 
 
 def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine, view: View) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.progress import clock
+from lra.benchmarks.runs.kind import kind_of
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.sweeps.sweep import Entry
 
@@ -47,10 +48,8 @@ def _finished(entries: Sequence[Entry]) -> Estimate | None:
 
 
 def _timed(config: RunConfig, out: Path) -> Estimate:
-    from lra.benchmarks.runs.trial import trial
-
     try:
-        found = trial(config, out)
+        found = kind_of(config).trial(config, out)
     except LraError as error:
         return Estimate(None, str(error))
     return Estimate(found.seconds, found.basis, found.teacher, found.peak_memory_mb)
@@ -82,7 +81,7 @@ def dry_run(entries: Sequence[Entry], workers: int, out: Path) -> Iterator[str]:
     if memory := max((run["memory"] for run in runs), default=0.0):
         yield f"peak memory: {memory:,.0f} MB of each at most"
     missing = {
-        f"{e.config.teacher.model_dump_json()} {e.config.data.model_dump_json()}": run["teacher"]
+        kind_of(e.config).shared(e.config): run["teacher"]
         for run, e in zip(runs, entries, strict=True)
         if e.folder is None and e.status == "waiting"
     }

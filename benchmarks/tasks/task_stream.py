@@ -14,7 +14,7 @@ from lra.benchmarks.errors import LraError, Resumable, UsageError
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.progress import announce
 from lra.benchmarks.records import GENERATOR, REPLAY
-from lra.benchmarks.runs.finished import run
+from lra.benchmarks.runs.runner import run
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.tasks.task_file import Chain, TaskPlan
 from lra.closed_loop import ClosedLoop

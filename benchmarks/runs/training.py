@@ -1,4 +1,4 @@
-"""One attempt at a run: from its start, or from what is saved, to its end."""
+"""A distillation from its start, or from what is saved, to its end."""
 
 import logging
 import math
@@ -10,7 +10,6 @@ from typing import Any
 from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
-from lra.benchmarks.reports.report import write_report
 from lra.benchmarks.runs.machine import environment
 from lra.benchmarks.runs.memory import as_far_as_it_fits, bounded, refuse_oversize
 from lra.benchmarks.runs.outcome import result
@@ -37,7 +36,7 @@ CHECKPOINT_SECONDS = 60.0
 log = logging.getLogger("lra")
 
 
-class Attempt:
+class Training:
     """A run in progress: what is shared between building, training, saving and closing it.
 
     Attributes:
@@ -90,8 +89,6 @@ class Attempt:
             remember((self.config.code or {}).values())
             self.folder.write_json("teacher.json", self.teacher.record())
             self.folder.write_json("env.json", environment() | {"processes": self.processes.count})
-            for note in self.data.notes:
-                log.info("%s", note)
         else:
             self._take_up(saved)
             stream = self.experiment.stream
@@ -102,10 +99,10 @@ class Attempt:
             checkpoint_file.write(self.folder.retreat, self._state())
 
     def complete(self) -> None:
-        """Train to the end, then write the result, the student and the report.
+        """Train to the end, then write the student and the result.
 
         Raises:
-            Diverged, MetaDiverged: at numbers that are none any more.
+            Diverged, MetaDiverged: at numbers that are not finite any more.
             MetaStepError: if the LRA step cannot be taken.
             Interrupted: at a signal, when all is saved.
         """
@@ -209,7 +206,6 @@ class Attempt:
         name = self.folder.config_hash
         done = result(self.experiment, self.teacher, self.metrics.records, self._elapsed(), name, self.rollbacks)
         self.folder.write_json("result.json", done)
-        finish(self.folder)
 
 
 def built(
@@ -231,9 +227,3 @@ def built(
     take_up(experiment)
     refuse_oversize(config, data, experiment)
     return experiment
-
-
-def finish(folder: RunFolder) -> None:
-    """What is left to do once the result is written."""
-    write_report(folder.path)
-    folder.drop_checkpoints()

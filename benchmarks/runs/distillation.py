@@ -1,0 +1,159 @@
+"""The kind of run that distils a teacher into a student: ``lra-bench run`` and ``quantize``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lra.benchmarks.errors import LraError, MissingInput, Resumable
+from lra.benchmarks.files import sha256
+from lra.benchmarks.progress import at_once, tell
+from lra.benchmarks.runs.kind import DEFAULT, Introduction, Kind, Prepared, Tree, Trial
+from lra.benchmarks.runs.machine import refuse_device
+from lra.benchmarks.setup.config import Identity, RunConfig
+from lra.benchmarks.setup.datasets import DataSet, data_of
+from lra.benchmarks.setup.identity import stored_configuration
+from lra.benchmarks.setup.layers import expanded
+from lra.benchmarks.setup.places import data_kind, data_label, moved, placed_layer, places_of
+from lra.benchmarks.setup.presets import announced, unlike
+from lra.benchmarks.setup.teachers import cached_path, obtain, teacher_file
+
+if TYPE_CHECKING:
+    from lra.benchmarks.runs.processes import Processes
+    from lra.benchmarks.runs.rollback import RetreatingRun
+    from lra.benchmarks.runs.run_folder import RunFolder
+    from lra.benchmarks.runs.trackers import Tracker
+    from lra.benchmarks.setup.teachers import TrainedTeacher
+
+
+class Distillation(Kind):
+    """Runs of a `RunConfig`."""
+
+    name = DEFAULT
+
+    def stored(self, folder: Path) -> RunConfig:
+        """The configuration that ``folder`` was made with."""
+        return stored_configuration(folder)
+
+    def identity(self, config: RunConfig, digest: Callable[[Path], str] = sha256) -> Identity | None:
+        """Settings, teacher, test set, code and what it starts from; ``None`` while its teacher is not there."""
+        data = data_of(config.data)
+        try:
+            teacher = teacher_file(config.teacher, data)
+        except MissingInput:  # No training data; whether they are needed is not known here.
+            return None
+        return identity_of(config, digest(teacher), data) if teacher.is_file() else None
+
+    def require(self, config: RunConfig) -> None:
+        """Refuse a test set that is not there."""
+        if config.data.test:
+            data_of(config.data).require()
+
+    def introduction(self, config: RunConfig) -> Iterable[str]:
+        """What it replays, and the scale or preset that its settings are from."""
+        return announced(config)
+
+    def prepare(
+        self,
+        config: RunConfig,
+        introduction: Introduction,
+        group: Processes,
+        trackers: Sequence[Tracker],
+        quiet: bool,
+    ) -> Prepared:
+        """Load the test set, and load or train the teacher."""
+        from lra.benchmarks.runs.memory import sized
+        from lra.benchmarks.runs.rollback import RetreatingRun
+        from lra.benchmarks.runs.training import Training
+
+        data = data_of(config.data)
+        config = sized(config, data)
+        for note in data.notes:
+            introduction.note(note)
+        test = data.load("test") if config.data.test else None
+        if at_once() and not teacher_file(config.teacher, data).is_file():
+            introduction.begin()
+        teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device, quiet or group.rank > 0))
+        if other := unlike(config, teacher.name):
+            introduction.note(other)
+
+        def build(folder: RunFolder) -> RetreatingRun:
+            return RetreatingRun(lambda: Training(config, folder, data, teacher, test, trackers, quiet, group))
+
+        return Prepared(config, label(config, teacher.name), identity_of(config, teacher.sha256, data), build)
+
+    def named(self, config: RunConfig, made: dict[str, Any], train: bool = True) -> tuple[str, Identity] | None:
+        """By its teacher, which is loaded, or trained, once for all runs that share it."""
+        key = self.shared(config)
+        if key not in made:
+            try:
+                made[key] = _teacher(config, train, made)
+            except Resumable:
+                raise
+            except LraError as error:
+                made[key] = error
+        found = made[key]
+        if isinstance(found, LraError):
+            raise found
+        return None if found is None else (label(config, found[0].name), identity_of(config, found[0].sha256, found[1]))
+
+    def shared(self, config: RunConfig) -> str:
+        """Teacher and data."""
+        return f"{config.teacher.model_dump_json()} {config.data.model_dump_json()}"
+
+    def trial(self, config: RunConfig, out: Path, began: float | None = None) -> Trial:
+        """The first experiences, and the first steps of the teacher's training if that is still to be done."""
+        from lra.benchmarks.runs.trial import trial
+
+        return trial(config, out, began)
+
+    def places(self, tree: Tree, base: Path) -> Mapping[str, Any]:
+        """Of data, teacher's file, what it starts from and code."""
+        return places_of(placed_layer(expanded(tree), [base]))
+
+    def moved(self, tree: Tree) -> str | None:
+        """The option for what is not there."""
+        return moved(tree)
+
+    def write_report(self, folder: Path) -> None:
+        """Write ``report.html``."""
+        from lra.benchmarks.reports.report import write_report
+
+        write_report(folder)
+
+
+DISTILLATION = Distillation()
+
+
+def label(config: RunConfig, teacher: str) -> str:
+    """The first part of a run folder's path; ``teacher`` is the name of its network."""
+    meta = "+meta" if config.meta.enabled else ""
+    data = data_label(config.data.name)
+    return f"{config.method}+{config.replay['name']}{meta}-{teacher}-{config.student.network}-{data}"
+
+
+def identity_of(config: RunConfig, teacher_sha256: str, data: DataSet) -> Identity:
+    """What makes a run the one it is: of a test set that is not looked at, what the run knows of it."""
+    own = data_kind(data.name) != data.name
+    if config.data.test:
+        tested_on = data.content("test")
+    else:
+        tested_on = f"{data.classes} classes of {data.image}" if own else ""
+    return config.identity(teacher_sha256, tested_on)
+
+
+def _teacher(config: RunConfig, train: bool, made: dict[str, Any]) -> tuple[TrainedTeacher, DataSet] | None:
+    """The teacher of ``config`` and its data, whose notes are told once for all of ``made``."""
+    from lra.benchmarks.runs.memory import sized
+
+    refuse_device(config.device)
+    data = data_of(config.data)
+    for note in data.notes:
+        if note not in made:
+            tell(note)
+            made[note] = None
+    config = sized(config, data)
+    if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
+        return None
+    return obtain(config.teacher, data, data.load("test") if config.data.test else None, config.device), data
