@@ -30,7 +30,6 @@ setup = Setup(problem, Teacher(trained.network), l1, batch_size=32, steps=5, exp
 student = Normalized(build("mlp", problem.classes, problem.image), problem.mean, problem.std)
 parts = METHODS["predfkd"](setup, METHODS["predfkd"].Options()).build(student)
 replay = ReservoirReplay().build(setup)
-step = LRA(replay)
 
 stream = SynthesisStream(parts.synthesizer, setup.teacher, setup.experiences, setup.steps, setup.batch_size)
 strategy = DataFreeDistillation(
@@ -38,22 +37,21 @@ strategy = DataFreeDistillation(
     optimizer=torch.optim.SGD([*student.parameters(), *parts.objective.parameters()], lr=0.05, momentum=0.9),
     objective=parts.objective,
     train_mb_size=setup.batch_size,
-    plugins=[replay, step, *parts.plugins],
+    plugins=[replay, LRA(replay), *parts.plugins],
     evaluator=EvaluationPlugin(
         *accuracy_metrics(stream=True),
         *loss_metrics(epoch=True),
         loggers=[InteractiveLogger(), TensorboardLogger("tensorboard")],
     ),
 )
-stateful = {"replay": replay, "step": step}
 
 
 def save() -> None:
     """Between experiences, when nothing is half done; `restore` takes a run built afresh to where this one is."""
-    torch.save(capture(strategy, stream, stateful), "checkpoint.pt")
+    torch.save(capture(strategy, stream), "checkpoint.pt")
 
 
 stream.at_rest = save
 strategy.train(stream)
-restore(torch.load("checkpoint.pt", weights_only=True), strategy, stream, stateful)
+restore(torch.load("checkpoint.pt", weights_only=True), strategy, stream)
 strategy.eval(TestExperience(test.images, test.classes).origin_stream)

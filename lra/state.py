@@ -1,13 +1,37 @@
 """What a run must carry from one process to the next."""
 
 import random
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from torch import nn
 
 State = dict[str, Any]
 """Tensors, numbers, strings and containers of them: what ``torch.load(weights_only=True)`` accepts."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Anything with a state that a resumed run goes on from."""
+
+    def state_dict(self) -> State:
+        """The state."""
+
+    def load_state_dict(self, state: State) -> object:
+        """Take up a state of `state_dict`."""
+
+
+class Owner:
+    """A part of a run that may learn with networks of its own, beside the student."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Those that learn from experience to experience, by the name to call them; none unless a subclass says so."""
+        return {}
+
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        """Those that live as long as its networks do."""
+        return []
 
 
 def random_states() -> State:

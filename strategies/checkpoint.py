@@ -4,42 +4,31 @@ Avalanche's own checkpoint pickles the strategy whole; this keeps states only, w
 reads back.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
-
-from lra.state import State, random_states, restore_random_states
+from lra.state import State, Stateful, random_states, restore_random_states
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 
 
-class Stateful(Protocol):
-    """Anything with a state to carry over."""
+def capture(strategy: DataFreeDistillation, stream: SynthesisStream) -> State:
+    """The state of a run at rest: student, optimiser, objective, sample source, plugins, counters, random states.
 
-    def state_dict(self) -> State:
-        """The state."""
-
-    def load_state_dict(self, state: State) -> object:
-        """Take it up."""
-
-
-def capture(strategy: DataFreeDistillation, stream: SynthesisStream, parts: Mapping[str, Stateful]) -> State:
-    """The state of a run at rest: student, optimiser, source, ``parts`` by name, counters, random states."""
+    Of plugins, those that have a state to go on from; Avalanche's own have none.
+    """
     return {
         "student": strategy.model.state_dict(),
         "optimizer": strategy.optimizer.state_dict(),
+        "objective": strategy.objective.state_dict(),
         "clock": {name: value for name, value in vars(strategy.clock).items() if isinstance(value, int)},
         "synthesizer": stream.synthesizer.state_dict(),
         "position": stream.position,
         "stopped": strategy.stopped,
         "queries": stream.teacher.queries,
-        "parts": {name: part.state_dict() for name, part in parts.items()},
+        "plugins": {name: plugin.state_dict() for name, plugin in _stateful(strategy).items()},
         "random": random_states(),
     }
 
 
-def restore(
-    state: State, strategy: DataFreeDistillation, stream: SynthesisStream, parts: Mapping[str, Stateful]
-) -> None:
+def restore(state: State, strategy: DataFreeDistillation, stream: SynthesisStream) -> None:
     """Bring a freshly built run to a state of `capture`.
 
     Raises:
@@ -47,13 +36,20 @@ def restore(
     """
     strategy.model.load_state_dict(state["student"])
     strategy.optimizer.load_state_dict(state["optimizer"])
+    strategy.objective.load_state_dict(state["objective"])
     for name, value in state["clock"].items():
         setattr(strategy.clock, name, value)
     stream.synthesizer.load_state_dict(state["synthesizer"])
     stream.position = state["position"]
-    strategy.stopped = state.get("stopped")
+    strategy.stopped = state["stopped"]
     stream.ended = strategy.stopped is not None
     stream.teacher.queries = state["queries"]
-    for name, part in parts.items():
-        part.load_state_dict(state["parts"][name])
+    for name, plugin in _stateful(strategy).items():
+        plugin.load_state_dict(state["plugins"][name])
     restore_random_states(state["random"])
+
+
+def _stateful(strategy: DataFreeDistillation) -> dict[str, Stateful]:
+    """Its plugins that have a state, by place and class."""
+    found = [plugin for plugin in strategy.plugins if isinstance(plugin, Stateful)]
+    return {f"{index}-{type(plugin).__name__}": plugin for index, plugin in enumerate(found)}

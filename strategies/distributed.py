@@ -20,9 +20,8 @@ import torch.distributed as dist
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
-from lra.strategies.divergence import learning
+from lra.state import Owner
 from lra.strategies.lra import LRA
-from lra.strategies.replay import GenerativeReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.synthesis.synthesizer import Synthesizer
 
@@ -145,20 +144,17 @@ def distribute(strategy: DataFreeDistillation, synthesizer: Synthesizer, seed: i
 
     Args:
         strategy: not yet trained, the same on every process but for its share of the batch.
-        synthesizer: of its stream; a source whose weights live from experience to experience.
+        synthesizer: of its stream; a divisible one.
         seed: of the random numbers that each process draws for itself; without one the source must see to that.
     """
-    memories = [plugin.memory for plugin in strategy.plugins if isinstance(plugin, GenerativeReplay)]
-    owners: list[object] = [synthesizer, *memories]
-    for owner in owners:
-        for part in vars(owner).values():
-            if isinstance(part, torch.optim.Optimizer):
-                part.register_step_pre_hook(_average)
+    owners = [synthesizer, *(plugin for plugin in strategy.plugins if isinstance(plugin, Owner))]
+    for optimiser in (optimiser for owner in owners for optimiser in owner.optimisers()):
+        optimiser.register_step_pre_hook(_average)
     steps = [plugin for plugin in strategy.plugins if isinstance(plugin, LRA)]
     for step in steps:
         if step.options.shares == "joint":
             step.lookahead.average = averaged
-    others = [network for owner in owners for network in learning([owner]).values()]
+    others = [network for owner in owners for network in owner.networks().values()]
     strategy.plugins.insert(0, AverageGradients([strategy.model, *others], steps))
     if seed is not None:
         strategy.plugins.append(OwnNumbers(seed, dist.get_rank()))

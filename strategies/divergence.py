@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from lra.strategies.strategy import DataFreeDistillation
 from lra.synthesis.batches import Diverged
-from lra.teacher import Teacher
 
 LIMIT = 1e6
 """Largest norm of a network's weights, or of the student's gradient, that is taken for training."""
@@ -66,13 +65,3 @@ def _blame(strategy: DataFreeDistillation) -> str:
 def norm(tensors: Iterable[Tensor]) -> float:
     """Euclidean norm of all numbers in ``tensors``; NaN if one is."""
     return nn.utils.get_total_norm([tensor.detach() for tensor in tensors]).item()
-
-
-def learning(owners: Iterable[object]) -> dict[str, nn.Module]:
-    """The networks that ``owners`` (a sample source, a memory) hold as attributes, but for the teacher, by name."""
-    found: dict[str, nn.Module] = {}
-    for owner in owners:
-        for name, part in vars(owner).items():
-            if isinstance(part, nn.Module) and not isinstance(part, Teacher) and [*part.parameters()]:
-                found[name.strip("_").replace("_", " ")] = part
-    return found

@@ -6,6 +6,9 @@ LRA step keeps it apart: that is the strategy's business, see `lra.strategies.st
 
 from typing import Literal
 
+import torch
+from torch import nn
+
 from lra.memory.buffers import Buffer
 from lra.memory.generator import MemoryGenerator
 from lra.problem import Batch
@@ -79,6 +82,14 @@ class GenerativeReplay(Replay):
         self.warmup = warmup
         self.completed = 0
         self._step = 0
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Of the memory."""
+        return self.memory.networks()
+
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        """Of the memory."""
+        return self.memory.optimisers()
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Count steps from the start of the experience."""

@@ -33,13 +33,13 @@ from torch.nn import functional as F
 from lra.distillation.objective import Objective
 from lra.images import unit
 from lra.problem import Batch, joined
-from lra.state import State
+from lra.state import Owner, State
 from lra.strategies.stream import Draws, SynthesisExperience, SynthesisStream
 from lra.teacher import Teacher
 from lra.view import StudentView
 
 
-class Replay(SupervisedPlugin, ABC):
+class Replay(SupervisedPlugin, Owner, ABC):
     """Says what the student sees again beside the new samples, and learns from every experience what to remember.
 
     Args:

@@ -304,7 +304,7 @@ def test_a_stopped_run_stays_stopped_when_it_is_resumed(
     strategy.train(stream)
     assert (stream.position, strategy.clock.train_iterations) == (1, 2)
     other, anew = make_stream(length=4), make_strategy(student)
-    restore(capture(strategy, stream, {}), anew, other, {})
+    restore(capture(strategy, stream), anew, other)
     assert other.ended
     anew.train(other)
     assert other.position == 1

@@ -79,7 +79,7 @@ def stop_after(experiment: Experiment, position: int) -> State:
 
     def rest() -> None:
         if experiment.stream.position == position:
-            states.append(through_a_file(capture(experiment.strategy, experiment.stream, experiment.parts)))
+            states.append(through_a_file(capture(experiment.strategy, experiment.stream)))
             raise Stopped
 
     experiment.stream.at_rest = rest
@@ -98,7 +98,7 @@ def check_resume(build: Build, *assignments: str, at: int, **options: Any) -> No
     # A process of its own would have other random numbers, and weights, to begin with.
     second, after = build(*assignments, **options)
     torch.manual_seed(99)
-    restore(state, second.strategy, second.stream, second.parts)
+    restore(state, second.strategy, second.stream)
     second.strategy.train(second.stream)
     assert_same(outcome(second, before + after), expected)
 
@@ -124,7 +124,7 @@ def test_a_state_of_another_run_is_refused(build: Build) -> None:
     state = stop_after(first, 2)
     other, _ = build(replay="memory", student="lenet5-half")
     with pytest.raises((RuntimeError, KeyError, ValueError)):
-        restore(state, other.strategy, other.stream, other.parts)
+        restore(state, other.strategy, other.stream)
 
 
 def test_random_states_come_back() -> None:

@@ -57,10 +57,10 @@ def trained_to(experiment: Experiment, position: int) -> Experiment:
 def taken_up(choice: tuple[str, str, bool], stopped: Experiment) -> Experiment:
     """Fresh parts in the state of stopped ones, by way of a file."""
     file = io.BytesIO()
-    torch.save(capture(stopped.strategy, stopped.stream, stopped.parts), file)
+    torch.save(capture(stopped.strategy, stopped.stream), file)
     fresh = built(choice)
     seed_everything(99)
-    restore(torch.load(io.BytesIO(file.getvalue()), weights_only=True), fresh.strategy, fresh.stream, fresh.parts)
+    restore(torch.load(io.BytesIO(file.getvalue()), weights_only=True), fresh.strategy, fresh.stream)
     return fresh
 
 
@@ -108,7 +108,7 @@ def held(value: Any, count: int) -> Any:
 
 
 def compared(one: Experiment, other: Experiment) -> list[str]:
-    parts = [(e.strategy, e.stream, e.parts, torch.get_rng_state()) for e in (one, other)]
+    parts = [(e.strategy, e.stream, e.evaluation, torch.get_rng_state()) for e in (one, other)]
     return list(differences(*parts, "run", set()))
 
 

@@ -17,6 +17,7 @@ from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.networks.normalized import Normalized
 from lra.strategies.methods import METHODS
+from lra.strategies.replay import PoolReplay
 from lra.synthesis.terms import CrossView, RingNCE
 
 SMALL = {
@@ -72,7 +73,7 @@ def test_a_teacher_that_names_one_class_makes_no_nan(method: str) -> None:
 def test_no_more_is_kept_than_was_said(method: str) -> None:
     built = odd(method)
     built.strategy.train(built.stream)
-    replay = next(part for name, part in built.parts.items() if name.endswith("PoolReplay"))
+    (replay,) = (plugin for plugin in built.strategy.plugins if isinstance(plugin, PoolReplay))
     assert replay.pool.seen >= 4 * 9
     assert len(replay.pool) == len(replay.state_dict()["pool"]["rows"][0]) == 25
     assert all(len(term.bank) <= 20 for term in built.stream.synthesizer.terms if isinstance(term, CrossView))

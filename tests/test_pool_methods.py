@@ -118,7 +118,7 @@ def test_restored_at_an_experience_it_goes_on_identically(method, meta):
     def save():
         if whole.stream.position == 2:
             buffer = io.BytesIO()
-            torch.save(capture(whole.strategy, whole.stream, whole.parts), buffer)
+            torch.save(capture(whole.strategy, whole.stream), buffer)
             saved["bytes"] = buffer.getvalue()
 
     whole.stream.at_rest = save
@@ -126,7 +126,7 @@ def test_restored_at_an_experience_it_goes_on_identically(method, meta):
     random_state = torch.get_rng_state()
     resumed = build()
     state = torch.load(io.BytesIO(saved["bytes"]), weights_only=True)
-    restore(state, resumed.strategy, resumed.stream, resumed.parts)
+    restore(state, resumed.strategy, resumed.stream)
     resumed.strategy.train(resumed.stream)
     left, right = whole.strategy.model.state_dict(), resumed.strategy.model.state_dict()
     assert all(torch.equal(left[name], right[name]) for name in left)

@@ -68,7 +68,7 @@ def main(repeats: int) -> None:
             made = built(settings)
 
             def write(made: Experiment = made) -> None:
-                checkpoint_file.write(file, capture(made.strategy, made.stream, made.parts), before)
+                checkpoint_file.write(file, capture(made.strategy, made.stream), before)
 
             writing = seconds(write, repeats)
             reading = seconds(lambda: checkpoint_file.read(file), repeats)

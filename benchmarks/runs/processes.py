@@ -18,7 +18,6 @@ from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.experiment import Experiment
 from lra.state import State
 from lra.strategies.distributed import distribute, together
-from lra.synthesis.online import OnlineGenerator
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for another that lives, such as one that trains the teacher."""
@@ -68,7 +67,7 @@ class Processes:
         if self.count == 1:
             return
         source = experiment.stream.synthesizer
-        if not isinstance(source, OnlineGenerator):
+        if not source.divisible:
             raise UsageError(
                 f"method {experiment.config.method!r} makes finite batches, which only one process can: choose one "
                 "with an online generator (see lra-bench list methods), or run it without torchrun"

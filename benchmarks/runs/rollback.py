@@ -98,9 +98,9 @@ def rolled_back(retreat: State, rollbacks: list[dict[str, Any]], seed: int) -> S
     """
     factor = RATE ** (len(rollbacks) - len(retreat["rollbacks"]))
     state = retreat | {"rollbacks": rollbacks, "optimizer": slower(retreat["optimizer"], factor)}
-    state["parts"] = {
+    state["plugins"] = {
         name: part | {"scheduler": scheduler_slower(part["scheduler"], factor)} if "scheduler" in part else part
-        for name, part in retreat["parts"].items()
+        for name, part in retreat["plugins"].items()
     }
     seed_everything(int(np.random.SeedSequence([seed, len(rollbacks)]).generate_state(1)[0]))
     state["random"] = random_states()

@@ -152,7 +152,7 @@ class Training:
         try:
             saved = self.processes.own(saved)
             self.metrics = self._metrics(saved["records"])
-            restore(saved, self.experiment.strategy, self.experiment.stream, self.experiment.parts)
+            restore(saved, self.experiment.strategy, self.experiment.stream)
             if not math.isfinite(norm(self.experiment.strategy.model.parameters())):
                 raise ValueError("its student has weights that are no numbers")
             self.seconds, self.rollbacks = float(saved["seconds"]), list(saved["rollbacks"])
@@ -174,7 +174,7 @@ class Training:
         self.progress.note(record)
 
     def _state(self) -> State:
-        state = capture(self.experiment.strategy, self.experiment.stream, self.experiment.parts)
+        state = capture(self.experiment.strategy, self.experiment.stream)
         own = {"records": len(self.metrics.records), "seconds": self._elapsed(), "rollbacks": self.rollbacks}
         return self.processes.gathered(state | own | {"times": self.times})
 

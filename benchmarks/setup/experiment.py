@@ -1,6 +1,6 @@
 """From a configuration to a run ready to train: teacher, student, stream, strategy, measures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +18,16 @@ from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.meta.checks import MetaStepError, check_student
 from lra.networks.normalized import Normalized
 from lra.problem import Problem
+from lra.state import Owner
 from lra.strategies.calibration import Calibration
-from lra.strategies.checkpoint import Stateful
 from lra.strategies.clocks import ScheduleByEpoch
-from lra.strategies.divergence import DivergenceGuard, learning
+from lra.strategies.divergence import DivergenceGuard
 from lra.strategies.evaluation import Evaluation, TestExperience, no_test_stream
 from lra.strategies.method import Parts, Setup
 from lra.strategies.methods import METHODS
 from lra.strategies.metrics import standard
-from lra.strategies.replay import GenerativeReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
-from lra.synthesis.synthesizer import Synthesizer
 from lra.teacher import Teacher
 from lra.view import require
 
@@ -39,7 +37,6 @@ class Experiment:
     """All parts of a run, built and seeded, not yet trained.
 
     Attributes:
-        parts: what has a state beside strategy and stream, by name.
         networks: by name: teacher, student, and what its source and its memory learn with.
         quantization: of a quantised student, its bits and what it is worth untrained.
     """
@@ -48,7 +45,6 @@ class Experiment:
     problem: Problem
     strategy: DataFreeDistillation
     stream: SynthesisStream
-    parts: dict[str, Stateful]
     evaluation: Evaluation
     networks: dict[str, nn.Module]
     quantization: dict[str, Any] | None = None
@@ -124,7 +120,8 @@ def prepare(
         keep,
         loggers(),
     )
-    networks = _learning(student, made.synthesizer, plugins)
+    owners = [made.synthesizer, *(plugin for plugin in plugins if isinstance(plugin, Owner))]
+    networks = {"student": student} | {name: part for owner in owners for name, part in owner.networks().items()}
     strategy = DataFreeDistillation(
         model=student,
         optimizer=optimiser,
@@ -136,24 +133,15 @@ def prepare(
         precision=getattr(torch, config.student.precision),
         stock_data=needs_stock_data(config),
     )
-    stateful = [part for part in [*plugins, made.objective, evaluation] if hasattr(part, "load_state_dict")]
     return Experiment(
         config,
         problem,
         strategy,
         stream,
-        {f"{index}-{type(part).__name__}": part for index, part in enumerate(stateful)},
         evaluation,
-        {"teacher": teacher.network, **networks},
+        {"teacher": teacher.network} | networks,
         quantization,
     )
-
-
-def _learning(student: nn.Module, synthesizer: Synthesizer, plugins: Sequence[object]) -> dict[str, nn.Module]:
-    memories = [plugin.memory for plugin in plugins if isinstance(plugin, GenerativeReplay)]
-    found = {f"memory's {name}": network for name, network in learning(memories).items()}
-    sources = [synthesizer, *filter(None, [getattr(synthesizer, "source", None)])]
-    return {"student": student, **learning(sources), **found}
 
 
 def _student(

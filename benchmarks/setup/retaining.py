@@ -5,6 +5,7 @@ from __future__ import annotations
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.config import RunConfig
 from lra.meta.options import LRAOptions
+from lra.state import Stateful
 from lra.strategies import extensions
 from lra.strategies.lra import LRA
 from lra.strategies.method import Setup
@@ -56,10 +57,10 @@ def needs_stock_data(config: RunConfig) -> bool:
 
 
 def forgetful(config: RunConfig) -> list[str]:
-    """The plugins from outside that have no ``state_dict``, so that a run with them cannot be saved half-way."""
+    """The plugins from outside that have no state to go on from, so that a run with them cannot be saved half-way."""
     name = config.replay["name"]
     outside = {*_specs(config), *([] if name in REPLAYS else [name])}
-    return sorted(spec for spec in outside if not hasattr(extensions.load(spec), "state_dict"))
+    return sorted(spec for spec in outside if not issubclass(extensions.load(spec), Stateful))
 
 
 def _specs(config: RunConfig) -> list[str]:

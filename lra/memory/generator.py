@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from lra.memory.options import MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
 from lra.problem import Batch
-from lra.state import State
+from lra.state import Owner, State
 from lra.synthesis.terms import Balance, OneHot, total
 from lra.teacher import Teacher
 from lra.view import View
 
 
-class MemoryGenerator:
+class MemoryGenerator(Owner):
     """The generative memory: `sample` replays, `update` teaches it new samples without forgetting old ones.
 
     Args:
@@ -43,7 +43,7 @@ class MemoryGenerator:
         self.latent = latent
         self.options = options
         self.terms = [OneHot(options.one_hot), Balance(options.balance)]
-        self.optimisers = [torch.optim.Adam(m.parameters(), lr=options.lr) for m in (generator, encoder)]
+        self._optimisers = [torch.optim.Adam(m.parameters(), lr=options.lr) for m in (generator, encoder)]
         self.updates = 0
 
     def sample(self, n: int) -> Batch:
@@ -62,7 +62,7 @@ class MemoryGenerator:
         """
         self.generator.train()
         self.encoder.train()
-        for optimiser in self.optimisers:
+        for optimiser in self._optimisers:
             optimiser.zero_grad()
         target = new
         if replayed:
@@ -73,7 +73,7 @@ class MemoryGenerator:
             )
         loss = self._reconstruction_loss(target)
         loss.backward()
-        for optimiser in self.optimisers:
+        for optimiser in self._optimisers:
             optimiser.step()
         self.updates += 1
         return loss.detach()
@@ -109,12 +109,20 @@ class MemoryGenerator:
         spread = ((latents.var(dim=0) - 1) ** 2).mean() if len(latents) > 1 else latents.new_zeros(())
         return loss + spread + (latents.mean(dim=0) ** 2).mean()
 
+    def networks(self) -> dict[str, nn.Module]:
+        """M and E."""
+        return {"memory's generator": self.generator, "memory's encoder": self.encoder}
+
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        """Of M and of E."""
+        return list(self._optimisers)
+
     def state_dict(self) -> State:
         """Both networks with buffers, both optimisers, the number of updates."""
         return {
             "generator": self.generator.state_dict(),
             "encoder": self.encoder.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
             "updates": self.updates,
         }
 
@@ -122,6 +130,6 @@ class MemoryGenerator:
         """Take up a state of `state_dict`."""
         self.generator.load_state_dict(state["generator"])
         self.encoder.load_state_dict(state["encoder"])
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+        for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.updates = state["updates"]

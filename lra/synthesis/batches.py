@@ -168,6 +168,10 @@ class BatchSynthesizer(Synthesizer):
         """Of the source."""
         return self.source.generator_to_reuse()
 
+    def networks(self) -> dict[str, nn.Module]:
+        """Of the source."""
+        return self.source.networks()
+
     @property
     def awaits_generator(self) -> bool:
         """As the source does."""

@@ -57,6 +57,7 @@ class OnlineGenerator(Synthesizer):
         self.sampling_mode = sampling_mode
         self.clip = clip
 
+    divisible = True
     asked: Tensor | None = None
     """(n,): the classes that the latest latents ask for, if the generator is told any."""
 
@@ -111,6 +112,14 @@ class OnlineGenerator(Synthesizer):
     def generator_to_reuse(self) -> nn.Module:
         """The generator."""
         return self.generator
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The generator."""
+        return {"generator": self.generator}
+
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        """Of the generator."""
+        return [self.optimiser]
 
     def state_dict(self) -> State:
         """Generator with buffers, optimiser, what terms remember, counters."""

@@ -2,17 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from lra.networks.generators import Rescale
 from lra.networks.weights import load_weights
-from lra.state import State
+from lra.state import Owner, State
 from lra.synthesis.terms import Term, TermValue
 
 
-class Reusable:
+class Reusable(Owner):
     """Makes samples with a generator that outlives an experience, or with none."""
 
     def generator_to_reuse(self) -> nn.Module | None:
@@ -65,9 +65,12 @@ class Synthesizer(Reusable, ABC):
         terms: what an update minimises.
 
     Attributes:
+        divisible: whether each of several processes can make a part of every batch, with gradients averaged.
         generator_steps: updates of the source's parameters so far.
         images_generated: images made so far, for synthesis and for the student.
     """
+
+    divisible: ClassVar[bool] = False
 
     def __init__(self, terms: Sequence[Term] = ()) -> None:
         self.terms = list(terms)

@@ -101,6 +101,10 @@ class LatentSource(Source):
         latents = {"params": [self._latents], "lr": self.latent_lr}
         self._optimiser = torch.optim.Adam([*self.groups(generator), latents], betas=BETAS)
 
+    def networks(self) -> dict[str, nn.Module]:
+        """The generator."""
+        return {"generator": self.generator}
+
     def groups(self, generator: nn.Module) -> list[dict[str, Any]]:
         """The generator's parameters as an optimiser takes them, in groups with their learning rates."""
         return [{"params": list(generator.parameters()), "lr": self.lr}]

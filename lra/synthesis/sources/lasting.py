@@ -149,6 +149,10 @@ class NoisyLayerSource(Source):
         """The generator, as it was at the end of the last batch."""
         return self.generator
 
+    def networks(self) -> dict[str, nn.Module]:
+        """The generator."""
+        return {"generator": self.generator}
+
     @torch.no_grad()
     def imagine(self, labels: Tensor) -> Tensor:
         """With the noisy layers of the last batch."""
