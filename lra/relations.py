@@ -74,10 +74,6 @@ class TripletSampler:
         return log_weights.masked_fill(~allowed, -torch.inf).softmax(dim=1).nan_to_num(0.0), empty
 
 
-FOCAL = TripletSampler(low=0.5, high=1.0, floor=0.0)
-"""RGAL's focal sampler ("balanced sampling" in its release)."""
-
-
 def triplet_loss(maps: Sequence[Tensor], triplets: Triplets, margin: float = 0.2, swap: bool = False) -> Tensor:
     """Mean over triplets, summed over layers, of [‖e_i - e_p‖ - ‖e_i - e_n‖ + margin]₊ (RGAL, IJCV 2024).
 

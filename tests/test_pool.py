@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from lra.images import unit
 from lra.synthesis.options import PoolOptions
-from lra.synthesis.pool import Fifo, ImagePool, Unbounded, Uniform, from_bytes, to_bytes
+from lra.synthesis.pool import Fifo, ImagePool, Unbounded, Uniform, to_bytes
 
 
 def filled(pool: ImagePool, experiences: int, n: int = 8, channels: int = 1) -> ImagePool:
@@ -20,13 +21,13 @@ def test_bytes_there_and_back(rounding):
     images = torch.rand(7, 3, 9, 6) * 1.4 - 0.2
     stored = to_bytes(images, rounding)
     assert stored.dtype == torch.uint8
-    off = (from_bytes(stored) - images.clamp(0, 1)).abs().max()
+    off = (unit(stored) - images.clamp(0, 1)).abs().max()
     assert off <= (0.5 if rounding == "nearest" else 1) / 255 + 1e-6
 
 
 def test_bytes_survive_another_round():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    assert torch.equal(to_bytes(from_bytes(levels)), levels)
+    assert torch.equal(to_bytes(unit(levels)), levels)
 
 
 def test_a_fresh_pool_is_empty():

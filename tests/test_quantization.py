@@ -12,12 +12,20 @@ from torch.nn import functional as F
 from lra.anatomy import stages
 from lra.networks import build
 from lra.networks.normalized import Normalized
-from lra.quantization.grid import Grid, between, rounded, signed, stored, unsigned
 from lra.quantization.integers import in_integers
-from lra.quantization.layers import InputRounding, QuantizedConv2d, WeightRounding
-from lra.quantization.network import Unquantizable, calibrate, quantized, roundings
+from lra.quantization.layers import (
+    Grid,
+    InputRounding,
+    QuantizedConv2d,
+    WeightRounding,
+    between,
+    rounded,
+    signed,
+    stored,
+    unsigned,
+)
+from lra.quantization.network import Unquantizable, calibrate, quantized, roundings, size
 from lra.quantization.options import Precision
-from lra.quantization.size import size
 
 pytestmark = pytest.mark.kernels
 

@@ -7,13 +7,15 @@ import torch
 from torch.nn import functional as F
 
 from lra.relations import (
-    FOCAL,
     ChannelDistillation,
     TripletSampler,
     cross_view_nce,
     gram_masked,
     triplet_loss,
 )
+
+FOCAL = TripletSampler(low=0.5, high=1.0, floor=0.0)
+"""RGAL's focal sampler ("balanced sampling" in its release)."""
 
 
 def batch(n=24, d=5, classes=3, seed=0):

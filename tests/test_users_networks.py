@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from lra.networks import build
-from lra.quantization.network import Unquantizable, quantized
+from lra.quantization.network import Unquantizable, quantized, size
 from lra.quantization.options import Precision
-from lra.quantization.size import size
 
 SOURCE = """
 import torch

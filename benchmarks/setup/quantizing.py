@@ -12,8 +12,7 @@ from lra.benchmarks.setup.teachers import TrainedTeacher, answers_of, percent_ri
 from lra.metrics.fidelity import agreement
 from lra.networks.families import canonical
 from lra.problem import Problem
-from lra.quantization.network import Unquantizable, calibrate, quantized
-from lra.quantization.size import size
+from lra.quantization.network import Unquantizable, calibrate, quantized, size
 
 
 def quantized_student(

@@ -11,8 +11,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # registers the operators
 from torch import Tensor, nn
 
-from lra.quantization.grid import Affine, stored
-from lra.quantization.layers import QuantizedConv2d, QuantizedLinear
+from lra.quantization.layers import Affine, QuantizedConv2d, QuantizedLinear, stored
 from lra.quantization.network import Network
 
 _ops = torch.ops.quantized_decomposed

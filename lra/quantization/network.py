@@ -1,9 +1,9 @@
-"""From a network to its quantised copy, and from samples to the ranges of its layers' inputs."""
+"""From a network to its quantised copy, from samples to the ranges of its layers' inputs, and the size of both."""
 
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,10 @@ from lra.quantization.options import Precision
 
 IMAGE_BITS = 8
 """Of the first layer's input: images are bytes."""
+
+FLOAT = 32
+SCALE = FLOAT + 8
+"""Bits of a scale and its zero."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -140,3 +144,27 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], anew: bool = True) 
     with observing(network), in_mode(network, training=False):
         for batch in batches:
             network(batch)
+
+
+def size(network: nn.Module) -> dict[str, Any]:
+    """Bytes of a quantised network with b bits a rounded weight, and all else that must be stored beside them.
+
+    Returns:
+        ``bytes`` of everything (weights as few bits as they have, a scale and a zero for each output channel and each
+        input, biases and BatchNorm as floats), ``bytes_full_precision`` of the network it is a copy of, and
+        ``bits_per_weight``: ``bytes``, in bits, over the number of parameters.
+    """
+    layers = [m for m in network.modules() if isinstance(m, QuantizedConv2d | QuantizedLinear)]
+    # What layers share is stored once.
+    layers = list({id(layer.weight): layer for layer in layers}.values())
+    rounded = sum(layer.weight.numel() for layer in layers)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    ranges = {id(buffer) for layer in layers for buffer in layer.inputs.buffers()}
+    statistics = sum(b.numel() for b in network.buffers() if id(b) not in ranges and b.is_floating_point())
+    bits = sum(layer.weight.numel() * layer.weights.bits + SCALE * (len(layer.weight) + 1) for layer in layers)
+    bits += FLOAT * (parameters - rounded + statistics)
+    return {
+        "bytes": -(-bits // 8),
+        "bytes_full_precision": 4 * (parameters + statistics),
+        "bits_per_weight": bits / parameters,
+    }

@@ -17,11 +17,6 @@ def to_bytes(images: Tensor, rounding: Rounding = "nearest") -> Tensor:
     return (levels.round() if rounding == "nearest" else levels).to(torch.uint8)
 
 
-def from_bytes(images: Tensor) -> Tensor:
-    """The float images in [0, 1] that bytes stand for."""
-    return images.float() / 255
-
-
 class PoolBatch(NamedTuple):
     """Images of a pool with where they come from."""
 
