@@ -1,6 +1,7 @@
 """Images: their shapes, their scale, as they are stored and as they travel."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -46,6 +47,12 @@ def deviations(values: Sequence[float] | Tensor, channels: int | None) -> Tensor
     if not (tensor > 0).all():
         raise ValueError(f"std must be positive; got {tensor.flatten().tolist()}")
     return tensor
+
+
+def to_bytes(images: Tensor, rounding: Literal["nearest", "down"] = "nearest") -> Tensor:
+    """Images in [0, 1], clamped, as uint8; ``down`` truncates as every release does, half a grey level darker."""
+    levels = images.detach().clamp(0, 1) * 255
+    return (levels.round() if rounding == "nearest" else levels).to(torch.uint8)
 
 
 def unit(images: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ from typing import Literal
 import torch
 from torch import nn
 
+from lra.images import to_bytes
 from lra.memory.buffers import Buffer
 from lra.memory.generator import MemoryGenerator
+from lra.memory.pool import ImagePool
 from lra.problem import Batch
 from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation, Replay
-from lra.synthesis.pool import ImagePool, to_bytes
 from lra.synthesis.synthesizer import Synthesizer
 from lra.teacher import Teacher
 

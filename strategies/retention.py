@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lra.memory.options import MemoryGeneratorOptions
+from lra.memory.options import MemoryGeneratorOptions, PoolOptions
 from lra.options import Count, Fraction, Options, Whole
 from lra.strategies.method import Setup
-from lra.synthesis.options import PoolOptions
 
 if TYPE_CHECKING:
     from lra.strategies.strategy import Replay
@@ -90,8 +89,8 @@ class PoolOfImages(ReplayOptions, PoolOptions):
 
     def build(self, setup: Setup) -> Replay:
         """An empty pool."""
+        from lra.memory.pool import ImagePool
         from lra.strategies.replay import PoolReplay
-        from lra.synthesis.pool import ImagePool
 
         if self.least > setup.batch_size:
             raise ValueError(f"replay.least = {self.least} and a step has {setup.batch_size} images: lower it")

@@ -20,11 +20,11 @@ from lra.benchmarks.setup.datasets import Labelled, data_of
 from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.teachers import obtain
 from lra.memory.buffers import Buffer
+from lra.memory.pool import ImagePool
 from lra.state import random_states, restore_random_states, seed_everything
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.divergence import DivergenceGuard
 from lra.strategies.methods import METHODS
-from lra.synthesis.pool import ImagePool
 from lra.synthesis.sources import LatentSource
 from lra.synthesis.terms import FeatureBank
 

@@ -85,6 +85,23 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         visit(module, [])
 
 
+def test_no_folder_of_the_core_imports_another_that_imports_it() -> None:
+    folders = {module.split(".")[1] for module, file in MODULES.items() if file.parent.parent == ROOT / "lra"}
+    above = {
+        folder: {
+            name.split(".")[1]
+            for module, file in MODULES.items()
+            if module.startswith(f"lra.{folder}.")
+            for _, name in imports(file)
+            if name.startswith("lra.") and name.split(".")[1] in folders - {folder}
+        }
+        for folder in folders
+    }
+    while free := {folder for folder, below in above.items() if not below}:
+        above = {folder: below - free for folder, below in above.items() if folder not in free}
+    assert not above, "folders that import each other in a circle"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = (

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lra.images import unit
-from lra.synthesis.options import PoolOptions
-from lra.synthesis.pool import Fifo, ImagePool, Unbounded, Uniform, to_bytes
+from lra.images import to_bytes, unit
+from lra.memory.options import PoolOptions
+from lra.memory.pool import Fifo, ImagePool, Unbounded, Uniform
 
 
 def filled(pool: ImagePool, experiences: int, n: int = 8, channels: int = 1) -> ImagePool:

@@ -133,7 +133,7 @@ class Sequence(Term):
 
 @pytest.mark.parametrize("kind", ["pixels", "latent", "fomaml", "noisy"])
 def test_the_best_iterate_is_kept_and_not_an_alias(kind):
-    from lra.synthesis.pool import to_bytes
+    from lra.images import to_bytes
 
     term = Sequence([5.0, 3.0, 1.0, 4.0, 2.0])
     options = BatchOptions(images=8, steps=5, shift=0, flip=False)

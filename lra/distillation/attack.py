@@ -18,7 +18,9 @@ from lra.preservation import in_mode
 from lra.problem import Batch, Problem
 from lra.state import State
 from lra.synthesis.augmentation import Augmentation
+from lra.synthesis.terms import Term
 from lra.teacher import Teacher
+from lra.view import View
 
 
 class Exchange(NamedTuple):
@@ -125,3 +127,38 @@ class Attacker:
         """Take up a state of `state_dict`."""
         self.network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(state["optimiser"])
+
+
+class PerturbationTraining(Term):
+    """No loss of its own: an attacker learns on the images of every synthesis step, with the teacher's answers.
+
+    Args:
+        attacker: learns; its state is this term's.
+    """
+
+    name = "perturbation"
+
+    def __init__(self, attacker: Attacker):
+        super().__init__(1.0)
+        self.attacker = attacker
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, view: View) -> Tensor:
+        """0, with the attacker's last loss as a note."""
+        self._seen = view.images.detach(), view.teacher_logits.detach()
+        return view.images.new_zeros(())
+
+    def learn(self) -> None:
+        """The attacker's step."""
+        assert self._seen is not None
+        self.notes["loss"] = self.attacker.learn(*self._seen)
+        self._seen = None
+
+    def state_dict(self) -> State:
+        """The attacker, and its last loss."""
+        return {"attacker": self.attacker.state_dict(), "notes": dict(self.notes)}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.attacker.load_state_dict(state["attacker"])
+        self.notes = dict(state["notes"])

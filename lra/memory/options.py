@@ -1,6 +1,17 @@
-"""The options of the memory generator, declared apart from it: reading them needs no torch."""
+"""The options of pool and memory generator, declared apart from them: reading these needs no torch."""
 
-from lra.options import NonNegative, Options, Positive, Whole
+from typing import Literal
+
+from lra.options import Count, NonNegative, Options, Positive, Whole
+
+
+class PoolOptions(Options):
+    """What a pool keeps."""
+
+    policy: Literal["unbounded", "reservoir", "fifo"] = "unbounded"
+    """Everything, as published; or a uniform sample of it; or the latest."""
+    capacity: Count = 51200
+    """Images held by ``reservoir`` and ``fifo``; an unbounded pool grows to what the run makes."""
 
 
 class MemoryGeneratorOptions(Options):

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from lra.synthesis.augmentation import Augmentation
     from lra.synthesis.terms.term import Term
 
-Rounding = Literal["nearest", "down"]
 Reuse = Literal["anew", "common", "finetune", "fix"]
 Branch = Literal["features", "first"]
 Layers = Literal["batchnorm", "stages"]
@@ -75,17 +74,8 @@ class BatchOptions(AugmentationOptions):
     """Batches before the student's first step, all of which the first experience brings; without the student."""
     keep: Literal["best", "last"] = "best"
     """The iterate of the lowest loss, or the last one (what aliasing made of "best" in ADI's and ZSKD's releases)."""
-    rounding: Rounding = "nearest"
+    rounding: Literal["nearest", "down"] = "nearest"
     """To bytes; ``down`` as released."""
-
-
-class PoolOptions(Options):
-    """What a pool keeps."""
-
-    policy: Literal["unbounded", "reservoir", "fifo"] = "unbounded"
-    """Everything, as published; or a uniform sample of it; or the latest."""
-    capacity: Count = 51200
-    """Images held by ``reservoir`` and ``fifo``; an unbounded pool grows to what the run makes."""
 
 
 class TripletOptions(Options):

@@ -64,7 +64,7 @@ class AEAHLRG(OptimisedMethod):
 
     def build(self, student: nn.Module) -> Parts:
         """Soft targets, and perhaps hard ones and attacks; h, z, their three terms, and what learns to attack."""
-        from lra.distillation.attack import Attacker
+        from lra.distillation.attack import Attacker, PerturbationTraining
         from lra.distillation.objective import Objective
         from lra.distillation.terms import HardLabel
         from lra.networks.composed import FusedGenerator
@@ -74,7 +74,7 @@ class AEAHLRG(OptimisedMethod):
         from lra.strategies.generator_loss import GeneratorLoss
         from lra.synthesis import labels
         from lra.synthesis.sources import ReusableSource, symmetric
-        from lra.synthesis.terms import BNStat, OneHot, PerturbationTraining
+        from lra.synthesis.terms import BNStat, OneHot
 
         o, problem, teacher, distance = self.options, self.setup.problem, self.setup.teacher, self.setup.distance
         fused = FusedGenerator(self.generator(), self.generator()).to(problem.device)

@@ -235,8 +235,7 @@ def resized(images: "Tensor", form: Form, antialias: bool = True) -> "Tensor":
     import torch
     from torch.nn import functional as F
 
-    from lra.images import unit
-    from lra.synthesis.pool import to_bytes
+    from lra.images import to_bytes, unit
 
     height, width = images.shape[2:]
     if form.size in (None, (height, width)):

@@ -9,7 +9,6 @@ from lra.synthesis.terms.contrastive import RingNCE as RingNCE
 from lra.synthesis.terms.contrastive import Triplet as Triplet
 from lra.synthesis.terms.contrastive import description as description
 from lra.synthesis.terms.contrastive import projection_head as projection_head
-from lra.synthesis.terms.perturbation import PerturbationTraining as PerturbationTraining
 from lra.synthesis.terms.predictions import Activation as Activation
 from lra.synthesis.terms.predictions import Balance as Balance
 from lra.synthesis.terms.predictions import ClassPhases as ClassPhases

@@ -7,14 +7,8 @@ import torch
 from torch import Tensor
 
 from lra.memory.buffers import reservoir_places
+from lra.memory.options import PoolOptions
 from lra.state import State
-from lra.synthesis.options import PoolOptions, Rounding
-
-
-def to_bytes(images: Tensor, rounding: Rounding = "nearest") -> Tensor:
-    """Images in [0, 1], clamped, as uint8; ``down`` truncates as every release does, half a grey level darker."""
-    levels = images.detach().clamp(0, 1) * 255
-    return (levels.round() if rounding == "nearest" else levels).to(torch.uint8)
 
 
 class PoolBatch(NamedTuple):
@@ -102,7 +96,7 @@ class ImagePool:
         """Take in what an experience brought.
 
         Args:
-            images: (n, C, H, W) uint8; see `to_bytes`.
+            images: (n, C, H, W) uint8; see `lra.images.to_bytes`.
             labels: (n,).
             birth: index of the experience.
         """
