@@ -203,12 +203,11 @@ class Evaluation(SupervisedPlugin):
         self.epoch = epoch
         self.keep = keep
         self.evaluator = QuietEvaluation(*measures, loggers=list(loggers), collect_all=False)
-        self.completed = 0
         self.evaluations = 0
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Announce the evaluation that will follow, if one will."""
-        if self._due(self.completed + 1):
+        if self._due(strategy.clock.train_exp_counter + 1):
             for measure in self.measures:
                 measure.anticipate(strategy)
 
@@ -217,8 +216,7 @@ class Evaluation(SupervisedPlugin):
         # Told from here, and not by the evaluator, which would copy the experience first.
         for measure in self.measures:
             measure.note(strategy)
-        self.completed += 1
-        if self._due(self.completed) or strategy.stopped is not None:
+        if self._due(strategy.clock.train_exp_counter + 1) or strategy.stopped is not None:
             strategy.eval(self.stream)
             self.keep(self._record(strategy))
 
@@ -250,13 +248,13 @@ class Evaluation(SupervisedPlugin):
         return {name: content for measure in self.measures for name, content in measure.files().items()}
 
     def state_dict(self) -> State:
-        """Experiences seen, evaluations recorded, and the states of the measures."""
+        """Evaluations recorded, and the states of the measures."""
         measures = [measure.state_dict() for measure in self.measures]
-        return {"completed": self.completed, "evaluations": self.evaluations, "measures": measures}
+        return {"evaluations": self.evaluations, "measures": measures}
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
-        self.completed, self.evaluations = state["completed"], state["evaluations"]
+        self.evaluations = state["evaluations"]
         for measure, own in zip(self.measures, state["measures"], strict=True):
             measure.load_state_dict(own)
 

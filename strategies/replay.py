@@ -38,27 +38,25 @@ class BufferReplay(Replay):
         self.buffer = buffer
         self.first = first
         self.period = period
-        self.completed = 0
 
     def recall(self) -> Batch | None:
         """``size`` stored samples; none before the first offer."""
         return self.buffer.sample(self.size) if len(self.buffer) else None
 
-    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+    def remember(self, strategy: DataFreeDistillation) -> None:
         """Offer the last step's new samples to the buffer, if it is time."""
-        self.completed += 1
         due = self.completed >= self.first and (self.completed - self.first) % self.period == 0
         if due and strategy.acquired is not None:
             self.buffer.add(strategy.acquired)
 
     def state_dict(self) -> State:
-        """The buffer and the place in the period."""
-        return {"buffer": self.buffer.state_dict(), "completed": self.completed}
+        """The buffer and the number of experiences."""
+        return super().state_dict() | {"buffer": self.buffer.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
+        super().load_state_dict(state)
         self.buffer.load_state_dict(state["buffer"])
-        self.completed = state["completed"]
 
     def begin_with(self, state: State, teacher: Teacher) -> None:
         """The stored images, with the new teacher's answers."""
@@ -81,8 +79,6 @@ class GenerativeReplay(Replay):
         self.memory = memory
         self.updates = updates
         self.warmup = warmup
-        self.completed = 0
-        self._step = 0
 
     def networks(self) -> dict[str, nn.Module]:
         """Of the memory."""
@@ -92,33 +88,27 @@ class GenerativeReplay(Replay):
         """Of the memory."""
         return self.memory.optimisers()
 
-    def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Count steps from the start of the experience."""
-        self._step = 0
-
     def recall(self) -> Batch | None:
         """``size`` remembered samples, after the warm-up."""
         return self.memory.sample(self.size) if self.completed >= self.warmup else None
 
     def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Teach the memory half of the new samples, rehearsing its own beside them after the first experience."""
-        if self._step < self.updates and strategy.acquired is not None:
+        if strategy.clock.train_exp_iterations < self.updates and strategy.acquired is not None:
             half = strategy.acquired.first(max(1, len(strategy.acquired.images) // 2))
             self.memory.update(half, self.size if self.completed else 0)
-        self._step += 1
 
-    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Another experience is over."""
-        self.completed += 1
+    def remember(self, strategy: DataFreeDistillation) -> None:
+        """Nothing more: the memory has learnt in the student steps."""
 
     def state_dict(self) -> State:
-        """The memory and the number of experiences seen."""
-        return {"memory": self.memory.state_dict(), "completed": self.completed}
+        """The memory and the number of experiences."""
+        return super().state_dict() | {"memory": self.memory.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
+        super().load_state_dict(state)
         self.memory.load_state_dict(state["memory"])
-        self.completed = state["completed"]
 
 
 class PoolReplay(Replay):
@@ -153,7 +143,6 @@ class PoolReplay(Replay):
         self.batch_size = batch_size
         self.share = share
         self.least = least
-        self.completed = 0
         self._source: Synthesizer | None = None
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
@@ -181,20 +170,20 @@ class PoolReplay(Replay):
         images = self._source.shown(stored)[: self.size]
         return Batch(images, self.teacher.label(images))
 
-    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+    def remember(self, strategy: DataFreeDistillation) -> None:
         """The experience enters the pool."""
+        birth = self.completed - 1
         new = None if self._source is None else self._source.batch()
         if new is not None:
-            self.pool.add(new.images, new.labels, self.completed)
+            self.pool.add(new.images, new.labels, birth)
         elif strategy.acquired is not None:
-            self.pool.add(to_bytes(strategy.acquired.images), strategy.acquired.classes, self.completed)
-        self.completed += 1
+            self.pool.add(to_bytes(strategy.acquired.images), strategy.acquired.classes, birth)
 
     def state_dict(self) -> State:
-        """The pool and the number of experiences seen."""
-        return {"pool": self.pool.state_dict(), "completed": self.completed}
+        """The pool and the number of experiences."""
+        return super().state_dict() | {"pool": self.pool.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
+        super().load_state_dict(state)
         self.pool.load_state_dict(state["pool"])
-        self.completed = state["completed"]

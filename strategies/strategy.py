@@ -47,9 +47,11 @@ class Replay(SupervisedPlugin, Owner, ABC):
 
     Attributes:
         displaced: new images of each step whose place the replayed ones take.
+        completed: experiences seen, those of earlier tasks too where it began with what they left.
     """
 
     displaced: int = 0
+    completed: int = 0
 
     def __init__(self, size: int):
         super().__init__()
@@ -60,12 +62,23 @@ class Replay(SupervisedPlugin, Owner, ABC):
         """The samples to replay at this step, or ``None`` while there is nothing to remember."""
 
     @abstractmethod
+    def remember(self, strategy: "DataFreeDistillation") -> None:
+        """Take in what there is to remember of the experience that ends, the ``completed``-th from 1."""
+
+    def after_training_exp(self, strategy: "DataFreeDistillation", **kwargs: object) -> None:
+        """Count the experience, and remember it."""
+        self.completed += 1
+        self.remember(strategy)
+
+    @abstractmethod
     def state_dict(self) -> State:
-        """What is remembered."""
+        """What is remembered; joined by a subclass to its own."""
+        return {"completed": self.completed}
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
-        """Take up a state of `state_dict`."""
+        """Take up a state of `state_dict`; called by a subclass before it takes up its own."""
+        self.completed = state["completed"]
 
     def begin_with(self, state: State, teacher: Teacher) -> None:
         """Start a task from the `state_dict` of an earlier one's replay; what it stores of answers, ``teacher`` gives.

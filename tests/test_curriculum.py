@@ -16,6 +16,7 @@ from lra.distillation.objective import Objective
 from lra.distillation.terms import AttentionTransfer, InfoNCE, attention
 from lra.features import feature_size, pooled
 from lra.problem import Batch
+from lra.strategies.checkpoint import capture, restore
 from lra.strategies.clocks import EpochClock, StepClock
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
@@ -226,12 +227,13 @@ def test_clocks_count_steps_and_epochs_and_go_on_after_a_restart(
     steps: list[int] = []
     epochs: list[int] = []
     clocks = [StepClock(steps.append), EpochClock(epochs.append, 2)]
-    make_strategy(student, plugins=clocks).train(make_stream(length=5, steps=2))
+    strategy, stream = make_strategy(student, plugins=clocks), make_stream(length=5, steps=2)
+    strategy.train(stream)
     assert steps == list(range(11))
     assert epochs == [0, 1, 2]
     again = [StepClock(steps.append), EpochClock(epochs.append, 2)]
-    for clock, saved in zip(again, clocks, strict=True):
-        clock.load_state_dict(saved.state_dict())
-    make_strategy(student, plugins=again).train(make_stream(length=1, steps=2))
+    other, longer = make_strategy(student, plugins=again), make_stream(length=6, steps=2)
+    restore(capture(strategy, stream), other, longer)
+    other.train(longer)
     assert steps[-4:] == [0, 10, 11, 12]
     assert epochs[-3:] == [0, 2, 3], "the fifth experience was half an epoch"

@@ -19,8 +19,7 @@ from lra.meta.checks import MetaStepError, check_student
 from lra.networks.normalized import Normalized
 from lra.problem import Problem
 from lra.state import Owner
-from lra.strategies.calibration import Calibration
-from lra.strategies.clocks import ScheduleByEpoch
+from lra.strategies.clocks import Calibration, ScheduleByEpoch
 from lra.strategies.divergence import DivergenceGuard
 from lra.strategies.evaluation import Evaluation, TestExperience, no_test_stream
 from lra.strategies.method import Parts, Setup

@@ -1,6 +1,6 @@
 """Replay of the samples that were hardest when they were new: furthest from the teacher's answers."""
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class HardestReplay(Replay):
         where = torch.randint(len(images), (self.size,))
         return Batch(images[where], logits[where])
 
-    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: Any) -> None:
+    def remember(self, strategy: DataFreeDistillation) -> None:
         images, logits, _ = strategy.acquired
         # A minibatch has the new samples first.
         hardness = l1(strategy.mb_output[: len(images)].detach(), logits)
@@ -43,7 +43,8 @@ class HardestReplay(Replay):
         self.kept = [part[hardest] for part in every]
 
     def state_dict(self) -> State:
-        return {"kept": list(self.kept)}
+        return super().state_dict() | {"kept": list(self.kept)}
 
     def load_state_dict(self, state: State) -> None:
+        super().load_state_dict(state)
         self.kept = list(state["kept"])
