@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Plugin: TypeAlias = BasePlugin[Any]
     """Any plugin of Avalanche's, or ours."""
+    Maker: TypeAlias = type[Plugin] | Callable[..., Plugin]
+    """A plugin class, or a function of `Setup` and options."""
 
 GROUP = "lra.plugins"
 AVALANCHE = "avalanche:"
@@ -46,8 +48,8 @@ def replay_plugins() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
-def load(spec: str) -> type[Plugin]:
-    """The plugin class that ``package.module:Class``, or an installed name, stands for.
+def load(spec: str) -> Maker:
+    """The plugin class that ``package.module:Class``, or an installed name, stands for; what makes one of `GUESTS`.
 
     Raises:
         ExtensionError: if it cannot be found, imported, or is no Avalanche plugin class.
@@ -56,7 +58,10 @@ def load(spec: str) -> type[Plugin]:
 
     name = spec.removeprefix(AVALANCHE)
     if name != spec and not names_class(spec):
-        name = _avalanches(name)
+        guest = _avalanches(name)
+        if not isinstance(guest, str):
+            return guest
+        name = guest
     if name in replay_plugins():
         name = replay_plugins()[name].value
     module_name, colon, class_name = name.partition(":")
@@ -80,7 +85,7 @@ def load(spec: str) -> type[Plugin]:
     return found
 
 
-def _avalanches(name: str) -> str:
+def _avalanches(name: str) -> str | Callable[..., Plugin]:
     if name not in GUESTS:
         known = ", ".join(GUESTS)
         raise ExtensionError(f"plugin 'avalanche:{name}' is none of {known}, nor avalanche:package.module:Class")
@@ -122,8 +127,8 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
 
     plugin = load(spec)
     try:
-        maker = getattr(plugin, "build", None)
-        made = maker(setup, **options) if maker else plugin(**options)
+        maker = _maker(plugin)
+        made = plugin(**options) if maker is None else maker(setup, **options)
     except Exception as error:
         known = ", ".join(accepted(plugin)) or "none"
         raise ExtensionError(f"plugin {spec!r} refused its options ({error}); it takes: {known}") from error
@@ -133,7 +138,7 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
         raise ExtensionError(f"plugin {spec!r} would do nothing here: {why}")
     if isinstance(made, ReplayPlugin) and not needs_stock_data(spec):
         raise ExtensionError(f"plugin {spec!r} replays through Avalanche's data loaders: say {AVALANCHE}{spec}")
-    for hook in dir(plugin):
+    for hook in dir(type(made)):
         if hook.startswith(("before_", "after_")) or hook in CALLED:
             setattr(made, hook, _answerable(getattr(made, hook), f"plugin {spec!r}", hook))
     return made
@@ -193,9 +198,14 @@ def _answerable(callback: Callable[..., Any], whose: str, hook: str) -> Callable
     return call
 
 
-def accepted(plugin: type[Plugin]) -> list[str]:
-    """Names of the options a plugin class takes."""
-    maker = getattr(plugin, "build", None) or plugin.__init__
+def _maker(plugin: Maker) -> Callable[..., Any] | None:
+    """What makes the plugin from a `Setup` and options, if it is not just the class from its options."""
+    return getattr(plugin, "build", None) if isinstance(plugin, type) else plugin
+
+
+def accepted(plugin: Maker) -> list[str]:
+    """Names of the options that a plugin class, or what makes one, takes."""
+    maker = _maker(plugin) or plugin.__init__  # type: ignore[misc]
     return [name for name in inspect.signature(maker).parameters if name not in ("self", "setup", "args", "kwargs")]
 
 

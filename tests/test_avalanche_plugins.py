@@ -21,9 +21,8 @@ from torch.optim.lr_scheduler import ExponentialLR
 from lra.benchmarks.runs import training
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.strategies import extensions
-from lra.strategies.avalanche_plugins import POLICIES, SI
 from lra.strategies.checkpoint import capture, restore
-from lra.strategies.guests import GUESTS
+from lra.strategies.guests import GUESTS, POLICIES, si
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 
@@ -129,7 +128,7 @@ def test_synaptic_intelligence_finds_importances_only_with_copies(
 ) -> None:
     """The reason for our subclass; where this fails, Avalanche has mended its own."""
     largest = []
-    for plugin in (SI(), SynapticIntelligencePlugin(1.0)):
+    for plugin in (si(SETUP), SynapticIntelligencePlugin(1.0)):
         make_strategy(student, [plugin]).train(make_stream(length=2))
         largest.append(max(importance.data.abs().max().item() for importance in plugin.ewc_data[1].values()))
     assert largest[0] > 0

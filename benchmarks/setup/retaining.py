@@ -60,7 +60,10 @@ def forgetful(config: RunConfig) -> list[str]:
     """The plugins from outside that have no state to go on from, so that a run with them cannot be saved half-way."""
     name = config.replay["name"]
     outside = {*_specs(config), *([] if name in REPLAYS else [name])}
-    return sorted(spec for spec in outside if not issubclass(extensions.load(spec), Stateful))
+    made_by = {spec: extensions.load(spec) for spec in outside}
+    return sorted(
+        spec for spec, made in made_by.items() if not isinstance(made, type) or not issubclass(made, Stateful)
+    )
 
 
 def _specs(config: RunConfig) -> list[str]:

@@ -99,7 +99,7 @@ class Ring(Buffer):
         """
         if len(batch.images) < self.slot_size:
             raise ValueError(
-                f"a slot takes {self.slot_size} images and the batch has {len(batch.images)}: lower replay.slot_size"
+                f"a slot takes {self.slot_size} images and the batch has {len(batch.images)}: lower replay.fraction"
             )
         start = self.pushes % self.slots * self.slot_size
         where = torch.arange(start, start + self.slot_size)
