@@ -72,7 +72,7 @@ class TestFidelity(Measure):
     def measure(self, strategy: DataFreeDistillation) -> Record:
         """Percentages, and loyalty in [0, 1]."""
         if not self._seen:
-            return {"accuracy": None, "agreement": None, "loyalty": None, "loyalty_reference": None}
+            return {quantity.record: None for quantity in self.gives if quantity.record}
         student = torch.cat([output for output, _ in self._seen])
         classes = torch.cat([classes for _, classes in self._seen])
         if self._known is None:
