@@ -8,11 +8,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from lra.benchmarks.analyses.fitness import require_images
+from lra.benchmarks.analyses import require_images, write_analysis
 from lra.benchmarks.analyses.sources import made, real
-from lra.benchmarks.files import write_json
 from lra.benchmarks.progress import Progress
-from lra.benchmarks.reports.drawing import PALETTE, WIDE, Series, clean, curves, save_figure, svg_figure
+from lra.benchmarks.reports.drawing import PALETTE, WIDE, Series, clean, curves, svg_figure
 from lra.benchmarks.runs.rebuilding import Rebuilt, rebuilt
 from lra.distillation.attack import Attacker
 from lra.distillation.options import AttackOptions
@@ -72,11 +71,7 @@ def behaviour(folder: Path, out: Path, images: int, attack_steps: int, seed: int
             for name in attacked
         },
     }
-    files = [out / f"behaviour{suffix}" for suffix in (".json", ".svg", ".png")]
-    write_json(files[0], record)
-    for file in files[1:]:
-        save_figure(file, behaviour_figure, {name: p.tolist() for name, p in found.items()})
-    return files
+    return write_analysis(out, "behaviour", record, behaviour_figure, {name: p.tolist() for name, p in found.items()})
 
 
 def _trained_attacker(parts: Rebuilt, steps: int) -> Attacker:

@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 
-from lra.benchmarks.analyses.fitness import require_images
+from lra.benchmarks.analyses import require_images, write_analysis
 from lra.benchmarks.analyses.sources import data_sources
-from lra.benchmarks.files import write_json, write_text
+from lra.benchmarks.files import write_text
 from lra.benchmarks.progress import Progress
 from lra.benchmarks.records import known
-from lra.benchmarks.reports.drawing import save_figure
 from lra.benchmarks.reports.figures import band
 from lra.benchmarks.runs.rebuilding import Rebuilt, rebuilt
 from lra.benchmarks.setup.datasets import Labelled
@@ -71,13 +70,12 @@ def bit_flip_study(folder: Path, out: Path, runs: int, iterations: int, size: in
         "threads": parts.config.threads,
         "sources": {name: _summary(found, NEAR_CHANCE * chance) | {"runs": found} for name, found in curves.items()},
     }
-    files = [out / f"bitflip{suffix}" for suffix in (".json", ".md", ".svg", ".png")]
-    write_json(files[0], record)
-    write_text(files[1], _page(record))
+    page = out / "bitflip.md"
+    write_text(page, _page(record))
     series = [band(name, [(run["flips"], run["accuracy"]) for run in found]) for name, found in curves.items()]
-    for file in files[2:]:
-        save_figure(file, task_panels, {parts.teacher_name: series}, "accuracy of the attacked teacher (%)", "flips")
-    return files
+    panels, title = {parts.teacher_name: series}, "accuracy of the attacked teacher (%)"
+    record_file, *figures = write_analysis(out, "bitflip", record, task_panels, panels, title, "flips")
+    return [record_file, page, *figures]
 
 
 def _tell(progress: Progress, source: str, before: float, each: float, done: int) -> None:

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lra.benchmarks.analyses import write_analysis
 from lra.benchmarks.comparison.estimates import estimate, paired
 from lra.benchmarks.errors import MissingInput
-from lra.benchmarks.files import write_json
-from lra.benchmarks.reports.drawing import save_figure
 from lra.benchmarks.tasks.task_figures import generator_losses, task_panels
 from lra.benchmarks.tasks.task_outcome import PART, TaskRun, apart, finished, names
 
@@ -22,12 +21,9 @@ def convergence(folder: Path, out: Path) -> list[Path]:
     panels = generator_losses(runs)
     if not panels:
         raise MissingInput(f"no run in {folder} has a generator_loss: that of aeahl-rg has one")
-    files = [out / f"convergence{suffix}" for suffix in (".json", ".svg", ".png")]
     curves = {name: {one.label: list(one.y) for one in series} for name, series in panels.items()}
-    write_json(files[0], {"early": PART, "tasks": _compared(runs), "curves": curves})
-    for file in files[1:]:
-        save_figure(file, task_panels, panels, "generator loss", "inner steps of synthesis")
-    return files
+    record = {"early": PART, "tasks": _compared(runs), "curves": curves}
+    return write_analysis(out, "convergence", record, task_panels, panels, "generator loss", "inner steps of synthesis")
 
 
 def _compared(runs: Sequence[TaskRun]) -> list[dict[str, Any]]:

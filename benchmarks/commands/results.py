@@ -121,7 +121,7 @@ def convergence(folder: Path, out: Path | None) -> None:
 @OUT
 def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path | None) -> None:
     """Confidence and predicted classes of the teacher on real, synthetic and attacked images; of any finished run."""
-    from lra.benchmarks.analyses.fitness import require_images
+    from lra.benchmarks.analyses import require_images
 
     require_images(folder)
     loading("torch", "avalanche")
@@ -142,7 +142,7 @@ def bitflip(folder: Path, runs: int, iterations: int, images: int, out: Path | N
     Real images, noise, and what the run made: its last batch, its generator's images; of aeahl-rg also images of new
     generators with parts of its own.
     """
-    from lra.benchmarks.analyses.fitness import require_images
+    from lra.benchmarks.analyses import require_images
 
     require_images(folder)
     loading("torch", "avalanche")
