@@ -19,6 +19,8 @@ class ReplayOptions(Options):
     """Options common to all replays."""
 
     summary: ClassVar[str]
+    held: ClassVar[str | None] = None
+    """The option that says how many images it holds in all, if one does; of several processes each holds a part."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.125
     """Replayed images per step, as a fraction of the new ones (published: an eighth), and at least one."""
@@ -65,6 +67,7 @@ class ReservoirReplay(ReplayOptions):
     """A uniform sample of everything seen."""
 
     summary = "uniform sample of everything seen (algorithm R)"
+    held = "capacity"
 
     capacity: Count = 1280
     """Images held (MB-DFKD's bank at its published size)."""
@@ -81,6 +84,7 @@ class PoolOfImages(ReplayOptions, PoolOptions):
     """The image pool of the methods that optimise batches, for any method."""
 
     summary = "every image made so far, in bytes (what ADI, CMI, Fast, RGAL, NAYER do)"
+    held = "capacity"
 
     share: Literal["uniform", "beside"] | Fraction = "uniform"
     """Old images in a step, in the place of new ones: their share of all images, or a fraction; or beside them."""

@@ -20,7 +20,7 @@ Other plugins' callbacks are called in the order of the plugins. It matters for 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from avalanche.core import BasePlugin, SupervisedPlugin
@@ -46,10 +46,12 @@ class Replay(SupervisedPlugin, Owner, ABC):
         size: images replayed per step.
 
     Attributes:
+        held: the option that says how many images it holds in all, if one does; of several processes each holds a part.
         displaced: new images of each step whose place the replayed ones take.
         completed: experiences seen, those of earlier tasks too where it began with what they left.
     """
 
+    held: ClassVar[str | None] = None
     displaced: int = 0
     completed: int = 0
 

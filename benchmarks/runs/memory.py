@@ -19,6 +19,7 @@ from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.networks import network_size, sizes
 from lra.benchmarks.setup.teachers import cached_path
 from lra.networks.footprint import footprint
+from lra.strategies.retention import REPLAYS
 
 LARGE = 2**26
 """Bytes of a tensor from which it is worth asking whether there is room."""
@@ -159,7 +160,7 @@ def _networks(config: RunConfig, data: DataSet, made: Experiment | None) -> list
     pixels = FLOAT * prod(data.image)
     kept = [
         Demand("evaluation.probe_size", config.evaluation.probe_size, config.evaluation.probe_size * pixels),
-        Demand("replay.capacity", config.replay.get("capacity"), _held(config) * pixels),
+        _held(config, pixels),
     ]
     if made is not None:
         return kept
@@ -176,11 +177,13 @@ def _tested(config: RunConfig, data: DataSet) -> int:
     return (data.test_images or 0) if config.data.test else 0
 
 
-def _held(config: RunConfig) -> int:
-    """Images that a buffer comes to hold: no more than it is offered."""
-    capacity = config.replay.get("capacity")
+def _held(config: RunConfig, pixels: int) -> Demand:
+    """What a replay of ours comes to hold, of images of so many bytes: no more than it is offered."""
+    name = config.replay["name"]
+    option = REPLAYS[name].held if name in REPLAYS else None
+    capacity = 0 if option is None else config.replay[option]
     offered = config.schedule.experiences * config.schedule.batch_size
-    return min(capacity, offered) if isinstance(capacity, int) else 0
+    return Demand(f"replay.{option}", capacity, min(capacity, offered) * pixels)
 
 
 def _steps(config: RunConfig, data: DataSet, made: Experiment | None) -> list[Demand]:

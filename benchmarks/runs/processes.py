@@ -16,6 +16,7 @@ from lra.benchmarks.errors import UsageError
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.experiment import Experiment
+from lra.benchmarks.setup.retaining import held_option
 from lra.state import State
 from lra.strategies.distributed import distribute, together
 
@@ -50,8 +51,9 @@ class Processes:
         schedule = config.schedule.model_copy(
             update={"batch_size": self._part("schedule.batch_size", config.schedule.batch_size)}
         )
-        held = {k: self._part(f"replay.{k}", v) if k == "capacity" else v for k, v in config.replay.items()}
-        return config.model_copy(update={"schedule": schedule, "replay": held})
+        held = held_option(config.replay["name"])
+        replay = {k: self._part(f"replay.{k}", v) if k == held else v for k, v in config.replay.items()}
+        return config.model_copy(update={"schedule": schedule, "replay": replay})
 
     def _part(self, name: str, whole: int) -> int:
         if whole % self.count:

@@ -51,6 +51,14 @@ def _replay(config: RunConfig, setup: Setup) -> extensions.Plugin | None:
     return None
 
 
+def held_option(name: str) -> str | None:
+    """The option of replay ``name`` that says how many images it holds, if one does."""
+    if name in REPLAYS:
+        return REPLAYS[name].held
+    replay = extensions.load(name)
+    return replay.held if issubclass(replay, Replay) else None
+
+
 def needs_stock_data(config: RunConfig) -> bool:
     """Whether some plugin works on Avalanche's datasets and loaders."""
     return any(map(extensions.needs_stock_data, _specs(config)))

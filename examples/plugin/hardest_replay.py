@@ -15,6 +15,8 @@ from lra.strategies.strategy import DataFreeDistillation, Replay
 class HardestReplay(Replay):
     """Keeps the ``capacity`` hardest samples of the stream; options are what `build` takes."""
 
+    held = "capacity"
+
     def __init__(self, size: int, capacity: int):
         super().__init__(size)
         self.capacity = capacity
