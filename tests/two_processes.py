@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
+from lra.memory.generator import MemoryGenerator
+from lra.memory.options import MemoryGeneratorOptions
 from lra.meta.options import LRAOptions
+from lra.networks.encoder import Encoder
 from lra.strategies.distributed import distribute
 from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.lra import LRA
-from lra.strategies.replay import BufferReplay
-from lra.strategies.strategy import DataFreeDistillation
+from lra.strategies.replay import BufferReplay, GenerativeReplay
+from lra.strategies.strategy import DataFreeDistillation, Replay
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.online import OnlineGenerator
 from lra.synthesis.terms import Disagreement, OneHot
@@ -32,6 +35,7 @@ BATCH, CLASSES = 16, 10
 
 CASES: dict[str, dict[str, Any] | None] = {
     "replay": None,
+    "memory generator": None,
     "meta": {"alpha": 0.1},
     "meta, clipped": {"alpha": 0.1, "clip": 0.5},
     "meta, first order": {"alpha": 0.1, "order": 1},
@@ -65,7 +69,11 @@ def train(case: str, rank: int = 0, count: int = 1) -> dict[str, Tensor]:
     adam = torch.optim.Adam(generator.parameters(), lr=0.01)
     source = Shares(generator, adam, [OneHot(1.0), Disagreement(1.0)], teacher, latent=8, batch_size=part)
     source.rank, source.count = rank, count
-    replay = BufferReplay(Ring(3, part), part)
+    replay: Replay = BufferReplay(Ring(3, part), part)
+    if case == "memory generator":
+        body = nn.Sequential(nn.Linear(8, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))
+        encoder = Encoder(8, (1, 8, 8), mean=(0.5,), std=(0.5,), width=8)
+        replay = GenerativeReplay(MemoryGenerator(body, encoder, teacher, 8, MemoryGeneratorOptions()), part)
     options = CASES[case]
     step = [] if options is None else [LRA(replay, LRAOptions(**options))]
     strategy = DataFreeDistillation(
@@ -81,7 +89,9 @@ def train(case: str, rank: int = 0, count: int = 1) -> dict[str, Tensor]:
     with counted() as messages:
         strategy.train(SynthesisStream(source, teacher, 5, 2, part))
     found = {f"student.{name}": value for name, value in model.state_dict().items()}
-    found |= {f"generator.{name}": value for name, value in generator.state_dict().items()}
+    for owner in (source, replay):
+        for of, network in owner.networks().items():
+            found |= {f"{of}.{name}": value for name, value in network.state_dict().items()}
     return found | {"messages": torch.tensor(len(messages))}
 
 
