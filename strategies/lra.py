@@ -25,7 +25,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from lra.anatomy import batchnorm_layers
-from lra.meta.lookahead import Forward, LookAhead, Loss, beside
+from lra.meta.lookahead import Forward, LookAhead, Loss, in_one_batch
 from lra.meta.options import LRAOptions
 from lra.meta.step import LookAheadStep
 from lra.problem import Batch
@@ -55,9 +55,9 @@ class LRA(StudentStep):
         self.options = options or LRAOptions()
         self.apart = self.options.objective == "paper"
         # The joint batch's own forward pass moves the statistics under the reference objective.
-        self.lookahead = LookAheadStep(self.options, moves=self.apart)
+        self.lookahead = LookAheadStep(self.options, updates_statistics=self.apart)
         self._look: LookAhead | None = None
-        self._keeps = False
+        self._retains_graph = False
 
     def view(self, strategy: DataFreeDistillation) -> StudentView | None:
         """Open a look-ahead from θ; the acquisition's forward pass goes through it."""
@@ -67,7 +67,7 @@ class LRA(StudentStep):
         self._look = self.lookahead.open(strategy.model, share, float(strategy.optimizer.param_groups[0]["lr"]))
         if not self.apart:
             return None
-        forward = self._beside(self._look.student, strategy)
+        forward = self._with_replayed(self._look.student, strategy)
         return strategy.objective.view(strategy.model, strategy.minibatch, forward, self._look.network)
 
     def before_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
@@ -79,12 +79,12 @@ class LRA(StudentStep):
         student, runs = strategy.model, look.network
 
         def acquisition(forward: Forward) -> Tensor:
-            return loss if self.apart else objective(student, new, self._beside(forward, strategy), runs)
+            return loss if self.apart else objective(student, new, self._with_replayed(forward, strategy), runs)
 
         def retention(forward: Forward) -> Tensor:
             return objective(student, old, strategy.cast(forward), runs)
 
-        self._keeps = _are_heard_after(self, strategy.plugins)
+        self._retains_graph = _is_heard_after(self, strategy.plugins)
         weight, share = self._weights(strategy)
         with look:
             ahead = look.objective(
@@ -92,16 +92,16 @@ class LRA(StudentStep):
                 retention,
                 weight,
                 curvature=self._curvature(strategy, new),
-                counts=self.apart,
-                beside=list(objective.parameters()),
-                keep=self._keeps,
+                include_acquisition=self.apart,
+                extra=list(objective.parameters()),
+                retain_graph=self._retains_graph,
             )
         strategy.loss = share * ahead if self.apart else loss + ahead
 
     def after_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Learn the rates, from what several processes have averaged by now; let go of the minibatch's graph."""
-        if self._keeps:
-            strategy.mb_output, self._keeps = strategy.mb_output.detach(), False
+        if self._retains_graph:
+            strategy.mb_output, self._retains_graph = strategy.mb_output.detach(), False
         self.lookahead.learn()
 
     def _weights(self, strategy: DataFreeDistillation) -> tuple[float, float]:
@@ -122,14 +122,14 @@ class LRA(StudentStep):
             return None
         count = max(2, round(self.options.curvature * len(new.images)))  # BatchNorm needs two
         part = new.first(count)
-        return lambda forward: strategy.objective(strategy.model, part, self._beside(forward, strategy))
+        return lambda forward: strategy.objective(strategy.model, part, self._with_replayed(forward, strategy))
 
-    def _beside(self, forward: Forward, strategy: DataFreeDistillation) -> Forward:
+    def _with_replayed(self, forward: Forward, strategy: DataFreeDistillation) -> Forward:
         """A forward pass in which BatchNorm sees the replayed images too, if it is to and there is any."""
         assert strategy.replayed is not None
         others = strategy.replayed.images
         if self.options.statistics == "joint" and batchnorm_layers(strategy.model, others.shape[1:]):
-            forward = beside(forward, others)
+            forward = in_one_batch(forward, others)
         return strategy.cast(forward)
 
     def state_dict(self) -> State:
@@ -141,7 +141,7 @@ class LRA(StudentStep):
         self.lookahead.load_state_dict(state)
 
 
-def _are_heard_after(step: LRA, plugins: Sequence[object]) -> bool:
+def _is_heard_after(step: LRA, plugins: Sequence[object]) -> bool:
     """Whether a plugin after ``step`` does something before the backward pass: add to the loss, maybe."""
     later = plugins[plugins.index(step) + 1 :]
     callbacks = [inspect.unwrap(callback) for p in later if (callback := getattr(p, "before_backward", None))]

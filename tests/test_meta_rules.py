@@ -218,9 +218,11 @@ def test_a_third_derivative_is_refused() -> None:
             torch.autograd.grad(first.pow(2).sum(), x, create_graph=True)
 
 
-def meta_step(student: nn.Module, acquire: Any, retain: Any, moves: bool = True, **options: Any) -> MetaStep:
+def meta_step(
+    student: nn.Module, acquire: Any, retain: Any, updates_statistics: bool = True, **options: Any
+) -> MetaStep:
     settings: dict[str, Any] = {"alpha_rate": 0.0, "statistics": "batch", **options}
-    return LookAheadStep(LookAheadOptions(**settings), moves)(student, acquire, retain)
+    return LookAheadStep(LookAheadOptions(**settings), updates_statistics)(student, acquire, retain)
 
 
 def far(left: Any, right: Any) -> float:
@@ -270,7 +272,7 @@ def test_autocast_keeps_to_its_precision() -> None:
 
             return call
 
-        return meta_step(student, loss(x), loss(x_old), moves=False, alpha=0.01, rules=rules).gradients
+        return meta_step(student, loss(x), loss(x_old), updates_statistics=False, alpha=0.01, rules=rules).gradients
 
     exact = step(False, False)
     plain, ruled_far = far(step(False, True), exact), far(step(True, True), exact)

@@ -13,7 +13,7 @@ from torch.nn.functional import l1_loss, mse_loss
 
 from lra.meta.checks import MetaStepError
 from lra.meta.inner import InnerAdam
-from lra.meta.lookahead import Forward, LookAhead, MetaStep, beside
+from lra.meta.lookahead import Forward, LookAhead, MetaStep, in_one_batch
 from lra.meta.options import LookAheadOptions
 from lra.meta.step import LookAheadStep
 
@@ -117,9 +117,11 @@ def batches(seed: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return draw(12, 2, 6, 6), draw(12, 5), draw(4, 2, 6, 6), draw(4, 5)
 
 
-def look_ahead(moves: bool = True, **options: Any) -> LookAheadStep:
+def look_ahead(updates_statistics: bool = True, **options: Any) -> LookAheadStep:
     """A step whose α is not learned, and in which each batch has statistics of its own, unless that is asked for."""
-    return LookAheadStep(LookAheadOptions(**{"alpha": 0.1, "alpha_rate": 0.0, "statistics": "batch", **options}), moves)
+    return LookAheadStep(
+        LookAheadOptions(**{"alpha": 0.1, "alpha_rate": 0.0, "statistics": "batch", **options}), updates_statistics
+    )
 
 
 def lookahead(student: nn.Module, **options: Any) -> LookAhead:
@@ -141,7 +143,7 @@ def step(
 
 def policy(batchnorm: str) -> dict[str, Any]:
     """Which passes move the buffers: of one batch, of both, or none."""
-    return {"moves": False} if batchnorm == "none" else {"batchnorm": batchnorm}
+    return {"updates_statistics": False} if batchnorm == "none" else {"batchnorm": batchnorm}
 
 
 def far(left: Any, right: Any) -> float:
@@ -334,7 +336,7 @@ def test_lent_statistics_of_both_batches_at_a_zero_rate_give_plain_replay() -> N
     x, t, x_old, t_old = batches()
 
     def acquisition(forward: Forward) -> Tensor:
-        return mse_loss(beside(forward, x_old)(x), t)
+        return mse_loss(in_one_batch(forward, x_old)(x), t)
 
     def retention(forward: Forward) -> Tensor:
         return mse_loss(forward(x_old), t_old)
@@ -513,7 +515,7 @@ def test_learned_rates_are_one_for_each_parameter(engine: str) -> None:
 def test_the_engine_leaves_the_student_alone() -> None:
     student = made(resnet)
     before = copy.deepcopy(dict(student.named_parameters()))
-    with lookahead(student, moves=False) as look:
+    with lookahead(student, updates_statistics=False) as look:
         look.advance(look.student(batches()[0]).square().mean())
         look.gradient(look.ahead(batches()[2]).square().mean())
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in student.named_parameters())

@@ -35,7 +35,7 @@ from lra.anatomy import batchnorm_layers
 from lra.benchmarks.files import write_text
 from lra.benchmarks.text import markdown_table
 from lra.meta.closed_form.rules import closed_form
-from lra.meta.lookahead import Forward, beside
+from lra.meta.lookahead import Forward, in_one_batch
 from lra.meta.options import LookAheadOptions
 from lra.meta.step import LookAheadStep
 from lra.networks import build
@@ -133,7 +133,7 @@ def meta(p: Problem, part: float = 1.0, **options: Any) -> Step:
     step, count = LookAheadStep(LookAheadOptions(**chosen)), max(2, round(len(p.x) * part))
 
     def acquire(forward: Forward) -> Tensor:
-        return p.acquire(beside(forward, p.x_old) if chosen["statistics"] == "joint" else forward)
+        return p.acquire(in_one_batch(forward, p.x_old) if chosen["statistics"] == "joint" else forward)
 
     def curvature(forward: Forward) -> Tensor:
         return p.loss(forward, p.x[:count], p.t[:count])

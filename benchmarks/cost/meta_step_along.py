@@ -81,9 +81,9 @@ class Run:
         x, x_old = x + 0.3 * torch.randn_like(x), self.drawn(~new, self.batch // 8)
         acquire, retain = self.loss(x), self.loss(x_old)
 
-        def look_ahead(order: Literal[1, 2] = 2, moves: bool = False) -> LookAheadStep:
+        def look_ahead(order: Literal[1, 2] = 2, updates_statistics: bool = False) -> LookAheadStep:
             options = LookAheadOptions(alpha=self.alpha, alpha_rate=0, order=order, statistics="batch")
-            return LookAheadStep(options, moves)
+            return LookAheadStep(options, updates_statistics)
 
         def gradient(order: Literal[1, 2] = 2, curvature: Loss | None = None) -> Tensor:
             found = look_ahead(order)(self.student, acquire, retain, curvature=curvature)
@@ -94,7 +94,7 @@ class Run:
             if index % 10 == 0:
                 self.compare(exact, first, {p: gradient(curvature=self.loss(x[: self.batch // p])) for p in PARTS})
             self.stale = exact - first
-        step = look_ahead(moves=True)(self.student, acquire, retain)
+        step = look_ahead(updates_statistics=True)(self.student, acquire, retain)
         for parameter, g in zip(self.student.parameters(), step.gradients, strict=True):
             parameter.grad = g
         self.optimizer.step()

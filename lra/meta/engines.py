@@ -35,7 +35,7 @@ class Engine(ABC):
     Args:
         student: in the mode it should train in.
         inner: makes θ', and knows the options.
-        moves: whether passes move the student's running statistics at all; by the option ``batchnorm`` if so.
+        updates_statistics: whether passes move the student's running statistics, by the option ``batchnorm``.
 
     Attributes:
         network: whose modules run in the forward passes.
@@ -44,11 +44,11 @@ class Engine(ABC):
         step: how θ' came about, if it is a leaf and this is known.
     """
 
-    def __init__(self, student: nn.Module, inner: InnerRule, moves: bool) -> None:
+    def __init__(self, student: nn.Module, inner: InnerRule, updates_statistics: bool) -> None:
         self.module = self.network = student
         self.inner = inner
         self.options = inner.options
-        self.moves: Literal["acquisition", "both", "none"] = inner.options.batchnorm if moves else "none"
+        self.updates: Literal["acquisition", "both", "none"] = inner.options.batchnorm if updates_statistics else "none"
         self.names = trainable(student)
         if not self.names:
             raise MetaStepError("student has no trainable parameter; set requires_grad on what should learn")
@@ -95,7 +95,7 @@ class Engine(ABC):
         """Forward at θ'."""
 
     @abstractmethod
-    def advance(self, acquisition: Tensor, create_graph: bool, keep: bool) -> list[Tensor | None]:
+    def advance(self, acquisition: Tensor, create_graph: bool, retain_graph: bool) -> list[Tensor | None]:
         """Set θ' and return ∇L_acq(θ), detached; without ``create_graph`` θ' is a leaf.
 
         The graph of the pass at θ is freed where nothing of the step needs it any more, unless it is to be kept.
@@ -105,10 +105,10 @@ class Engine(ABC):
 class LeanEngine(Engine):
     """``torch.autograd.grad`` and tensors swapped into the student itself."""
 
-    def __init__(self, student: nn.Module, inner: InnerRule, moves: bool) -> None:
-        super().__init__(student, inner, moves)
+    def __init__(self, student: nn.Module, inner: InnerRule, updates_statistics: bool) -> None:
+        super().__init__(student, inner, updates_statistics)
         # Only what is listed here is swapped in; the rest of a forward works on the student's own buffers.
-        self._buffers: dict[str, Tensor] = clones(student) if self.moves == "none" else {}
+        self._buffers: dict[str, Tensor] = clones(student) if self.updates == "none" else {}
         self._ahead_buffers: dict[str, Tensor] | None = None
 
     def student(self, *args: Any, **kwargs: Any) -> Any:
@@ -118,9 +118,9 @@ class LeanEngine(Engine):
                 return self.module(*args, **kwargs)
             return swapped(self.module, self._buffers, args, kwargs)
 
-    def advance(self, acquisition: Tensor, create_graph: bool, keep: bool) -> list[Tensor | None]:
+    def advance(self, acquisition: Tensor, create_graph: bool, retain_graph: bool) -> list[Tensor | None]:
         """See `Engine`."""
-        retain = keep or create_graph or self._lends_moments
+        retain = retain_graph or create_graph or self._lends_moments
         gradients = torch.autograd.grad(
             acquisition, self.theta, retain_graph=retain, create_graph=create_graph, allow_unused=True
         )
@@ -135,7 +135,7 @@ class LeanEngine(Engine):
         """The student with θ' swapped in; its buffers are clones unless the policy is ``both``."""
         assert self.there is not None
         if self._ahead_buffers is None:
-            own = self.moves == "both"
+            own = self.updates == "both"
             self._ahead_buffers = {} if own else self._buffers or clones(self.module)
         state = {**dict(zip(self.names, self.there, strict=True)), **self._ahead_buffers}
         with self._pass_ahead(self.module):
@@ -145,8 +145,8 @@ class LeanEngine(Engine):
 class HigherEngine(Engine):
     """``higher.monkeypatch`` and its differentiable optimisers (Grefenstette et al., arXiv:1910.01727)."""
 
-    def __init__(self, student: nn.Module, inner: InnerRule, moves: bool) -> None:
-        super().__init__(student, inner, moves)
+    def __init__(self, student: nn.Module, inner: InnerRule, updates_statistics: bool) -> None:
+        super().__init__(student, inner, updates_statistics)
         try:
             import higher
         except ImportError as error:
@@ -170,12 +170,12 @@ class HigherEngine(Engine):
         """The patched module at θ."""
         with self._pass_at_theta():
             output = self._forward(self._start, args, kwargs)
-        self._keep_buffers(self.moves != "none")
+        self._keep_buffers(self.updates != "none")
         return output
 
-    def advance(self, acquisition: Tensor, create_graph: bool, keep: bool) -> list[Tensor | None]:
+    def advance(self, acquisition: Tensor, create_graph: bool, retain_graph: bool) -> list[Tensor | None]:
         """See `Engine`; ``create_graph`` was settled when the module was patched."""
-        retain = keep or self._lends_moments
+        retain = retain_graph or self._lends_moments
         kept: list[Tensor | None] = [None] * len(self.theta)
 
         def reuse(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -204,7 +204,7 @@ class HigherEngine(Engine):
         """The patched module at θ'."""
         with self._pass_ahead(self._patched):
             output = self._forward(self._moved, args, kwargs)
-        self._keep_buffers(self.moves == "both")
+        self._keep_buffers(self.updates == "both")
         return output
 
     def _forward(self, parameters: list[Tensor], args: Any, kwargs: Any) -> Any:

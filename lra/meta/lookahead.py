@@ -61,11 +61,17 @@ class LookAhead:
     Args:
         student: see `LookAheadStep.open`, which makes look-aheads.
         inner: α and the rule that makes θ'.
-        moves: see `LookAheadStep`.
+        updates_statistics: see `LookAheadStep`.
         received: is handed the gradient for each α that is learned.
     """
 
-    def __init__(self, student: nn.Module, inner: InnerRule, moves: bool, received: Callable[[Sequence[Tensor]], None]):
+    def __init__(
+        self,
+        student: nn.Module,
+        inner: InnerRule,
+        updates_statistics: bool,
+        received: Callable[[Sequence[Tensor]], None],
+    ):
         self.inner = inner
         self.options = inner.options
         self.received = received
@@ -74,8 +80,8 @@ class LookAhead:
         self._acquired: list[Tensor | None] = []
         self._acquisition: Tensor | None = None
         self._curvature: Loss | None = None
-        self._keep = False
-        self._engine: Engine | None = ENGINES[self.options.engine](student, inner, moves)
+        self._retain_graph = False
+        self._engine: Engine | None = ENGINES[self.options.engine](student, inner, updates_statistics)
 
     def __enter__(self) -> Self:
         return self
@@ -93,29 +99,29 @@ class LookAhead:
         weight: float = 1.0,
         *,
         curvature: Loss | None = None,
-        counts: bool = True,
-        beside: Sequence[nn.Parameter] = (),
-        keep: bool = False,
+        include_acquisition: bool = True,
+        extra: Sequence[nn.Parameter] = (),
+        retain_graph: bool = False,
     ) -> Tensor:
-        """L_acq(θ) + ``weight`` · L_ret(θ'), a scalar whose ``backward()`` gives exactly its gradient, see `carry`.
+        """L_acq(θ) + ``weight`` · L_ret(θ'), a scalar that carries exactly its gradient, see `surrogate_loss`.
 
         Args:
             acquisition: L_acq, of a pass of `student`, which may have been made before.
             retention: L_ret, of the forward pass that it is given.
             weight: w.
-            curvature: see `advance`, as for ``keep``.
-            counts: False leaves L_acq itself out of the sum.
-            beside: what the losses learn beside the student; it gets its gradient too, at θ.
+            curvature: see `advance`, as for ``retain_graph``.
+            include_acquisition: False leaves L_acq itself out of the sum.
+            extra: what the losses learn beside the student; it gets its gradient too, at θ.
         """
         acquired = acquisition(self.student)
-        learnt = _gradients(acquired, beside)
-        self.advance(acquired, curvature, keep)
+        learnt = _gradients(acquired, extra)
+        self.advance(acquired, curvature, retain_graph)
         retained = retention(self.ahead)
-        kept = _gradients(retained, beside)
-        step = self.gradient(retained, weight, counts)
-        own = [counts * a + weight * r for a, r in zip(learnt, kept, strict=True)]
-        value = weight * step.retention + (step.acquisition if counts else 0)
-        return carry(value, [*trainable(self._module).values(), *beside], [*step.gradients, *own])
+        kept = _gradients(retained, extra)
+        step = self.gradient(retained, weight, include_acquisition)
+        own = [include_acquisition * a + weight * r for a, r in zip(learnt, kept, strict=True)]
+        value = weight * step.retention + (step.acquisition if include_acquisition else 0)
+        return surrogate_loss(value, [*trainable(self._module).values(), *extra], [*step.gradients, *own])
 
     def _open(self) -> Engine:
         if self._engine is None:
@@ -131,7 +137,7 @@ class LookAhead:
         """Forward at θ, in the student's own mode; keeps the buffers by the policy."""
         return self._open().student(*args, **kwargs)
 
-    def advance(self, acquisition: Tensor, curvature: Loss | None = None, keep: bool = False) -> None:
+    def advance(self, acquisition: Tensor, curvature: Loss | None = None, retain_graph: bool = False) -> None:
         """Take the inner step: g = ∇L_acq(θ), θ' = θ − α · rule(g).
 
         Args:
@@ -139,7 +145,7 @@ class LookAhead:
             curvature: approximate second order (lean engine only): g stays exact, while H is that of
                 ``curvature(forward)``, as a rule the loss on a part of the acquisition batch. The forward
                 pass is the student's at θ on cloned buffers, with fresh dropout masks.
-            keep: leave the graph of the pass at θ whole, for the caller to go through once more after the step.
+            retain_graph: leave the graph of the pass at θ whole, for the caller to go through once more after the step.
 
         Raises:
             MetaDiverged: the loss is not finite.
@@ -155,9 +161,9 @@ class LookAhead:
                 f"acquisition loss is {float(acquisition.detach()):g} at θ; the student has diverged: "
                 "lower its learning rate"
             )
-        self._acquisition, self._curvature, self._keep = acquisition.detach(), curvature, keep
+        self._acquisition, self._curvature, self._retain_graph = acquisition.detach(), curvature, retain_graph
         with explained("inner step"):
-            self._acquired = engine.advance(acquisition, create_graph=not self._detached, keep=keep)
+            self._acquired = engine.advance(acquisition, create_graph=not self._detached, retain_graph=retain_graph)
         if not self._detached:
             require_twice_differentiable(engine.there or [])
         if all(gradient is None for gradient in self._acquired):
@@ -170,7 +176,7 @@ class LookAhead:
             raise MetaStepError("ahead() before advance(); call look.advance(acquisition) first")
         return engine.ahead(*args, **kwargs)
 
-    def gradient(self, retention: Tensor, weight: float = 1.0, counts: bool = True) -> MetaStep:
+    def gradient(self, retention: Tensor, weight: float = 1.0, include_acquisition: bool = True) -> MetaStep:
         """g + ``weight`` · ∇_θ retention, one tensor for each trainable parameter, in the student's order.
 
         Learned rates receive their gradient.
@@ -178,7 +184,7 @@ class LookAhead:
         Args:
             retention: scalar loss of ``ahead(...)``; terms that depend on θ directly count too.
             weight: w, a finite number.
-            counts: False leaves g out of the sum.
+            include_acquisition: False leaves g out of the sum.
 
         Raises:
             MetaStepError: the loss or the gradient is not finite, or cannot be differentiated.
@@ -190,7 +196,7 @@ class LookAhead:
         count = len(engine.theta)
         with explained("outer gradient"):
             targets = [*engine.theta, *engine.there, *self._alphas]
-            found = torch.autograd.grad(retention, targets, retain_graph=self._keep, allow_unused=True)
+            found = torch.autograd.grad(retention, targets, retain_graph=self._retain_graph, allow_unused=True)
             outer, rest = found[:count], list[Tensor | None](found[2 * count :])
             ahead = _filled(found[count : 2 * count], engine.theta)
             if self._detached:
@@ -200,7 +206,7 @@ class LookAhead:
                 meta = _filled(outer, engine.theta)
         acquired = _filled(self._acquired, engine.theta)
         alpha_gradient = tuple(weight * g for g in _filled(rest, self._alphas))
-        base = acquired if counts else _filled([None] * count, engine.theta)
+        base = acquired if include_acquisition else _filled([None] * count, engine.theta)
         total = tuple(g.add(m, alpha=weight) for g, m in zip(base, meta, strict=True))
         self._require_sane(get_total_norm(total), "gradient norm")
         if alpha_gradient:
@@ -256,12 +262,12 @@ class LookAhead:
         )
 
 
-def beside(forward: Forward, others: Tensor) -> Callable[[Tensor], Tensor]:
+def in_one_batch(forward: Forward, others: Tensor) -> Callable[[Tensor], Tensor]:
     """``forward`` of images (n, C, H, W) that go through it, first, with ``others``: BatchNorm sees all of them."""
     return lambda images: forward(torch.cat([images, others]))[: len(images)]
 
 
-class _Carry(torch.autograd.Function):
+class _SurrogateLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, gradients: tuple[Tensor, ...], *parameters: Tensor) -> Tensor:
         ctx.gradients = gradients
@@ -273,11 +279,11 @@ class _Carry(torch.autograd.Function):
         return None, None, *(gradient * output for gradient in ctx.gradients)
 
 
-def carry(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+def surrogate_loss(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     """``value``, with ``gradients`` as its gradient.
 
-    ``carry(...).backward()`` adds exactly ``gradients`` to the parameters' ``.grad``, whatever graph
-    ``value`` had; ``(carry(...) + penalty).backward()`` adds the penalty's on top; a loss scaler scales it.
+    ``surrogate_loss(...).backward()`` adds exactly ``gradients`` to the parameters' ``.grad``, whatever graph
+    ``value`` had; ``(surrogate_loss(...) + penalty).backward()`` adds the penalty's on top; a loss scaler scales it.
 
     Args:
         value: scalar; what the loss reads as. Its own graph is not used.
@@ -288,12 +294,12 @@ def carry(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tenso
         ValueError: counts or shapes that differ.
     """
     if len(parameters) != len(gradients):
-        raise ValueError(f"carry: {len(gradients)} gradients for {len(parameters)} parameters; give one each")
+        raise ValueError(f"{len(gradients)} gradients for {len(parameters)} parameters; give one each")
     for index, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
         if parameter.shape != gradient.shape:
             shapes = f"{tuple(gradient.shape)}, its parameter {tuple(parameter.shape)}"
-            raise ValueError(f"carry: gradient {index} has shape {shapes}; give gradients in the parameters' order")
-    return _Carry.apply(value, tuple(gradients), *parameters)
+            raise ValueError(f"gradient {index} has shape {shapes}; give gradients in the parameters' order")
+    return _SurrogateLoss.apply(value, tuple(gradients), *parameters)
 
 
 def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:

@@ -69,17 +69,17 @@ class LookAheadStep:
 
     Args:
         options: α and how the gradient is computed.
-        moves: whether the passes of a step move the student's running statistics, by the option ``batchnorm``; else
-            some other pass of the caller's does.
+        updates_statistics: whether a step's passes move the student's running statistics, by the option ``batchnorm``;
+            else some other pass of the caller's does.
 
     Attributes:
         learned: α of each trainable parameter, from the first step on, if they are learned.
         average: what becomes of ∇L_acq before the inner step; a run on several processes sets it.
     """
 
-    def __init__(self, options: LookAheadOptions | None = None, moves: bool = True):
+    def __init__(self, options: LookAheadOptions | None = None, updates_statistics: bool = True):
         self.options = options or LookAheadOptions()
-        self.moves = moves
+        self.updates_statistics = updates_statistics
         self.learned: LearnedRates | None = None
         self.average: Average | None = None
 
@@ -91,13 +91,13 @@ class LookAheadStep:
         *,
         weight: float = 1.0,
         share: float = 1.0,
-        rate: float | None = None,
+        student_lr: float | None = None,
         curvature: Loss | None = None,
     ) -> MetaStep:
         """One step; the student's parameters and their ``.grad`` are left alone.
 
         Args:
-            student: see `open`, as for ``share`` and ``rate``.
+            student: see `open`, as for ``share`` and ``student_lr``.
             acquisition: L_acq.
             retention: L_ret, of a forward pass at θ'.
             weight: w of the retention term.
@@ -106,17 +106,17 @@ class LookAheadStep:
         Raises:
             MetaStepError: the step cannot be taken, with the reason.
         """
-        with self.open(student, share, rate) as look:
+        with self.open(student, share, student_lr) as look:
             look.advance(acquisition(look.student), curvature)
             return look.gradient(retention(look.ahead), weight)
 
-    def open(self, student: nn.Module, share: float = 1.0, rate: float | None = None) -> LookAhead:
+    def open(self, student: nn.Module, share: float = 1.0, student_lr: float | None = None) -> LookAhead:
         """Open one step on ``student``, of which nothing changes but its buffers.
 
         Args:
             student: in the mode it should train in. Parameters without ``requires_grad`` stay out of the step.
             share: the factor with which acquisition counts, and so α: the inner step goes down ``share`` · L_acq.
-            rate: the student's own learning rate, of which ``alpha_ratio`` is a multiple.
+            student_lr: the student's own learning rate, of which ``alpha_ratio`` is a multiple.
 
         Returns:
             A context manager::
@@ -131,22 +131,22 @@ class LookAheadStep:
             MetaStepError: a student that the engine cannot differentiate, with the reason.
         """
         check_student(student, self.options.engine)
-        rates = self._rates(len(trainable(student)), share, rate)
+        rates = self._rates(len(trainable(student)), share, student_lr)
         inner = INNER[self.options.inner](rates, self.options, self.average)
 
         def received(gradients: Sequence[Tensor]) -> None:
             if self.learned is not None:
                 self.learned.receive(gradients, share)
 
-        return LookAhead(student, inner, self.moves, received)
+        return LookAhead(student, inner, self.updates_statistics, received)
 
-    def _rates(self, count: int, share: float, rate: float | None) -> Sequence[Rate]:
+    def _rates(self, count: int, share: float, student_lr: float | None) -> Sequence[Rate]:
         """α of ``count`` parameters, times the share with which acquisition counts."""
         o = self.options
         if o.alpha_ratio is not None:
-            if rate is None:
-                raise ValueError("alpha_ratio is a multiple of the student's learning rate; give it as rate=")
-            return [share * o.alpha_ratio * rate] * count
+            if student_lr is None:
+                raise ValueError("alpha_ratio is a multiple of the student's learning rate; give it as student_lr=")
+            return [share * o.alpha_ratio * student_lr] * count
         if not o.alpha_rate:
             return [share * o.alpha] * count
         if self.learned is None:

@@ -126,7 +126,7 @@ class DataFreeReplayPlugin(FeaturePlugin):
         if self.options.alpha is not None:
             o = LookAheadOptions(alpha=self.options.alpha, alpha_rate=self.options.alpha_rate, statistics="batch")
             # The strategy's own forward pass moves the statistics.
-            self.lookahead = LookAheadStep(o, moves=False)
+            self.lookahead = LookAheadStep(o, updates_statistics=False)
 
     def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Let samples of the old classes join the minibatch."""
