@@ -4,20 +4,19 @@ Training is chaotic, so no seed's accuracy may be expected of another machine. T
 no run of either kind does; ``pytest -m slow tests/test_learning.py`` measures that again, and prints the margins.
 """
 
-import functools
-from pathlib import Path
+import copy
+from dataclasses import replace
 
 import pytest
 import torch
+from short_runs import small_teacher
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lra.benchmarks.setup.datasets import digits
 from lra.benchmarks.setup.experiment import prepare
 from lra.benchmarks.setup.layers import parse_assignment
 from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import TrainedTeacher
-from lra.networks.normalized import Normalized
 
 pytestmark = pytest.mark.kernels
 
@@ -103,35 +102,19 @@ class Mistaken(nn.Module):
         return self.network(images).roll(1, dims=0)
 
 
-@functools.cache
-def trained(seed: int) -> Normalized:
-    """A small teacher with BatchNorm that has seen digits for a moment."""
-    real = digits().load("train")
-    layers = [nn.Conv2d(1, 8, 3, padding=1, stride=2, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
-    layers += [nn.Conv2d(8, 24, 3, padding=1, stride=2, bias=False), nn.BatchNorm2d(24), nn.ReLU()]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(24 * 16, 32), nn.ReLU(), nn.Linear(32, 10))
-        network = Normalized(body, (0.31,), (0.35,))
-        optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-        for _ in range(6):
-            for chosen in torch.randperm(len(real.images)).split(64):
-                optimiser.zero_grad()
-                F.cross_entropy(network(real.images[chosen]), real.classes[chosen]).backward()
-                optimiser.step()
-    return network.eval()
+def mistaken(seed: int) -> TrainedTeacher:
+    return replace(small_teacher(seed), network=Mistaken(small_teacher(seed).network))
 
 
-def accuracy(case: str, seed: int, network: nn.Module) -> float:
-    """Test accuracy in percent of a student that learnt from ``network``."""
+def accuracy(case: str, seed: int, teacher: TrainedTeacher) -> float:
+    """Test accuracy in percent of a student that learnt from ``teacher``."""
     replay, settings = CASES[case]
     method = case.removesuffix("-original")
     config = resolve([{"method": method, "replay": replay, "seed": seed}, *map(parse_assignment, settings)])
     data = digits()
     test = data.load("test")
     torch.manual_seed(seed)
-    teacher = TrainedTeacher(network, "small", (0.31,), (0.35,), "0" * 64, Path("small"), None)  # type: ignore[arg-type]
-    built = prepare(config, data, teacher, test, lambda record: None)
+    built = prepare(config, data, copy.deepcopy(teacher), test, lambda record: None)
     built.strategy.train(built.stream)
     student = built.strategy.model.eval()
     with torch.no_grad():
@@ -143,14 +126,14 @@ def accuracy(case: str, seed: int, network: nn.Module) -> float:
     "case", [pytest.param(case, marks=pytest.mark.slow if case == "zskt-original" else ()) for case in CASES]
 )
 def test_learns_well_above_chance(case: str) -> None:
-    assert accuracy(case, 0, trained(0)) > LEARNT
+    assert accuracy(case, 0, small_teacher(0)) > LEARNT
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_no_seed_of_either_kind_lies_at_the_threshold(case: str, capsys: pytest.CaptureFixture[str]) -> None:
-    taught = [accuracy(case, seed, trained(seed)) for seed in range(10)]
-    untaught = [accuracy(case, seed, Mistaken(trained(seed))) for seed in range(10)]
+    taught = [accuracy(case, seed, small_teacher(seed)) for seed in range(10)]
+    untaught = [accuracy(case, seed, mistaken(seed)) for seed in range(10)]
     with capsys.disabled():
         print(f"{case}: taught {min(taught):.1f} at least, untaught {max(untaught):.1f} at most")
     assert max(untaught) < LEARNT < min(taught)

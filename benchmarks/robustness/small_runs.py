@@ -1,9 +1,12 @@
-"""Every method, replay and meta choice as a run of about a second that uses all the state it has."""
+"""Quick settings of every method and replay: runs of about a second that use all the state they have.
+
+The tests build theirs from these too. A new method needs none of its own, unless a part of it would stand still.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.setup.resolution import resolve
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
@@ -27,20 +30,19 @@ REPLAY: dict[str, dict[str, Any]] = {
 }
 
 
-def small(method: str, replay: str, meta: bool, **more: Any) -> RunConfig:
-    """Twelve experiences of two student steps, an evaluation every second one.
+def quick(method: str, replay: str, meta: bool) -> Tree:
+    """Settings of twelve experiences of two student steps, an evaluation every second one.
 
     Args:
         method: how samples are made.
         replay: what is seen again.
         meta: whether to take the LRA step.
-        more: further settings, section by section.
     """
     fields = METHODS[method].Options.model_fields
     synthesis = {name: value for name, value in SIZES.items() if name in fields} | EXTRA.get(method, {})
     if "images" in fields:
         synthesis["steps"] = 3
-    tree = {
+    return {
         "method": method,
         "threads": 1,
         "teacher": {"network": "lenet5-half-bn", "epochs": 3},
@@ -51,7 +53,11 @@ def small(method: str, replay: str, meta: bool, **more: Any) -> RunConfig:
         "schedule": {"batch_size": 16, "steps_per_experience": 2, "experiences_per_epoch": 2, "steps": 24},
         "evaluation": {"probe_size": 16, "samples": 0},
     }
-    return resolve([tree, more])
+
+
+def small(method: str, replay: str, meta: bool, **more: Any) -> RunConfig:
+    """A run with the settings of `quick`, and more of them section by section."""
+    return resolve([quick(method, replay, meta), more])
 
 
 def every(methods: Sequence[str] = (), replays: Sequence[str] = ()) -> Iterator[tuple[str, str, bool]]:
