@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lra.benchmarks.progress import Pace, clock, drawable, tell
+from lra.benchmarks.records import value
 from lra.benchmarks.sweeps.sweep import Entry
+from lra.benchmarks.text import quantity_text
+from lra.metrics.quantities import FOLLOWED, quantities
 
 REFRESH = 1.0
 """Seconds between redraws of the table."""
@@ -92,9 +95,9 @@ def _what(entry: Entry) -> str:
     result = entry.folder.result if entry.folder and entry.status != "stopped" else None
     if not result:
         return entry.status
-    accuracy = (result.get("accuracy") or {}).get("final")
-    found = f"accuracy {accuracy:.2f} %" if accuracy is not None else f"agreement {result.get('agreement')}"
-    return f"{entry.status}: {found}, {clock(result['cost']['seconds'])}"
+    values = ((quantity, value(result, quantity)) for quantity in quantities(*FOLLOWED))
+    found = [f"{quantity.name} {quantity_text(quantity, known)}" for quantity, known in values if known is not None]
+    return f"{entry.status}: {', '.join([*found[:1], clock(result['cost']['seconds'])])}"
 
 
 def _steps(entry: Entry) -> int:
