@@ -443,7 +443,7 @@ def test_bad_input_is_one_line(
     assert not list(tmp_path.rglob("result.json"))
 
 
-@pytest.mark.parametrize("model", ["LeNet5_BN", "torchvision:mobilenet_v3_small", "lra.networks.lenet:mlp"])
+@pytest.mark.parametrize("model", ["LeNet5_BN", "torchvision:mobilenet_v3_small", "lra.networks.small_images:mlp"])
 def test_every_network_that_can_be_listed_can_learn_in_increments(
     lra_bench: Callable[..., Any], tmp_path: Path, model: str
 ) -> None:

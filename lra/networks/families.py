@@ -115,7 +115,6 @@ _STRIDES = "torchvision's strides (32 in all) and those for small images (8) hav
 _LENET = _other_activations(", or average for max-pooling, or other padding")
 _RESNETS = "lra.networks.resnets:"
 _SMALL = "lra.networks.small_images:"
-_LENETS = "lra.networks.lenet:"
 
 _SIXES: dict[str, Any] = {"valid": _steps(2), "sizes": "6n+2", "guess": _depth(1)}
 _IMAGENET: dict[str, Any] = {
@@ -127,12 +126,12 @@ _IMAGENET: dict[str, Any] = {
 }
 
 FAMILIES = (
-    Family("lenet5", _LENETS + "LeNet5", "ReLU and max-pooling", spellings=(), doubt=_LENET),
-    Family("lenet5-half", _LENETS + "LeNet5", "half as wide", {"half": True}, spellings=(), doubt=_LENET),
-    Family("lenet5-bn", _LENETS + "LeNet5", "with BatchNorm", {"norm": True}, spellings=(), doubt=_LENET),
-    Family("lenet5-half-bn", _LENETS + "LeNet5", "both", {"half": True, "norm": True}, spellings=(), doubt=_LENET),
-    Family("advertorch-lenet", _LENETS + "AdvertorchLeNet", "two 3x3 convolutions, ReLU and max-pooling"),
-    Family("mlp", _LENETS + "mlp", "one hidden layer of 32, ReLU", spellings=(), doubt=_other_activations()),
+    Family("lenet5", _SMALL + "LeNet5", "ReLU and max-pooling", spellings=(), doubt=_LENET),
+    Family("lenet5-half", _SMALL + "LeNet5", "half as wide", {"half": True}, spellings=(), doubt=_LENET),
+    Family("lenet5-bn", _SMALL + "LeNet5", "with BatchNorm", {"norm": True}, spellings=(), doubt=_LENET),
+    Family("lenet5-half-bn", _SMALL + "LeNet5", "both", {"half": True, "norm": True}, spellings=(), doubt=_LENET),
+    Family("advertorch-lenet", _SMALL + "AdvertorchLeNet", "two 3x3 convolutions, ReLU and max-pooling"),
+    Family("mlp", _SMALL + "mlp", "one hidden layer of 32, ReLU", spellings=(), doubt=_other_activations()),
     Family(
         "resnet{depth}",
         _RESNETS + "CifarResNet",
