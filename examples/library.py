@@ -11,7 +11,7 @@ from lra.benchmarks.setup.teachers import obtain
 from lra.distances import l1
 from lra.networks import build
 from lra.networks.normalized import Normalized
-from lra.problem import Problem
+from lra.problem import Problem, Teacher
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.evaluation import TestExperience
 from lra.strategies.lra import LRA
@@ -20,7 +20,6 @@ from lra.strategies.methods import METHODS
 from lra.strategies.retention import ReservoirReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
-from lra.teacher import Teacher
 
 data = data_set("digits", 8)
 test = data.load("test")

@@ -20,6 +20,7 @@ from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
 from lra.meta.options import LRAOptions
+from lra.problem import Teacher
 from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.lra import LRA
 from lra.strategies.replay import BufferReplay
@@ -27,7 +28,6 @@ from lra.strategies.strategy import DataFreeDistillation, Replay
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.online import OnlineGenerator
 from lra.synthesis.terms import Disagreement, OneHot
-from lra.teacher import Teacher
 
 ALPHA, DECAY = 0.01, 5e-4
 """Inner rate and inner weight decay. The release's rate, 0.9, was never felt."""

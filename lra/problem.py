@@ -1,11 +1,11 @@
-"""What a distillation problem looks like from outside: images, classes, device. No data."""
+"""What a distillation problem looks like from outside: images, classes, device, a teacher that answers. No data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Batch(NamedTuple):
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
     def first(self, n: int) -> "Batch":
         """The first ``n`` images."""
-        return Batch(*(None if column is None else column[:n] for column in self))
+        return Batch(self.images[:n], self.logits[:n], None if self.labels is None else self.labels[:n])
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
@@ -47,3 +47,32 @@ class Problem:
     """Per channel, of the teacher's training data in [0, 1]: published with the teacher, not data."""
     std: tuple[float, ...]
     device: torch.device = field(default=torch.device("cpu"))
+
+
+class Teacher(nn.Module):
+    """A frozen network in evaluation mode.
+
+    Gradients pass through it to the images (synthesis needs them), never to its weights.
+
+    Args:
+        network: images (n, C, H, W) in [0, 1] -> logits (n, K); normalises by itself.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        self.queries = 0
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: a teacher does not learn."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, K) of ``images`` (n, C, H, W); counts n queries."""
+        self.queries += len(images)
+        return self.network(images)
+
+    @torch.no_grad()
+    def label(self, images: Tensor) -> Tensor:
+        """Logits (n, K) without a graph."""
+        return self(images)

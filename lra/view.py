@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from lra.anatomy import stages
 from lra.features import BatchNormStatistics, FeatureTap, LayerStatistics, Tap
 from lra.preservation import frozen, in_mode
-from lra.problem import Batch
-from lra.teacher import Teacher
+from lra.problem import Batch, Teacher
 
 Quantity = Literal["features", "maps", "batchnorm", "student_features", "student_maps"]
 """What a view collects beside logits, if it is told beforehand."""

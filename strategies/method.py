@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lra.distances import Distance
     from lra.distillation.objective import Objective
     from lra.networks.generators import UpsamplingGenerator
-    from lra.problem import Problem
+    from lra.problem import Problem, Teacher
     from lra.strategies.evaluation import Measure
     from lra.synthesis.augmentation import Augmentation
     from lra.synthesis.batches import BatchSynthesizer
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from lra.synthesis.sources import Source
     from lra.synthesis.synthesizer import Synthesizer
     from lra.synthesis.terms import Adversarial, Term
-    from lra.teacher import Teacher
 
 LATENT = 256
 """The published number of latents of every method that optimises a generator against one batch."""

@@ -21,13 +21,12 @@ from lra.metrics.fidelity import agreement, class_accuracy, class_histogram, loy
 from lra.metrics.forgetting import AgreementMatrix
 from lra.metrics.quantities import quantities
 from lra.preservation import in_mode, untouched
-from lra.problem import Batch
+from lra.problem import Batch, Teacher
 from lra.state import State
 from lra.strategies.evaluation import Measure, Record
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.synthesizer import Synthesizer
-from lra.teacher import Teacher
 
 
 class TestFidelity(Measure):

@@ -13,11 +13,10 @@ from lra.images import to_bytes
 from lra.memory.buffers import Buffer
 from lra.memory.generator import MemoryGenerator
 from lra.memory.pool import ImagePool
-from lra.problem import Batch
+from lra.problem import Batch, Teacher
 from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation, Replay
 from lra.synthesis.synthesizer import Synthesizer
-from lra.teacher import Teacher
 
 
 class BufferReplay(Replay):

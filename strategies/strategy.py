@@ -32,10 +32,9 @@ from torch.nn import functional as F
 
 from lra.distillation.objective import Objective
 from lra.images import unit
-from lra.problem import Batch, joined
+from lra.problem import Batch, Teacher, joined
 from lra.state import Owner, State
 from lra.strategies.stream import Draws, SynthesisExperience, SynthesisStream
-from lra.teacher import Teacher
 from lra.view import StudentView
 
 

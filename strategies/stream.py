@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lra.closed_loop import ClosedLoop
-from lra.problem import Batch
+from lra.problem import Batch, Teacher
 from lra.strategies.datasets import with_classes
 from lra.synthesis.synthesizer import Synthesizer
 from lra.synthesis.terms import TermValue
-from lra.teacher import Teacher
 
 
 class SynthesisExperience(DatasetExperience):

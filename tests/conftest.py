@@ -76,7 +76,7 @@ def student() -> nn.Module:
 @pytest.fixture
 def teacher() -> Any:
     """A random teacher of 8x8 images."""
-    from lra.teacher import Teacher
+    from lra.problem import Teacher
 
     torch.manual_seed(2)
     return Teacher(nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, CLASSES)))

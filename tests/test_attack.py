@@ -9,8 +9,7 @@ from lra.distillation.attack import Attacker, exchange
 from lra.distillation.options import AttackOptions
 from lra.distillation.terms import HardLabel
 from lra.networks.perturbation import PerturbationNetwork
-from lra.problem import Batch, Problem
-from lra.teacher import Teacher
+from lra.problem import Batch, Problem, Teacher
 from lra.view import StudentView
 
 PROBLEM = Problem((1, 8, 8), 3, (0.4,), (0.25,))

@@ -15,13 +15,12 @@ from lra.distillation.curriculum import SelfPaced, ramp, ring_hardness, self_pac
 from lra.distillation.objective import Objective
 from lra.distillation.terms import AttentionTransfer, InfoNCE, attention
 from lra.features import feature_size, pooled
-from lra.problem import Batch
+from lra.problem import Batch, Teacher
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.clocks import EpochClock, StepClock
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.terms import RingNCE, total
-from lra.teacher import Teacher
 from lra.view import Quantity, StudentView, View
 
 IMAGE = (1, 8, 8)

@@ -11,7 +11,7 @@ from lra.distances import l1
 from lra.distillation.curriculum import SelfPaced
 from lra.distillation.objective import Objective
 from lra.options import NonNegative
-from lra.problem import Problem
+from lra.problem import Problem, Teacher
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.clocks import EpochClock
 from lra.strategies.lra import LRA
@@ -21,7 +21,6 @@ from lra.strategies.retention import ReservoirReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.terms import Adversarial, OneHot, RingNCE
-from lra.teacher import Teacher
 
 EXPERIENCES, STEPS = 8, 2
 CURRICULUM = {"latent": 8, "width": 4, "bn": 0.0, "age": 1.0, "age_rate": 0.5, "adversarial_slope": 0.25}

@@ -18,12 +18,11 @@ from lra.memory.generator import MemoryGenerator
 from lra.memory.options import MemoryGeneratorOptions
 from lra.meta.options import LRAOptions
 from lra.networks.encoder import Encoder
-from lra.problem import Batch
+from lra.problem import Batch, Teacher
 from lra.strategies.lra import LRA
 from lra.strategies.replay import BufferReplay, GenerativeReplay
 from lra.strategies.strategy import DataFreeDistillation, Replay
 from lra.strategies.stream import SynthesisStream
-from lra.teacher import Teacher
 
 MakeStream = Callable[..., SynthesisStream]
 MakeStrategy = Callable[..., DataFreeDistillation]

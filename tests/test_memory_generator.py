@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from lra.memory.generator import MemoryGenerator
 from lra.memory.options import MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
-from lra.problem import Batch
+from lra.problem import Batch, Teacher
 from lra.synthesis.terms import total
-from lra.teacher import Teacher
 from lra.view import View
 
 pytestmark = pytest.mark.kernels

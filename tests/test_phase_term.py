@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from lra.problem import Teacher
 from lra.synthesis.terms import ClassPhases
-from lra.teacher import Teacher
 from lra.view import View
 
 

@@ -12,13 +12,12 @@ from lra.memory.buffers import Buffer, Reservoir, Ring
 from lra.memory.generator import MemoryGenerator
 from lra.memory.options import MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
-from lra.problem import Batch, Problem
+from lra.problem import Batch, Problem, Teacher
 from lra.strategies.method import Setup
 from lra.strategies.replay import BufferReplay, GenerativeReplay
 from lra.strategies.retention import REPLAYS, GenerativeMemory, MemoryBank, ReservoirReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
-from lra.teacher import Teacher
 
 MakeStream = Callable[..., SynthesisStream]
 MakeStrategy = Callable[..., DataFreeDistillation]

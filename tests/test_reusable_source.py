@@ -8,10 +8,10 @@ from torch import nn
 
 from lra.networks.composed import FusedGenerator
 from lra.networks.generators import gen_s, memory_generator
+from lra.problem import Teacher
 from lra.synthesis.sources import ReusableSource, symmetric
 from lra.synthesis.sources.reusable import RATES, calmer
 from lra.synthesis.synthesizer import load_reused
-from lra.teacher import Teacher
 
 IMAGE = (1, 8, 8)
 

@@ -23,9 +23,9 @@ from lra.benchmarks.setup.resolution import configuration, resolve
 from lra.benchmarks.sweeps.grid import plan
 from lra.features import batchnorm_layers
 from lra.networks import build
+from lra.problem import Teacher
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
-from lra.teacher import Teacher
 
 SHAPES = {"grey": (1, 28, 28), "colour": (3, 32, 32), "medium": (3, 64, 64), "large": (3, 224, 224)}
 

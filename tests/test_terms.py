@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.distances import from_recovered, js, js_reversed, kl, l1, recovered
+from lra.problem import Teacher
 from lra.synthesis.online import OnlineGenerator, SharedLatents
 from lra.synthesis.terms import (
     L2,
@@ -23,7 +24,6 @@ from lra.synthesis.terms import (
     ZerothOrder,
     total,
 )
-from lra.teacher import Teacher
 from lra.view import View
 
 pytestmark = pytest.mark.kernels

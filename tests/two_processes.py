@@ -21,6 +21,7 @@ from lra.memory.generator import MemoryGenerator
 from lra.memory.options import MemoryGeneratorOptions
 from lra.meta.options import LRAOptions
 from lra.networks.encoder import Encoder
+from lra.problem import Teacher
 from lra.strategies.distributed import distribute
 from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.lra import LRA
@@ -29,7 +30,6 @@ from lra.strategies.strategy import DataFreeDistillation, Replay
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.online import OnlineGenerator
 from lra.synthesis.terms import Disagreement, OneHot
-from lra.teacher import Teacher
 
 BATCH, CLASSES = 16, 10
 

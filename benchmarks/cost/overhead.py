@@ -28,7 +28,7 @@ from lra.benchmarks.setup.teachers import obtain
 from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
-from lra.problem import Batch
+from lra.problem import Batch, Teacher
 from lra.state import seed_everything
 from lra.strategies.evaluation import Evaluation, no_test_stream
 from lra.strategies.metrics import GradientAlignment, ProbeForgetting, TrainingLosses
@@ -37,7 +37,6 @@ from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.online import OnlineGenerator
 from lra.synthesis.terms import OneHot
-from lra.teacher import Teacher
 
 NEVER = 10**9
 

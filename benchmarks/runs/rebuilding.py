@@ -15,9 +15,9 @@ from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.teachers import obtain
 from lra.benchmarks.setup.weights_files import architecture
+from lra.problem import Teacher
 from lra.state import seed_everything
 from lra.synthesis.synthesizer import load_reused
-from lra.teacher import Teacher
 
 
 class NoGenerator(MissingInput):

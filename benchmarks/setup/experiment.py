@@ -17,7 +17,7 @@ from lra.benchmarks.setup.retaining import needs_stock_data, retention
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.meta.checks import MetaStepError, check_student
 from lra.networks.normalized import Normalized
-from lra.problem import Problem
+from lra.problem import Problem, Teacher
 from lra.state import Owner
 from lra.strategies.clocks import Calibration, ScheduleByEpoch
 from lra.strategies.divergence import DivergenceGuard
@@ -27,7 +27,6 @@ from lra.strategies.methods import METHODS
 from lra.strategies.metrics import standard
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
-from lra.teacher import Teacher
 from lra.view import require
 
 

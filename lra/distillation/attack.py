@@ -15,11 +15,10 @@ from torch.nn import functional as F
 from lra.distillation.options import AttackOptions, Swap
 from lra.images import deviations, per_channel
 from lra.preservation import in_mode
-from lra.problem import Batch, Problem
+from lra.problem import Batch, Problem, Teacher
 from lra.state import State
 from lra.synthesis.augmentation import Augmentation
 from lra.synthesis.terms import Term
-from lra.teacher import Teacher
 from lra.view import View
 
 

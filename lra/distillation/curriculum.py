@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lra.distances import Distance
 from lra.distillation.objective import Objective, StudentTerm
-from lra.teacher import Teacher
+from lra.problem import Teacher
 from lra.view import StudentView
 
 Form = Literal["hard", "soft", "log"]

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor, nn
 
 from lra.distances import Distance
-from lra.problem import Batch
+from lra.problem import Batch, Teacher
 from lra.state import State
-from lra.teacher import Teacher
 from lra.view import Quantity, StudentView
 
 

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 
 from lra.memory.options import MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
-from lra.problem import Batch
+from lra.problem import Batch, Teacher
 from lra.state import Owner, State
 from lra.synthesis.terms import Balance, OneHot, total
-from lra.teacher import Teacher
 from lra.view import View
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.anatomy import classifier
-from lra.teacher import Teacher
+from lra.problem import Teacher
 
 LabelPlan = Callable[[int], Tensor]
 """n -> labels: classes (n,) int64, or probabilities (n, K)."""

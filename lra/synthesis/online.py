@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from lra.networks.composed import ConditionedGenerator
 from lra.preservation import untouched
+from lra.problem import Teacher
 from lra.state import State
 from lra.synthesis.synthesizer import Synthesizer
 from lra.synthesis.terms import Term, TermValue, total
-from lra.teacher import Teacher
 from lra.view import View
 
 

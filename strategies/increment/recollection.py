@@ -9,11 +9,10 @@ from lra.features import FeatureTap
 from lra.networks.composed import ConditionedGenerator
 from lra.networks.generators import gen_s, sized_for
 from lra.networks.normalized import Normalized
-from lra.problem import Batch
+from lra.problem import Batch, Teacher
 from lra.strategies.increment.options import RecollectionOptions
 from lra.synthesis.online import ConditionedOnlineGenerator
 from lra.synthesis.terms import Balance, BNStat, OneHot
-from lra.teacher import Teacher
 
 
 class Known(nn.Module):

@@ -11,10 +11,10 @@ from lra.anatomy import penultimate
 from lra.features import FeatureTap
 from lra.networks.composed import FusedGenerator
 from lra.preservation import untouched
+from lra.problem import Teacher
 from lra.synthesis.options import Branch, Reuse
 from lra.synthesis.sources.lasting import MetaSource
 from lra.synthesis.synthesizer import load_reused
-from lra.teacher import Teacher
 
 RATES: Mapping[Reuse, tuple[float, float, float]] = {
     "anew": (1.0, 1.0, 1.0),
