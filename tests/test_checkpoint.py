@@ -103,7 +103,7 @@ def check_resume(build: Build, *assignments: str, at: int, **options: Any) -> No
     assert_same(outcome(second, before + after), expected)
 
 
-# That nothing is forgotten, in any method with any replay, is the business of test_forgotten_state.py.
+# That nothing is forgotten, in any method with any replay, is the business of test_conformance.py.
 @pytest.mark.parametrize(("replay", "meta"), [("none", False), ("generative", True), ("pool", True)])
 def test_a_stopped_run_ends_as_an_uninterrupted_one(build: Build, replay: str, meta: bool) -> None:
     small = ["replay.width=8", "replay.latent=10"] if replay == "generative" else []

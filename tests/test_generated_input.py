@@ -1,7 +1,6 @@
 """Bad input of every kind, generated: the long version is a command, see `lra.benchmarks.robustness.bad_input`."""
 
-from lra.benchmarks.robustness.bad_input import attempt
-from lra.benchmarks.robustness.generated_calls import commands
+from lra.benchmarks.robustness.bad_input import attempt, commands
 
 
 def test_bad_input_ends_in_one_line_and_writes_nothing() -> None:

@@ -310,7 +310,7 @@ def test_the_test_set_is_for_evaluation_only(run: Run, monkeypatch: pytest.Monke
     assert pictures[0] == pictures[1]
 
 
-# All methods and replays are in test_forgotten_state.py, and real kills in test_kills.py.
+# All methods and replays are in test_conformance.py, and real kills in test_kills.py.
 @pytest.mark.parametrize(("replay", "meta"), [("memory", "--no-meta"), ("generative", "--meta")])
 def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bytes(
     run: Run,

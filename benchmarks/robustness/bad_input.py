@@ -2,7 +2,8 @@
 
     python -m lra.benchmarks.robustness.bad_input [--cases N] [--seed N]
 
-What happens to be valid is allowed where nothing is done (``--dry-run``), and counted apart. Needs hypothesis
+Commands and their options are read from the command line's own definition, so that a new one is tried without a word
+here. What happens to be valid is allowed where nothing is done (``--dry-run``), and counted apart. Needs hypothesis
 (``pip install lra[dev]``).
 """
 
@@ -12,15 +13,129 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 import hypothesis
+import yaml
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from lra.benchmarks import cli
-from lra.benchmarks.robustness.generated_calls import FILES, Case, cases, commands
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.sweeps.grid import KEYS
+from lra.options import Options
+from lra.strategies.methods import METHODS
+from lra.strategies.retention import REPLAYS
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20) | st.just("a" * 300)
+"""What can be typed."""
+NAMES = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8).map("no-such-{}".format)
+"""Names that nothing has."""
+NASTY = [
+    "!!python/object/apply:os.system ['touch canary']",
+    "!!python/name:os.system",
+    "&a [*a, *a]",
+    "{a: &a [1, 1], b: &b [*a, *a]}",
+    *("2024-13-45", "0001-01-01T00:00:00+10:00", "!!int ''", "!!bool x", "!!timestamp x", "0x_", "1" * 5000),
+    *("[" * 3000, "{a: " * 500, "- " * 2000, "? ", "=", "<<: 1", "{<<: [1]}", "\ufeff", "a: b: c", "%", "@", "`", "\t"),
+    *(".nan", ".inf", "-.inf", "-1", "0", "1e400", "null", "true", "[]", "{}", "''", "[[]]", "{1: 2}", "!!set {a, b}"),
+    *("<script>alert(1)</script>", "../../../etc/passwd", "~", "nan", "$(touch canary)", "; touch canary"),
+]
+"""Values that other programs have choked on."""
+
+
+def _leaves(options: type[Options], prefix: str) -> Iterator[str]:
+    for name, part in options.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(part.annotation, type) and issubclass(part.annotation, Options):
+            yield from _leaves(part.annotation, f"{prefix}{name}.")
+
+
+PATHS = sorted(
+    {
+        *_leaves(RunConfig, ""),
+        *(path for method in METHODS.values() for path in _leaves(method.Options, "synthesis.")),
+        *(path for replay in REPLAYS.values() for path in _leaves(replay, "replay.")),
+    }
+)
+"""Every option of a configuration."""
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
+SECTIONS = st.sampled_from([*RunConfig.model_fields, *KEYS])
+
+
+def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner, max_size=3) | st.dictionaries(SECTIONS | st.text(max_size=6), inner, max_size=3)
+
+
+TREES = st.recursive(SCALARS, _nested, max_leaves=6)
+TEXTS = (
+    st.dictionaries(SECTIONS | SCALARS, TREES, max_size=4).map(yaml.safe_dump)
+    | st.sampled_from(NASTY)
+    | st.tuples(SECTIONS, st.sampled_from(NASTY)).map(": ".join)
+    | st.text(max_size=60)
+)
+"""Of configuration files and grids."""
+CONTENTS = TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=300)
+FILES = ("bad.yaml", "bad.pt", "bad.safetensors", "bad.npz", "bad", "none.yaml", "none.pt", ".", "bad.yaml/below")
+"""The first five are there, with contents as generated."""
+
+
+@dataclass
+class Case:
+    """A command to type, and what the files it may name hold."""
+
+    arguments: list[str]
+    content: bytes
+
+
+def commands(group: click.Group = cli.cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with what is typed to call it."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def value(option: click.Parameter) -> st.SearchStrategy[str]:
+    """Something to type for an option."""
+    if option.name == "set":
+        paths = st.sampled_from(PATHS) | st.lists(WORDS, max_size=4).map(".".join)
+        return st.tuples(paths, st.sampled_from(NASTY) | WORDS).map("=".join) | WORDS
+    if isinstance(option.type, click.Path):
+        return st.sampled_from(FILES) | WORDS
+    if isinstance(option.type, click.Choice | click.types.IntParamType | click.types.FloatParamType):
+        return st.sampled_from(["-1", "0", "1e9", "nan", "one", "9" * 30]) | NAMES
+    if option.name == "plugin":
+        return NAMES | NAMES.map("{}:Class".format)
+    files = st.sampled_from([f"npz:{file}" for file in FILES]) if option.name == "dataset" else st.sampled_from(FILES)
+    return NAMES | WORDS | files
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """A call with something wrong in it, or --dry-run."""
+    path, command = draw(st.sampled_from(sorted(commands(), key=lambda found: found[0])))
+    arguments = list(path)
+    options = [p for p in command.params if isinstance(p, click.Option) and not p.is_flag and p.name != "help"]
+    for option in draw(st.lists(st.sampled_from(options), max_size=3)) if options else []:
+        arguments += [option.opts[0], draw(value(option))]
+    for argument in command.params:
+        if isinstance(argument, click.Argument):
+            arguments.append(draw(value(argument)))
+    names = {option.name for option in command.params}
+    if "dry_run" in names:
+        arguments += ["--dry-run", *(["--no-timing"] if "no_timing" in names else [])]
+    elif wanted := names & {"method", "strategy"}:
+        arguments += [f"--{wanted.pop()}", draw(NAMES)]
+    elif not arguments[len(path) :]:
+        arguments.append(draw(NAMES))
+    return Case(arguments, draw(CONTENTS))
 
 
 @dataclass
