@@ -13,13 +13,12 @@ from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.problem import Problem, Teacher
 from lra.strategies.checkpoint import capture, restore
-from lra.strategies.evaluation import TestExperience
 from lra.strategies.lra import LRA
 from lra.strategies.method import Setup
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import ReservoirReplay
 from lra.strategies.strategy import DataFreeDistillation
-from lra.strategies.stream import SynthesisStream
+from lra.strategies.stream import SynthesisStream, TestExperience
 
 data = data_set("digits", 8)
 test = data.load("test")

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from avalanche.benchmarks.scenarios.generic_scenario import CLExperience, CLStream
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metric_definitions import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.logging import BaseLogger, TensorboardLogger, WandBLogger
 from avalanche.training.plugins import EvaluationPlugin
-from torch import Tensor
 
 from lra.metrics.quantities import Quantity, at
 from lra.state import State
@@ -109,22 +107,6 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> Record:
         k: merged(one[k], v) for k, v in other.items() if isinstance(v, Mapping) and isinstance(one.get(k), Mapping)
     }
     return {**one, **other, **common}
-
-
-class TestExperience(CLExperience):
-    """A labelled test set held in tensors: images (n, C, H, W), bytes or floats in [0, 1], and classes (n,)."""
-
-    __test__ = False
-
-    def __init__(self, images: Tensor, classes: Tensor):
-        super().__init__(current_experience=0, origin_stream=None)
-        self.tensors = (images, classes)
-        self.origin_stream = CLStream("test", exps_iter=[self], set_stream_info=False)
-
-
-def no_test_stream() -> "CLStream[TestExperience]":
-    """A test stream of nothing, on which metrics of probes still speak."""
-    return CLStream("test", exps_iter=[], set_stream_info=False)
 
 
 class QuietEvaluation(EvaluationPlugin):

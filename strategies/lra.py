@@ -35,7 +35,7 @@ from lra.view import StudentView
 
 
 class LRA(StudentStep):
-    """Replaces a student step's gradient by that of the objective above; comes after the replay plugin.
+    """Replaces a student step's gradient by that of the objective above.
 
     ``strategy.loss`` becomes a scalar that carries exactly that gradient, so that other plugins may still add
     to it, through the minibatch's own forward pass too (``strategy.mb_output``): the student's gradient is then that of
@@ -52,12 +52,22 @@ class LRA(StudentStep):
 
     def __init__(self, replay: Replay, options: LRAOptions | None = None):
         super().__init__()
+        self.replay = replay
         self.options = options or LRAOptions()
         self.apart = self.options.objective == "paper"
         # The joint batch's own forward pass moves the statistics under the reference objective.
         self.lookahead = LookAheadStep(self.options, updates_statistics=self.apart)
         self._look: LookAhead | None = None
         self._retains_graph = False
+
+    def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Refuse to wait for samples that nothing brings.
+
+        Raises:
+            ValueError: if the strategy does not have the replay among its plugins.
+        """
+        if self.replay not in strategy.plugins:
+            raise ValueError("LRA's replay is none of the strategy's plugins: say plugins=[replay, LRA(replay)]")
 
     def view(self, strategy: DataFreeDistillation) -> StudentView | None:
         """Open a look-ahead from θ; the acquisition's forward pass goes through it."""

@@ -31,10 +31,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.distillation.objective import Objective
-from lra.images import unit
 from lra.problem import Batch, Teacher, joined
 from lra.state import Owner, State
-from lra.strategies.stream import Draws, SynthesisExperience, SynthesisStream
+from lra.strategies.stream import Draws, Slices, SynthesisExperience, SynthesisStream, TestExperience
 from lra.view import StudentView
 
 
@@ -214,16 +213,15 @@ class DataFreeDistillation(SupervisedTemplate):
 
     def eval_dataset_adaptation(self, **kwargs: Any) -> None:
         """Leave a test experience held in tensors as it is."""
-        if not hasattr(self.experience, "tensors"):
+        if not isinstance(self.experience, TestExperience):
             super().eval_dataset_adaptation(**kwargs)
 
     def make_eval_dataloader(self, **kwargs: Any) -> None:
         """Slice a test experience held in tensors; load any other as Avalanche does."""
-        tensors = getattr(self.experience, "tensors", None)
-        if tensors is None:
-            super().make_eval_dataloader(**kwargs)
+        if isinstance(self.experience, TestExperience):
+            self.dataloader = Slices(*self.experience.tensors, self.eval_mb_size)
         else:
-            self.dataloader = _Slices(tensors[0], tensors[1], self.eval_mb_size)
+            super().make_eval_dataloader(**kwargs)
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
         """Leave model and optimiser alone on synthesis experiences, which bring no new classes."""
@@ -341,17 +339,3 @@ class _OnLogits:
         else:
             found = F.cross_entropy(logits, answers, reduction="none")
         return found.mean() if self.reduction == "mean" else found
-
-
-class _Slices(Iterable[list[Tensor]]):
-    """Minibatches (images in [0, 1], classes, task 0) of a test set held in tensors."""
-
-    def __init__(self, images: Tensor, classes: Tensor, size: int):
-        self.images, self.classes, self.size = images, classes, size
-
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.size)
-
-    def __iter__(self) -> Any:
-        for images, classes in zip(self.images.split(self.size), self.classes.split(self.size), strict=True):
-            yield [unit(images), classes, torch.zeros_like(classes)]

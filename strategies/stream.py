@@ -2,21 +2,24 @@
 
 Opening an experience costs O(1) and nothing of a past one is kept: the stream is an iterable object, never a
 Python generator (Avalanche memoises those), and an experience draws its samples only when asked.
+
+Beside it, what else Avalanche is to take: test sets held in tensors, and tensors with classes as its datasets.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from avalanche.benchmarks.scenarios.dataset_scenario import DatasetExperience
-from avalanche.benchmarks.scenarios.generic_scenario import CLStream
-from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.scenarios.generic_scenario import CLExperience, CLStream
+from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
+from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lra.closed_loop import ClosedLoop
+from lra.images import unit
 from lra.problem import Batch, Teacher
-from lra.strategies.datasets import with_classes
 from lra.synthesis.synthesizer import Synthesizer
 from lra.synthesis.terms import TermValue
 
@@ -130,3 +133,42 @@ class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperie
         terms = self.synthesizer.step(self.student)
         steps = self.last_steps if self.position == self.length - 1 else self.steps
         return SynthesisExperience(self, self.position, terms, steps)
+
+
+class TestExperience(CLExperience):
+    """A labelled test set held in tensors: images (n, C, H, W), bytes or floats in [0, 1], and classes (n,)."""
+
+    __test__ = False
+
+    def __init__(self, images: Tensor, classes: Tensor):
+        super().__init__(current_experience=0, origin_stream=None)
+        self.tensors = (images, classes)
+        self.origin_stream = CLStream("test", exps_iter=[self], set_stream_info=False)
+
+
+def no_test_stream() -> "CLStream[TestExperience]":
+    """A test stream of nothing, on which metrics of probes still speak."""
+    return CLStream("test", exps_iter=[], set_stream_info=False)
+
+
+class Slices(Iterable[list[Tensor]]):
+    """Minibatches (images in [0, 1], classes, task 0) of a test set held in tensors."""
+
+    def __init__(self, images: Tensor, classes: Tensor, size: int):
+        self.images, self.classes, self.size = images, classes, size
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.size)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        for images, classes in zip(self.images.split(self.size), self.classes.split(self.size), strict=True):
+            yield [unit(images), classes, torch.zeros_like(classes)]
+
+
+def with_classes(data: TensorDataset, classes: Sequence[int]) -> "AvalancheDataset[Any]":
+    """``data`` whose ``targets`` are ``classes``, one each, all of task 0, which items carry as their last element."""
+    attributes = [
+        DataAttribute(classes, "targets"),
+        DataAttribute([0] * len(classes), "targets_task_labels", use_in_getitem=True),
+    ]
+    return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)

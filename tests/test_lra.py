@@ -553,6 +553,13 @@ def test_terms_that_look_inside_see_their_own_images(
     assert done.code == 0, done.err
 
 
+def test_a_replay_that_is_no_plugin_is_not_waited_for(
+    make_stream: MakeStream, make_strategy: MakeStrategy, student: nn.Module
+) -> None:
+    with pytest.raises(ValueError, match=r"say plugins=\[replay, LRA\(replay\)\]"):
+        make_strategy(student, [LRA(BufferReplay(Ring(3, 4), 4))]).train(make_stream(length=1))
+
+
 def test_a_published_alpha_that_explodes_is_said_in_one_line(trained: Trained) -> None:
     from lra.meta.checks import MetaDiverged
 

@@ -20,11 +20,11 @@ from lra.metrics.fidelity import agreement, class_accuracy, class_histogram, loy
 from lra.metrics.forgetting import AgreementMatrix, forgetting
 from lra.preservation import frozen, in_mode, untouched
 from lra.problem import Batch
-from lra.strategies.evaluation import Evaluation, TestExperience, no_test_stream
+from lra.strategies.evaluation import Evaluation
 from lra.strategies.metrics import GradientAlignment, Plasticity, ProbeForgetting, TestFidelity, TrainingLosses
 from lra.strategies.replay import BufferReplay
 from lra.strategies.strategy import DataFreeDistillation
-from lra.strategies.stream import SynthesisStream
+from lra.strategies.stream import SynthesisStream, TestExperience, no_test_stream
 
 MakeStream = Callable[..., SynthesisStream]
 MakeStrategy = Callable[..., DataFreeDistillation]

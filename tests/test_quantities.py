@@ -17,8 +17,9 @@ from lra.benchmarks.text import number_text, quantity_text
 from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.metrics.quantities import COMPARED, FOLLOWED, ON_CARDS, QUANTITIES, TILES, Quantity, at, quantities
-from lra.strategies.evaluation import Evaluation, Measure, Record, TestExperience
+from lra.strategies.evaluation import Evaluation, Measure, Record
 from lra.strategies.metrics import standard
+from lra.strategies.stream import TestExperience
 
 ELSEWHERE = ("cost", "teacher", "quantization")
 """Sections of ``result.json`` that no measure writes."""

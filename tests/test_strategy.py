@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from lra.strategies.clocks import ScheduleByEpoch
-from lra.strategies.evaluation import Evaluation, TestExperience
+from lra.strategies.evaluation import Evaluation
 from lra.strategies.strategy import DataFreeDistillation
-from lra.strategies.stream import SynthesisStream
+from lra.strategies.stream import SynthesisStream, TestExperience
 
 MakeStream = Callable[..., SynthesisStream]
 MakeStrategy = Callable[..., DataFreeDistillation]

@@ -15,9 +15,8 @@ from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, MASPlugin, R
 from avalanche.training.storage_policy import ReservoirSamplingBuffer
 from torch import nn
 
-from lra.strategies.evaluation import TestExperience
 from lra.strategies.strategy import DataFreeDistillation
-from lra.strategies.stream import SynthesisStream
+from lra.strategies.stream import SynthesisStream, TestExperience
 
 MakeStream = Callable[..., SynthesisStream]
 MakeStrategy = Callable[..., DataFreeDistillation]

@@ -30,11 +30,11 @@ from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
 from lra.problem import Batch, Teacher
 from lra.state import seed_everything
-from lra.strategies.evaluation import Evaluation, no_test_stream
+from lra.strategies.evaluation import Evaluation
 from lra.strategies.metrics import GradientAlignment, ProbeForgetting, TrainingLosses
 from lra.strategies.replay import BufferReplay
 from lra.strategies.strategy import DataFreeDistillation
-from lra.strategies.stream import SynthesisStream
+from lra.strategies.stream import SynthesisStream, no_test_stream
 from lra.synthesis.online import OnlineGenerator
 from lra.synthesis.terms import OneHot
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lra.anatomy import classifier
-from lra.strategies.datasets import with_classes
 from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.increment.datafree import DataFreeReplayPlugin
+from lra.strategies.stream import with_classes
 
 
 def split(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], order: list[int], experiences: int) -> CLScenario:
