@@ -205,7 +205,7 @@ def _maker(plugin: Maker) -> Callable[..., Any] | None:
 
 def accepted(plugin: Maker) -> list[str]:
     """Names of the options that a plugin class, or what makes one, takes."""
-    maker = _maker(plugin) or plugin.__init__  # type: ignore[misc]
+    maker = _maker(plugin) or plugin.__init__
     return [name for name in inspect.signature(maker).parameters if name not in ("self", "setup", "args", "kwargs")]
 
 

@@ -56,7 +56,7 @@ def held_option(name: str) -> str | None:
     if name in REPLAYS:
         return REPLAYS[name].held
     replay = extensions.load(name)
-    return replay.held if issubclass(replay, Replay) else None
+    return replay.held if isinstance(replay, type) and issubclass(replay, Replay) else None
 
 
 def needs_stock_data(config: RunConfig) -> bool:
