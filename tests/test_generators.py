@@ -11,7 +11,6 @@ from lra.networks.encoder import Encoder
 from lra.networks.generators import (
     StandardisedGenerator,
     UpsamplingGenerator,
-    gen_d,
     gen_l,
     gen_s,
     gen_zskt,
@@ -45,7 +44,6 @@ GENERATORS = {
     "memory": lambda image: memory_generator(20, image, width=8, **scales(image[0])),
     "gen_s": lambda image: gen_s(20, image, width=8),
     "gen_l": lambda image: gen_l(20, image, width=8),
-    "gen_d3": lambda image: gen_d(20, image, depth=3, width=8),
     "gen_zskt": lambda image: gen_zskt(20, image, width=8, **scales(image[0])),
     "fused": lambda image: FusedGenerator(gen_s(20, image, width=8), gen_s(20, image, width=8)),
 }
@@ -66,7 +64,7 @@ def test_a_generator_makes_images_of_any_size(name, side, channels):
 
 
 @pytest.mark.parametrize("sides", [(8, 256), (28, 65), (65, 64), (96, 96), (129, 40), (224, 224), (256, 256)])
-@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "gen_d3"])
+@pytest.mark.parametrize("name", GENERATORS)
 def test_a_generator_of_large_images_grows_in_depth_and_not_in_its_first_layer(name, sides):
     generator, largest = GENERATORS[name]((3, *sides)), GENERATORS[name]((3, 64, 64))
     assert generator(torch.randn(2, 20)).shape == (2, 3, *sides)
@@ -105,7 +103,6 @@ def test_a_generator_up_to_64_pixels_is_the_published_one_of_two_doublings(sides
         (lambda: gen_s(256, CIFAR), 2_328_899),
         (lambda: gen_s(256, (3, 64, 64)), 8_644_931),
         (lambda: gen_l(256, CIFAR), 4_581_955),
-        (lambda: gen_d(512, CIFAR, depth=2), 8_776_259),
         (lambda: decoder_of_fusion(3), 2_835),
     ],
 )
@@ -166,7 +163,6 @@ def test_a_generator_can_be_copied_and_its_state_restored():
         lambda: UpsamplingGenerator(8, CIFAR, head="relu"),
         lambda: UpsamplingGenerator(8, CIFAR, head="standardised"),
         lambda: StandardisedGenerator(8, CIFAR, **GREY),
-        lambda: gen_d(8, CIFAR, depth=0),
         lambda: Encoder(8, CIFAR, normalise="width", **COLOUR),
         lambda: Encoder(8, (3, 4, 4), **COLOUR),
         lambda: LabelGenerator(3, CIFAR, 8, embedding=torch.eye(4)),

@@ -37,7 +37,7 @@ class LearnedRates:
         self.optimizer = torch.optim.Adam([self.log], lr=rate)
 
     def rates(self, share: float = 1.0) -> tuple[Tensor, ...]:
-        """``share`` times α of each parameter, for an inner rule's ``lr``."""
+        """``share`` times α of each parameter, for an inner rule."""
         return (share * self.log.exp()).unbind()
 
     def receive(self, gradients: Sequence[Tensor], share: float = 1.0) -> None:
@@ -129,6 +129,7 @@ class LookAheadStep:
 
         Raises:
             MetaStepError: a student that the engine cannot differentiate, with the reason.
+            ValueError: if ``alpha_ratio`` is to be taken of a rate that is not given.
         """
         check_student(student, self.options.engine)
         rates = self._rates(len(trainable(student)), share, student_lr)

@@ -217,20 +217,6 @@ def gen_l(latent: int, image: Image, *, width: int = 128) -> UpsamplingGenerator
     return UpsamplingGenerator(latent, image, channels=deepened((2 * width, width, max(1, width // 2)), image))
 
 
-def gen_d(latent: int, image: Image, *, depth: int, width: int = 128) -> UpsamplingGenerator:
-    """Build a generator with ``depth`` doublings, from width * 2**(depth-1) channels down to width / 2.
-
-    The DFKD benchmark takes depth 2 for side 32 (8.78 M parameters at latent 512), 3 for 64 and 5 for 224.
-
-    Raises:
-        ValueError: if ``depth`` is below 1.
-    """
-    if depth < 1:
-        raise ValueError(f"a generator needs a depth of at least 1; got {depth}")
-    channels = [max(1, width * 2**power // 2) for power in range(depth, -1, -1)]
-    return UpsamplingGenerator(latent, image, channels=channels)
-
-
 def gen_zskt(
     latent: int, image: Image, *, mean: Sequence[float], std: Sequence[float], width: int = 128
 ) -> UpsamplingGenerator:
