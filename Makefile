@@ -30,7 +30,7 @@ lint: install
 
 # What ships is what is checked: the folders at the top become lra.strategies and lra.benchmarks only in the package.
 types: install
-	rm -rf build/typed
+	rm -rf build/typed build/lib
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation --target build/typed .
 	MYPYPATH=build/typed:docs $(BIN)/mypy -p lra -p generate -m hooks
 
