@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from lra.benchmarks.errors import LraError
-from lra.benchmarks.setup.carrying import load_generator
+from lra.benchmarks.setup.reuse import load_generator
 from lra.benchmarks.tasks import task_stream
 from lra.benchmarks.tasks.task_file import Chain, plan
 from lra.closed_loop import ClosedLoop

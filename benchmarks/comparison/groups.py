@@ -11,6 +11,7 @@ from lra.benchmarks.records import Record, Run, flatten, inner, of_increment, pi
 from lra.benchmarks.setup.config import AUTO
 from lra.benchmarks.setup.places import data_kind, data_label
 from lra.metrics.quantities import Quantity
+from lra.strategies.retention import REPLAYS
 
 UNHEEDED = ("seed", "device", "threads", "on_divergence", "scale", "preset")
 """What may differ between the seeds of one configuration, or says only where its settings are from; beside it, how a
@@ -28,9 +29,6 @@ SHORT = {
 
 CONTENT = "data.content"
 """Of a user's own data, a hash that says more than their name, which may have changed."""
-
-RANKS = ("none", "memory", "reservoir", "pool", "generative")
-"""Replays in the order they are shown."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +213,7 @@ def _text(value: object) -> str:
 
 def _order(group: Group) -> tuple[Any, ...]:
     replay, found = str(group.settings.get("replay.name")), group.settings
-    rank = RANKS.index(replay) if replay in RANKS else len(RANKS)
+    known = [*REPLAYS]
+    rank = known.index(replay) if replay in known else len(known)
     rest = json.dumps(found, sort_keys=True, default=str)
     return str(found.get("method")), rank, replay, bool(found.get("meta.enabled")), rest

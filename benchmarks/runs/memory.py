@@ -12,11 +12,11 @@ from torch.overrides import TorchFunctionMode
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.runs.machine import available_memory, threaded
-from lra.benchmarks.setup.carrying import latent_of
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet
 from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.networks import network_size, sizes
+from lra.benchmarks.setup.reuse import latent_of
 from lra.benchmarks.setup.teachers import cached_path
 from lra.networks.footprint import footprint
 from lra.strategies.retention import REPLAYS

@@ -18,11 +18,11 @@ from lra.benchmarks.runs.progress import RunProgress
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
 from lra.benchmarks.runs.samples import Samples
 from lra.benchmarks.runs.trackers import Tracker
-from lra.benchmarks.setup.carrying import leave, take_up
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
 from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.retaining import forgetful
+from lra.benchmarks.setup.reuse import reuse, save_for_reuse
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.benchmarks.setup.user_code import refuse_edited, remember
 from lra.benchmarks.setup.weights_files import save_weights
@@ -202,7 +202,7 @@ class Training:
         for file, content in self.experiment.evaluation.files().items():
             self.folder.write_json(file, content)
         self.folder.write_json("times.json", self.times)
-        leave(self.folder.path, self.experiment, self.teacher)
+        save_for_reuse(self.folder.path, self.experiment, self.teacher)
         name = self.folder.config_hash
         done = result(self.experiment, self.teacher, self.metrics.records, self._elapsed(), name, self.rollbacks)
         self.folder.write_json("result.json", done)
@@ -224,6 +224,6 @@ def built(
     seed_everything(config.seed)
     with as_far_as_it_fits(config):
         experiment = prepare(config, data, teacher, test, keep, loggers)
-    take_up(experiment)
+    reuse(experiment)
     refuse_oversize(config, data, experiment)
     return experiment

@@ -70,8 +70,7 @@ class AEAHLRG(OptimisedMethod):
         from lra.networks.composed import FusedGenerator
         from lra.networks.generators import sized_for
         from lra.networks.perturbation import PerturbationNetwork
-        from lra.strategies.attacking import AdversarialExamples, AttackCount
-        from lra.strategies.generator_loss import GeneratorLoss
+        from lra.strategies.aeahlrg import AdversarialExamples, AttackCount, GeneratorLoss
         from lra.synthesis import labels
         from lra.synthesis.sources import ReusableSource, symmetric
         from lra.synthesis.terms import BNStat, OneHot

@@ -1,4 +1,4 @@
-"""What runs hand on to one another: generators, buffers and memory generators, in files that say what they are."""
+"""What a run leaves for later ones and begins with of earlier ones: generators and replays, in files that say so."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +41,7 @@ class Provenance(BaseModel):
     version: str
 
 
-def leave(folder: Path, experiment: Experiment, teacher: TrainedTeacher) -> None:
+def save_for_reuse(folder: Path, experiment: Experiment, teacher: TrainedTeacher) -> None:
     """Write what a finished run leaves for a later one, or for an analysis, into its folder."""
     config, problem = experiment.config, experiment.problem
     generator = experiment.stream.synthesizer.generator_to_reuse()
@@ -67,8 +67,8 @@ def leave(folder: Path, experiment: Experiment, teacher: TrainedTeacher) -> None
         write_atomically(folder / REPLAY, lambda file: torch.save(content, file))
 
 
-def take_up(experiment: Experiment) -> None:
-    """Let a run that is built start from what its configuration names.
+def reuse(experiment: Experiment) -> None:
+    """Let a run that is built begin with what its configuration names of earlier ones.
 
     Raises:
         MissingInput: if a file does not exist.
@@ -86,7 +86,7 @@ def take_up(experiment: Experiment) -> None:
     elif synthesizer.awaits_generator:
         raise UsageError("synthesis.reuse needs a generator: give --set carry.generator=FILE, or take reuse anew")
     if carry is not None and carry.replay is not None:
-        _take_up_replay(Path(carry.replay), experiment)
+        _reuse_replay(Path(carry.replay), experiment)
 
 
 def save_generator(path: Path, generator: nn.Module, notes: Provenance) -> None:
@@ -139,7 +139,7 @@ def replay_of(experiment: Experiment) -> Replay | None:
     return next((plugin for plugin in experiment.strategy.plugins if isinstance(plugin, Replay)), None)
 
 
-def _take_up_replay(path: Path, experiment: Experiment) -> None:
+def _reuse_replay(path: Path, experiment: Experiment) -> None:
     replay, name = replay_of(experiment), experiment.config.replay["name"]
     content = _replay_file(path)
     if replay is None or content["replay"] != name:

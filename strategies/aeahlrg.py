@@ -1,4 +1,4 @@
-"""The adversarial-example attack of AEAHL-RG on what a student step learns from, and the count of it."""
+"""What AEAHL-RG adds to a strategy: its attack on what a student step learns from, and what it alone measures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from lra.problem import Batch
 from lra.state import State
 from lra.strategies.evaluation import Measure
 from lra.strategies.strategy import DataFreeDistillation
+from lra.synthesis.batches import BatchSynthesizer
 
 
 class AdversarialExamples(SupervisedPlugin):
@@ -65,3 +66,33 @@ class AttackCount(Measure):
     def outcome(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The counts at the end."""
         return {"attack": records[-1]["attack"]}
+
+
+class GeneratorLoss(Measure):
+    """What each inner step since the last evaluation minimised, one number a step.
+
+    Args:
+        synthesizer: optimises batches.
+    """
+
+    def __init__(self, synthesizer: BatchSynthesizer):
+        super().__init__()
+        self._synthesizer = synthesizer
+        self._losses: list[float] = []
+
+    def note(self, strategy: DataFreeDistillation) -> None:
+        """The inner steps that opened an experience."""
+        self._losses += self._synthesizer.losses
+
+    def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:
+        """The losses, in order."""
+        losses, self._losses = self._losses, []
+        return {"generator_loss": losses}
+
+    def state_dict(self) -> State:
+        """The losses since the last evaluation."""
+        return {"losses": list(self._losses)}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self._losses = list(state["losses"])
