@@ -161,9 +161,10 @@ class Numbers:
             "alignment": "" if tail is None else f"; last half {number_text(tail, 4, '+')}",
         }
         return [
-            Shown(q.name, self._named(q.title), self._text(q), _unit(q), q.meaning + more.get(q.name, ""))
+            Shown(q.name, self._named(title), self._text(q), _unit(q), q.meaning + more.get(q.name, ""))
             for q in QUANTITIES.values()
             if q.cost == cost and not q.derived and QUANTIZED not in q.needs
+            for title in [(cost and q.title_alone) or q.title]
         ]
 
     def _named(self, title: str) -> str:
@@ -171,7 +172,7 @@ class Numbers:
 
     def _text(self, quantity: Quantity, digits: int | None = None) -> str:
         value = self.values[quantity.name]
-        if quantity.unit == "s":
+        if quantity.name == "seconds":
             return _clock(value)
         alone = quantity.digits if quantity.digits_alone is None else quantity.digits_alone
         sign = "+" if quantity.signed and digits is None else ""
@@ -179,8 +180,8 @@ class Numbers:
 
 
 def _unit(quantity: Quantity) -> str:
-    """The unit as it follows a number; times are written with theirs."""
-    return f" {quantity.unit}" if quantity.unit not in ("", "s") else ""
+    """The unit as it follows a number."""
+    return f" {quantity.unit}" if quantity.unit else ""
 
 
 def main_curve(run: Run) -> tuple[bool, Series]:
