@@ -8,6 +8,16 @@ from lra.state import State, Stateful, random_states, restore_random_states
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 
+CLOCK = (
+    "train_iterations",
+    "train_exp_counter",
+    "train_exp_epochs",
+    "train_exp_iterations",
+    "train_epoch_iterations",
+    "total_iterations",
+)
+"""What Avalanche's clock counts."""
+
 
 def capture(strategy: DataFreeDistillation, stream: SynthesisStream) -> State:
     """The state of a run at rest: student, optimiser, objective, sample source, plugins, counters, random states.
@@ -18,7 +28,7 @@ def capture(strategy: DataFreeDistillation, stream: SynthesisStream) -> State:
         "student": strategy.model.state_dict(),
         "optimizer": strategy.optimizer.state_dict(),
         "objective": strategy.objective.state_dict(),
-        "clock": {name: value for name, value in vars(strategy.clock).items() if isinstance(value, int)},
+        "clock": {name: getattr(strategy.clock, name) for name in CLOCK},
         "synthesizer": stream.synthesizer.state_dict(),
         "position": stream.position,
         "stopped": strategy.stopped,
@@ -37,8 +47,8 @@ def restore(state: State, strategy: DataFreeDistillation, stream: SynthesisStrea
     strategy.model.load_state_dict(state["student"])
     strategy.optimizer.load_state_dict(state["optimizer"])
     strategy.objective.load_state_dict(state["objective"])
-    for name, value in state["clock"].items():
-        setattr(strategy.clock, name, value)
+    for name in CLOCK:
+        setattr(strategy.clock, name, state["clock"][name])
     stream.synthesizer.load_state_dict(state["synthesizer"])
     stream.position = state["position"]
     strategy.stopped = state["stopped"]
