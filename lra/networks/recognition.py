@@ -124,7 +124,7 @@ def _candidates(shapes: Shapes) -> Iterator[tuple[Family, tuple[int, ...]]]:
 def _expected(name: str, classes: int, image: Image) -> Shapes:
     """The shapes of a network's weights; empty if there is none for such images."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), _Unmade():
             return _shapes(build(name, classes, image).state_dict())
     except ValueError:
         return {}
@@ -217,7 +217,10 @@ def _torchvision_shapes(name: str) -> Shapes:
 
 
 class _Unmade(TorchFunctionMode):
-    """Weights are of the meta device, without memory; what a definition computes with is as ever, as RegNet's needs."""
+    """Weights are of the meta device, without memory or values; what a definition computes with is as ever.
+
+    RegNet's needs that.
+    """
 
     def __torch_function__(
         self,
@@ -226,6 +229,8 @@ class _Unmade(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_) and args[0].is_meta:
+            return args[0]
         given = dict(kwargs or {})
         if func is torch.empty:
             given["device"] = "meta"
