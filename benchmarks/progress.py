@@ -17,14 +17,14 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-START = 0.0
-"""Seconds until the first line."""
 FIRST = 1.0
-"""Seconds until the second."""
+"""Seconds until the second line; the first comes at once."""
 PACE = 10.0
-"""Seconds between all later lines."""
+"""Seconds between all later ones."""
 REDRAW = 0.1
 """Seconds between the states of a bar."""
+ERASE = "\x1b[K"
+"""What a terminal clears the rest of a line at."""
 
 log = logging.getLogger("lra")
 
@@ -45,22 +45,45 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def at_once() -> bool:
-    """Whether lines about what begins come at once."""
-    return not START
+class Introduction:
+    """Lines to say of a piece of work, held back until it is sure to begin: what is refused before is one line.
+
+    Args:
+        lines: to be said.
+        quiet: nothing on stderr, only in the log.
+    """
+
+    def __init__(self, *lines: str, quiet: bool = False):
+        self.lines, self.quiet = list(lines), quiet
+
+    def add(self, line: str) -> None:
+        """One more, to be said with the others, or when `say` is called again."""
+        self.lines.append(line)
+
+    def say(self) -> None:
+        """Say what has not been said."""
+        for line in self.lines:
+            log.info("%s", line)
+            if not self.quiet:
+                tell(line)
+        self.lines.clear()
 
 
-def announce(line: str) -> None:
-    """A line about what begins, where such lines come at once."""
-    if at_once():
-        tell(line)
+@contextmanager
+def loading(*modules: str) -> Iterator[None]:
+    """Say on a terminal, for as long as it takes, which libraries are loaded: the large ones take seconds.
 
-
-def loading(*modules: str) -> None:
-    """Say which libraries are loaded next, unless they are there: the large ones take seconds."""
+    Elsewhere nothing stays behind that would stand before the one line of a complaint.
+    """
     missing = [module for module in modules if module not in sys.modules]
-    if missing:
-        announce(f"loading {' and '.join(missing)}")
+    shown = bool(missing) and drawable()
+    if shown:
+        print(f"loading {' and '.join(missing)}", end="\r", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print(ERASE, end="", file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:
@@ -72,7 +95,7 @@ def clock(seconds: float) -> str:
 
 
 class Pace:
-    """When the next line is due: after `START` seconds, after `FIRST`, then every `PACE`.
+    """When the next line is due: at once, after `FIRST` seconds, then every `PACE`.
 
     Args:
         patient: leave out the first.
@@ -80,7 +103,7 @@ class Pace:
 
     def __init__(self, patient: bool = False) -> None:
         self.started = time.monotonic()
-        self.next = self.started + (FIRST if patient else START)
+        self.next = self.started + (FIRST if patient else 0.0)
 
     def due(self) -> bool:
         """Whether it is time."""

@@ -214,10 +214,18 @@ def test_steps_of_optimisers_are_watched_only_meanwhile() -> None:
     assert seen == [optimiser]
 
 
-def test_what_is_loaded_is_told_unless_it_is_there(capfd: pytest.CaptureFixture[str]) -> None:
-    progress.loading("sys", "no_such_library", "os")
-    progress.loading("sys", "os")
-    assert capfd.readouterr().err == "loading no_such_library\n"
+def test_what_is_loaded_is_told_unless_it_is_there(
+    terminal: Callable[[int], Terminal], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with progress.loading("sys", "no_such_library", "os"):
+        pass
+    assert capfd.readouterr().err == "", "in a log nothing stands before the one line of a complaint"
+    shown = terminal(80)
+    with progress.loading("sys", "no_such_library", "os"):
+        assert shown.shown() == "loading no_such_library\r"
+    with progress.loading("sys", "os"):
+        pass
+    assert shown.shown() == progress.ERASE, "and is not left behind"
 
 
 def test_increments_say_where_they_are(

@@ -124,8 +124,8 @@ def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path
     from lra.benchmarks.analyses import require_images
 
     require_images(folder)
-    loading("torch", "avalanche")
-    from lra.benchmarks.analyses.behaviour import behaviour as do
+    with loading("torch", "avalanche"):
+        from lra.benchmarks.analyses.behaviour import behaviour as do
 
     _say(do(folder, out or folder, images, attack_steps, seed))
 
@@ -145,8 +145,8 @@ def bitflip(folder: Path, runs: int, iterations: int, images: int, out: Path | N
     from lra.benchmarks.analyses import require_images
 
     require_images(folder)
-    loading("torch", "avalanche")
-    from lra.benchmarks.analyses.bit_flip_study import bit_flip_study
+    with loading("torch", "avalanche"):
+        from lra.benchmarks.analyses.bit_flip_study import bit_flip_study
 
     _say(bit_flip_study(folder, out or folder, runs, iterations, images))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from lra.benchmarks.progress import clock, tell
+from lra.benchmarks.progress import Introduction, clock, loading
 from lra.benchmarks.records import value
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import DataOptions, RunConfig
@@ -107,13 +107,14 @@ def preview(config: RunConfig, out: Path, as_json: bool, timing: bool, began: fl
     Raises:
         LraError: with ``timing`` for whatever the run itself would refuse.
     """
-    for line in (*announced(config), *data_of(config.data).notes):
-        tell(line)
+    introduction = Introduction(*announced(config), *data_of(config.data).notes)
     if not timing:
+        introduction.say()
         return plan(config, as_json)
-    from lra.benchmarks.runs.trial import trial
+    with loading("torch", "avalanche"):
+        from lra.benchmarks.runs.trial import trial
 
-    found = trial(config, out, began)
+    found = trial(config, out, began, introduction)
     return plan(config.model_copy(update={"threads": found.threads}), as_json, found.record())
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from lra.benchmarks.commands.options import PATH
+from lra.benchmarks.errors import UsageError
 
 THREADS = click.IntRange(1, 1024)
 
@@ -37,6 +38,8 @@ def sweep(
     In the grid, lists are axes and scalars are fixed: method: [predfkd, dfq], seed: [0, 1, 2], steps: 400,
     set: {student.lr: [0.03, 0.1]}.
     """
+    if engine == "local" and (address is not None or gpus):
+        raise UsageError("--address and --gpus are for --engine ray")
     from lra.benchmarks.commands.sweep_command import estimate, perform
 
     place = out or Path("runs") / grid.stem

@@ -4,10 +4,11 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from lra.benchmarks.errors import LraError, UsageError, concerning
+from lra.benchmarks.errors import LraError, concerning
 from lra.benchmarks.progress import loading
 from lra.benchmarks.reports.sweep_report import write_sweep_report
 from lra.benchmarks.runs.machine import processors, threads_of
@@ -79,9 +80,8 @@ def _planned(file: Path, out: Path, threads: int | None) -> tuple[Tree, list[Pla
     with concerning(f"grid {file}"):
         planned = plan(grid, file.parent)
     done = finished_before(planned, out)
-    if None in done:
-        loading("torch", "avalanche")
-    return grid, [run if there else settled(run, threads) for run, there in zip(planned, done, strict=True)]
+    with loading("torch") if None in done else nullcontext():
+        return grid, [run if there else settled(run, threads) for run, there in zip(planned, done, strict=True)]
 
 
 def settled(run: Planned, threads: int | None) -> Planned:
@@ -107,8 +107,6 @@ def at_a_time(planned: Sequence[Planned]) -> int:
 
 def _engine(name: str, workers: int, threads: int, address: str | None, gpus: float) -> Engine:
     if name == "local":
-        if address is not None or gpus:
-            raise UsageError("--address and --gpus are for --engine ray")
         return LocalEngine(workers)
     from lra.benchmarks.sweeps.ray_engine import RayEngine
 

@@ -66,7 +66,7 @@ def list_() -> None:
 
 def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> None:
     from lra.benchmarks.commands.summary import described
-    from lra.benchmarks.progress import loading, tell
+    from lra.benchmarks.progress import Introduction, loading
     from lra.benchmarks.runs.machine import refuse_device
     from lra.benchmarks.setup.datasets import data_of
     from lra.benchmarks.setup.resolution import configuration
@@ -78,14 +78,14 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     config = configuration(**given)
     known = data_of(config.data)
     known.require()
-    loading("torch")
-    from lra.benchmarks.runs.memory import sized
+    with loading("torch"):
+        from lra.benchmarks.runs.memory import sized
 
     refuse_device(config.device)
     config = sized(config, known)
-    for note in known.notes:
-        tell(note)
-    found = obtain(config.teacher, known, known.load("test"), config.device)
+    introduction = Introduction(*known.notes)
+    found = obtain(config.teacher, known, known.load("test"), config.device, introduction=introduction)
+    introduction.say()
     record = found.record() | {
         "network": described_network(found.name),
         "file": str(found.path),

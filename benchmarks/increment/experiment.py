@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,14 @@ def run(
 
 
 def _result(config: IncrementConfig, data: DataSet, tell: Callable[[str], object], quiet: bool) -> dict[str, Any]:
-    if not quiet:
-        loading("torch", "avalanche")
-    import torch
+    with nullcontext() if quiet else loading("torch", "avalanche"):
+        import torch
 
-    from lra.images import unit
-    from lra.meta.checks import MetaStepError
-    from lra.networks.normalized import Normalized
-    from lra.state import seed_everything
-    from lra.strategies.increment.benchmark import ClassIncrementalProtocol, growing, split
+        from lra.images import unit
+        from lra.meta.checks import MetaStepError
+        from lra.networks.normalized import Normalized
+        from lra.state import seed_everything
+        from lra.strategies.increment.benchmark import ClassIncrementalProtocol, growing, split
 
     train, test = data.load("train"), data.load("test")
     config = _threaded(config, data)

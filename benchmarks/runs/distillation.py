@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lra.benchmarks.errors import LraError, MissingInput, Resumable
 from lra.benchmarks.files import sha256
-from lra.benchmarks.progress import at_once, tell
-from lra.benchmarks.runs.kind import DEFAULT, Introduction, Kind, Prepared, Tree, Trial
+from lra.benchmarks.progress import Introduction, tell
+from lra.benchmarks.runs.kind import DEFAULT, Kind, Prepared, Tree, Trial
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.setup.config import Identity, RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
@@ -17,7 +17,7 @@ from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.layers import expanded
 from lra.benchmarks.setup.places import data_kind, data_label, moved, placed_layer, places_of
 from lra.benchmarks.setup.presets import announced, unlike
-from lra.benchmarks.setup.teachers import cached_path, obtain, teacher_file
+from lra.benchmarks.setup.teachers import obtain, stand_in, teacher_file, untrained
 
 if TYPE_CHECKING:
     from lra.benchmarks.runs.processes import Processes
@@ -65,18 +65,19 @@ class Distillation(Kind):
         """Load the test set, and load or train the teacher."""
         from lra.benchmarks.runs.memory import sized
         from lra.benchmarks.runs.rollback import RetreatingRun
-        from lra.benchmarks.runs.training import Training
+        from lra.benchmarks.runs.training import Training, built
 
         data = data_of(config.data)
         config = sized(config, data)
         for note in data.notes:
-            introduction.note(note)
+            introduction.add(note)
         test = data.load("test") if config.data.test else None
-        if at_once() and not teacher_file(config.teacher, data).is_file():
-            introduction.begin()
-        teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device, quiet or group.rank > 0))
+        if untrained(config.teacher, data):  # Which takes long: whether the rest can be built is tried before.
+            built(group.share(config), data, stand_in(config, data), None, lambda record: None)
+        hushed = quiet or group.rank > 0
+        teacher = group.in_turn(lambda: obtain(config.teacher, data, test, config.device, hushed, introduction))
         if other := unlike(config, teacher.name):
-            introduction.note(other)
+            introduction.add(other)
 
         def build(folder: RunFolder) -> RetreatingRun:
             return RetreatingRun(lambda: Training(config, folder, data, teacher, test, trackers, quiet, group))
@@ -102,11 +103,13 @@ class Distillation(Kind):
         """Teacher and data."""
         return f"{config.teacher.model_dump_json()} {config.data.model_dump_json()}"
 
-    def trial(self, config: RunConfig, out: Path, began: float | None = None) -> Trial:
+    def trial(
+        self, config: RunConfig, out: Path, began: float | None = None, introduction: Introduction | None = None
+    ) -> Trial:
         """The first experiences, and the first steps of the teacher's training if that is still to be done."""
         from lra.benchmarks.runs.trial import trial
 
-        return trial(config, out, began)
+        return trial(config, out, began, introduction)
 
     def places(self, tree: Tree, base: Path) -> Mapping[str, Any]:
         """Of data, teacher's file, what it starts from and code."""
@@ -154,6 +157,6 @@ def _teacher(config: RunConfig, train: bool, made: dict[str, Any]) -> tuple[Trai
             tell(note)
             made[note] = None
     config = sized(config, data)
-    if not train and not config.teacher.file and not cached_path(config.teacher, data).is_file():
+    if not train and untrained(config.teacher, data):
         return None
     return obtain(config.teacher, data, data.load("test") if config.data.test else None, config.device), data

@@ -8,7 +8,6 @@ without torch, which is imported where a run is prepared.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,19 +17,16 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.files import sha256
-from lra.benchmarks.progress import tell
-from lra.benchmarks.runs.machine import leads
 from lra.benchmarks.setup.config import Identity
 
 if TYPE_CHECKING:
+    from lra.benchmarks.progress import Introduction
     from lra.benchmarks.runs.processes import Processes
     from lra.benchmarks.runs.run_folder import RunFolder
     from lra.benchmarks.runs.trackers import Tracker
 
 Tree = dict[str, Any]
 """A configuration as plain data."""
-
-log = logging.getLogger("lra")
 
 
 class Configuration(Protocol):
@@ -118,38 +114,6 @@ class Trial:
         return asdict(self) | {"total": total}
 
 
-class Introduction:
-    """What is said of a run as it begins, on stderr unless that is quiet, and in its log.
-
-    Args:
-        lines: where its settings are from, and the like; said once, by `begin`.
-        quiet: nothing on stderr.
-    """
-
-    def __init__(self, lines: Iterable[str], quiet: bool):
-        self.quiet = quiet or not leads()
-        self.untold = self.unlogged = list(lines)
-
-    def tell(self) -> None:
-        """Say the lines on stderr, if they were not said."""
-        for line in self.untold if not self.quiet else ():
-            tell(line)
-        self.untold = []
-
-    def begin(self) -> None:
-        """Say the lines on stderr and in the log, wherever they were not said."""
-        self.tell()
-        for line in self.unlogged:
-            log.info("%s", line)
-        self.unlogged = []
-
-    def note(self, line: str) -> None:
-        """One more line, in both places."""
-        log.info("%s", line)
-        if not self.quiet:
-            tell(line)
-
-
 class Kind(ABC):
     """A kind of run; ``config`` is always one of its own configurations.
 
@@ -218,8 +182,12 @@ class Kind(ABC):
         return ""
 
     @abstractmethod
-    def trial(self, config: Any, out: Path, began: float | None = None) -> Trial:
+    def trial(
+        self, config: Any, out: Path, began: float | None = None, introduction: Introduction | None = None
+    ) -> Trial:
         """Build a run that would go under ``out``, do its first steps and say what all of it would take.
+
+        The ``introduction`` is said once it is built. ``began`` is `time.perf_counter` at the start, if not now.
 
         Raises:
             LraError: for whatever the run itself would refuse.

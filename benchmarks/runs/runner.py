@@ -6,15 +6,15 @@ A run that is finished is shown again, which imports nothing that trains.
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError, in_one_line
 from lra.benchmarks.files import CannotWrite, sha256
 from lra.benchmarks.interruption import AtOnce, Interrupted
-from lra.benchmarks.progress import loading
-from lra.benchmarks.runs.kind import DEFAULT, Configuration, Introduction, Kind, kind_named, kind_of
+from lra.benchmarks.progress import Introduction, loading, tell
+from lra.benchmarks.runs.kind import DEFAULT, Configuration, Kind, kind_named, kind_of
 from lra.benchmarks.runs.machine import leads, refuse_device
 from lra.benchmarks.runs.run_folder import Journal, RunFolder, journal
 from lra.benchmarks.runs.trackers import Tracker
@@ -27,7 +27,12 @@ log = logging.getLogger("lra")
 
 
 def run(
-    config: Configuration, out: Path, trackers: Sequence[Tracker] = (), quiet: bool = False, at: Path | None = None
+    config: Configuration,
+    out: Path,
+    trackers: Sequence[Tracker] = (),
+    quiet: bool = False,
+    at: Path | None = None,
+    heading: str = "",
 ) -> RunFolder:
     """Do a run, or finish it, or return it, which is said on stderr, if it was finished before.
 
@@ -39,6 +44,7 @@ def run(
         trackers: further records to keep of it.
         quiet: nothing on stderr.
         at: the folder that it is to be in, wherever that was moved.
+        heading: a line to say before all others.
 
     Raises:
         LraError: with an exit code, for everything that a user can mend.
@@ -47,21 +53,19 @@ def run(
     folder = finished(config, out, at)
     if folder is not None:
         if not quiet:
-            tell_finished(folder, tracked=bool(trackers))
+            tell_finished(folder, bool(trackers), heading)
         return folder
     kind.require(config)
-    introduction = Introduction(kind.introduction(config), quiet)
-    if "torch" not in sys.modules:  # First of all, where more than that takes seconds.
-        introduction.tell()
-    if not introduction.quiet:
-        loading("torch", "avalanche")
-    from lra.benchmarks.runs.processes import local_device, processes
-    from lra.strategies.distributed import PeerLost
+    hushed = quiet or not leads()
+    introduction = Introduction(*filter(None, [heading]), *kind.introduction(config), quiet=hushed)
+    with nullcontext() if hushed else loading("torch", "avalanche"):
+        from lra.benchmarks.runs.processes import local_device, processes
+        from lra.strategies.distributed import PeerLost
 
     with in_one_line(), journal() as kept, processes(config.device) as group:
         config = config.model_copy(update={"device": local_device(config.device)})
         try:
-            return _run(kind, config, out, trackers, quiet, at, introduction, group, kept)
+            return _run(kind, config, out, trackers, quiet, at, heading, introduction, group, kept)
         except PeerLost as error:
             raise LraError(f"process {group.rank} of {group.count}: {error}; then start the run again") from None
         except Interrupted as stopped:
@@ -77,6 +81,7 @@ def _run(
     trackers: Sequence[Tracker],
     quiet: bool,
     at: Path | None,
+    heading: str,
     introduction: Introduction,
     group: "Processes",
     kept: Journal,
@@ -94,7 +99,7 @@ def _run(
         update_places(folder, kind, prepared.config)
     if folder.result is not None:
         if not quiet:
-            tell_finished(folder, tracked=bool(trackers))
+            tell_finished(folder, bool(trackers), heading)
         if folder.checkpoint.exists() and not group.rank:  # It was killed between its result and its report.
             with folder.locked():
                 finish(kind, folder)
@@ -106,7 +111,7 @@ def _run(
             with own.locked(), kept.into(own.path / "log.txt"), failure_in_log():
                 try:
                     work.open()
-                    introduction.begin()
+                    introduction.say()
                     work.complete()
                     if not group.rank:
                         finish(kind, own)
@@ -214,8 +219,9 @@ def update_places(folder: RunFolder, kind: Kind, config: Configuration) -> None:
             folder.write_config(config.tree())
 
 
-def tell_finished(folder: RunFolder, tracked: bool) -> None:
-    """Say on stderr that a run is shown again, and was not done again."""
+def tell_finished(folder: RunFolder, tracked: bool, heading: str = "") -> None:
+    """Say on stderr, below a ``heading`` if there is one, that a run is shown again, and was not done again."""
     if leads():
-        what = "track" if tracked else "train"
-        print(f"lra-bench: finished before, nothing to {what}: {folder.path}", file=sys.stderr)
+        if heading:
+            tell(heading)
+        tell(f"lra-bench: finished before, nothing to {'track' if tracked else 'train'}: {folder.path}")

@@ -21,6 +21,7 @@ from lra.benchmarks.runs.trackers import Tracker
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
 from lra.benchmarks.setup.experiment import Experiment, prepare
+from lra.benchmarks.setup.networks import refuse_single
 from lra.benchmarks.setup.retaining import forgetful
 from lra.benchmarks.setup.reuse import reuse, save_for_reuse
 from lra.benchmarks.setup.teachers import TrainedTeacher
@@ -221,6 +222,7 @@ def built(
     Raises:
         LraError: if its parts do not fit together, or in memory.
     """
+    refuse_single(config, data)
     seed_everything(config.seed)
     with as_far_as_it_fits(config):
         experiment = prepare(config, data, teacher, test, keep, loggers)

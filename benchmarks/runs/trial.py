@@ -13,6 +13,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lra.benchmarks.errors import LraError, UsageError, in_one_line
+from lra.benchmarks.progress import Introduction
 from lra.benchmarks.runs.kind import Trial
 from lra.benchmarks.runs.machine import peak_memory, refuse_device
 from lra.benchmarks.runs.memory import bounded, sized
@@ -21,12 +22,10 @@ from lra.benchmarks.runs.training import built
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled, data_of
 from lra.benchmarks.setup.experiment import Experiment
-from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.teacher_training import train
-from lra.benchmarks.setup.teachers import TrainedTeacher, cached_path, obtain
+from lra.benchmarks.setup.teachers import obtain, stand_in, untrained
 from lra.images import unit
 from lra.meta.checks import MetaDiverged, MetaStepError
-from lra.networks.normalized import Normalized
 from lra.strategies.extensions import PluginFailed
 from lra.synthesis.batches import Diverged
 
@@ -38,7 +37,7 @@ LESSONS = 12
 """Steps of a teacher's training that are timed."""
 
 
-def trial(config: RunConfig, out: Path, began: float | None = None) -> Trial:
+def trial(config: RunConfig, out: Path, began: float | None = None, introduction: Introduction | None = None) -> Trial:
     """Build a run, do its first steps, and say what all of it would take; nothing is written, no teacher trained.
 
     A teacher that is still to be trained is stood in for by one with fresh weights, which costs as much to ask.
@@ -47,22 +46,28 @@ def trial(config: RunConfig, out: Path, began: float | None = None) -> Trial:
         config: of the run.
         out: parent of run folders, where it would go.
         began: `time.perf_counter` when starting up began, if not now.
+        introduction: said once it is built, and nothing is refused any more but by its steps.
 
     Raises:
         LraError: for whatever the run itself would refuse.
     """
     began = time.perf_counter() if began is None else began
+    introduction = introduction or Introduction(quiet=True)
     with in_one_line():
         RunFolder(out).refuse_unwritable()
         refuse_device(config.device)
         data = data_of(config.data)
         config = sized(config, data)
         test = data.load("test") if config.data.test else None
-        there = bool(config.teacher.file) or cached_path(config.teacher, data).is_file()
-        teacher = obtain(config.teacher, data, test, config.device, quiet=True) if there else _fresh(config, data)
+        there = not untrained(config.teacher, data)
+        if there:
+            teacher = obtain(config.teacher, data, test, config.device, quiet=True, introduction=introduction)
+        else:
+            teacher = stand_in(config, data)
         config.identity(teacher.sha256)
         experiment = built(_shortened(config), data, teacher, test, lambda record: None)
         start_up = time.perf_counter() - began
+        introduction.say()
         try:
             seconds, basis = _timed(experiment, config, test)
         except (Diverged, MetaDiverged) as error:
@@ -75,14 +80,6 @@ def trial(config: RunConfig, out: Path, began: float | None = None) -> Trial:
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in experiment.networks.items()}
     peak = peak_memory(config.device)
     return Trial(start_up, lessons, seconds, basis, peak, parameters, config.threads or 1)
-
-
-def _fresh(config: RunConfig, data: DataSet) -> TrainedTeacher:
-    mean, std = (0.5,) * data.image[0], (0.5,) * data.image[0]
-    name = config.teacher.network
-    body = network_for(name, data.classes, data.image, "teacher.network", auxiliary=True)
-    network = Normalized(body, mean, std)
-    return TrainedTeacher(network, name, mean, std, "untrained", Path("untrained"), None)
 
 
 def _shortened(config: RunConfig) -> RunConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lra.benchmarks.errors import LraError, MissingInput, UsageError
+from lra.benchmarks.errors import LraError, MissingInput, UsageError, in_one_line
 from lra.benchmarks.setup.config import RunConfig
 from lra.networks import build
 
@@ -35,6 +35,17 @@ def network_for(
         raise MissingInput(f"{key}: {error}") from None
     except ValueError as error:
         raise UsageError(f"{key}: {error}") from None
+
+
+def refuse_single(config: RunConfig, data: DataSet) -> None:
+    """Raise `UsageError` if a run is of single images and its student's BatchNorm has nothing to normalise in one."""
+    if config.schedule.batch_size > 1:
+        return
+    import torch
+
+    network = network_for(config.student.network, data.classes, data.image, "student.network")
+    with in_one_line(), torch.no_grad():
+        network.train()(torch.zeros(1, *data.image))
 
 
 def channels_last(network: nn.Module, name: str, image: tuple[int, int, int]) -> nn.Module:

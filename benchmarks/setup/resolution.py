@@ -227,7 +227,7 @@ def read_options(file: Path, what: str) -> Tree:
     except (NotPlain, UnicodeDecodeError) as error:
         raise UsageError(f"{what} {file} is no YAML: {error}") from None
     if not isinstance(tree, dict):
-        raise UsageError(f"{what} {file} holds no options: write each as key: value, such as method: dafl")
+        raise UsageError(f"{what} {file} has no sections or options: write them as key: value, such as method: dafl")
     return tree
 
 

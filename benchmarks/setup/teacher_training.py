@@ -14,7 +14,7 @@ from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.files import held
 from lra.benchmarks.interruption import Interrupted, interrupts
-from lra.benchmarks.progress import Progress
+from lra.benchmarks.progress import Introduction, Progress
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, normalisation
 from lra.benchmarks.setup.networks import network_for
@@ -37,11 +37,18 @@ AUXILIARY = 0.3
 log = logging.getLogger("lra")
 
 
-def train(options: TeacherOptions, data: DataSet, path: Path, device: torch.device, quiet: bool = False) -> None:
+def train(
+    options: TeacherOptions,
+    data: DataSet,
+    path: Path,
+    device: torch.device,
+    quiet: bool = False,
+    introduction: Introduction | None = None,
+) -> None:
     """Train a teacher on the training split and write it to ``path``, leaving random states as they were.
 
     While it lasts its state is kept beside ``path``, from which another call goes on to the same bytes. Of several
-    processes one trains, and the others wait for it.
+    processes one trains, and the others wait for it. The ``introduction`` is said before that takes long.
 
     Raises:
         UsageError: if it would learn from single images, or nothing can be written beside ``path``.
@@ -54,6 +61,8 @@ def train(options: TeacherOptions, data: DataSet, path: Path, device: torch.devi
             f"teacher.batch_size = {options.batch_size} and data set {data.name} has {len(real.images)} to train on: "
             "a teacher learns from two images at a time at least"
         )
+    if introduction is not None:
+        introduction.say()
     scale = normalisation(data, real)
     images, classes = real.images.to(device), real.classes.to(device)
     saved = path.with_name(f".{path.stem}.training")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from lra.benchmarks.errors import LraError, UsageError
 from lra.benchmarks.files import plain_name, sha256
-from lra.benchmarks.progress import Progress, tell
-from lra.benchmarks.setup.config import TeacherOptions
+from lra.benchmarks.progress import Introduction, Progress
+from lra.benchmarks.setup.config import RunConfig, TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Labelled, Normalisation
 from lra.benchmarks.setup.datasets.known_sets import HALF, KNOWN
+from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.places import cache_root, data_kind, data_label
 from lra.benchmarks.setup.user_code import identities
 from lra.benchmarks.setup.weights_files import FORMAT, NoNormalisation, load_teacher, says_all
@@ -78,10 +79,12 @@ def obtain(
     test: Labelled | None,
     device: str | torch.device = "cpu",
     quiet: bool = False,
+    introduction: Introduction | None = None,
 ) -> TrainedTeacher:
     """Load the teacher's file, or the cached result of its recipe, or train it; then check it, all on ``device``.
 
-    Unless ``quiet``, stderr hears how it gets on.
+    Unless ``quiet``, stderr hears how it gets on. What a user should know of its file joins the ``introduction``, which
+    is said before it is trained; without one it is said at once.
 
     Raises:
         Resumable: if a signal stops its training.
@@ -94,11 +97,37 @@ def obtain(
     from lra.benchmarks.setup.teacher_training import train
 
     device = torch.device(device)
+    said = introduction or Introduction(quiet=quiet)
     path = teacher_file(options, data)
-    if not options.file and not path.is_file():
-        train(options, data, path, device, quiet)
+    if untrained(options, data):
+        train(options, data, path, device, quiet, said)
+    found = _loaded(path, options, data, test, device, said)
+    if test is not None:
+        answers = answers_of(found.network, test, device, f"teacher {found.name} on the test set", quiet)
+        accuracy = percent_right(answers, test.classes)
+        # Our own files know their normalisation.
+        doubted = options.file is not None and (options.mean is not None or not says_all(path))
+        advice = better(found.network, answers, test, device) if doubted else None
+        refuse_chance(accuracy, data.classes, path, advice)
+        if advice:
+            said.add(f"teacher {path.name}: {advice}")
+        found = replace(found, accuracy=accuracy, answers=answers)
+    if introduction is None:
+        said.say()
+    return found
+
+
+def _loaded(
+    path: Path,
+    options: TeacherOptions,
+    data: DataSet,
+    test: Labelled | None,
+    device: torch.device,
+    said: Introduction,
+) -> TrainedTeacher:
+    """The teacher in a file, on ``device``, untested; without a normalisation, one that does well is advised."""
     try:
-        network, name, scale = load_teacher(path, options, data)
+        network, name, scale = load_teacher(path, options, data, said.add)
     except NoNormalisation as error:
         if test is None or (options.mean, options.std) != (None, None):
             raise
@@ -106,18 +135,27 @@ def obtain(
         network, _, _ = load_teacher(path, options.model_copy(update=plain), data)
         advice = better(network.to(device), None, test, device)
         raise UsageError(f"{error}; {advice}" if advice else str(error)) from None
-    found = TrainedTeacher(network, name, scale.mean, scale.std, sha256(path), path, None)
-    if test is None:
-        return found
-    answers = answers_of(network.to(device), test, device, f"teacher {name} on the test set", quiet)
-    accuracy = percent_right(answers, test.classes)
-    # Our own files know theirs.
-    doubted = options.file is not None and (options.mean is not None or not says_all(path))
-    advice = better(network, answers, test, device) if doubted else None
-    refuse_chance(accuracy, data.classes, path, advice)
-    if advice and not quiet:
-        tell(f"lra-bench: teacher {path.name}: {advice}")
-    return replace(found, accuracy=accuracy, answers=answers)
+    network = network if test is None else network.to(device)
+    return TrainedTeacher(network, name, scale.mean, scale.std, sha256(path), path, None)
+
+
+def stand_in(config: RunConfig, data: DataSet) -> TrainedTeacher:
+    """A teacher with fresh weights in place of one that is still to be trained, to build a run with."""
+    from lra.networks.normalized import Normalized
+
+    mean, std = (0.5,) * data.image[0], (0.5,) * data.image[0]
+    name = config.teacher.network
+    body = network_for(name, data.classes, data.image, "teacher.network", auxiliary=True)
+    return TrainedTeacher(Normalized(body, mean, std), name, mean, std, "untrained", Path("untrained"), None)
+
+
+def untrained(options: TeacherOptions, data: DataSet) -> bool:
+    """Whether a teacher is still to be trained.
+
+    Raises:
+        MissingInput: as `cached_path`.
+    """
+    return not options.file and not cached_path(options, data).is_file()
 
 
 def teacher_file(options: TeacherOptions, data: DataSet) -> Path:

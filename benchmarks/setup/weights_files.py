@@ -13,7 +13,7 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from safetensors import safe_open
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.files import write_atomically
-from lra.benchmarks.progress import tell
 from lra.benchmarks.setup.config import AUTO, TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Normalisation
 from lra.benchmarks.setup.datasets.labelled import DONE
@@ -201,8 +200,12 @@ class NoNormalisation(UsageError):
     """A file that does not say its normalisation, of data that have none of their own."""
 
 
-def load_teacher(path: Path, options: TeacherOptions, data: DataSet) -> tuple[Normalized, str, Normalisation]:
+def load_teacher(
+    path: Path, options: TeacherOptions, data: DataSet, remark: Callable[[str], object] = lambda line: None
+) -> tuple[Normalized, str, Normalisation]:
     """The network of a weights file for ``data``, the name of its architecture, and its normalisation.
+
+    ``remark`` is called with what a user should know of it, a line each.
 
     Raises:
         MissingInput: if the file, or a package with its architecture, is not there.
@@ -212,9 +215,9 @@ def load_teacher(path: Path, options: TeacherOptions, data: DataSet) -> tuple[No
     from lra.networks.normalized import Normalized
 
     content, notes, name = _opened(path, options, data)
-    _compare_names(path, notes.names or (), data)
+    _compare_names(path, notes.names or (), data, remark)
     if notes.fit in DONE and data.fit not in ("", notes.fit):
-        tell(
+        remark(
             f"teacher {path.name} was trained on images {DONE[notes.fit]}, and these are {DONE[data.fit]}: "
             f"say --set data.fit={notes.fit}"
         )
@@ -334,7 +337,7 @@ def _refuse_other_data(path: Path, image: tuple[int, int, int], classes: int, da
         )
 
 
-def _compare_names(path: Path, names: Sequence[str], data: DataSet) -> None:
+def _compare_names(path: Path, names: Sequence[str], data: DataSet, remark: Callable[[str], object]) -> None:
     """Say that a teacher's classes are called otherwise than the data's, where both are known.
 
     Raises:
@@ -351,7 +354,7 @@ def _compare_names(path: Path, names: Sequence[str], data: DataSet) -> None:
             f"teacher {path.name} has the classes of {data.name} in another order, {said}: number them as it does, or "
             "choose a teacher of this data"
         )
-    tell(f"teacher {path.name} was trained on classes of other names, {said}: they are taken for the same, in order")
+    remark(f"teacher {path.name} was trained on classes of other names, {said}: they are taken for the same, in order")
 
 
 def _normalisation(path: Path, options: TeacherOptions, notes: Notes, data: DataSet) -> Normalisation:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from lra import __version__
 from lra.benchmarks.errors import LraError, Resumable, UsageError
 from lra.benchmarks.files import held, write_json
-from lra.benchmarks.progress import announce
 from lra.benchmarks.records import GENERATOR, REPLAY
 from lra.benchmarks.runs.runner import run
 from lra.benchmarks.setup.config import RunConfig
@@ -118,10 +117,9 @@ def _do(stream: TaskStream, entries: Sequence[Entry], out: Path, quiet: bool, sa
     """One chain; ``save`` is called whenever an entry has changed."""
     try:
         for task in stream:
-            if not quiet:
-                chain = f"reuse {stream.chain.reuse}, seed {stream.chain.seed}"
-                announce(f"task {task.index + 1}/{stream.length} {task.name!r}, {chain}")
-            folder = run(task.config, out, quiet=quiet)
+            chain = f"reuse {stream.chain.reuse}, seed {stream.chain.seed}"
+            heading = f"task {task.index + 1}/{stream.length} {task.name!r}, {chain}"
+            folder = run(task.config, out, quiet=quiet, heading=heading)
             stream.left = folder.path
             entry = entries[task.index]
             entry.status, entry.folder = "done", str(folder.path.relative_to(out))
