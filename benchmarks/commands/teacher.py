@@ -84,7 +84,7 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     refuse_device(config.device)
     config = sized(config, known)
     introduction = Introduction(*known.notes)
-    found = obtain(config.teacher, known, known.load("test"), config.device, introduction=introduction)
+    found = obtain(config.teacher, known, known.load("test"), config.device, False, introduction)
     introduction.say()
     record = found.record() | {
         "network": described_network(found.name),
