@@ -123,9 +123,9 @@ class LayerStatistics(NamedTuple):
     """What one BatchNorm layer saw and what it remembers of real data: each (channels,)."""
 
     mean: Tensor
-    """Of the layer's input over batch and pixels, with its graph."""
+    """Mean of the layer's input over batch and pixels, with its graph."""
     variance: Tensor
-    """Likewise, biased (divided by the count)."""
+    """Variance of the layer's input over batch and pixels, with its graph; biased (divided by the count)."""
     running_mean: Tensor
     running_variance: Tensor
 

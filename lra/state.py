@@ -26,11 +26,11 @@ class Owner:
     """A part of a run that may learn with networks of its own, beside the student."""
 
     def networks(self) -> dict[str, nn.Module]:
-        """Those that learn from experience to experience, by the name to call them; none unless a subclass says so."""
+        """The networks that learn from experience to experience, by name; none unless a subclass says so."""
         return {}
 
     def optimisers(self) -> list[torch.optim.Optimizer]:
-        """Those that live as long as its networks do."""
+        """The optimisers that live as long as its networks do."""
         return []
 
 

@@ -109,7 +109,7 @@ class View:
         return self
 
     def elsewhere(self, images: Tensor) -> "View":
-        """The same networks, in the same modes, on other images."""
+        """A view of other images by the same networks, in the same modes."""
         return View(images, self.teacher, self._student, student_mode=self._student_mode)
 
     @property

@@ -73,7 +73,7 @@ class Parts:
     acquisition and retention losses at the weights these were taken at, and is no part of the look-ahead.
     """
     plugins: Sequence[SupervisedPlugin] = ()
-    """Of the strategy, after those that replay: a curriculum, say; most methods have none."""
+    """Plugins of the strategy, after those that replay: a curriculum, say; most methods have none."""
     measures: Sequence[Measure] = ()
     """What the method alone has to measure."""
 
@@ -97,7 +97,7 @@ class BatchNormOptions(SynthesisOptions):
 
     @property
     def needs_batchnorm(self) -> bool:
-        """With a weight of that term."""
+        """Whether that term has a weight."""
         return self.bn > 0
 
 
@@ -157,14 +157,14 @@ class Method(ABC):
 
 
 class OnlineOptions(SynthesisOptions):
-    """Of the generator and its Adam."""
+    """Options of an online generator and its Adam."""
 
     lr: Positive = 1e-3
     betas: tuple[Fraction, Fraction] = (0.5, 0.999)
     steps: Count = 1
     """Generator steps per experience."""
     latent: Count | None = None
-    """As published, if the images are as large as CIFAR's; smaller for smaller ones."""
+    """Latents: as published, if the images are as large as CIFAR's; smaller for smaller ones."""
     width: Count | None = None
     """128 for CIFAR; follows the image size unless set."""
 
@@ -215,18 +215,21 @@ class OnlineMethod(Method):
 
 
 class OptimisedOptions(BatchOptions, SynthesisOptions):
-    """Of the batches and how they are shown."""
+    """Options of a method that optimises batches, and of how they are shown."""
 
 
 class GeneratorOptions(OptimisedOptions):
-    """And of a generator; 256 latents and width 128 for CIFAR as published, less for smaller images."""
+    """Options of a method that optimises batches by a generator.
+
+    As published 256 latents and width 128 for CIFAR, less for smaller images.
+    """
 
     latent: Count | None = None
     width: Count | None = None
 
 
 class MetaGeneratorOptions(BatchNormOptions, GeneratorOptions):
-    """And of one that is a good start for every batch, with the three terms it learns by, as published for Fast."""
+    """Options of a generator that is a good start for every batch, with its three terms, as published for Fast."""
 
     steps: Count = 10
     warmup: Whole = 20

@@ -80,11 +80,11 @@ class GenerativeReplay(Replay):
         self.warmup = warmup
 
     def networks(self) -> dict[str, nn.Module]:
-        """Of the memory."""
+        """The memory's networks."""
         return self.memory.networks()
 
     def optimisers(self) -> list[torch.optim.Optimizer]:
-        """Of the memory."""
+        """The memory's optimisers."""
         return self.memory.optimisers()
 
     def recall(self) -> Batch | None:

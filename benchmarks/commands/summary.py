@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lra.benchmarks.setup.datasets import DataSet
 
 MOST_NAMES = 12
-"""Of classes, on a line."""
+"""Most names of classes on a line."""
 
 
 def show(folder: RunFolder, as_json: bool) -> None:

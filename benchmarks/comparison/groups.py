@@ -28,7 +28,7 @@ SHORT = {
 """The settings that name a run, by the flag that sets them."""
 
 CONTENT = "data.content"
-"""Of a user's own data, a hash that says more than their name, which may have changed."""
+"""Where the hash of a user's own data is, which says more than their name, which may have changed."""
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ LICENCES = frozenset(_SPELT.split())
 letters."""
 
 TESTED = "test accuracy"
-"""Of teacher and student, as a card calls it."""
+"""Accuracy of teacher and student, as a card calls it."""
 MOST_NAMES = 20
-"""Of classes, in a row."""
+"""Most names of classes in a row."""
 
 USES = {
     "student.safetensors": "`lra-bench run --teacher student.safetensors`, or `safetensors.torch.load_file`",

@@ -37,7 +37,7 @@ class IncrementConfig(Options):
     steps: Count = 200
     """Per experience."""
     seed: Seed = 0
-    """Of everything random, the order of the classes too."""
+    """Seed of everything random, the order of the classes too."""
     model: str = "resnet8"
     device: str = "cpu"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None

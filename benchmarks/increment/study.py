@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
     @property
     def label(self) -> str:
-        """As the table names it."""
+        """How the table names it."""
         return " ".join([self.strategy, *(["+ meta"] if self.meta else []), *self.settings]) + self._budget
 
     @property
@@ -133,7 +133,7 @@ ELSEWHERE = (
     Row("joint"),
     Row("joint", against=_of("generative", ALIGNED)),
 )
-"""On a benchmark other than the digits."""
+"""Runs on a benchmark other than the digits."""
 
 COMMAND = "python -m lra.benchmarks.increment.study"
 

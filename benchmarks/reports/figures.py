@@ -37,7 +37,7 @@ from lra.benchmarks.reports.drawing import (
 )
 
 MOST_NAMES = 20
-"""Of classes, written beside a map of them."""
+"""Most names of classes that are written beside a map of them."""
 
 FEW_TENFOLD = 8
 """A cost axis that spans more than this factor is logarithmic."""

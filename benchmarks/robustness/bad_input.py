@@ -79,7 +79,7 @@ TEXTS = (
     | st.tuples(SECTIONS, st.sampled_from(NASTY)).map(": ".join)
     | st.text(max_size=60)
 )
-"""Of configuration files and grids."""
+"""Texts of configuration files and grids."""
 CONTENTS = TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=300)
 FILES = ("bad.yaml", "bad.pt", "bad.safetensors", "bad.npz", "bad", "none.yaml", "none.pt", ".", "bad.yaml/below")
 """The first five are there, with contents as generated."""

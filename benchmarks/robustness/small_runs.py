@@ -12,7 +12,7 @@ from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 
 SIZES = {"width": 8, "images": 20, "warmup": 2, "bank": 64, "negatives": 64, "life": 3, "renew_first_at": 4}
-"""Of any method that has such an option; buffers wrap around, and a generator's life ends, within the run."""
+"""Sizes for any method that has such an option; buffers wrap around, and a generator's life ends, within the run."""
 EXTRA: dict[str, dict[str, Any]] = {
     "predfkd": {"phase": 1.0, "phase_length": 2},
     "aeahl-rg": {"hard_loss": True, "aea": {"width": 4, "probability": 0.1}},

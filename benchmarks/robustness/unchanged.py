@@ -28,7 +28,7 @@ from lra.benchmarks.runs.runner import run
 from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES
 
 RECORDS = ("metrics.jsonl", "forgetting.json", "student.safetensors")
-"""Of a run. An increment leaves its matrix alone, in ``result.json``."""
+"""Files of a run that are hashed. An increment leaves its matrix alone, in ``result.json``."""
 
 SMALL = ["--set", "data.size=8", "--set", "schedule.batch_size=16", "--set", "evaluation.samples=0"]
 TASKS = {

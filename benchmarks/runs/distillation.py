@@ -85,7 +85,7 @@ class Distillation(Kind):
         return Prepared(config, label(config, teacher.name), identity_of(config, teacher.sha256, data), build)
 
     def named(self, config: RunConfig, made: dict[str, Any], train: bool = True) -> tuple[str, Identity] | None:
-        """By its teacher, which is loaded, or trained, once for all runs that share it."""
+        """Name a run by its teacher, which is loaded, or trained, once for all runs that share it."""
         key = self.shared(config)
         if key not in made:
             try:
@@ -112,7 +112,7 @@ class Distillation(Kind):
         return trial(config, out, began, introduction)
 
     def places(self, tree: Tree, base: Path) -> Mapping[str, Any]:
-        """Of data, teacher's file, what it starts from and code."""
+        """The places of data, teacher's file, what the run starts from, and code."""
         return places_of(placed_layer(expanded(tree), [base]))
 
     def moved(self, tree: Tree) -> str | None:

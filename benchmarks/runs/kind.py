@@ -34,7 +34,7 @@ class Configuration(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of everything random."""
+        """Seed of everything random."""
 
     @property
     def device(self) -> str:
@@ -49,10 +49,10 @@ class Configuration(Protocol):
         """Steps that the learner takes in all."""
 
     def tree(self) -> Tree:
-        """As plain data, to be stored and run again; ``kind`` names the kind, unless it is `DEFAULT`."""
+        """The configuration as plain data, to be run again; ``kind`` names the kind, unless it is `DEFAULT`."""
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """With some options changed."""
+        """A copy with some options changed."""
 
 
 class Work(Protocol):
@@ -109,7 +109,7 @@ class Trial:
     threads: int
 
     def record(self) -> dict[str, Any]:
-        """As plain data, with the ``total`` in seconds."""
+        """The trial as plain data, with the ``total`` in seconds."""
         total = None if self.seconds is None else self.start_up + self.teacher + self.seconds
         return asdict(self) | {"total": total}
 

@@ -145,7 +145,7 @@ class _Watch(TorchFunctionMode):
 
 
 def in_bytes(size: float) -> str:
-    """As people say it: ``512 MB``, ``1.9 GB``."""
+    """A size as people say it: ``512 MB``, ``1.9 GB``."""
     units = ("MB", "GB", "TB", "PB", "EB")
     size /= 10**6
     for unit in units:

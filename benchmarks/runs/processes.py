@@ -151,7 +151,7 @@ class Follower(RunFolder):
 
 @contextmanager
 def processes(device: str) -> Iterator[Processes]:
-    """Those that torchrun started, in touch with one another; or just this one."""
+    """The processes that torchrun started, in touch with one another; or just this one."""
     if not dist.is_torchelastic_launched():
         yield Processes()
         return

@@ -46,7 +46,7 @@ class Rebuilt:
 
     @property
     def teacher_name(self) -> str:
-        """Of its architecture."""
+        """Name of the teacher's architecture."""
         return architecture(self.config.teacher, self.data)
 
     def imagine(self, n: int) -> Tensor | None:

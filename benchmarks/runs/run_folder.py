@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 SCHEMA = 1
-"""Of ``result.json``."""
+"""Version of the schema of ``result.json``."""
 
 log = logging.getLogger("lra")
 

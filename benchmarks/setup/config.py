@@ -31,7 +31,7 @@ SCALARS = ("method", "seed", "device", "threads", "on_divergence", "scale", "pre
 
 
 LEAST_SIDE = 8
-"""Of an image, in pixels."""
+"""The least side of an image, in pixels."""
 
 AUTO = "auto"
 """In place of a network's name: what the weights are found to be of."""
@@ -76,7 +76,7 @@ class TeacherOptions(Options):
     file: str | None = None
     """Weights: safetensors (ours say all by themselves) or a state dict, whose network is told by names and shapes."""
     mean: list[float] | None = None
-    """Of each channel of images in [0, 1], where the file does not say it; the data set's published one by default."""
+    """Mean of each channel in [0, 1], where the file does not say it; by default the data set's published one."""
     std: list[float] | None = None
     features: str | None = None
     """Where its penultimate features are, if its forward pass does not show that: the name of the module that puts
@@ -114,7 +114,7 @@ class StudentOptions(Options):
     weight_decay: NonNegative = 5e-4
     loss: LossOptions = LossOptions()
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the student's training passes. bfloat16 (autocast) halves the time of a ResNet's where the hardware has it;
+    """Of the student's training passes: bfloat16 (autocast) halves the time of a ResNet's where the hardware has it;
     weights, losses, evaluation and synthesis stay in float32."""
     channels_last: bool = False
     """Keep its images channel by channel for each pixel: a fifth less time for a ResNet's plain step on a processor."""
@@ -236,7 +236,7 @@ class RunConfig(Options):
     """Torch threads. If not given, 1 where networks are so small that more would wait for one another, or on another
     device; else one a processor. A stored configuration has what was taken."""
     on_divergence: Literal["stop", "rollback"] = "stop"
-    """Where numbers are none any more: stop, or go back to the last evaluation and on at half the learning rate."""
+    """Once a number is NaN or infinite: stop, or go back to the last evaluation and on at half the learning rate."""
     scale: str | None = None
     """Which settings lie under all others: those of a scale (see: list scales), by default of the one that fits the
     data, or ``published``, those of the method's paper. Absent in configurations from before there was a choice."""
@@ -277,7 +277,10 @@ class RunConfig(Options):
         return -(-self.schedule.experiences // self.between)
 
     def tree(self) -> Tree:
-        """As plain data, to be stored and run again; what is as it always was is left out, as it was before."""
+        """The configuration as plain data, to be stored and run again.
+
+        Options that came later are left out where they have their defaults, so that older hashes stay what they were.
+        """
         optional = ("scale", "preset", "quantization", "carry", "code")
         absent = {name: True for name in optional if getattr(self, name) is None}
         given = self.model_dump(include={*LATER}, exclude_defaults=True)

@@ -87,7 +87,7 @@ def sizes(config: RunConfig, data: DataSet) -> dict[str, Footprint]:
 
 
 def network_size(key: str, name: str, data: DataSet, training: bool = True, auxiliary: bool = False) -> Footprint:
-    """Of the network that the option ``key`` names, for images of ``data``.
+    """Size of the network that the option ``key`` names, for images of ``data``.
 
     Raises:
         UsageError: if it cannot be built for them.

@@ -204,7 +204,7 @@ class _Training:
 
 
 def cross_entropy(answers: Tensor | tuple[Tensor, ...], classes: Tensor) -> Tensor:
-    """Of logits (n, K) for classes (n,), and of those of auxiliary classifiers behind them, `AUXILIARY` times each."""
+    """Loss of logits (n, K) for classes (n,), and of auxiliary classifiers' behind them, `AUXILIARY` times each."""
     own, *others = answers if isinstance(answers, tuple) else (answers,)
     return F.cross_entropy(own, classes) + AUXILIARY * sum(F.cross_entropy(other, classes) for other in others)
 

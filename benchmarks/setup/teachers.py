@@ -210,7 +210,7 @@ def answers_of(
 
 
 def percent_right(answers: Tensor, classes: Tensor) -> float:
-    """Of logits (n, K) for classes (n,); NaN and infinity are wrong answers."""
+    """Accuracy in percent of logits (n, K) for classes (n,); NaN and infinity are wrong answers."""
     right = (answers.argmax(dim=1) == classes) & answers.isfinite().all(dim=1)
     return 100 * int(right.sum()) / len(classes)
 

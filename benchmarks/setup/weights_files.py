@@ -58,11 +58,11 @@ class Notes(BaseModel):
     fit: str | None = None
     """`DataSet.fit` of what it was trained on."""
     names: list[str] | None = None
-    """Of the classes, in the order of the logits."""
+    """Names of the classes, in the order of the logits."""
     code: dict[str, str] | None = None
     """What the code said that builds ``network``, if it is a user's own: `lra.benchmarks.setup.user_code.code_of`."""
     quantization: dict[str, Any] | None = None
-    """Of weights stored as integers, the options of `lra.quantization.options.Precision`."""
+    """Where weights are stored as integers, the options of `lra.quantization.options.Precision`."""
 
 
 def save_network(path: Path, network: Normalized, notes: Mapping[str, Any]) -> None:

@@ -64,7 +64,7 @@ def record(entries: Sequence[Entry], out: Path) -> list[dict[str, Any]]:
 
 
 def dry_run(entries: Sequence[Entry], workers: int, out: Path) -> Iterator[str]:
-    """The same as lines to be read."""
+    """The estimate as lines to be read."""
     runs = record(entries, out)
     rows = [(run["status"], run["label"], _cost(run)) for run in runs]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]

@@ -11,7 +11,7 @@ from lra.benchmarks.records import Record, Run, inner, known, number, numbers, p
 from lra.benchmarks.tasks.task_stream import RECORD
 
 SHARE = 0.9
-"""Of the final agreement: where a task counts as learnt."""
+"""Share of the final agreement at which a task counts as learnt."""
 PART = 100
 """Inner steps of synthesis that count as early, or as late."""
 
@@ -67,7 +67,7 @@ class TaskRun:
 
     @property
     def generator_loss(self) -> list[float]:
-        """Of every inner step of synthesis, in order."""
+        """The generator's loss at every inner step of synthesis, in order."""
         return [loss for row in self.run.rows for loss in known(numbers(row.get("generator_loss")))]
 
     @property

@@ -67,7 +67,7 @@ class SelfPaced(Objective):
         return (weights * losses).mean()
 
     def parts(self, view: StudentView) -> dict[str, Tensor]:
-        """As of any objective, with the mean weight v and the difficulty Σvℓ/Σv of what is learnt."""
+        """The parts of any objective, with the mean weight v and the difficulty Σvℓ/Σv of what is learnt."""
         weights, losses = self._weighed(view)
         difficulty = (weights * losses).sum() / weights.sum().clamp_min(1e-12)
         return super().parts(view) | {"self_paced_weight": weights.mean(), "difficulty": difficulty}

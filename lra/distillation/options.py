@@ -44,10 +44,10 @@ class AttackOptions(Options):
     """Where the attacked image is the one the teacher is surer of, in the same class, the two change places; or, as
     released, the attacked one takes both; or nothing happens, and only chosen images are attacked, which is cheap."""
     renormalise: bool = False
-    """As released: augment and normalise the attacked images a second time."""
+    """Augment and normalise the attacked images a second time, as the release does."""
     floor: NonNegative = 1e-3
     """Least cross-entropy whose logarithm the network still lowers; released without, where it goes to -∞."""
     lr: Positive = 2e-4
     """Adam's, of the perturbation network."""
     width: Count | None = None
-    """Of the perturbation network: 64 for CIFAR as published, less for smaller images."""
+    """Width of the perturbation network: 64 for CIFAR as published, less for smaller images."""

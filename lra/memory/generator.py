@@ -113,7 +113,7 @@ class MemoryGenerator(Owner):
         return {"memory's generator": self.generator, "memory's encoder": self.encoder}
 
     def optimisers(self) -> list[torch.optim.Optimizer]:
-        """Of M and of E."""
+        """The optimisers of M and of E."""
         return list(self._optimisers)
 
     def state_dict(self) -> State:

@@ -16,7 +16,7 @@ Rate = float | Tensor
 """α of one parameter: a number, or a scalar tensor that requires grad, which is learned."""
 
 Average = Callable[[Sequence[Tensor | None]], list[Tensor | None]]
-"""Of the gradients of all parameters: from those of one process to those of all."""
+"""Averages the gradients of all parameters: takes those of one process, gives those of all."""
 
 
 class InnerRule(ABC):
@@ -117,4 +117,4 @@ def _groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
 
 
 INNER: dict[str, type[InnerRule]] = {"sgd": InnerSGD, "adam": InnerAdam}
-"""By the option ``inner``."""
+"""The inner rules, by the value of the option ``inner``."""

@@ -154,7 +154,7 @@ _DECLARED = (
 # fmt: on
 
 QUANTITIES = {quantity.name: quantity for quantity in _DECLARED}
-"""By name, in the order of tables."""
+"""All quantities by name, in the order of tables."""
 
 COMPARED = (
     "accuracy",

@@ -18,7 +18,7 @@ Spelling = tuple[tuple[str, str], ...]
 
 OURS: Spelling = ()
 SHORTCUT: Spelling = ((".downsample.", ".shortcut."), ("fc.", "linear."))
-"""As the CIFAR ResNets of kuangliu/pytorch-cifar, and CMI's that follow them."""
+"""The spelling of the CIFAR ResNets of kuangliu/pytorch-cifar, and CMI's that follow them."""
 
 
 class Recipe(NamedTuple):
@@ -65,7 +65,7 @@ class Family:
         return self.form.format(**dict(zip(self._keys(), numbers, strict=True)))
 
     def names(self) -> list[str]:
-        """Those offered, and how any other is called."""
+        """The names that are offered, and how any other is called."""
         others = [f"{self.form}, depth {self.sizes}"] if self.sizes else []
         return [*(self.name(*numbers) for numbers in self.offered), *others]
 

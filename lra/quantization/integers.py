@@ -34,7 +34,7 @@ class InputBytes(_Stored):
     """Clips a tensor to the range of its integers, stores it as bytes and reads it again."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the same shape."""
+        """Round a tensor; the result has its shape."""
         scale, zero, ends = self.scale, self.zero.to(torch.int32), tuple(self.grid)
         # ONNX knows whole bytes only, which would let an integer above 2^b - 1 pass.
         x = x.clamp((ends[0] - zero) * scale, (ends[1] - zero) * scale)

@@ -123,7 +123,7 @@ class InputRounding(nn.Module):
         return between(self.low, self.high, unsigned(self.bits))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the same shape."""
+        """Round a tensor; the result has its shape."""
         if self.observing:
             self.observe(x)
         return rounded(x, self.affine)
@@ -152,7 +152,7 @@ class WeightRounding(nn.Module):
         return between(low, high, signed(self.bits, self.symmetric), self.symmetric)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Of the same shape."""
+        """Round a tensor; the result has its shape."""
         return rounded(weight, self.affine(weight))
 
     def extra_repr(self) -> str:

@@ -24,7 +24,7 @@ from lra.quantization.layers import (
 from lra.quantization.options import Precision
 
 IMAGE_BITS = 8
-"""Of the first layer's input: images are bytes."""
+"""Bits of the first layer's input: images are bytes."""
 
 FLOAT = 32
 SCALE = FLOAT + 8
@@ -112,7 +112,7 @@ def _settle(network: nn.Module) -> None:
 
 
 def roundings(network: nn.Module) -> list[InputRounding]:
-    """Those of a quantised network's inputs, in order of registration."""
+    """The roundings of a quantised network's inputs, in order of registration."""
     return [module for module in network.modules() if isinstance(module, InputRounding)]
 
 

@@ -14,9 +14,9 @@ class Precision(Options):
 
     weight_bits: Bits = 4
     activation_bits: Bits = 4
-    """Of each layer's input; the image itself always has 8, as it is bytes."""
+    """Bits of each layer's input; the image itself always has 8, as it is bytes."""
     edge_bits: Bits | None = None
-    """Of the weights of the first and last layer, and of the last one's input; as all others if not given, as GDFQ
+    """Bits of the weights of the first and last layer, and of the last one's input; as all others if not given, as GDFQ
     does. Many papers give these 8 and leave that out of their W4A4."""
     symmetric: bool = False
     """Weights: 0 is stored as 0."""

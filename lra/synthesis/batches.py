@@ -81,7 +81,7 @@ class BatchSynthesizer(Synthesizer):
         return values
 
     def updates(self, index: int) -> int:
-        """Those of all its batches, which in the first experience are those of the warm-up too."""
+        """The steps on all batches of an experience; the first one has those of the warm-up too."""
         return (self.options.rounds + (0 if index else self.options.warmup)) * self.options.steps
 
     def _make(self, student: nn.Module | None) -> tuple[FiniteBatch, dict[str, TermValue]]:
@@ -154,7 +154,7 @@ class BatchSynthesizer(Synthesizer):
             return self.draw(n)
 
     def imagine(self, n: int) -> Tensor | None:
-        """Of the source, a batch at a time."""
+        """Images that the source imagines, a batch at a time; ``None`` if it cannot."""
         found: list[Tensor] = []
         for start in range(0, n, self.options.images):
             device = next(self.teacher.parameters()).device
@@ -165,16 +165,16 @@ class BatchSynthesizer(Synthesizer):
         return torch.cat(found)
 
     def generator_to_reuse(self) -> nn.Module | None:
-        """Of the source."""
+        """The source's generator for a later task, if it has one."""
         return self.source.generator_to_reuse()
 
     def networks(self) -> dict[str, nn.Module]:
-        """Of the source."""
+        """The source's networks."""
         return self.source.networks()
 
     @property
     def awaits_generator(self) -> bool:
-        """As the source does."""
+        """Whether the source waits for an earlier task's generator."""
         return self.source.awaits_generator
 
     def begin_with(self, weights: Mapping[str, Tensor]) -> None:

@@ -24,7 +24,7 @@ def uniform(classes: int, ordered: bool = False) -> LabelPlan:
 
 
 def full_sets(classes: int) -> LabelPlan:
-    """As many whole sets of classes as fit, the rest at random (NAYER)."""
+    """Ask for as many whole sets of classes as fit, the rest at random (NAYER)."""
 
     def plan(n: int) -> Tensor:
         rest = torch.randint(classes, (n % classes,))

@@ -62,7 +62,7 @@ class OnlineGenerator(Synthesizer):
     """(n,): the classes that the latest latents ask for, if the generator is told any."""
 
     def updates(self, index: int) -> int:
-        """As many for every one."""
+        """``steps``, for every experience."""
         return self.steps
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
@@ -94,7 +94,7 @@ class OnlineGenerator(Synthesizer):
         return self.generator(self.latents(n))
 
     def imagine(self, n: int) -> Tensor:
-        """As `draw`."""
+        """Images as `draw` gives them."""
         return self.draw(n)
 
     def peek(self, n: int) -> Tensor:
@@ -118,7 +118,7 @@ class OnlineGenerator(Synthesizer):
         return {"generator": self.generator}
 
     def optimisers(self) -> list[torch.optim.Optimizer]:
-        """Of the generator."""
+        """The generator's optimiser."""
         return [self.optimiser]
 
     def state_dict(self) -> State:
@@ -155,13 +155,13 @@ class ConditionedOnlineGenerator(OnlineGenerator):
         self.warmup = warmup
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
-        """As `OnlineGenerator.step`; the first time after the warm-up."""
+        """Do what `OnlineGenerator.step` does; the first time after the warm-up."""
         for _ in range(0 if self.generator_steps else self.warmup):
             super().step(student)
         return super().step(student)
 
     def updates(self, index: int) -> int:
-        """Those of the warm-up too, in the first."""
+        """``steps``, and for the first experience those of the warm-up too."""
         return self.steps * (1 if index else 1 + self.warmup)
 
     def latents(self, n: int) -> Tensor:
@@ -181,7 +181,7 @@ class SharedLatents(OnlineGenerator):
     _shared: Tensor | None = None
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
-        """As `OnlineGenerator.step`, on new latents for the experience."""
+        """Do what `OnlineGenerator.step` does, on new latents for the experience."""
         self._shared = super().latents(self.batch_size)
         return super().step(student)
 

@@ -19,7 +19,8 @@ Branch = Literal["features", "first"]
 Layers = Literal["batchnorm", "stages"]
 
 Strength = Annotated[float, Field(ge=0, le=4)]
-"""Of `wobbled`; beyond 4, where a digit turns by up to 40 degrees and leaves a quarter of its frame, it is another."""
+"""Strength of `wobbled`. Beyond 4, where a digit turns by up to 40 degrees and leaves a quarter of its frame, it may be
+another."""
 
 
 class AugmentationOptions(Options):
@@ -75,7 +76,7 @@ class BatchOptions(AugmentationOptions):
     keep: Literal["best", "last"] = "best"
     """The iterate of the lowest loss, or the last one (what aliasing made of "best" in ADI's and ZSKD's releases)."""
     rounding: Literal["nearest", "down"] = "nearest"
-    """To bytes; ``down`` as released."""
+    """How images become bytes; ``down`` as released."""
 
 
 class TripletOptions(Options):

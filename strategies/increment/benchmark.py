@@ -71,9 +71,9 @@ class Scores(NamedTuple):
     forgetting: float
     """Avalanche's StreamForgetting: mean over all but the last experience of a_jj - a_Tj."""
     forgetting_from_best: float
-    """Likewise, of the best a_tj before the last experience minus a_Tj (Chaudhry et al. 2018)."""
+    """Mean over all but the last experience j of the best a_tj before the last minus a_Tj (Chaudhry et al. 2018)."""
     generator_steps: int
-    """Of data-free replay."""
+    """Generator updates of data-free replay."""
 
 
 class ClassIncrementalProtocol:

@@ -142,7 +142,7 @@ class DataFreeReplayPlugin(FeaturePlugin):
         strategy.mbatch.append(torch.cat([others[-1], tasks]))
 
     def looks_at_features(self) -> bool:
-        """Where features are distilled."""
+        """Whether it distils features."""
         return self.recollection is not None and self.options.distil_features > 0
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:

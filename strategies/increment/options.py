@@ -5,7 +5,7 @@ from lra.synthesis.options import Strength, TripletOptions
 
 
 class HeadFitOptions(Options):
-    """Of the head's fit to the features of all classes."""
+    """Options of the head's fit to the features of all classes."""
 
     align_steps: Whole = 0
     """Steps of the head's fit after an experience (300 are plenty); 0 leaves it as training does, and keeps no
@@ -17,7 +17,7 @@ class HeadFitOptions(Options):
 
 
 class RecollectionOptions(TripletOptions):
-    """Of the generator that is trained from a frozen model; with ``triplet`` it works against the learner (RGAL)."""
+    """Options of the generator trained from a frozen model; with ``triplet`` it works against the learner (RGAL)."""
 
     generator_steps: Count = 1000
     """Steps of the generator before an experience."""
@@ -33,11 +33,11 @@ class RecollectionOptions(TripletOptions):
     latent: Count | None = None
     """Numbers that an image is generated from; by the size of the images unless set, as is ``width``."""
     width: Count | None = None
-    """Of the generator, in channels."""
+    """Width of the generator, in channels."""
 
 
 class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions):
-    """Of the generator, and of the steps that its samples take part in."""
+    """Options of the generator, and of the steps that its samples take part in."""
 
     size: Count | None = None
     """Replayed images per step; as many as there are real ones unless set."""
@@ -58,12 +58,12 @@ class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions):
 
 
 class IncrementOptions(DataFreeReplayOptions):
-    """Of all strategies; each takes what concerns it."""
+    """Options of all strategies; each takes what concerns it."""
 
     lr: Positive = 0.05
     """Rate of SGD with momentum 0.9, annealed to 0 in every experience."""
     weight_decay: NonNegative = 1e-4
-    """Of that SGD."""
+    """Weight decay of the learner's SGD."""
     minibatch: Count = 32
     """Real images per step."""
     augment: Strength = 0.0
@@ -76,7 +76,7 @@ class IncrementOptions(DataFreeReplayOptions):
     lwf_alpha: NonNegative = 1.0
     """Weight of LwF's distillation."""
     lwf_temperature: Positive = 2.0
-    """Its temperature."""
+    """Temperature of the distillation in Learning without Forgetting."""
     vae_latent: Count = 2
     """Latents of the autoencoder that Avalanche's generative replay learns from the real data; its default is 2."""
     vae_lr: Positive = 0.01

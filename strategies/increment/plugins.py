@@ -36,7 +36,7 @@ class AutoencoderTraining(VAETraining):
     normalise it, so it is left out, and the image is seen in other epochs."""
 
     def make_train_dataloader(self, **settings: Any) -> None:
-        """With every minibatch that can be trained on."""
+        """Load every minibatch that can be trained on."""
         alone = self.clock.train_exp_counter == 0 and len(self.adapted_dataset) % self.train_mb_size == 1
         super().make_train_dataloader(**settings | {"drop_last": alone})
 

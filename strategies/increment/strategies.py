@@ -156,7 +156,7 @@ def generative(plan: Plan) -> SupervisedTemplate:
 
 
 def rgal(plan: Plan) -> SupervisedTemplate:
-    """The same with RGAL's triplets, in the generator's training and in the model's."""
+    """Data-free replay with RGAL's triplets, in the generator's training and in the model's."""
     from avalanche.training import Naive
 
     from lra.strategies.increment.datafree import DataFreeReplayPlugin
@@ -182,4 +182,4 @@ STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
 """Name, as typed after ``--strategy``, to strategy."""
 
 DATA_FREE = ("generative", "rgal")
-"""Those that can take the LRA step."""
+"""Strategies that can take the LRA step."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class AdaDFKDOptions(CurriculumOptions):
-    """As for CIFAR-10, ResNet-34 to ResNet-18."""
+    """Defaults are those for CIFAR-10, ResNet-34 to ResNet-18."""
 
     adversarial: NonNegative = 1.0
     age: NonNegative = 2.2

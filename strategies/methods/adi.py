@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class ADIOptions(BatchNormOptions, OptimisedOptions):
-    """As in CMI's benchmark."""
+    """Defaults are those of CMI's benchmark."""
 
     steps: Count = 1000
     lr: Positive = 0.1

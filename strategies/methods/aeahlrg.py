@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class AEAHLRGOptions(MetaGeneratorOptions):
-    """As in the release for CIFAR-10, ResNet-34 to ResNet-18."""
+    """Defaults are those of the release for CIFAR-10, ResNet-34 to ResNet-18."""
 
     meta: Literal["fomaml", "reptile"] = "fomaml"
     reuse: Reuse = "anew"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class CMIOptions(BatchNormOptions, GeneratorOptions):
-    """As in the paper's scripts for CIFAR-10, from scratch."""
+    """Defaults are those of the paper's scripts for CIFAR-10, from scratch."""
 
     steps: Count = 200
     lr: Positive = 1e-3
@@ -48,7 +48,7 @@ class CMIOptions(BatchNormOptions, GeneratorOptions):
 
     @property
     def needs_batchnorm(self) -> bool:
-        """For R_bn, or to describe images."""
+        """Whether R_bn needs it, or the description of images."""
         return super().needs_batchnorm or (self.cross_view > 0 and self.layers == "batchnorm")
 
 

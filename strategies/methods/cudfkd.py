@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 
 
 class CurriculumOptions(BatchNormOptions, OnlineOptions):
-    """As in AdaDFKD's benchmark, whose first cell is CIFAR-10, ResNet-34 to ResNet-18."""
+    """Defaults are those of AdaDFKD's benchmark, whose first cell is CIFAR-10, ResNet-34 to ResNet-18."""
 
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     one_hot: NonNegative = 1.0
     bn: NonNegative = 1.0
     balance: NonNegative = 20.0
     balance_temperature: Positive = 20.0
-    """Of the mean prediction; published: that of the distillation."""
+    """Temperature of the mean prediction; published: that of the distillation."""
     activation: NonNegative = 0.0
     adversary: Literal["kl", "js", "js_reversed"] = "kl"
     """What the generator raises, at τ = 3; js_reversed is the release's form of js."""
     adversarial: NonNegative = 0.0
-    """Its weight at first."""
+    """Weight of the adversarial term at first."""
     adversarial_slope: NonNegative = 0.0
-    """Its growth per epoch between ``begin`` and ``end``."""
+    """Growth of the adversarial term's weight per epoch between ``begin`` and ``end``."""
     begin: Fraction = 0.25
     end: Fraction = 0.75
     """Shares of the run between which things get harder."""
@@ -61,7 +61,7 @@ class CurriculumOptions(BatchNormOptions, OnlineOptions):
     """Growth of λ per student step (published: 1e-4 for CIFAR-10, else 2e-5)."""
     weights: Literal["hard", "soft", "log"] = "log"
     granularity: Literal["sample", "batch"] = "sample"
-    """Of the weights; batch is what the release does."""
+    """What has a weight, each sample or the batch; batch is what the release does."""
 
 
 class CurriculumMethod(OnlineMethod):
@@ -98,7 +98,7 @@ class CurriculumMethod(OnlineMethod):
 
 
 class CuDFKDOptions(CurriculumOptions):
-    """As for CIFAR-10, ResNet-34 to ResNet-18."""
+    """Defaults are those for CIFAR-10, ResNet-34 to ResNet-18."""
 
     adversarial_slope: NonNegative = 0.5
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class DAFLOptions(OnlineOptions):
-    """As in CMI's benchmark."""
+    """Defaults are those of CMI's benchmark."""
 
     one_hot: NonNegative = 1.0
     balance: NonNegative = 20.0

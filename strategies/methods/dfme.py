@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class DFMEOptions(OnlineOptions):
-    """As in AdaDFKD's benchmark."""
+    """Defaults are those of AdaDFKD's benchmark."""
 
     lr: Positive = 1e-4
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)

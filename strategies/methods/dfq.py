@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class DFQOptions(BatchNormOptions, OnlineOptions):
-    """As in CMI's benchmark."""
+    """Defaults are those of CMI's benchmark."""
 
     one_hot: NonNegative = 1.0
     bn: NonNegative = 1.0

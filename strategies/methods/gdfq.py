@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class GDFQOptions(BatchNormOptions, OnlineOptions):
-    """As published for CIFAR, without RGAL."""
+    """Defaults are those published for CIFAR, without RGAL."""
 
     one_hot: NonNegative = 1.0
     bn: NonNegative = 0.1

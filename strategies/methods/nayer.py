@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class NAYEROptions(BatchNormOptions, GeneratorOptions):
-    """As in the paper's scripts for CIFAR-10; 40 steps for CIFAR-100."""
+    """Defaults are those of the paper's scripts for CIFAR-10; 40 steps for CIFAR-100."""
 
     images: Count = 400
     steps: Count = 30
@@ -48,9 +48,9 @@ class NAYEROptions(BatchNormOptions, GeneratorOptions):
     life: Count = 20
     """Batches until G is drawn anew."""
     embedding: Literal["one-hot", "orthogonal"] | list[list[float]] = "one-hot"
-    """Of the classes; a table gives them as they are."""
+    """Embeddings of the classes; a table gives them as they are."""
     dimension: Count | None = None
-    """Of orthogonal embeddings, K or more; as many as classes if not given."""
+    """Length of orthogonal embeddings, K or more; as many as classes if not given."""
 
 
 class NAYER(OptimisedMethod):

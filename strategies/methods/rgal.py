@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class RGALOptions(BatchNormOptions, GeneratorOptions):
-    """As in the release's README, for WRN-40-2 and WRN-16-1 on CIFAR-10."""
+    """Defaults are those of the release's README, for WRN-40-2 and WRN-16-1 on CIFAR-10."""
 
     steps: Count = 400
     lr: Positive = 1e-3

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class SoftTargetOptions(OptimisedOptions):
-    """As in the benchmark of AdaDFKD for ResNet-34 and ResNet-18."""
+    """Defaults are those of AdaDFKD's benchmark for ResNet-34 and ResNet-18."""
 
     steps: Count = 1000
     lr: Positive = 0.1
@@ -33,7 +33,7 @@ class SoftTargetOptions(OptimisedOptions):
     activation: NonNegative = 1.0
     temperature: Positive = 20.0
     spread: Positive = 1.0
-    """Of the features; 1 as published, more where the teacher's own are larger."""
+    """Spread of the features; 1 as published, more where the teacher's own are larger."""
 
 
 class SoftTarget(OptimisedMethod):

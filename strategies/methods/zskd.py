@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ZSKDOptions(OptimisedOptions):
-    """As in the benchmark of AdaDFKD, whose 1500 steps are shared by ten classes."""
+    """Defaults are those of AdaDFKD's benchmark, whose 1500 steps are shared by ten classes."""
 
     steps: Count = 150
     rounds: Count = 10

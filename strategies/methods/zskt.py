@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class ZSKTOptions(OnlineOptions):
-    """As in CMI's benchmark."""
+    """Defaults are those of CMI's benchmark."""
 
     form: Literal["benchmark", "original"] = "benchmark"
     adversarial: Positive = 1.0

@@ -42,7 +42,7 @@ class ReLU(torch.autograd.Function):
 
 
 class InPlaceReLU(torch.autograd.Function):
-    """The same, overwriting x."""
+    """ReLU that overwrites its input x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

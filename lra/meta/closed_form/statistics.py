@@ -22,7 +22,7 @@ _SIGNATURE = signature(F.batch_norm)
 
 
 class Moments(NamedTuple):
-    """Of what one batch norm normalised, per channel: each (channels,), with its graph."""
+    """Mean and variance of what one batch norm normalised, per channel: each (channels,), with its graph."""
 
     mean: Tensor
     inverse: Tensor

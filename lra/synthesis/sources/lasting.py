@@ -88,7 +88,7 @@ class MetaSource(LatentSource):
 
     @torch.no_grad()
     def imagine(self, labels: Tensor) -> Tensor:
-        """Of fresh latents, whatever the labels."""
+        """Images of fresh latents, whatever the labels."""
         device = next(self.generator.parameters()).device
         return self.generator.eval()(torch.randn(len(labels), self.generator.latent).to(device))
 
@@ -155,7 +155,7 @@ class NoisyLayerSource(Source):
 
     @torch.no_grad()
     def imagine(self, labels: Tensor) -> Tensor:
-        """With the noisy layers of the last batch."""
+        """Images of ``labels``, by the noisy layers of the last batch."""
         return self.generator.eval()(labels)
 
     def state_dict(self) -> State:

@@ -140,7 +140,7 @@ def calmer(generator: FusedGenerator, teacher: Teacher, n: int = 256) -> Literal
 
 
 def symmetric(generator: FusedGenerator) -> FusedGenerator:
-    """The same with ``second`` a copy of ``first``, as released: equal for ever, at twice the cost of one."""
+    """The generator with ``second`` a copy of ``first``, as released: equal for ever, at twice the cost of one."""
     return FusedGenerator(generator.first, copy.deepcopy(generator.first), generator.decoder)
 
 
