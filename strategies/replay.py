@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from lra.images import to_bytes
-from lra.memory.buffers import Buffer
+from lra.memory.buffers import Buffer, ImagePool
 from lra.memory.generator import MemoryGenerator
-from lra.memory.pool import ImagePool
 from lra.problem import Batch, Teacher
 from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation, Replay

@@ -93,13 +93,13 @@ class PoolOfImages(ReplayOptions, PoolOptions):
 
     def build(self, setup: Setup) -> Replay:
         """An empty pool."""
-        from lra.memory.pool import ImagePool
+        from lra.memory.buffers import ImagePool
         from lra.strategies.replay import PoolReplay
 
         if self.least > setup.batch_size:
             raise ValueError(f"replay.least = {self.least} and a step has {setup.batch_size} images: lower it")
         size = self.size(setup) if self.share == "beside" else 0
-        return PoolReplay(ImagePool.of(self), setup.teacher, setup.batch_size, self.share, size, self.least)
+        return PoolReplay(ImagePool(self), setup.teacher, setup.batch_size, self.share, size, self.least)
 
 
 class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):

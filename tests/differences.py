@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lra.memory.buffers import Buffer
-from lra.memory.pool import ImagePool
+from lra.memory.buffers import Buffer, ImagePool
 from lra.strategies.divergence import DivergenceGuard
 from lra.synthesis.sources import LatentSource
 from lra.synthesis.terms import FeatureBank

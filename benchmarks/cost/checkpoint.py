@@ -22,6 +22,8 @@ from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.resolution import resolve
 from lra.benchmarks.setup.teachers import obtain
+from lra.memory.buffers import ImagePool
+from lra.memory.options import PoolOptions
 from lra.strategies.checkpoint import capture
 from lra.strategies.replay import PoolReplay
 
@@ -42,7 +44,7 @@ def built(settings: dict[str, Any]) -> Experiment:
     experiment.strategy.train(experiment.stream)
     for plugin in experiment.strategy.plugins:
         if isinstance(plugin, PoolReplay):
-            plugin.pool = type(plugin.pool)(plugin.pool.placement)
+            plugin.pool = ImagePool(PoolOptions())
             plugin.pool.add(torch.zeros(50_000, 3, 32, 32, dtype=torch.uint8), torch.zeros(50_000, dtype=torch.long), 0)
     return experiment
 

@@ -1,11 +1,13 @@
-"""What replay remembers: bounded stores of images with the teacher's logits, in preallocated tensors."""
+"""What replay remembers: stores of images with the teacher's logits, and the pool of images as bytes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lra.memory.options import PoolOptions
 from lra.problem import Batch
 from lra.state import State
 
@@ -166,3 +168,107 @@ class Reservoir(Buffer):
         """Take up a state of `state_dict`."""
         super().load_state_dict(state)
         self.seen = state["seen"]
+
+
+class PoolBatch(NamedTuple):
+    """Images of a pool with where they come from."""
+
+    images: Tensor
+    """(n, C, H, W) uint8."""
+    labels: Tensor
+    """(n,) int64: the classes they were asked to be."""
+    births: Tensor
+    """(n,) int64: the experiences that brought them."""
+
+
+class ImagePool:
+    """Every finite batch that synthesis ever made, as bytes, up to a stated capacity.
+
+    One uint8 tensor of images beside their labels and births; it grows by doubling up to its capacity. It lives where
+    the first images do (CPU or GPU), and in no file. At most three times its images are taken for a moment while it
+    grows, at most twice afterwards.
+
+    Args:
+        options: what is kept.
+    """
+
+    def __init__(self, options: PoolOptions):
+        self.policy = options.policy
+        self.capacity = None if options.policy == "unbounded" else options.capacity
+        self.seen = 0
+        self.filled = 0
+        self._rows: PoolBatch | None = None
+
+    def __len__(self) -> int:
+        """Images held."""
+        return self.filled
+
+    def _places(self, n: int) -> tuple[Tensor, Tensor]:
+        """Places (m,), and which of ``n`` newcomers (m,) take them."""
+        if self.capacity is None:
+            return torch.arange(self.seen, self.seen + n), torch.arange(n)
+        if self.policy == "fifo":
+            # The places of the oldest images, going round; of too many newcomers the last.
+            chosen = torch.arange(max(0, n - self.capacity), n)
+            return (self.seen + chosen) % self.capacity, chosen
+        return reservoir_places(self.seen, n, self.capacity)
+
+    def add(self, images: Tensor, labels: Tensor, birth: int) -> None:
+        """Take in what an experience brought.
+
+        Args:
+            images: (n, C, H, W) uint8; see `lra.images.to_bytes`.
+            labels: (n,).
+            birth: index of the experience.
+        """
+        places, chosen = (where.to(images.device) for where in self._places(len(images)))
+        self.seen += len(images)
+        self.filled = self.seen if self.capacity is None else min(self.seen, self.capacity)
+        rows = self._rows = self._grown(PoolBatch(images, labels, torch.full_like(labels, birth)))
+        rows.images[places] = images[chosen]
+        rows.labels[places] = labels[chosen]
+        rows.births[places] = birth
+
+    def sample(self, n: int) -> PoolBatch:
+        """``n`` images, uniformly with replacement.
+
+        Raises:
+            IndexError: if nothing has been added yet.
+        """
+        if self._rows is None or not self.filled:
+            raise IndexError("the pool is empty: add images before sampling")
+        where = torch.randint(self.filled, (n,)).to(self._rows.images.device)
+        return PoolBatch(*(column[where] for column in self._rows))
+
+    def contents(self) -> PoolBatch | None:
+        """Everything held, without a copy; ``None`` before the first `add`."""
+        return None if self._rows is None else PoolBatch(*(column[: self.filled] for column in self._rows))
+
+    def _grown(self, like: PoolBatch) -> PoolBatch:
+        """Columns with room for `filled` rows of the kind of ``like``, the old ones copied."""
+        if self._rows is not None and len(self._rows.labels) >= self.filled:
+            return self._rows
+        room = 2 ** (self.filled - 1).bit_length()
+        room = min(room, self.capacity or room)
+        columns = PoolBatch(*(column.new_empty(room, *column.shape[1:]) for column in like))
+        if self._rows is not None:
+            for new, old in zip(columns, self._rows, strict=True):
+                new[: len(old)] = old
+        return columns
+
+    def state_dict(self) -> State:
+        """What is held, and how many images were offered."""
+        held = self.contents()
+        return {"seen": self.seen, "rows": None if held is None else [column.clone() for column in held]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`.
+
+        Raises:
+            ValueError: if it holds more than this pool can.
+        """
+        rows = state["rows"]
+        self.seen, self.filled = state["seen"], 0 if rows is None else len(rows[0])
+        if self.filled > (self.capacity or self.filled):
+            raise ValueError(f"a pool of {self.filled} images does not fit a capacity of {self.capacity}")
+        self._rows = None if rows is None else PoolBatch(*(column.clone() for column in rows))
