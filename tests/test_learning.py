@@ -1,11 +1,11 @@
 """Every method teaches: a student on its stream ends far above one whose teacher answers for other images.
 
-Training is chaotic, so no seed's accuracy may be expected of another machine. The threshold of each method lies where
-no run of either kind does; ``pytest -m slow tests/test_learning.py`` measures that again, and prints the margins.
+Training is chaotic, so no seed's accuracy may be expected of another machine. The bar of each method lies where no run
+of either kind does; ``pytest -m slow tests/test_learning.py`` measures that again, and prints the margins.
 """
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -40,55 +40,62 @@ POOLED = [
 ]
 
 
-def online(steps: int, *settings: str) -> tuple[str, list[str]]:
+@dataclass(frozen=True)
+class Case:
+    """A short run, and the bar in percent: above every student that is told nothing, below all that are taught."""
+
+    bar: float
+    replay: str
+    settings: list[str]
+
+
+def online(bar: float, steps: int, *settings: str) -> Case:
     portions = f"schedule={{batch_size: 48, steps_per_experience: {steps}, experiences_per_epoch: 10, epochs: 6}}"
-    return "none", [*ONLINE, portions, *settings]
+    return Case(bar, "none", [*ONLINE, portions, *settings])
 
 
-def pooled(*settings: str) -> tuple[str, list[str]]:
-    return "pool", [*POOLED, *settings]
+def pooled(bar: float, *settings: str) -> Case:
+    return Case(bar, "pool", [*POOLED, *settings])
 
+
+BATCHNORM = "student.network=lenet5-half-bn"
 
 CASES = {
-    "dafl": online(10, "synthesis={lr: 0.003, balance: 5, activation: 0.1}", "student.lr=0.05"),
-    "zskt": online(10, "synthesis.lr=0.003", "student.lr=0.05"),
-    "dfq": online(5, "synthesis.lr=0.01"),
+    "dafl": online(45, 10, "synthesis={lr: 0.003, balance: 5, activation: 0.1}", "student.lr=0.05"),
+    "zskt": online(30, 10, "synthesis.lr=0.003", "student.lr=0.05", BATCHNORM),
+    "dfq": online(45, 5, "synthesis.lr=0.01"),
     "cudfkd": online(
-        10,
+        40,
+        20,
         "synthesis={lr: 0.003, balance_temperature: 1, adversarial_slope: 0, age: 20, age_rate: 1.0e-4}",
         "student.lr=0.05",
-        "student.network=lenet5-half-bn",
+        BATCHNORM,
     ),
     "adadfkd": online(
+        30,
         10,
         "synthesis={lr: 0.003, balance_temperature: 1, adversarial: 0.05, age: 20, negatives: 80}",
         "student.lr=0.05",
     ),
-    "dfme": online(5, "synthesis={lr: 0.003, steps: 3}"),
+    "dfme": online(40, 5, "synthesis={lr: 0.003, steps: 3}", BATCHNORM),
     "zskt-original": online(
-        20,
-        "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}",
-        "student.lr=0.1",
-        "student.network=lenet5-half-bn",
+        25, 20, "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}", "student.lr=0.1", BATCHNORM
     ),
-    "adi": pooled("synthesis.steps=20", "synthesis.bn=1"),
-    "cmi": pooled("synthesis.steps=20", "synthesis.lr=0.01", "synthesis.bank=96", "synthesis.width=8"),
-    "fast": pooled("synthesis.warmup=2", "synthesis.lr=0.01", "synthesis.latent_lr=0.05", "synthesis.width=8"),
-    "rgal": pooled("synthesis.steps=15", "synthesis.lr=0.01", "synthesis.width=8"),
-    "nayer": pooled("synthesis={steps: 10, warmup: 2, rounds: 1, width: 8, lr: 0.01}"),
+    "adi": pooled(30, "synthesis.steps=20", "synthesis.bn=1"),
+    "cmi": pooled(40, "synthesis.steps=20", "synthesis.lr=0.01", "synthesis.bank=96", "synthesis.width=8"),
+    "fast": pooled(45, "synthesis.warmup=2", "synthesis.lr=0.01", "synthesis.latent_lr=0.05", "synthesis.width=8"),
+    "rgal": pooled(40, "synthesis.steps=15", "synthesis.lr=0.01", "synthesis.width=8"),
+    "nayer": pooled(45, "synthesis={steps: 10, warmup: 2, rounds: 1, width: 8, lr: 0.01}"),
     # The attack has tests of its own, and takes its time.
-    "aeahl-rg": pooled("synthesis={warmup: 2, lr: 0.01, latent_lr: 0.05, width: 8, hard_loss: false}"),
-    "zskd": pooled("synthesis={steps: 20, rounds: 1, lr: 0.3, temperature: 20}"),
+    "aeahl-rg": pooled(45, "synthesis={warmup: 2, lr: 0.01, latent_lr: 0.05, width: 8, hard_loss: false}"),
+    "zskd": pooled(25, "synthesis={steps: 20, rounds: 1, lr: 0.3, temperature: 20}"),
     "softtarget": pooled(
+        30,
         "synthesis={steps: 20, spread: 10, temperature: 4, activation: 0.1}",
         "schedule={batch_size: 32, steps_per_experience: 45, experiences_per_epoch: 1, epochs: 8}",
         "student.lr=0.02",
     ),
 }
-
-
-LEARNT = 25.0
-"""Percent: above every accuracy of a student that is told nothing, below every one of a student that is taught."""
 
 
 class Mistaken(nn.Module):
@@ -108,9 +115,10 @@ def mistaken(seed: int) -> TrainedTeacher:
 
 def accuracy(case: str, seed: int, teacher: TrainedTeacher) -> float:
     """Test accuracy in percent of a student that learnt from ``teacher``."""
-    replay, settings = CASES[case]
     method = case.removesuffix("-original")
-    config = resolve([{"method": method, "replay": replay, "seed": seed}, *map(parse_assignment, settings)])
+    config = resolve(
+        [{"method": method, "replay": CASES[case].replay, "seed": seed}, *map(parse_assignment, CASES[case].settings)]
+    )
     data = digits()
     test = data.load("test")
     torch.manual_seed(seed)
@@ -126,14 +134,14 @@ def accuracy(case: str, seed: int, teacher: TrainedTeacher) -> float:
     "case", [pytest.param(case, marks=pytest.mark.slow if case == "zskt-original" else ()) for case in CASES]
 )
 def test_learns_well_above_chance(case: str) -> None:
-    assert accuracy(case, 0, small_teacher(0)) > LEARNT
+    assert accuracy(case, 0, small_teacher(0)) > CASES[case].bar
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_no_seed_of_either_kind_lies_at_the_threshold(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_seed_of_either_kind_lies_at_the_bar(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     taught = [accuracy(case, seed, small_teacher(seed)) for seed in range(10)]
     untaught = [accuracy(case, seed, mistaken(seed)) for seed in range(10)]
     with capsys.disabled():
         print(f"{case}: taught {min(taught):.1f} at least, untaught {max(untaught):.1f} at most")
-    assert max(untaught) < LEARNT < min(taught)
+    assert max(untaught) < CASES[case].bar < min(taught)
