@@ -17,11 +17,9 @@ import click
 import torch
 
 from lra.benchmarks import checkpoint_file
+from lra.benchmarks.cost.overhead import problem
 from lra.benchmarks.runs.training import CHECKPOINT_SECONDS
-from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.experiment import Experiment, prepare
-from lra.benchmarks.setup.resolution import resolve
-from lra.benchmarks.setup.teachers import obtain
 from lra.memory.buffers import ImagePool
 from lra.memory.options import PoolOptions
 from lra.strategies.checkpoint import capture
@@ -37,10 +35,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 def built(settings: dict[str, Any]) -> Experiment:
     """A run after two experiences, its pool filled."""
-    config = resolve([settings, {"schedule": {"steps": 2, "steps_per_experience": 1}}])
-    data = data_of(config.data)
-    test = data.load("test")
-    experiment = prepare(config, data, obtain(config.teacher, data, test), None, lambda record: None)
+    config, data, _, teacher = problem(settings, {"schedule": {"steps": 2, "steps_per_experience": 1}})
+    experiment = prepare(config, data, teacher, None, lambda record: None)
     experiment.strategy.train(experiment.stream)
     for plugin in experiment.strategy.plugins:
         if isinstance(plugin, PoolReplay):

@@ -21,10 +21,11 @@ import click
 import torch
 from torch import nn
 
-from lra.benchmarks.setup.datasets import data_set
+from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.datasets import DataSet, Labelled, data_of
 from lra.benchmarks.setup.experiment import prepare
 from lra.benchmarks.setup.resolution import resolve
-from lra.benchmarks.setup.teachers import obtain
+from lra.benchmarks.setup.teachers import TrainedTeacher, obtain
 from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
@@ -44,13 +45,19 @@ Run = tuple[SynthesisStream, DataFreeDistillation, torch.Tensor | None]
 """A stream, what trains on it, and test images if it evaluates on any."""
 
 
+def problem(*settings: dict[str, Any]) -> tuple[RunConfig, DataSet, Labelled, TrainedTeacher]:
+    """What a run of ``settings`` starts from: its configuration, data set, test images and trained teacher."""
+    config = resolve(settings)
+    data = data_of(config.data)
+    test = data.load("test")
+    return config, data, test, obtain(config.teacher, data, test)
+
+
 def digits(evaluate: bool) -> Run:
     """The digits problem with a memory bank, as ``lra-bench run`` builds it."""
-    config = resolve([{"replay": "memory", "schedule": {"steps": NEVER}}])
-    data = data_set("digits", None)
-    test = data.load("test")
+    config, data, test, teacher = problem({"replay": "memory", "schedule": {"steps": NEVER}})
     seed_everything(0)
-    built = prepare(config, data, obtain(config.teacher, data, test), test, lambda record: None)
+    built = prepare(config, data, teacher, test, lambda record: None)
     if not evaluate:
         evaluation_of(built.strategy).every = NEVER
     return built.stream, built.strategy, test.images

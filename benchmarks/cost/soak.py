@@ -15,13 +15,11 @@ from pathlib import Path
 import click
 import torch
 
+from lra.benchmarks.cost.overhead import problem
 from lra.benchmarks.runs.progress import RunProgress
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.training import Training
-from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.experiment import Experiment
-from lra.benchmarks.setup.resolution import resolve
-from lra.benchmarks.setup.teachers import obtain
 
 SETTINGS = {
     "method": "predfkd",
@@ -65,10 +63,7 @@ def held() -> float:
 def main(experiences: int, stretches: int, threads: int) -> None:
     """Run, and print a row for each stretch."""
     torch.set_num_threads(threads)
-    config = resolve([SETTINGS, {"schedule": {"steps": experiences}, "threads": threads}])
-    data = data_of(config.data)
-    test = data.load("test")
-    teacher = obtain(config.teacher, data, test)
+    config, data, test, teacher = problem(SETTINGS, {"schedule": {"steps": experiences}, "threads": threads})
     click.echo("| experiences | ms each | memory (MiB) |\n|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as place:
         work = Training(config, RunFolder(Path(place)), data, teacher, test, quiet=True)
