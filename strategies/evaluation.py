@@ -148,6 +148,19 @@ def _overridden(listener: type, callback: str) -> bool:
     return not any(getattr(listener, callback) is getattr(base, callback, None) for base in empty)
 
 
+class _Recorder(BaseLogger):
+    """A logger that has every evaluation recorded, whoever asked for it."""
+
+    def __init__(self, record: Callable[[DataFreeDistillation], None]):
+        # Past Avalanche's, which has loggers on the first of several processes alone.
+        super(BaseLogger, self).__init__()
+        self.record = record
+
+    def after_eval(self, strategy: DataFreeDistillation, metric_values: object, **kwargs: object) -> None:
+        """The measures have been taken."""
+        self.record(strategy)
+
+
 class Evaluation(SupervisedPlugin):
     """When a student is evaluated, by which measures, and the records of it; the last of a user's plugins.
 
@@ -184,7 +197,7 @@ class Evaluation(SupervisedPlugin):
         self.measures = list(measures)
         self.epoch = epoch
         self.keep = keep
-        self.evaluator = QuietEvaluation(*measures, loggers=list(loggers), collect_all=False)
+        self.evaluator = QuietEvaluation(*measures, loggers=[*loggers, _Recorder(self._record)], collect_all=False)
         self.evaluations = 0
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
@@ -194,18 +207,18 @@ class Evaluation(SupervisedPlugin):
                 measure.anticipate(strategy)
 
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Let the measures note the experience; if it is time, evaluate and keep the record."""
+        """Let the measures note the experience, and evaluate if it is time."""
         # Told from here, and not by the evaluator, which would copy the experience first.
         for measure in self.measures:
             measure.note(strategy)
         if self._due(strategy.clock.train_exp_counter + 1) or strategy.stopped is not None:
             strategy.eval(self.stream)
-            self.keep(self._record(strategy))
 
     def _due(self, completed: int) -> bool:
         return completed % self.every == 0 or completed == self.length
 
-    def _record(self, strategy: DataFreeDistillation) -> Record:
+    def _record(self, strategy: DataFreeDistillation) -> None:
+        """Keep the record of an evaluation, of which the measures have just been taken."""
         experience = strategy.clock.train_exp_counter + 1
         record: Record = {
             "evaluation": self.evaluations,
@@ -216,7 +229,7 @@ class Evaluation(SupervisedPlugin):
         self.evaluations += 1
         for measure in self.measures:
             record = merged(record, measure.result())
-        return record
+        self.keep(record)
 
     def outcome(self, records: Sequence[Record]) -> Record:
         """What the measures add to the result of a run, from the records of all evaluations."""
