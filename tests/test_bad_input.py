@@ -148,7 +148,7 @@ def test_memory_that_does_not_suffice(
     def load(*_: object) -> None:
         raise error
 
-    for work in ("setup.teachers.obtain", "setup.teacher_training.train"):
+    for work in ("runs.distillation.obtain", "setup.teacher_training.train"):
         monkeypatch.setattr(f"lra.benchmarks.{work}", load)
     done = lra_bench(*command.split(), *settings, "--set", "teacher.epochs=2")
     assert (done.code, done.out) == (1, ""), done
