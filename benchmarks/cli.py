@@ -16,6 +16,7 @@ from lra.benchmarks.commands.sweep import sweep
 from lra.benchmarks.commands.tasks import tasks
 from lra.benchmarks.commands.teacher import data, teacher
 from lra.benchmarks.errors import LraError, in_one_line
+from lra.benchmarks.interruption import AtOnce
 
 MOST = 1000
 """Characters of a complaint at most; what it quotes may be a whole file."""
@@ -57,7 +58,8 @@ def main() -> None:
     except click.ClickException as error:
         code = _complain(error.format_message(), 2)
     except (click.Abort, KeyboardInterrupt):  # click makes the one of the other
-        code = _complain("stopped at once; the same command starts it again", 130)
+        stopped = AtOnce("the same command starts it again")
+        code = _complain(str(stopped), stopped.code)
     except LraError as error:
         code = _complain(str(error), error.code)
     except OSError as error:

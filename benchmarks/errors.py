@@ -42,6 +42,11 @@ def concerning(what: str) -> Iterator[None]:
         raise
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """What an exception says, as one line of so many characters at most."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:most]
+
+
 ALIKE = 0.6
 """Share of letters in common from which one name may have been meant by another."""
 FEW = 12
@@ -87,7 +92,7 @@ def in_one_line() -> Iterator[None]:
     except LraError:
         raise
     except (MemoryError, RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())
+        said = one_line(error, most=10_000)
         if isinstance(error, MemoryError) or any(sign in said for sign in NO_MEMORY):
             raise LraError(
                 f"there is not enough memory ({said[:200]}): lower what is large, such as schedule.batch_size, "

@@ -17,7 +17,7 @@ PATIENCE = 2.0
 
 
 class Interrupted(Resumable):
-    """A signal stopped the work.
+    """A signal stopped the work: 130 of Ctrl-C, and of others the code of what can be resumed.
 
     Args:
         number: of the signal.
@@ -26,7 +26,8 @@ class Interrupted(Resumable):
 
     def __init__(self, number: int, remedy: str):
         super().__init__(f"stopped; {remedy}")
-        self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
+        if number == signal.SIGINT:
+            self.code = 130  # type: ignore[misc]
 
 
 class AtOnce(Interrupted):

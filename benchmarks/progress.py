@@ -86,10 +86,13 @@ def loading(*modules: str) -> Iterator[None]:
             print(ERASE, end="", file=sys.stderr, flush=True)
 
 
-def clock(seconds: float) -> str:
-    """Seconds as a person says them."""
+def clock(seconds: float, exact: bool = False) -> str:
+    """Seconds as a person says them, in round numbers or, of what was measured, ``exact``."""
     if seconds < 120:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.{int(exact)}f} s"
+    if exact:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.errors import MissingInput, UsageError, one_line
 from lra.metrics.evolution import evolution_record, too_short
 from lra.metrics.quantities import Quantity, at
 
@@ -204,7 +204,7 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path}: cannot be read ({_line(error)}); restore it or remove it") from error
+        raise ReportError(f"{path}: cannot be read ({one_line(error)}); restore it or remove it") from error
 
 
 def _record(path: Path, parse: Callable[[str], Any] = json.loads) -> Record:
@@ -213,7 +213,7 @@ def _record(path: Path, parse: Callable[[str], Any] = json.loads) -> Record:
         value = parse(text) if text else {}
     # The YAML reader raises anything for odd scalars, such as an empty !!int.
     except Exception as error:
-        raise ReportError(f"{path}: damaged ({_line(error)}); resume the run to write it again") from error
+        raise ReportError(f"{path}: damaged ({one_line(error)}); resume the run to write it again") from error
     if not isinstance(value, dict):
         raise ReportError(f"{path}: holds no mapping; resume the run to write it again")
     return value
@@ -228,7 +228,7 @@ def _rows(path: Path) -> list[Record]:
         except (ValueError, RecursionError) as error:
             if position == len(lines):  # no newline yet: the run is writing it, or was stopped while it did
                 break
-            reason = f"line {position} is damaged ({_line(error)})"
+            reason = f"line {position} is damaged ({one_line(error)})"
             raise ReportError(f"{path}: {reason}; remove that line") from error
         if not isinstance(row, dict):
             raise ReportError(f"{path}: line {position} holds no mapping; remove that line")
@@ -241,14 +241,10 @@ def _picture(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(IMAGE_LIMIT + 1)
     except OSError as error:
-        raise ReportError(f"{path}: cannot be read ({_line(error)}); restore it or remove it") from error
+        raise ReportError(f"{path}: cannot be read ({one_line(error)}); restore it or remove it") from error
     if not data.startswith(PNG_SIGNATURE) or len(data) > IMAGE_LIMIT:
         raise ReportError(f"{path}: no PNG file of at most {IMAGE_LIMIT:,} bytes; remove it")
     return data
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
 def _whole_curves(result: Record) -> Record:

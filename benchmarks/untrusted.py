@@ -6,7 +6,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import yaml
 
-from lra.benchmarks.errors import UsageError
+from lra.benchmarks.errors import UsageError, one_line
 
 NODES = 200_000
 """Values in a YAML text at most, each counted as often as aliases repeat it."""
@@ -45,7 +45,7 @@ def parse_yaml(text: str) -> Any:
         raise NotPlain("it is nested too deeply") from None
     # Odd scalars (a 13th month, an empty !!int) make the safe loader raise anything.
     except Exception as error:
-        raise NotPlain(" ".join(str(error).split()) or "it cannot be read") from None
+        raise NotPlain(one_line(error) or "it cannot be read") from None
     left = NODES
     open_nodes = [tree]
     while open_nodes:

@@ -19,12 +19,13 @@ import yaml
 from lra.benchmarks import progress
 from lra.benchmarks.comparison.compare import compare
 from lra.benchmarks.errors import LraError
+from lra.benchmarks.interruption import Interrupted
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.sweeps import sweep_progress
 from lra.benchmarks.sweeps.engines import Engine, Job, Outcome, work
 from lra.benchmarks.sweeps.grid import expand, plan
 from lra.benchmarks.sweeps.local_engine import LocalEngine
-from lra.benchmarks.sweeps.sweep import Entry, Stopped, View, sweep
+from lra.benchmarks.sweeps.sweep import Entry, View, sweep
 from lra.benchmarks.sweeps.sweep_progress import SweepProgress, last_line, last_record
 
 GRID: dict[str, Any] = {
@@ -223,7 +224,7 @@ def test_an_unforeseen_error_is_one_line_and_a_file(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_signal_stops_and_leaves_all_resumable(tmp_path: Path, done: Path, number: int, code: int) -> None:
     engine = Inline(lambda job: ("stopped", ""))
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(Interrupted) as stopped:
         swept(GRID, tmp_path, engine, Watched(act=_once(lambda: os.kill(os.getpid(), number))))
     assert stopped.value.code == code
     assert engine.closed

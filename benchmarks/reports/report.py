@@ -15,6 +15,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import write_atomically
+from lra.benchmarks.progress import clock
 from lra.benchmarks.records import (
     Record,
     ReportError,
@@ -339,14 +340,8 @@ def _shown(value: object) -> str:
 
 
 def _clock(value: object) -> str:
-    """Seconds as a person says them."""
     seconds = number(value)
-    if seconds is None:
-        return "—"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+    return "—" if seconds is None else clock(seconds, exact=True)
 
 
 def _first(*values: object) -> float | None:

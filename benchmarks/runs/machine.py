@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lra import __version__
-from lra.benchmarks.errors import UsageError
+from lra.benchmarks.errors import UsageError, one_line
 from lra.benchmarks.setup.networks import sizes
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def refuse_device(device: str) -> None:
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device = {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"device = {device!r} cannot be used: {one_line(error, most=500)}") from None
 
 
 def processors() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.errors import MissingInput, UsageError, one_line
 from lra.benchmarks.setup.config import RunConfig
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _weights_and_biases(folder: Path, config: RunConfig, mode: Mode) -> WeightsA
     except ImportError:
         raise MissingInput(f"--wandb {mode} needs a package that is not there: pip install wandb") from None
     except Exception as error:
-        reason = " ".join(str(error).split())
         raise UsageError(
-            f"--wandb {mode} cannot start ({reason}): see wandb login, or use --wandb offline, and wandb sync later"
+            f"--wandb {mode} cannot start ({one_line(error)}): see wandb login, or use --wandb offline, and wandb "
+            "sync later"
         ) from error

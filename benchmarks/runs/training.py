@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lra.benchmarks import checkpoint_file
-from lra.benchmarks.errors import UsageError
+from lra.benchmarks.errors import UsageError, one_line
 from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.runs.machine import environment
 from lra.benchmarks.runs.memory import as_far_as_it_fits, bounded, refuse_oversize
@@ -159,9 +159,9 @@ class Training:
             self.seconds, self.rollbacks = float(saved["seconds"]), list(saved["rollbacks"])
             self.times = [(step, seconds) for step, seconds in saved["times"]]
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise UsageError(
-                f"checkpoint {self.folder.checkpoint} does not fit ({reason}): delete it to start the run again"
+                f"checkpoint {self.folder.checkpoint} does not fit ({one_line(error)}): delete it to start the run "
+                "again"
             ) from None
 
     def _metrics(self, keep: int) -> MetricsFile:

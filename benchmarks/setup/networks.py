@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lra.benchmarks.errors import LraError, MissingInput, UsageError, in_one_line
+from lra.benchmarks.errors import LraError, MissingInput, UsageError, in_one_line, one_line
 from lra.benchmarks.setup.config import RunConfig
 from lra.networks import build
 
@@ -63,7 +63,7 @@ def channels_last(network: nn.Module, name: str, image: tuple[int, int, int]) ->
         with torch.no_grad(), in_mode(network, training=False):
             network(torch.zeros(2, *image))
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = one_line(error).rstrip(".")
         raise UsageError(f"student.channels_last: {name} cannot be run so ({reason}): leave it out") from None
     return network
 

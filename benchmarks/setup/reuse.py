@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lra import __version__
-from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.errors import MissingInput, UsageError, one_line
 from lra.benchmarks.files import write_atomically
 from lra.benchmarks.records import GENERATOR, REPLAY, SYNTHETIC
 from lra.benchmarks.setup.experiment import Experiment
@@ -110,7 +110,7 @@ def load_generator(path: Path) -> tuple[dict[str, Tensor], Provenance]:
     except KeyError:
         raise UsageError(f"generator {path} does not say where it is from: give one that a run left") from None
     except (SafetensorError, ValidationError, OSError) as error:
-        line = str(error).splitlines()[0]
+        line = one_line(error)
         raise UsageError(f"generator {path} cannot be read ({line}): run its task again") from None
 
 
@@ -151,7 +151,7 @@ def _reuse_replay(path: Path, experiment: Experiment) -> None:
     try:
         replay.begin_with(content["state"], experiment.stream.teacher)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{path} does not fit replay {name!r} as it is set here: {_line(error)}") from None
+        raise UsageError(f"{path} does not fit replay {name!r} as it is set here: {one_line(error)}") from None
 
 
 def _replay_file(path: Path) -> Mapping[str, Any]:
@@ -162,13 +162,9 @@ def _replay_file(path: Path) -> Mapping[str, Any]:
             return content
     # The loader of a damaged file may raise anything: IndexError, struct.error, AssertionError, ...
     except Exception as error:
-        raise UsageError(f"{path} cannot be read ({_line(error)}): run its task again") from None
+        raise UsageError(f"{path} cannot be read ({one_line(error)}): run its task again") from None
     raise UsageError(f"{path} holds no replay: give the replay.pt that a run left")
 
 
 def _sizes(image: tuple[int, ...]) -> str:
     return "x".join(map(str, image))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

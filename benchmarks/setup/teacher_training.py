@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lra.benchmarks import checkpoint_file
-from lra.benchmarks.errors import LraError, UsageError
+from lra.benchmarks.errors import LraError, UsageError, one_line
 from lra.benchmarks.files import held
 from lra.benchmarks.interruption import Interrupted, interrupts
 from lra.benchmarks.progress import Introduction, Progress
@@ -167,8 +167,7 @@ class _Training:
         try:
             self._take_up(checkpoint_file.read(file), n)
         except (UsageError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            log.warning("%s is no state of this teacher (%s): its training begins anew", file, reason)
+            log.warning("%s is no state of this teacher (%s): its training begins anew", file, one_line(error))
             self._take_up(fresh, n)
 
     def _save(self, file: Path) -> float:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 from safetensors import safe_open
 
-from lra.benchmarks.errors import MissingInput, UsageError
+from lra.benchmarks.errors import MissingInput, UsageError, one_line
 from lra.benchmarks.files import write_atomically
 from lra.benchmarks.setup.config import AUTO, TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Normalisation
@@ -106,8 +106,7 @@ def read_weights(path: Path) -> tuple[Mapping[str, Any], Notes]:
         raise UsageError(f"weights file {path} {_why_not(path, str(error))}") from None
     # The loader of a damaged file may raise anything: IndexError, struct.error, AssertionError, ...
     except Exception as error:
-        line = str(error).split("\n")[0]
-        raise UsageError(f"weights file {path} cannot be read ({line}): fetch or save it again") from None
+        raise UsageError(f"weights file {path} cannot be read ({one_line(error)}): fetch or save it again") from None
     if not isinstance(content, Mapping):
         raise UsageError(f"weights file {path} holds no state dict: save network.state_dict()")
     return content, Notes()

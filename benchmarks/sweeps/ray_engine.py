@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from typing import Any
 
-from lra.benchmarks.errors import LraError, MissingInput, UsageError
+from lra.benchmarks.errors import LraError, MissingInput, UsageError, one_line
 from lra.benchmarks.sweeps.engines import Job, Outcome, work
 
 PATIENCE = 5.0
@@ -100,7 +100,7 @@ def _connect(ray: Any, address: str | None, processors: int) -> None:
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        line = " ".join(str(error).split())[:200]
+        line = one_line(error)
         raise LraError(
             f"--address {address}: no Ray cluster answers ({line}); start one with: ray start --head"
         ) from None

@@ -3,7 +3,6 @@
 ``sweep.json`` in the sweep's folder says which runs belong to it and what became of each.
 """
 
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from lra.benchmarks.errors import LraError, Resumable
 from lra.benchmarks.files import held, sha256, write_json
-from lra.benchmarks.interruption import interrupts
+from lra.benchmarks.interruption import Interrupted, interrupts
 from lra.benchmarks.runs.kind import kind_of
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.runner import finished
@@ -51,14 +50,6 @@ class View(Protocol):
 
     def ended(self, entry: Entry) -> None:
         """A run ended."""
-
-
-class Stopped(Resumable):
-    """A signal stopped the sweep; every run in it is saved."""
-
-    def __init__(self, number: int):
-        super().__init__("stopped; the same command goes on from here")
-        self.code = 130 if number == signal.SIGINT else 75  # type: ignore[misc]
 
 
 def sweep(planned: Sequence[Planned], grid: Mapping[str, Any], out: Path, engine: Engine, view: View) -> list[Entry]:
@@ -144,7 +135,7 @@ def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine
             view.show(entries, [waiting[i][0] for i in engine.running()])
         view.show(entries, [])
     if caught:
-        raise Stopped(caught[0])
+        raise Interrupted(caught[0], "the same command goes on from here")
 
 
 def _write(entries: Sequence[Entry], grid: Mapping[str, Any], out: Path) -> None:
