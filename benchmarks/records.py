@@ -23,6 +23,9 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IMAGE_LIMIT = 4_000_000  # bytes of one sample picture
 Record = dict[str, Any]
 
+DISTILLED, INCREMENT = "run", "increment"
+"""Kinds of runs, as these say what they are of; those that distil do not say it."""
+
 LATER: dict[str, Record] = {
     "student": {"precision": "float32", "channels_last": False, "features": None},
     "teacher": {"features": None},
@@ -58,6 +61,11 @@ class Run:
     def column(self, *keys: str) -> list[float | None]:
         """The number that `keys` leads to in every evaluation, None where there is none."""
         return [number(pick(row, *keys)) for row in self.rows]
+
+    @property
+    def kind(self) -> str:
+        """Which kind of run it is."""
+        return str(self.config.get("kind", DISTILLED))
 
     @property
     def evaluated(self) -> bool:
@@ -113,7 +121,7 @@ def read_run(folder: Path) -> Run:
         raise NoRun(f"{folder} is of lra-bench increment and no run: its result.json says all there is")
     return Run(
         folder=folder,
-        result=_whole_curves(_record(folder / "result.json")),
+        result=by_place(_whole_curves(_record(folder / "result.json"))),
         rows=_rows(folder / "metrics.jsonl"),
         matrix=_record(folder / "forgetting.json"),
         config=_whole(_record(folder / "config.yaml", yaml.safe_load)),
@@ -122,6 +130,20 @@ def read_run(folder: Path) -> Run:
         data=_record(folder / "data.json"),
         identity=_record(folder / "identity.json"),
     )
+
+
+def by_place(result: Record) -> Record:
+    """A result, that of a run of increments with its numbers where quantities are looked for."""
+    if result.get("kind") != INCREMENT:
+        return result
+    config = result.get("config") if isinstance(result.get("config"), dict) else {}
+    curve = [
+        [number(pick(config, "steps")) * done, fmean(there)]
+        for done, row in enumerate(table(result.get("accuracy_matrix")), start=1)
+        if (there := known(row[:done])) and number(pick(config, "steps")) is not None
+    ]
+    found = {"final": result.get("accuracy"), "curve": curve}
+    return result | {"accuracy": found, "forgetting": {"average": result.get("forgetting")}}
 
 
 def of_increment(folder: Path) -> bool:

@@ -85,3 +85,9 @@ def _lines(cells: Cells, block: Sequence[int], widths: Sequence[int]) -> Iterato
     for row in cells:
         label, *rest = (row[i].rjust(widths[i]) if i else row[i].ljust(widths[i]) for i in block)
         yield "  ".join([label, *rest]).rstrip()
+
+
+def experience_line(row: Sequence[float], experiences: int) -> str:
+    """A row of an accuracy matrix (%), after so many of ``experiences`` as it has entries."""
+    each = " ".join(f"{accuracy:5.1f}" for accuracy in row)
+    return f"after {len(row)}/{experiences} experiences: {sum(row) / len(row):5.1f} %  ({each})"

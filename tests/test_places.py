@@ -12,6 +12,7 @@ import yaml
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.increment.configuration import configuration as increment
+from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.setup.places import data_kind, data_label, placed, placed_data
 from lra.benchmarks.setup.resolution import configuration, read_options
@@ -198,7 +199,7 @@ def test_increments_are_told_apart_by_content(here: Path) -> None:
         arrays(here / name / "train.npz", seed), arrays(here / name / "test.npz", seed)
         config = increment({"benchmark": f"split-npz:{name}/train.npz,{name}/test.npz", "experiences": 2}, (), False)
         assert config.benchmark == f"split-npz:{here}/{name}/train.npz,{here}/{name}/test.npz"
-        folders.append(config.folder(here, data_set(config.benchmark.removeprefix("split-"))))
+        folders.append(RunFolder.of(config.label, config.identity(), config.seed, here).path)
     assert folders[0] == folders[1]
     assert folders[0] != folders[2]
     assert folders[0].parts[-3] == "increment-split-test-generative"

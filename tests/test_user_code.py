@@ -232,11 +232,10 @@ def test_grids_and_tasks_find_code_and_notice_edits(
 
 def test_increments_notice_edits(project: Path, fresh: Fresh) -> None:
     given = {"model": "own_nets:small"}
-    data = data_set("digits", 8)
-    first = increment(given, (), False).folder(project, data)
+    first = increment(given, (), False).identity()
     (project / "own_layers.py").write_text("from torch import nn\nact = nn.Tanh\n")
     fresh()
-    assert increment(given, (), False).folder(project, data) != first
+    assert increment(given, (), False).identity() != first
 
 
 def test_a_strangers_configuration_runs_no_code(

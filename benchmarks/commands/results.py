@@ -30,14 +30,19 @@ def report(folder: Path) -> None:
 
         click.echo(write_sweep_report(folder))
     else:
-        from lra.benchmarks.reports.report import write_report
+        from lra.benchmarks.runs.runner import kind_in
 
-        click.echo(write_report(folder))
+        click.echo(kind_in(folder).write_report(folder))
 
 
 @click.command()
 @click.argument("places", metavar="RUN...", nargs=-1, required=True, type=PATH)
-@click.option("--against", metavar="LABEL|KEY=VALUE", help="The baseline. [default: the same without the meta step]")
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="LABEL|KEY=VALUE",
+    help="The baseline; given several times, a section for each. [default: the same without the LRA step]",
+)
 @click.option("--columns", metavar="A,B,...", help="What to compare; the first in full. [default: most there is]")
 @click.option(
     "--format",
@@ -52,7 +57,7 @@ def report(folder: Path) -> None:
 @click.option("--allow-different", is_flag=True, help="Compare runs of several teachers or data sets.")
 def compare(
     places: tuple[Path, ...],
-    against: str | None,
+    against: tuple[str, ...],
     columns: str | None,
     form: str,
     figure: Path | None,
@@ -63,15 +68,15 @@ def compare(
 
     RUN is a run folder, a sweep, or any folder that holds some. Runs that differ in the seed alone are one row.
     """
-    from lra.benchmarks.comparison.compare import compare as do
+    from lra.benchmarks.comparison.compare import comparisons
     from lra.benchmarks.comparison.tables import render
 
-    found = do(places, columns, against, allow_different)
+    found = comparisons(places, columns, against or (None,), allow_different)
     click.echo(render(found, form), nl=False)
     if figure is not None:
         from lra.benchmarks.reports.sweep_report import write_figure
 
-        write_figure(found.groups, figure)
+        write_figure(found[0].groups, figure)
         click.echo(f"drawn: {figure}", err=True)
     if write is not None:
         from lra.benchmarks.comparison.tables import markdown_page

@@ -12,12 +12,12 @@ import click
 import yaml
 
 from lra.benchmarks.progress import Introduction, clock, loading
-from lra.benchmarks.records import value
+from lra.benchmarks.records import INCREMENT, value
+from lra.benchmarks.runs.kind import Configuration, kind_of
 from lra.benchmarks.runs.run_folder import RunFolder
-from lra.benchmarks.setup.config import DataOptions, RunConfig
-from lra.benchmarks.setup.datasets import data_of
-from lra.benchmarks.setup.presets import PUBLISHED, announced, facts_of, presets, scale_for, scales
-from lra.benchmarks.text import quantity_text
+from lra.benchmarks.setup.config import DataOptions
+from lra.benchmarks.setup.presets import PUBLISHED, facts_of, presets, scale_for, scales
+from lra.benchmarks.text import experience_line, quantity_text
 from lra.metrics.quantities import COMPARED, QUANTITIES
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def show(folder: RunFolder, as_json: bool) -> None:
     from lra.benchmarks.runs.machine import leads
 
     if leads() and (result := folder.result) is not None:
-        click.echo(json.dumps(result | {"run_dir": str(folder.path)}) if as_json else table(result, folder.path))
+        shown = increment_table if result.get("kind") == INCREMENT else table
+        click.echo(json.dumps(result | {"run_dir": str(folder.path)}) if as_json else shown(result, folder.path))
 
 
 LINES = {
@@ -73,6 +74,24 @@ def table(result: dict[str, Any], folder: Path) -> str:
     return "\n".join(f"{name:11} {text}" for name, text in rows)
 
 
+def increment_table(result: dict[str, Any], folder: Path) -> str:
+    """A run of increments for a terminal."""
+    config, rows, cost = result["config"], result["accuracy_matrix"], result["cost"]
+    meta = " + LRA step" if result["meta"] else ""
+    return "\n".join(
+        [
+            f"{config['strategy']}{meta} on {config['benchmark']}, {config['experiences']} experiences, "
+            f"{config['steps']} steps each, {config['model']}, seed {config['seed']}",
+            *(experience_line(row, config["experiences"]) for row in rows),
+            f"average accuracy at the end      {result['accuracy']:6.2f} %",
+            f"average incremental accuracy     {result['average_incremental_accuracy']:6.2f} %",
+            f"forgetting (first minus last)    {result['forgetting']:6.2f} points",
+            f"time                             {cost['seconds']:6.1f} s, {cost['generator_steps']} generator steps",
+            f"report                           {folder / 'report.html'}",
+        ]
+    )
+
+
 def _stopped(result: dict[str, Any]) -> list[tuple[str, str]]:
     if "stopped" not in result:
         return []
@@ -94,7 +113,7 @@ def _rollbacks(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [("diverged", f"{one['cause']}; went back to experience {one['to_experience']}") for one in found]
 
 
-def preview(config: RunConfig, out: Path, as_json: bool, timing: bool, began: float) -> str:
+def preview(config: Configuration, out: Path, as_json: bool, timing: bool, began: float) -> str:
     """What a dry run prints: the resolved configuration as YAML (or JSON), and what the run would cost.
 
     Args:
@@ -107,26 +126,25 @@ def preview(config: RunConfig, out: Path, as_json: bool, timing: bool, began: fl
     Raises:
         LraError: with ``timing`` for whatever the run itself would refuse.
     """
-    introduction = Introduction(*announced(config), *data_of(config.data).notes)
+    kind = kind_of(config)
+    introduction = Introduction(*kind.introduction(config), *kind.notes(config))
     if not timing:
         introduction.say()
         return plan(config, as_json)
     with loading("torch", "avalanche"):
-        from lra.benchmarks.runs.trial import trial
-
-    found = trial(config, out, began, introduction)
+        import lra.benchmarks.runs.trial  # noqa: F401
+    found = kind.trial(config, out, began, introduction)
     return plan(config.model_copy(update={"threads": found.threads}), as_json, found.record())
 
 
-def plan(config: RunConfig, as_json: bool, tried: dict[str, Any] | None = None) -> str:
+def plan(config: Configuration, as_json: bool, tried: dict[str, Any] | None = None) -> str:
     """The resolved configuration as YAML (or JSON), its cost, and what trying it has shown."""
-    steps, batch = config.schedule.student_steps, config.schedule.batch_size
-    cost = {"student_steps": steps, "experiences": config.schedule.experiences, "student_images": steps * batch}
+    cost = kind_of(config).cost(config)
     if as_json:
         estimate = {} if tried is None else {"estimate": tried}
         return json.dumps({"config": config.tree(), "cost": cost} | estimate) + "\n"
     costs = {name.replace("_", " "): f"{number:,}" for name, number in cost.items()}
-    costs |= {"evaluations": f"{config.evaluations:,}"} | ({} if tried is None else _tried(tried))
+    costs |= {} if tried is None else _tried(tried)
     lines = "".join(f"#   {name}: {text}\n" for name, text in costs.items())
     return yaml.safe_dump(config.tree(), sort_keys=False) + "# would cost at least\n" + lines
 

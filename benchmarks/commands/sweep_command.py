@@ -11,9 +11,9 @@ from pathlib import Path
 from lra.benchmarks.errors import LraError, concerning
 from lra.benchmarks.progress import loading
 from lra.benchmarks.reports.sweep_report import write_sweep_report
-from lra.benchmarks.runs.machine import processors, threads_of
+from lra.benchmarks.runs.kind import kind_of
+from lra.benchmarks.runs.machine import processors
 from lra.benchmarks.setup.config import Tree
-from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.resolution import read_options
 from lra.benchmarks.sweeps.engines import Engine
 from lra.benchmarks.sweeps.grid import Planned, plan
@@ -87,7 +87,7 @@ def _planned(file: Path, out: Path, threads: int | None) -> tuple[Tree, list[Pla
 def settled(run: Planned, threads: int | None) -> Planned:
     """A run with the threads that were asked for, or those that it would take by itself."""
     try:
-        number = threads or threads_of(run.config, data_of(run.config.data))
+        number = threads or kind_of(run.config).threads(run.config)
     except LraError:  # Which is for the run to say, when it is its turn.
         return run
     return replace(run, config=run.config.model_copy(update={"threads": number}))

@@ -1,16 +1,16 @@
 """Configurations side by side: estimates over seeds, differences paired by seed, published numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lra.benchmarks.comparison.estimates import FEWEST, Difference, Estimate, How, estimate, paired
 from lra.benchmarks.comparison.groups import CONTENT, SHORT, Group, finished, grouped, run_folders
 from lra.benchmarks.comparison.published import published
 from lra.benchmarks.errors import UsageError, suggestion
-from lra.benchmarks.records import Run, pick
+from lra.benchmarks.records import DISTILLED, INCREMENT, Run, pick
 from lra.benchmarks.untrusted import NotPlain, parse_yaml
-from lra.metrics.quantities import COMPARED, QUANTITIES, Quantity, at
+from lra.metrics.quantities import COMPARED, COMPARED_INCREMENTS, QUANTITIES, Quantity, at
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,24 @@ class Comparison:
 def compare(
     places: Iterable[Path], columns: str | None = None, against: str | None = None, allow_different: bool = False
 ) -> Comparison:
-    """Compare all finished runs in some folders.
+    """Compare all finished runs in some folders, with one baseline; as `comparisons`."""
+    (found,) = comparisons(places, columns, (against,), allow_different)
+    return found
+
+
+def comparisons(
+    places: Iterable[Path],
+    columns: str | None = None,
+    against: Sequence[str | None] = (None,),
+    allow_different: bool = False,
+) -> list[Comparison]:
+    """Compare all finished runs in some folders, once for each baseline.
 
     Args:
-        places: run folders, sweeps, or folders of such.
+        places: run folders, sweeps, or folders of such. Of runs of several kinds those of the first are compared.
         columns: comma-separated names from `lra.metrics.quantities.QUANTITIES`.
-        against: the baseline of all: a label, or a setting such as ``replay=none`` that it differs by; by default
-            each configuration with the meta step is compared with the same one without it.
+        against: the baselines: a label, or a setting such as ``replay=none`` that it differs by; ``None`` compares
+            each configuration with the LRA step with the same one without it.
         allow_different: compare runs of several teachers or data sets.
 
     Raises:
@@ -68,11 +79,15 @@ def compare(
         UsageError: for unknown names, and for runs that do not compare.
     """
     folders = run_folders(places)
-    runs, unfinished = finished(folders)
+    every, unfinished = finished(folders)
+    kind = min((run.kind for run in every), key=lambda name: (name != DISTILLED, name))
+    runs = [run for run in every if run.kind == kind]
     groups = grouped(runs)
     if not allow_different:
         refuse_different(groups)
-    kept, notes = measured(chosen(columns), runs, columns is not None)
+    kept, notes = measured(chosen(columns, kind), runs, columns is not None)
+    if others := len(every) - len(runs):
+        notes.insert(0, f"{others} runs of another kind are left out: give their folders alone to compare them")
     if unfinished:
         notes.insert(0, f"{unfinished} unfinished runs are left out")
     if ended := [run.stopped for run in runs if run.stopped]:
@@ -80,18 +95,22 @@ def compare(
         notes.insert(0, f"{len(ended)} of {len(runs)} runs were stopped before their end, {first} {ended[0]}")
     if rolled_back := sum(bool(run.rollbacks) for run in runs):
         notes.append(f"{rolled_back} of {len(runs)} runs diverged and went on from before at a lower rate")
-    baselines = find_baselines(groups, against)
-    rows = [_row(group, baseline, kept) for group, baseline in zip(groups, baselines, strict=True)]
-    return Comparison(rows, kept, [*notes, *_remarks(rows, kept)])
+    bare = [_row(group, kept) for group in groups]
+    found = []
+    for one in against:
+        rows = [_compared(row, base, kept) for row, base in zip(bare, find_baselines(groups, one), strict=True)]
+        found.append(Comparison(rows, kept, [*notes, *_remarks(rows, kept)]))
+    return found
 
 
-def chosen(names: str | None) -> dict[str, Quantity]:
-    """The quantities of a comma-separated list, in its order.
+def chosen(names: str | None, kind: str = DISTILLED) -> dict[str, Quantity]:
+    """The quantities of a comma-separated list, in its order; of none given, what runs of a kind are compared by.
 
     Raises:
         UsageError: for an unknown one.
     """
-    wanted = list(COMPARED) if names is None else [name.strip() for name in names.split(",") if name.strip()]
+    usual = COMPARED_INCREMENTS if kind == INCREMENT else COMPARED
+    wanted = list(usual) if names is None else [name.strip() for name in names.split(",") if name.strip()]
     known = ", ".join(QUANTITIES)
     for name in wanted:
         if name not in QUANTITIES:
@@ -192,19 +211,18 @@ def _is(group: Group, key: str, value: str) -> bool:
         raise UsageError(f"against {key}={value}: {error}") from None
 
 
-def _row(group: Group, baseline: Group | None, columns: Mapping[str, Quantity]) -> Row:
+def _row(group: Group, columns: Mapping[str, Quantity]) -> Row:
     values = {name: group.values(column) for name, column in columns.items()}
-    differences = {}
-    if baseline is not None:
-        found = {name: paired(values[name], baseline.values(columns[name])) for name in columns}
-        differences = {name: difference for name, difference in found.items() if difference is not None}
-    return Row(
-        group,
-        baseline.label if baseline is not None else None,
-        {name: estimate(list(found.values())) for name, found in values.items() if found},
-        differences,
-        published(group, next(iter(columns))),
-    )
+    estimates = {name: estimate(list(found.values())) for name, found in values.items() if found}
+    return Row(group, None, estimates, {}, published(group, next(iter(columns))))
+
+
+def _compared(row: Row, baseline: Group | None, columns: Mapping[str, Quantity]) -> Row:
+    if baseline is None:
+        return row
+    found = {name: paired(row.group.values(column), baseline.values(column)) for name, column in columns.items()}
+    differences = {name: difference for name, difference in found.items() if difference is not None}
+    return replace(row, against=baseline.label, differences=differences)
 
 
 def _remarks(rows: Sequence[Row], columns: Mapping[str, Quantity]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.records import Record, Run, flatten, inner, of_increment, pick, read_run
+from lra.benchmarks.records import INCREMENT, Record, Run, flatten, inner, of_increment, pick, read_run
 from lra.benchmarks.setup.config import AUTO
 from lra.benchmarks.setup.places import data_kind, data_label
 from lra.metrics.quantities import Quantity
@@ -19,6 +19,7 @@ meta step that is off would be taken."""
 
 SHORT = {
     "method": "method",
+    "strategy": "strategy",
     "replay": "replay.name",
     "meta": "meta.enabled",
     "dataset": "data.name",
@@ -139,6 +140,8 @@ def seed_of(run: Run) -> int:
 def settings(run: Run) -> Record:
     """A run's configuration as dotted keys, without what a group leaves open."""
     result = run.result
+    if run.kind == INCREMENT:
+        return _by_content(_of_increments(run.config), run.identity)
     named = {
         "method": result.get("method"),
         "replay": {"name": result.get("replay")},
@@ -156,6 +159,21 @@ def settings(run: Run) -> Record:
     return _by_content(found, run.identity)
 
 
+def _of_increments(config: Record) -> Record:
+    """Settings of a run of increments, by the names that its command has for them; those of the LRA step together."""
+    options = config.get("options") if isinstance(config.get("options"), dict) else {}
+    meta = options.get("alpha") is not None
+    named = {
+        SHORT["strategy"]: config.get("strategy"),
+        SHORT["meta"]: meta,
+        SHORT["dataset"]: str(config.get("benchmark")).removeprefix("split-"),
+        SHORT["student"]: config.get("model"),
+    }
+    beside = {key: config.get(key) for key in ("experiences", "steps")}
+    ahead = {f"meta.{key}": options[key] for key in ("alpha", "alpha_rate") if meta and key in options}
+    return named | beside | ahead | {k: v for k, v in options.items() if k not in ("alpha", "alpha_rate")}
+
+
 def _by_content(found: Record, identity: Record) -> Record:
     """Settings with what is in files in place of where these lie, if the run says it."""
     if not identity:
@@ -164,7 +182,7 @@ def _by_content(found: Record, identity: Record) -> Record:
     there = {key: value for key, value in found.items() if not key.startswith(places)}
     name = str(found.get(SHORT["dataset"]))
     if data_kind(name) != name:
-        there |= {SHORT["dataset"]: data_label(name), CONTENT: str(identity.get("test"))[:8]}
+        there |= {SHORT["dataset"]: data_label(name), CONTENT: str(identity.get("test") or identity.get("data"))[:8]}
     parts = {part: identity.get(part) for part in ("code", "carry") if isinstance(identity.get(part), dict)}
     return there | {key: str(value)[:8] for key, value in flatten(parts) if key.startswith(places)}
 
@@ -172,7 +190,8 @@ def _by_content(found: Record, identity: Record) -> Record:
 def labels(groups: Sequence[Group]) -> list[str]:
     """A label for each group that shows only what sets it apart from the others."""
     if len(groups) == 1:
-        return [_name(groups[0].settings, ("method", "replay", "meta"))]
+        named = ("strategy", "meta") if SHORT["strategy"] in groups[0].settings else ("method", "replay", "meta")
+        return [_name(groups[0].settings, named)]
     shown = [key for key, path in SHORT.items() if len({_text(g.settings.get(path)) for g in groups}) > 1]
     names = [_name(group.settings, shown) for group in groups]
     return [", ".join(filter(None, [name, *_rest(i, names, groups)])) for i, name in enumerate(names)]
@@ -216,4 +235,4 @@ def _order(group: Group) -> tuple[Any, ...]:
     known = [*REPLAYS]
     rank = known.index(replay) if replay in known else len(known)
     rest = json.dumps(found, sort_keys=True, default=str)
-    return str(found.get("method")), rank, replay, bool(found.get("meta.enabled")), rest
+    return str(found.get("method") or found.get(SHORT["strategy"])), rank, replay, bool(found.get("meta.enabled")), rest

@@ -5,7 +5,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,21 @@ from lra.benchmarks.text import aligned_table, latex_table, markdown_table, numb
 from lra.metrics.quantities import QUANTITIES, Quantity
 
 
-def render(comparison: Comparison, form: str) -> str:
-    """The comparison in one of `FORMATS`, ending in a line break."""
-    return FORMATS[form](comparison)
+def render(comparisons: Sequence[Comparison], form: str) -> str:
+    """Comparisons of the same runs with several baselines in one of `FORMATS`, ending in a line break.
+
+    For people a section each, in which notes are not repeated; for programs one list of records.
+    """
+    first, *others = comparisons
+    notes = dict.fromkeys(note for one in comparisons for note in one.notes)
+    if form in ("csv", "json"):
+        return FORMATS[form](replace(first, rows=[row for one in comparisons for row in one.rows], notes=list(notes)))
+    told = set(first.notes)
+    sections = [FORMATS[form](first)]
+    for one in others:
+        sections.append(FORMATS[form](replace(one, notes=[note for note in one.notes if note not in told])))
+        told.update(one.notes)
+    return "\n".join(sections)
 
 
 def cells(comparison: Comparison) -> list[list[str]]:
@@ -153,11 +165,11 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 }
 
 
-def markdown_page(comparison: Comparison, places: Sequence[Path], command: str, title: str) -> str:
-    """A comparison as a Markdown page that says how to repeat it: commands, grids, machine, table.
+def markdown_page(comparisons: Sequence[Comparison], places: Sequence[Path], command: str, title: str) -> str:
+    """Comparisons as a Markdown page that says how to repeat them: commands, grids, machine, tables.
 
     Args:
-        comparison: what was found in ``places``.
+        comparisons: what was found in ``places``, with one baseline each.
         places: sweeps, or folders of runs; the grid of each sweep is quoted.
         command: that writes this page.
         title: its heading.
@@ -165,7 +177,7 @@ def markdown_page(comparison: Comparison, places: Sequence[Path], command: str, 
     Raises:
         UsageError: for a sweep whose record is damaged.
     """
-    runs = [run for group in comparison.groups for run in group.runs.values()]
+    runs = [run for group in comparisons[0].groups for run in group.runs.values()]
     grids = {place: swept(place / "sweep.json")["grid"] for place in places if (place / "sweep.json").is_file()}
     sweeps = [f"lra-bench sweep GRID --out {place}" for place in grids]
     quoted = [yaml.safe_dump(grid, sort_keys=False, default_flow_style=None).rstrip() for grid in grids.values()]
@@ -174,7 +186,7 @@ def markdown_page(comparison: Comparison, places: Sequence[Path], command: str, 
         _block("\n".join([*sweeps, command])),
         *(_block(text, "yaml") for text in quoted),
         f"{len(runs)} runs, {_machines(runs)}.",
-        markdown(comparison).rstrip(),
+        render(comparisons, "md").rstrip(),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -1,19 +1,19 @@
-"""What is asked for on the command line, checked."""
+"""The configuration of a run that learns classes a few at a time, and what makes it the one it is."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from lra.benchmarks.errors import UsageError
-from lra.benchmarks.files import plain_name
+from lra.benchmarks.errors import UsageError, concerning
+from lra.benchmarks.records import INCREMENT
 from lra.benchmarks.runs.machine import refuse_device
+from lra.benchmarks.setup.config import Identity, Tree, fingerprint
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.layers import explain, known_name, merged, parse_assignment
-from lra.benchmarks.setup.places import data_kind, data_label, placed_data
+from lra.benchmarks.setup.places import data_kind, data_label, placed, placed_data
+from lra.benchmarks.setup.resolution import NothingRetained, origin, read_options
 from lra.benchmarks.setup.user_code import identities, importable, modules_in
 from lra.meta.options import LookAheadOptions
 from lra.networks import instead, is_known
@@ -43,6 +43,8 @@ class IncrementConfig(Options):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """As `RunConfig.threads`."""
     options: IncrementOptions = IncrementOptions()
+    code: dict[str, str] | None = None
+    """As `RunConfig.code`."""
 
     @field_validator("model")
     @classmethod
@@ -55,14 +57,49 @@ class IncrementConfig(Options):
         """Whether the LRA step is taken."""
         return self.options.alpha is not None
 
-    def folder(self, out: Path, data: DataSet) -> Path:
-        """Where under ``out`` the result on ``data`` belongs; runs that differ in the seed alone are neighbours."""
-        settings = self.model_dump(mode="json", exclude={"seed", "device", "threads"})
-        named = settings | {"benchmark": PREFIX + data_kind(data.name)}
-        code = identities({"student": {"network": self.model}})
-        content = json.dumps([named, data.content("train"), data.content("test"), code], sort_keys=True)
-        label = f"increment-{PREFIX}{data_label(data.name)}-{self.strategy}{'+meta' if self.meta else ''}"
-        return out / plain_name(label) / hashlib.sha256(content.encode()).hexdigest()[:8] / f"seed-{self.seed}"
+    @property
+    def student_steps(self) -> int:
+        """Steps of the model in all."""
+        return self.experiences * self.steps
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set whose classes are split."""
+        return self.benchmark.removeprefix(PREFIX)
+
+    @property
+    def label(self) -> str:
+        """The first part of a run folder's path."""
+        return f"{INCREMENT}-{PREFIX}{data_label(self.dataset)}-{self.strategy}{'+meta' if self.meta else ''}"
+
+    @property
+    def provisional(self) -> str:
+        """A fingerprint by names, for configurations whose data are not looked at yet."""
+        return fingerprint({"settings": self._settings() | {"benchmark": self.benchmark}})
+
+    def tree(self) -> Tree:
+        """As plain data, to be stored and run again."""
+        absent = {"code"} if self.code is None else set()
+        return {"kind": INCREMENT} | self.model_dump(mode="json", exclude=absent)
+
+    def identity(self) -> Identity:
+        """What makes the run the one it is, part by part: settings, the content of its data, the user's own code.
+
+        Raises:
+            LraError: for data that are not there.
+        """
+        data, code = data_of(self), identities(_networks(self.model))
+        parts = {"settings": self._settings(), "data": data.content("train") + data.content("test"), "code": code}
+        return {name: part for name, part in parts.items() if part}
+
+    def _settings(self) -> Tree:
+        settings = self.model_dump(mode="json", exclude={"seed", "device", "threads", "code"})
+        return {"kind": INCREMENT} | settings | {"benchmark": PREFIX + data_kind(self.dataset)}
+
+
+def data_of(config: IncrementConfig) -> DataSet:
+    """The data set whose classes are split."""
+    return data_set(config.dataset, SIDES.get(config.dataset))
 
 
 def checked(config: IncrementConfig) -> DataSet:
@@ -77,39 +114,116 @@ def checked(config: IncrementConfig) -> DataSet:
     if not is_foreign(config.model) and not is_known(config.model):
         raise UsageError(f"unknown --model {config.model!r}; {instead(config.model)}")
     if config.meta and config.strategy not in DATA_FREE:
-        raise UsageError(f"--meta needs a strategy that replays without data; choose {' or '.join(DATA_FREE)}")
+        raise NothingRetained(f"--meta needs a strategy that replays without data; choose {' or '.join(DATA_FREE)}")
     refuse_device(config.device)
-    name = config.benchmark.removeprefix(PREFIX)
-    if name == config.benchmark:
-        raise UsageError(f"unknown benchmark {name!r}: write {PREFIX}DATASET, such as split-digits")
-    data = data_set(name, SIDES.get(name))
+    if config.dataset == config.benchmark:
+        raise UsageError(f"unknown benchmark {config.benchmark!r}: write {PREFIX}DATASET, such as split-digits")
+    data = data_of(config)
     if config.experiences < 2 or data.classes % config.experiences:
         fitting = [str(n) for n in range(2, data.classes + 1) if data.classes % n == 0]
         raise UsageError(
-            f"the {data.classes} classes of {name} do not split into {config.experiences} experiences of equal size; "
-            f"choose --experiences {', '.join(fitting)}"
+            f"the {data.classes} classes of {data.name} do not split into {config.experiences} experiences of equal "
+            f"size; choose --experiences {', '.join(fitting)}"
         )
     return data
 
 
-def configuration(given: Mapping[str, object], assignments: Sequence[str], meta: bool) -> IncrementConfig:
-    """The configuration of options ``given`` by name, ``assignments`` KEY=VALUE to a strategy, and the LRA step.
+FLAGS = ("benchmark", "strategy", "meta", "experiences", "steps", "seed", "model", "config", "set", "device")
+"""What a grid of increments may name."""
+
+
+def configuration(
+    given: Mapping[str, object],
+    assignments: Sequence[str] = (),
+    meta: bool | None = None,
+    file: Path | None = None,
+    base: Path | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> IncrementConfig:
+    """The configuration of options ``given`` by name, over those of a ``file``.
+
+    Args:
+        given: what was typed; ``None`` for what was not.
+        assignments: KEY=VALUE, to `IncrementOptions`.
+        meta: whether to take the LRA step; ``None`` leaves it to the rest.
+        file: an earlier run's ``config.yaml``, or one like it.
+        base: the folder that relative paths count from first, of options in a file.
+        settings: likewise to `IncrementOptions`, by name.
 
     Raises:
         UsageError: for anything unknown, of the wrong type or out of range, in one line.
+        MissingInput: for a file that is not there.
     """
-    benchmark = given.get("benchmark")
-    if isinstance(benchmark, str) and benchmark.startswith(PREFIX):
-        given = {**given, "benchmark": PREFIX + placed_data(benchmark.removeprefix(PREFIX), [Path()])}
-    model = given.get("model")
-    if isinstance(model, str):
-        modules = modules_in({"student": {"network": model}})
-        importable(modules, {}, typed=[module.partition(".")[0] for module in modules.values()])
-    options = {"alpha": LookAheadOptions().alpha} if meta else {}
+    bases = [Path()] if base is None else [base, Path()]
+    below: Tree = {} if file is None else _stored(Path(placed(str(file), "config", bases)))
+    typed = {name: value for name, value in given.items() if value is not None}
+    if isinstance(benchmark := typed.get("benchmark"), str) and benchmark.startswith(PREFIX):
+        typed["benchmark"] = PREFIX + placed_data(benchmark.removeprefix(PREFIX), bases)
+    options: Tree = dict(below.get("options") or {})
+    if meta is not None:
+        options["alpha"] = (options.get("alpha") or LookAheadOptions().alpha) if meta else None
     for assignment in assignments:
         options = merged(options, parse_assignment(assignment))
+    options |= settings or {}
+    config = restored(below | typed | {"options": options})
+    tops = [module.partition(".")[0] for module in modules_in(_networks(typed.get("model"))).values()]
+    return importing(config, tops)
+
+
+def restored(tree: Tree) -> IncrementConfig:
+    """A configuration from plain data.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    given = {name: value for name, value in tree.items() if name != "kind"}
     try:
-        return IncrementConfig.model_validate({**given, "options": IncrementOptions.model_validate(options)})
+        options = IncrementOptions.model_validate(given.get("options") or {})
+        return IncrementConfig.model_validate({**given, "options": options})
     except ValidationError as error:
         kind = IncrementOptions if error.title == "IncrementOptions" else IncrementConfig
         raise UsageError(explain(error, "", kind)) from None
+
+
+def stored_configuration(folder: Path) -> IncrementConfig:
+    """The configuration that a run folder was made with.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    file = folder.absolute() / "config.yaml"
+    with concerning(origin("config", file)):
+        config = restored(_stored(file))
+    return importing(config)
+
+
+def _stored(file: Path) -> Tree:
+    """What a configuration file says; what is relative in it counts from its folder."""
+    tree = read_options(file, "config")
+    if tree.get("kind") != INCREMENT:
+        raise UsageError(f"config {file} is not of lra-bench {INCREMENT}: it has no kind: {INCREMENT}")
+    name = str(tree.get("benchmark", ""))
+    if name.startswith(PREFIX):
+        tree["benchmark"] = PREFIX + placed_data(name.removeprefix(PREFIX), [file.parent, Path()])
+    return tree
+
+
+def importing(config: IncrementConfig, typed: Sequence[str] = (), trusted: bool = False) -> IncrementConfig:
+    """``config``, whose user's own network can be imported from now on.
+
+    Args:
+        config: a configuration.
+        typed: first names of modules that the user typed.
+        trusted: take them from where the configuration says.
+
+    Raises:
+        UsageError: for a folder that was not used before.
+    """
+    code = config.code or {}
+    found = importable(modules_in(_networks(config.model)), code, typed, code if trusted else ())
+    return config.model_copy(update={"code": found or None})
+
+
+def _networks(model: object) -> Any:
+    """A tree in which modules are looked for."""
+    return {"student": {"network": model}} if isinstance(model, str) else {}

@@ -124,9 +124,19 @@ def evolution(
 
 @svg_figure("Agreement of every checkpoint with the teacher on every frozen probe")
 def forgetting_map(
-    checkpoints: Sequence[float], probes: Sequence[float], agreement: Sequence[Sequence[Number]]
+    checkpoints: Sequence[float],
+    probes: Sequence[float],
+    agreement: Sequence[Sequence[Number]],
+    titles: tuple[str, str, str] = (
+        "probe, by the student step it was taken at",
+        "checkpoint (student steps)",
+        "agreement (%)",
+    ),
 ) -> Figure:
-    """Agreement A[c, e] in percent: checkpoints down, probes across, empty above the diagonal."""
+    """Agreement A[c, e] in percent: checkpoints down, probes across, empty above the diagonal.
+
+    Or another matrix of that form; ``titles`` are of what is across, of what is down, and of the values.
+    """
     values = np.ma.masked_invalid(np.array(agreement, dtype=float).reshape(len(checkpoints), len(probes)))
     figure = Figure((NARROW, 3.9), layout="constrained")
     ax = figure.subplots()
@@ -139,9 +149,9 @@ def forgetting_map(
                 ax.text(column, row, f"{value:.0f}", ha="center", va="center", color=shade, fontsize=8)
     ordinal(ax.set_xticks, probes)
     ordinal(ax.set_yticks, checkpoints)
-    ax.set_xlabel("probe, by the student step it was taken at")
-    ax.set_title("checkpoint (student steps)")
-    colour_bar(figure, image, ax, "agreement (%)")
+    ax.set_xlabel(titles[0])
+    ax.set_title(titles[1])
+    colour_bar(figure, image, ax, titles[2])
     return figure
 
 

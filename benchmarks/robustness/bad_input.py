@@ -25,8 +25,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from lra.benchmarks import cli
+from lra.benchmarks.runs.distillation import DISTILLATION
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.sweeps.grid import KEYS
 from lra.options import Options
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
@@ -65,7 +65,7 @@ PATHS = sorted(
 """Every option of a configuration."""
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
-SECTIONS = st.sampled_from([*RunConfig.model_fields, *KEYS])
+SECTIONS = st.sampled_from([*RunConfig.model_fields, *DISTILLATION.flags])
 
 
 def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

@@ -28,7 +28,7 @@ from lra.benchmarks.runs.runner import run
 from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES
 
 RECORDS = ("metrics.jsonl", "forgetting.json", "student.safetensors")
-"""Files of a run that are hashed. An increment leaves its matrix alone, in ``result.json``."""
+"""Files of a run that are hashed; of one of increments the accuracy matrix in ``result.json``."""
 
 SMALL = ["--set", "data.size=8", "--set", "schedule.batch_size=16", "--set", "evaluation.samples=0"]
 TASKS = {
@@ -49,11 +49,11 @@ def ends(folder: Path) -> dict[str, str]:
     """The hash of each record in ``folder``, of its runs in the order in which they ended."""
     found: dict[str, bytes] = {}
     for index, file in enumerate(sorted(folder.rglob("result.json"), key=lambda file: file.stat().st_mtime_ns)):
-        found |= {
-            f"{index}/{name}": (file.parent / name).read_bytes() for name in RECORDS if (file.parent / name).is_file()
-        }
         if "accuracy_matrix" in (result := json.loads(file.read_text())):
             found[f"{index}/accuracy_matrix"] = json.dumps(result["accuracy_matrix"]).encode()
+        else:
+            there = [name for name in RECORDS if (file.parent / name).is_file()]
+            found |= {f"{index}/{name}": (file.parent / name).read_bytes() for name in there}
     return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in found.items()}
 
 

@@ -6,18 +6,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lra.benchmarks.errors import LraError, MissingInput, Resumable
+from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError
 from lra.benchmarks.files import sha256
 from lra.benchmarks.progress import Introduction, tell
-from lra.benchmarks.runs.kind import DEFAULT, Kind, Prepared, Tree, Trial
-from lra.benchmarks.runs.machine import refuse_device
+from lra.benchmarks.runs.kind import DEFAULT, Cell, Kind, Prepared, Tree, Trial
+from lra.benchmarks.runs.machine import refuse_device, threads_of
 from lra.benchmarks.setup.config import Identity, RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
+from lra.benchmarks.setup.flags import FLAGS
 from lra.benchmarks.setup.identity import stored_configuration
-from lra.benchmarks.setup.layers import expanded
+from lra.benchmarks.setup.layers import checked, expanded
 from lra.benchmarks.setup.places import data_kind, data_label, moved, placed_layer, places_of
 from lra.benchmarks.setup.presets import announced, unlike
+from lra.benchmarks.setup.resolution import configuration, importing
 from lra.benchmarks.setup.teachers import obtain, stand_in, teacher_file, untrained
+from lra.strategies.methods import METHODS
 
 if TYPE_CHECKING:
     from lra.benchmarks.runs.processes import Processes
@@ -31,10 +34,28 @@ class Distillation(Kind):
     """Runs of a `RunConfig`."""
 
     name = DEFAULT
+    flags = tuple(flag.name for flag in FLAGS if flag.name != "threads")
+
+    def of_cell(self, cell: Cell, base: Path | None = None, code: Mapping[str, str] | None = None) -> RunConfig:
+        """The configuration of a combination; ``code`` as `configuration` takes it."""
+        flags = {key: value for key, value in cell.items() if not key.startswith("set:")}
+        settings = {key.removeprefix("set:"): value for key, value in cell.items() if key.startswith("set:")}
+        if flags.get("replay") == "paper":
+            flags["replay"] = _of_the_paper(flags.get("method"))
+        return configuration(**flags, set=settings, base=base, code=code)
 
     def stored(self, folder: Path) -> RunConfig:
         """The configuration that ``folder`` was made with."""
         return stored_configuration(folder)
+
+    def trusted(self, tree: Tree) -> RunConfig:
+        """A configuration of this program's own."""
+        config = checked(tree)
+        return importing(config, [{"code": config.code or {}}])
+
+    def threads(self, config: RunConfig) -> int:
+        """By its largest network and its batch."""
+        return threads_of(config, data_of(config.data))
 
     def identity(self, config: RunConfig, digest: Callable[[Path], str] = sha256) -> Identity | None:
         """Settings, teacher, test set, code and what it starts from; ``None`` while its teacher is not there."""
@@ -54,6 +75,16 @@ class Distillation(Kind):
         """What it replays, and the scale or preset that its settings are from."""
         return announced(config)
 
+    def notes(self, config: RunConfig) -> Iterable[str]:
+        """How the images got their size, and what was passed over."""
+        return data_of(config.data).notes
+
+    def cost(self, config: RunConfig) -> dict[str, int]:
+        """Steps, experiences, images and evaluations."""
+        steps, schedule = config.student_steps, config.schedule
+        images = {"experiences": schedule.experiences, "student_images": steps * schedule.batch_size}
+        return {"student_steps": steps} | images | {"evaluations": config.evaluations}
+
     def prepare(
         self,
         config: RunConfig,
@@ -69,7 +100,7 @@ class Distillation(Kind):
 
         data = data_of(config.data)
         config = sized(config, data)
-        for note in data.notes:
+        for note in self.notes(config):
             introduction.add(note)
         test = data.load("test") if config.data.test else None
         if untrained(config.teacher, data):  # Which takes long: whether the rest can be built is tried before.
@@ -119,14 +150,20 @@ class Distillation(Kind):
         """The option for what is not there."""
         return moved(tree)
 
-    def write_report(self, folder: Path) -> None:
-        """Write ``report.html``."""
+    def write_report(self, folder: Path) -> Path:
+        """Write ``report.html`` and return its path."""
         from lra.benchmarks.reports.report import write_report
 
-        write_report(folder)
+        return write_report(folder)
 
 
 DISTILLATION = Distillation()
+
+
+def _of_the_paper(method: object) -> str:
+    if method not in METHODS:
+        raise UsageError(f"replay: paper belongs to a method and {method!r} is none: name methods in the grid")
+    return METHODS[str(method)].memory
 
 
 def label(config: RunConfig, teacher: str) -> str:

@@ -1,6 +1,7 @@
 """What a run is, whatever is learnt in it: what a kind of run gives to the one runner, the sweep and the report.
 
-``lra-bench run`` and ``quantize`` distil (`lra.benchmarks.runs.distillation`). A kind says what its configurations
+``lra-bench run`` and ``quantize`` distil (`lra.benchmarks.runs.distillation`), ``increment`` learns classes a few at a
+time (`lra.benchmarks.increment.kind`). A kind says what its configurations
 are, what makes a run the one it is, and how one is prepared, done, estimated and shown; folder, lock, log, threads,
 interruption, and what is done with finished runs are the runner's (`lra.benchmarks.runs.runner`). Kinds are declared
 without torch, which is imported where a run is prepared.
@@ -29,6 +30,10 @@ Tree = dict[str, Any]
 """A configuration as plain data."""
 
 
+Cell = dict[str, Any]
+"""A combination of a grid: flags by name, and settings as ``set:section.key``."""
+
+
 class Configuration(Protocol):
     """All that determines a run's result, the seed included, and where it is computed."""
 
@@ -47,6 +52,10 @@ class Configuration(Protocol):
     @property
     def student_steps(self) -> int:
         """Steps that the learner takes in all."""
+
+    @property
+    def provisional(self) -> str:
+        """A fingerprint by names, for configurations whose data are not looked at yet."""
 
     def tree(self) -> Tree:
         """The configuration as plain data, to be run again; ``kind`` names the kind, unless it is `DEFAULT`."""
@@ -119,9 +128,19 @@ class Kind(ABC):
 
     Attributes:
         name: in a grid, and in what a run stores.
+        flags: what a grid may name: the flags of its command, but for ``--threads``, which is the sweep's.
     """
 
     name: str
+    flags: tuple[str, ...]
+
+    @abstractmethod
+    def of_cell(self, cell: Cell, base: Path | None = None) -> Configuration:
+        """The configuration of a combination of a grid in the folder ``base``.
+
+        Raises:
+            UsageError: as for its command.
+        """
 
     @abstractmethod
     def stored(self, folder: Path) -> Configuration:
@@ -129,6 +148,22 @@ class Kind(ABC):
 
         Raises:
             UsageError: if it is none, or what it names has changed since.
+        """
+
+    @abstractmethod
+    def trusted(self, tree: Tree) -> Configuration:
+        """A configuration of this program's own from plain data: the modules it names are imported from where it says.
+
+        Raises:
+            UsageError: if it is none.
+        """
+
+    @abstractmethod
+    def threads(self, config: Any) -> int:
+        """The threads a run takes, whether its configuration says so or its networks ask for them.
+
+        Raises:
+            LraError: if a network cannot be built.
         """
 
     @abstractmethod
@@ -146,6 +181,18 @@ class Kind(ABC):
     def introduction(self, config: Any) -> Iterable[str]:
         """Lines on where its settings are from."""
         return ()
+
+    @abstractmethod
+    def notes(self, config: Any) -> Iterable[str]:
+        """What there is to say about its data.
+
+        Raises:
+            LraError: for a configuration that makes no sense.
+        """
+
+    @abstractmethod
+    def cost(self, config: Any) -> dict[str, int]:
+        """What a run takes at least, in numbers by their names."""
 
     @abstractmethod
     def prepare(
@@ -202,14 +249,17 @@ class Kind(ABC):
         """Of what a configuration refers to and is not there, the option that says where it is now, if any."""
 
     @abstractmethod
-    def write_report(self, folder: Path) -> None:
-        """Write ``report.html``."""
+    def write_report(self, folder: Path) -> Path:
+        """Write ``report.html`` and return its path."""
 
 
 DEFAULT = "run"
 """The kind that a configuration need not name."""
 
-KINDS = {DEFAULT: "lra.benchmarks.runs.distillation:DISTILLATION"}
+KINDS = {
+    DEFAULT: "lra.benchmarks.runs.distillation:DISTILLATION",
+    "increment": "lra.benchmarks.increment.kind:INCREMENTS",
+}
 """Where each kind is, by its name."""
 
 

@@ -59,14 +59,24 @@ def refuse_oversize(config: RunConfig, data: DataSet, made: Experiment | None = 
         data: its images.
         made: the run, once it is built: then its generator counts too, and what is built does no more.
     """
-    resident, passing = _networks(config, data, made), _steps(config, data, made)
+    refuse_beyond(config.device, _networks(config, data, made), _steps(config, data, made))
+
+
+def refuse_beyond(device: str, resident: Sequence[Demand], passing: Sequence[Demand]) -> None:
+    """Raise `UsageError` if a run takes more memory than is free on ``device``.
+
+    Args:
+        device: where it computes.
+        resident: what is there from the start to the end.
+        passing: what is there for a while, one at a time.
+    """
     needed = sum(d.size for d in resident) + max((d.size for d in passing), default=0)
-    free = available_memory(config.device)
+    free = available_memory(device)
     if needed > free:
         worst = max([*resident, *passing], key=lambda demand: demand.size)
         raise UsageError(
             f"{worst.option} = {worst.value}: the run takes {in_bytes(needed)} of memory at least and {in_bytes(free)} "
-            f"are free on {config.device}: lower {worst.option}, or what else is large: batches, data.size, networks"
+            f"are free on {device}: lower {worst.option}, or what else is large: batches, data.size, networks"
         )
 
 

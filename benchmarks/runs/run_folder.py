@@ -60,7 +60,8 @@ class RunFolder:
     def refuse_other(self) -> None:
         """Raise `UsageError` if what began here is another run, wherever it was moved, saying what is not as it was."""
         before = recorded(self.path)
-        again = f"begin anew with lra-bench run --config {self.path / 'config.yaml'}"
+        kind = dict((self.identity or {}).get("settings") or {}).get("kind", "run")
+        again = f"begin anew with lra-bench {kind} --config {self.path / 'config.yaml'}"
         if before is None and self.path.absolute().parent.name != self.config_hash:
             raise UsageError(f"{self.path} is of other data, code or teacher, or of an earlier version: {again}")
         if before is not None and (other := difference(before, self.identity or {})):

@@ -150,9 +150,17 @@ def stored(folder: Path) -> Configuration:
         MissingInput: if the folder is none of a run.
         UsageError: if what it names has changed since.
     """
+    return kind_in(folder).stored(folder)
+
+
+def kind_in(folder: Path) -> Kind:
+    """The kind of the run in a folder.
+
+    Raises:
+        UsageError: if its configuration is damaged, or of no kind that there is.
+    """
     file = folder.absolute() / "config.yaml"
-    kind = read_options(file, "config").get("kind", DEFAULT) if file.is_file() else DEFAULT
-    return kind_named(kind).stored(folder)
+    return kind_named(read_options(file, "config").get("kind", DEFAULT) if file.is_file() else DEFAULT)
 
 
 def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None) -> RunFolder:

@@ -276,6 +276,11 @@ class RunConfig(Options):
         """How many there are in all, with the one at the end."""
         return -(-self.schedule.experiences // self.between)
 
+    @property
+    def student_steps(self) -> int:
+        """Steps of the student in all."""
+        return self.schedule.student_steps
+
     def tree(self) -> Tree:
         """The configuration as plain data, to be stored and run again.
 

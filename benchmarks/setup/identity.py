@@ -18,7 +18,7 @@ from lra.benchmarks.setup.user_code import identities
 RECORD = "identity.json"
 """The file of a run folder that says it."""
 
-PARTS = ("settings", "teacher", "test", "code", "carry")
+PARTS = ("settings", "teacher", "test", "data", "code", "carry")
 
 
 def stored_configuration(folder: Path) -> RunConfig:
@@ -64,8 +64,8 @@ def _said(part: str, old: object, new: object) -> str:
     if part == "teacher":
         back = since.format("its file, or what it was trained on,")
         return f"the teacher changed (sha256 {str(old)[:8]}, and {str(new)[:8]} now) {back}"
-    if part == "test":
-        return f"the test data changed {since.format('them')}"
+    if part in ("test", "data"):
+        return f"the {'test ' if part == 'test' else ''}data changed {since.format('them')}"
     if part == "code":
         gone = [name for name in _mapping(old) if name not in _mapping(new)]
         edited = [name for name, digest in _mapping(new).items() if _mapping(old).get(name) != digest]

@@ -74,13 +74,11 @@ def work(job: Job) -> tuple[Status, str]:
     # Avalanche's dependencies warn at import about optional solvers.
     warnings.filterwarnings("ignore", module="qpsolvers")
     from lra.benchmarks.errors import LraError, Resumable
+    from lra.benchmarks.runs.kind import DEFAULT, kind_named
     from lra.benchmarks.runs.runner import run
-    from lra.benchmarks.setup.layers import checked
-    from lra.benchmarks.setup.resolution import importing
 
     try:
-        config = checked(job.tree | {"threads": job.threads})
-        config = importing(config, [{"code": config.code or {}}])
+        config = kind_named(job.tree.get("kind", DEFAULT)).trusted(job.tree | {"threads": job.threads})
         run(config, Path(job.out), quiet=True, at=Path(job.folder))
     except Resumable as error:
         return "stopped", str(error)

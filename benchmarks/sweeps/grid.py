@@ -7,7 +7,13 @@ seed: [0, 1, 2]
 steps: 400
 set: {student.lr: [0.03, 0.1]}
 
-``replay: paper`` is the replay of each method's own paper. Combinations that come to the same run are one.
+``replay: paper`` is the replay of each method's own paper. Combinations that come to the same run are one. Runs of
+another kind are asked for by ``kind: increment``, whose flags are the axes then. ``also`` holds further grids, each
+with what stands beside it and is not named in it:
+
+kind: increment
+strategy: [naive, generative]
+also: [{strategy: generative, set: {bn: 0}}]
 """
 
 import itertools
@@ -19,19 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from lra.benchmarks.errors import UsageError, concerning, suggestion
-from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.flags import FLAGS
-from lra.benchmarks.setup.resolution import NothingRetained, configuration
-from lra.strategies.methods import METHODS
-
-KEYS = tuple(flag.name for flag in FLAGS if flag.name != "threads")
-"""What a grid may name: the flags of ``lra-bench run``, but for ``--threads``, which is the sweep's."""
+from lra.benchmarks.runs.kind import DEFAULT, Cell, Configuration, kind_named
+from lra.benchmarks.setup.resolution import NothingRetained
 
 MOST = 100_000
 """Combinations in a grid at most."""
-
-Cell = dict[str, Any]
-"""One combination: flags by name, and settings as ``set:section.key``."""
 
 
 @dataclass(frozen=True)
@@ -44,28 +42,36 @@ class Planned:
     """
 
     label: str
-    config: RunConfig
+    config: Configuration
 
 
 def expand(grid: Mapping[str, Any]) -> list[Cell]:
-    """All combinations of a grid's axes, in order, the last axis fastest.
+    """All combinations of a grid's axes, in order, the last axis fastest; then those of the grids in ``also``.
 
     Raises:
         UsageError: for an unknown key, or an axis that is empty or holds mappings.
     """
-    for key in grid:
-        if key not in KEYS:
-            raise UsageError(f"unknown key {key!r}; {suggestion(str(key), KEYS)}")
-    settings = grid.get("set") or {}
+    kind = kind_named(grid.get("kind", DEFAULT))
+    own = {key: value for key, value in grid.items() if key not in ("kind", "also")}
+    for key in own:
+        if key not in kind.flags:
+            known = (*kind.flags, "kind", "also")
+            raise UsageError(f"unknown key {key!r}; {suggestion(str(key), known)}")
+    settings = own.get("set") or {}
     if not isinstance(settings, Mapping):
         raise UsageError(f"set = {settings!r}: write it as set: {{section.key: [values]}}")
     if "threads" in settings:
         raise UsageError("set: threads: how many a run may use is the sweep's affair: give --threads")
-    flat = {k: v for k, v in grid.items() if k != "set"} | {f"set:{k}": v for k, v in settings.items()}
+    flat = {k: v for k, v in own.items() if k != "set"} | {f"set:{k}": v for k, v in settings.items()}
     axes = [_axis(key, value) for key, value in flat.items()]
     if math.prod(map(len, axes)) > MOST:
         raise UsageError(f"it holds {math.prod(map(len, axes)):,} combinations: {MOST:,} at most")
-    return [dict(choice) for choice in itertools.product(*axes)]
+    cells = [dict(choice) for choice in itertools.product(*axes)]
+    others = grid.get("also") or []
+    if not isinstance(others, list) or not all(isinstance(other, Mapping) and "also" not in other for other in others):
+        raise UsageError("also: a list of grids is expected, such as also: [{seed: [0, 1]}]")
+    kept = {key: value for key, value in grid.items() if key != "also"}
+    return cells + [cell for other in others for cell in expand(kept | other)]
 
 
 def _axis(key: str, value: Any) -> list[tuple[str, Any]]:
@@ -81,19 +87,21 @@ def _axis(key: str, value: Any) -> list[tuple[str, Any]]:
 def plan(grid: Mapping[str, Any], base: Path | None = None) -> list[Planned]:
     """The runs of a grid, each once; relative paths in it count from its folder ``base`` first.
 
-    The meta step without a replay has nothing to act on: such a run would repeat its neighbour and is left out.
+    The LRA step has nothing to act on without a replay, nor in increments beside data-free strategies: such a run would
+    repeat its neighbour, or cannot be, and is left out.
 
     Raises:
         UsageError: if a combination is no valid configuration, named by where it stands on the axes.
     """
-    cells = expand(grid)
-    axes = [key for key in cells[0] if len({repr(cell[key]) for cell in cells}) > 1]
+    cells, kind = expand(grid), kind_named(grid.get("kind", DEFAULT))
+    keys = dict.fromkeys(key for cell in cells for key in cell)
+    axes = [key for key in keys if len({repr(cell.get(key)) for cell in cells}) > 1]
     runs: dict[tuple[str, int], Planned] = {}
     for cell in cells:
-        label = " ".join(f"{key.removeprefix('set:')}={_text(cell[key])}" for key in axes)
+        label = " ".join(f"{key.removeprefix('set:')}={_text(cell[key])}" for key in axes if key in cell)
         try:
             with concerning(label) if label else nullcontext():
-                config = resolve(cell, base)
+                config = kind.of_cell(cell, base)
                 same = config.provisional, config.seed
         except NothingRetained:
             continue
@@ -101,25 +109,6 @@ def plan(grid: Mapping[str, Any], base: Path | None = None) -> list[Planned]:
     if not runs:
         raise UsageError("meta: true needs a replay, such as replay: memory")
     return list(runs.values())
-
-
-def resolve(cell: Cell, base: Path | None = None, code: Mapping[str, str] | None = None) -> RunConfig:
-    """The configuration of one combination, of a file in the folder ``base``; ``code`` as `configuration` takes it.
-
-    Raises:
-        UsageError: as for ``lra-bench run``.
-    """
-    flags = {key: value for key, value in cell.items() if not key.startswith("set:")}
-    settings = {key.removeprefix("set:"): value for key, value in cell.items() if key.startswith("set:")}
-    if flags.get("replay") == "paper":
-        flags["replay"] = _of_the_paper(flags.get("method"))
-    return configuration(**flags, set=settings, base=base, code=code)
-
-
-def _of_the_paper(method: object) -> str:
-    if method not in METHODS:
-        raise UsageError(f"replay: paper belongs to a method and {method!r} is none: name methods in the grid")
-    return METHODS[str(method)].memory
 
 
 def _text(value: object) -> str:

@@ -12,10 +12,9 @@ from typing import Any, Literal, Protocol
 from lra.benchmarks.errors import LraError, Resumable
 from lra.benchmarks.files import held, sha256, write_json
 from lra.benchmarks.interruption import Interrupted, interrupts
-from lra.benchmarks.runs.kind import kind_of
+from lra.benchmarks.runs.kind import Configuration, kind_of
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.runner import finished
-from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.sweeps.engines import Engine, Job
 from lra.benchmarks.sweeps.grid import Planned
 
@@ -36,7 +35,7 @@ class Entry:
     """
 
     label: str
-    config: RunConfig
+    config: Configuration
     folder: RunFolder | None
     status: Status
     reason: str = ""

@@ -8,8 +8,7 @@ from typing import Any
 
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.progress import clock
-from lra.benchmarks.runs.kind import kind_of
-from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.runs.kind import Configuration, kind_of
 from lra.benchmarks.sweeps.sweep import Entry
 
 
@@ -47,7 +46,7 @@ def _finished(entries: Sequence[Entry]) -> Estimate | None:
     return Estimate(fmean(seconds), "from finished runs") if seconds else None
 
 
-def _timed(config: RunConfig, out: Path) -> Estimate:
+def _timed(config: Configuration, out: Path) -> Estimate:
     try:
         found = kind_of(config).trial(config, out)
     except LraError as error:

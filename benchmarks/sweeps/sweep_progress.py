@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lra.benchmarks.progress import Pace, clock, drawable, tell
-from lra.benchmarks.records import value
+from lra.benchmarks.records import by_place, value
 from lra.benchmarks.sweeps.sweep import Entry
 from lra.benchmarks.text import quantity_text
 from lra.metrics.quantities import FOLLOWED, quantities
@@ -79,8 +79,8 @@ class SweepProgress:
         for index, begun in self.begun.items():
             entry = entries[index]
             if entry.status in ("waiting", "done"):
-                at = entry.config.schedule.student_steps if entry.status == "done" else _steps(entry)
-                done, rest = done + at - begun, rest + entry.config.schedule.student_steps - at
+                at = entry.config.student_steps if entry.status == "done" else _steps(entry)
+                done, rest = done + at - begun, rest + entry.config.student_steps - at
         return done, rest
 
     def _erase(self) -> None:
@@ -95,7 +95,7 @@ def _what(entry: Entry) -> str:
     result = entry.folder.result if entry.folder and entry.status != "stopped" else None
     if not result:
         return entry.status
-    values = ((quantity, value(result, quantity)) for quantity in quantities(*FOLLOWED))
+    values = ((quantity, value(by_place(result), quantity)) for quantity in quantities(*FOLLOWED))
     found = [f"{quantity.name} {quantity_text(quantity, known)}" for quantity, known in values if known is not None]
     return f"{entry.status}: {', '.join([*found[:1], clock(result['cost']['seconds'])])}"
 
@@ -113,7 +113,7 @@ def _now(entry: Entry) -> str:
 
 
 def _line(entry: Entry) -> str:
-    steps = entry.config.schedule.student_steps
+    steps = entry.config.student_steps
     record = last_record(entry.folder.path / "metrics.jsonl") if entry.folder else {}
     if not record:
         return f"  {_now(entry)}"

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lra.benchmarks.errors import UsageError, concerning, suggestion
+from lra.benchmarks.runs.distillation import DISTILLATION
+from lra.benchmarks.runs.kind import Cell
 from lra.benchmarks.setup.config import DataOptions, RunConfig, Tree
 from lra.benchmarks.setup.datasets import data_of
-from lra.benchmarks.sweeps.grid import KEYS, Cell, resolve
 from lra.synthesis.options import Reuse
 
 OWN = ("tasks", "carry", "reuse")
@@ -64,7 +65,7 @@ class TaskPlan:
         """
         settings = {f"set:{key}": value for key, value in (more or {}).items()}
         with concerning(f"task {self.names[index]!r}"):
-            return resolve(self.cells[index] | {"seed": chain.seed} | settings, self.base, self.code)
+            return DISTILLATION.of_cell(self.cells[index] | {"seed": chain.seed} | settings, self.base, self.code)
 
 
 def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, str] | None = None) -> TaskPlan:
@@ -77,8 +78,8 @@ def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, s
         MissingInput: for data that are not there.
     """
     for key in tree:
-        if key not in (*KEYS, *OWN):
-            raise UsageError(f"unknown key {key!r}; {suggestion(str(key), (*KEYS, *OWN))}")
+        if key not in (*DISTILLATION.flags, *OWN):
+            raise UsageError(f"unknown key {key!r}; {suggestion(str(key), (*DISTILLATION.flags, *OWN))}")
     tasks = tree.get("tasks")
     if not isinstance(tasks, list) or not tasks:
         raise UsageError("the list of tasks is empty: give tasks: [{dataset: ..., teacher: ...}, ...]")
@@ -113,7 +114,7 @@ def _find(options: DataOptions, task: str) -> None:
 def _task(index: int, task: object, shared: Tree) -> tuple[str, Cell]:
     if not isinstance(task, Mapping):
         raise UsageError(f"task {index + 1} is {task!r}: write it as {{dataset: ..., teacher: ...}}")
-    known = (*KEYS, "name")
+    known = (*DISTILLATION.flags, "name")
     for key in task:
         if key not in known or key == "seed":
             raise UsageError(f"task {index + 1}: unknown key {key!r}; {suggestion(str(key), known)}")

@@ -32,6 +32,7 @@ TEST_SET = Need("a test set", "accuracy.final")
 SEVERAL_EVALUATIONS = Need("a curve of several evaluations", "accuracy.mean")
 PROBES = Need("several evaluations with probes", "forgetting.average")
 REPLAY = Need("a replay", "alignment.mean")
+INCREMENT = Need("a run of increments", "average_incremental_accuracy")
 QUANTIZED = Need("a quantised student", "quantization")
 
 
@@ -121,6 +122,11 @@ _DECLARED = (
     Quantity("bwt", "forgetting.bwt", "BWT", "points", signed=True, better=1, needs=(PROBES,), record="bwt",
              title_alone="backward transfer",
              meaning="backward transfer: agreement now minus agreement when the probe was taken, averaged over probes"),
+    Quantity("average_incremental", "average_incremental_accuracy", "average incremental", "%", better=1,
+             needs=(INCREMENT,), title_alone="average incremental accuracy",
+             meaning="mean over experiences of the accuracy on all classes met"),
+    Quantity("forgetting_from_best", "forgetting_from_best", "forgetting from the best", "points", better=-1,
+             needs=(INCREMENT,), meaning="best accuracy on an experience at any earlier time minus that at the end"),
     Quantity("agreement", "agreement", "agreement", "%", better=1, needs=_TESTED, record="agreement",
              title_alone="agreement with the teacher",
              meaning="share of images on which student and teacher name the same class"),
@@ -172,6 +178,10 @@ COMPARED = (
     "teacher_queries",
 )
 """What a comparison shows that names nothing."""
+COMPARED_INCREMENTS = (
+    *("accuracy", "average_incremental", "forgetting", "forgetting_from_best", "generator_steps", "seconds"),
+)
+"""The same of runs of increments."""
 TILES = ("accuracy", "mean", "variance", "max", "forgetting", "agreement", "student_steps", "seconds")
 """What heads the report of a run."""
 FOLLOWED = ("accuracy", "agreement", "forgetting")

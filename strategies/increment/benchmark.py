@@ -5,7 +5,6 @@ from statistics import mean
 from typing import NamedTuple
 
 from avalanche.benchmarks import CLScenario, class_incremental_benchmark
-from avalanche.evaluation.metrics import StreamForgetting
 from avalanche.evaluation.metrics.acc_matrix import AccuracyMatrixPluginMetric
 from avalanche.models import IncrementalClassifier
 from avalanche.training.templates import SupervisedTemplate
@@ -14,7 +13,6 @@ from torch.utils.data import TensorDataset
 
 from lra.anatomy import classifier
 from lra.strategies.evaluation import QuietEvaluation
-from lra.strategies.increment.datafree import DataFreeReplayPlugin
 from lra.strategies.stream import with_classes
 
 
@@ -69,37 +67,52 @@ class Scores(NamedTuple):
     average_incremental: float
     """Mean over t of the mean of row t."""
     forgetting: float
-    """Avalanche's StreamForgetting: mean over all but the last experience of a_jj - a_Tj."""
+    """As Avalanche's StreamForgetting: mean over all but the last experience of a_jj - a_Tj."""
     forgetting_from_best: float
     """Mean over all but the last experience j of the best a_tj before the last minus a_Tj (Chaudhry et al. 2018)."""
-    generator_steps: int
-    """Generator updates of data-free replay."""
 
 
 class ClassIncrementalProtocol:
-    """Trains on one experience after the other, and tests on all so far after each, by Avalanche's metrics.
+    """Trains on one experience after the other, and tests on all so far after each, by Avalanche's accuracy.
 
     Attributes:
         evaluator: to build the strategy with.
+        rows: of the accuracy matrix so far, in percent.
     """
 
     def __init__(self) -> None:
         self._matrix = AccuracyMatrixPluginMetric()
-        self._forgetting = StreamForgetting()
-        self.evaluator = QuietEvaluation(self._matrix, self._forgetting, collect_all=False)
+        self.evaluator = QuietEvaluation(self._matrix, collect_all=False)
+        self.rows: list[list[float]] = []
+
+    def take_up(self, rows: list[list[float]]) -> None:
+        """Go on after experiences that gave these ``rows``."""
+        self.rows = rows
+        self._matrix.num_training_steps = len(rows) - 1
 
     def train_and_test(
         self, strategy: SupervisedTemplate, benchmark: CLScenario, tell: Callable[[list[float]], object]
     ) -> Scores:
-        """Do all of the ``benchmark``; each new row of the matrix is told as it comes."""
-        rows: list[list[float]] = []
+        """Do what is left of the ``benchmark``; each new row of the matrix is told as it comes."""
         for index, experience in enumerate(benchmark.train_stream):
+            if index < len(self.rows):
+                continue
             strategy.train(experience, eval_streams=[])
             strategy.eval(benchmark.test_stream[: index + 1])
-            rows.append([100 * value for value in self._matrix.result()[index, : index + 1].tolist()])
-            tell(rows[-1])
-        averages = [mean(row) for row in rows]
-        lost = [max(row[j] for row in rows[j:-1]) - rows[-1][j] for j in range(len(rows) - 1)]
-        steps = sum(plugin.generator_steps for plugin in strategy.plugins if isinstance(plugin, DataFreeReplayPlugin))
-        first_minus_last = 100 * (self._forgetting.result() or 0.0)
-        return Scores(rows, averages[-1], mean(averages), first_minus_last, mean(lost) if lost else 0.0, steps)
+            self.rows.append([100 * value for value in self._matrix.result()[index, : index + 1].tolist()])
+            tell(self.rows[-1])
+        return self.scores()
+
+    def scores(self) -> Scores:
+        """Of all rows."""
+        rows, last = self.rows, self.rows[-1]
+        averages, early = [mean(row) for row in rows], range(len(rows) - 1)
+        first_minus_last = [rows[j][j] - last[j] for j in early]
+        best_minus_last = [max(row[j] for row in rows[j:-1]) - last[j] for j in early]
+        return Scores(
+            rows,
+            averages[-1],
+            mean(averages),
+            mean(first_minus_last) if first_minus_last else 0.0,
+            mean(best_minus_last) if best_minus_last else 0.0,
+        )

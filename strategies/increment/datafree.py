@@ -34,9 +34,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lra.distances import kl
+from lra.memory.class_features import Spread
 from lra.meta.options import LookAheadOptions
 from lra.meta.step import LookAheadStep
 from lra.problem import Batch
+from lra.state import State
 from lra.strategies.increment.head_fit import Former, HeadFit
 from lra.strategies.increment.options import DataFreeReplayOptions
 from lra.strategies.increment.plugins import FeaturePlugin
@@ -86,6 +88,18 @@ class DataFreeReplayPlugin(FeaturePlugin):
         self.replayed: Batch | None = None
         self.lookahead: LookAheadStep | None = None
         self.generator_steps = 0
+
+    def state_dict(self) -> State:
+        """What is carried from one experience to the next beside the model."""
+        known = {} if self.head_fit is None else self.head_fit.features.known
+        features = {str(label): [spread.mean, spread.covariance] for label, spread in known.items()}
+        return {"classes": self.classes, "generator_steps": self.generator_steps, "features": features}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take it up."""
+        self.classes, self.generator_steps = list(state["classes"]), state["generator_steps"]
+        if self.head_fit is not None:
+            self.head_fit.features.known = {int(k): Spread(*moments) for k, moments in state["features"].items()}
 
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Refuse models that cannot be recollected, before anything is spent on them.

@@ -183,3 +183,7 @@ STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
 
 DATA_FREE = ("generative", "rgal")
 """Strategies that can take the LRA step."""
+
+RESUMABLE = ("naive", "lwf", "joint", *DATA_FREE)
+"""Strategies whose state between experiences can be saved; what the others keep, images or an autoencoder, Avalanche
+does not give away."""

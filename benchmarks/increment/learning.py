@@ -1,0 +1,337 @@
+"""A run that learns classes a few at a time, from its start, or from the last experience that is saved, to its end."""
+
+import logging
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from lra.benchmarks.errors import LraError, UsageError, in_one_line
+from lra.benchmarks.increment.configuration import IncrementConfig, checked
+from lra.benchmarks.interruption import GivenUp, Interrupted, at_a_step, interrupts
+from lra.benchmarks.progress import Introduction, Progress, at_steps, tell
+from lra.benchmarks.records import INCREMENT
+from lra.benchmarks.runs.kind import Trial
+from lra.benchmarks.runs.machine import environment, peak_memory
+from lra.benchmarks.runs.memory import FLOAT, LEARNT, Demand, bounded, refuse_beyond
+from lra.benchmarks.runs.run_folder import SCHEMA, MetricsFile, RunFolder
+from lra.benchmarks.setup.datasets import DataSet
+from lra.benchmarks.setup.networks import network_size
+from lra.benchmarks.setup.user_code import remember
+from lra.benchmarks.text import experience_line
+from lra.images import unit
+from lra.meta.checks import MetaStepError
+from lra.networks import build
+from lra.networks.normalized import Normalized
+from lra.state import State, seed_everything
+from lra.strategies.increment.benchmark import ClassIncrementalProtocol, growing, split
+from lra.strategies.increment.checkpoint import capture, restore
+from lra.strategies.increment.datafree import DataFreeReplayPlugin
+from lra.strategies.increment.strategies import DATA_FREE, RESUMABLE, STRATEGIES, Plan
+
+TIMED = 6
+"""Steps of each sort that a trial times."""
+
+log = logging.getLogger("lra")
+
+
+class Learning:
+    """A run in progress.
+
+    Args:
+        config: with the threads it takes.
+        folder: of the run.
+        data: with the classes to split.
+        quiet: nothing on stderr.
+
+    Attributes:
+        strategy: what learns.
+        benchmark: what it learns.
+        protocol: how it is tested.
+        order: of the classes.
+        rows: accuracies so far, after each experience on all up to it, in percent.
+
+    Raises:
+        LraError: if its parts do not fit together.
+    """
+
+    def __init__(self, config: IncrementConfig, folder: RunFolder, data: DataSet, quiet: bool = False):
+        self.config, self.folder, self.quiet = config, folder, quiet
+        self.seconds, self.resumable = 0.0, config.strategy in RESUMABLE
+        train, test = data.load("train"), data.load("test")
+        seed_everything(config.seed)
+        self.order = torch.randperm(data.classes).tolist()
+        self.protocol = ClassIncrementalProtocol()
+        with worded(config):
+            network = build(config.model, data.classes // config.experiences, data.image)
+            # Nothing of classes that are still to come: not even their mean.
+            grey = [0.5] * data.image[0]
+            model = growing(Normalized(network, grey, grey), data.classes // config.experiences, data.image)
+            self.benchmark = split(
+                (unit(train.images), train.classes),
+                (unit(test.images), test.classes),
+                self.order,
+                config.experiences,
+            )
+            device = torch.device(config.device)
+            plan = Plan(model, data.image, config.steps, config.options, self.protocol.evaluator, device)
+            self.strategy = STRATEGIES[config.strategy](plan)
+            for plugin in self.strategy.plugins:
+                if isinstance(plugin, DataFreeReplayPlugin):
+                    plugin.before_training(self.strategy)  # it refuses models then
+
+    def open(self) -> None:
+        """Start the folder, or take up what is saved there."""
+        saved = self.folder.restore()
+        if saved is None:
+            if (self.folder.path / "config.yaml").is_file() and not self.resumable:
+                log.warning("what %s keeps cannot be saved: the run begins again", self.config.strategy)
+            self.metrics = MetricsFile(self.folder.path / "metrics.jsonl", 0)
+            self.folder.write_config(self.config.tree())
+            remember((self.config.code or {}).values())
+            self.folder.write_json("env.json", environment() | {"processes": 1})
+        else:
+            self._take_up(saved)
+            log.info("resumed after experience %d of %d", len(self.protocol.rows), self.config.experiences)
+        self.started = time.monotonic()
+
+    def complete(self) -> None:
+        """Do the experiences that are left, and write the result.
+
+        Raises:
+            LraError: if the LRA step cannot be taken, or options do not fit together.
+            Interrupted: at a signal.
+        """
+        config, protocol = self.config, self.protocol
+        with interrupts() as stopping, bounded(config.device) as lift, Steps(config, self.quiet) as steps:
+
+            def learnt(row: list[float]) -> None:
+                lift()
+                self.metrics.append(self._record())
+                steps.learnt(len(row))
+                steps.say(experience_line(row, config.experiences))
+                if self.resumable and len(row) < config.experiences:
+                    self.folder.save(self._state())
+                if stopping:
+                    raise self._stopped(stopping)
+
+            steps.learnt(len(protocol.rows))
+            try:
+                with worded(config), at_a_step(stopping, lambda: True):
+                    protocol.train_and_test(self.strategy, self.benchmark, learnt)
+            except GivenUp:
+                raise self._stopped(stopping) from None
+        self.folder.write_json("result.json", self._result())
+
+    def estimated(self, config: IncrementConfig) -> float:
+        """Seconds that all steps of ``config`` would take, by those of this run's first two experiences."""
+        strategy, tests = self.strategy, self.benchmark.test_stream
+        own_planned, total = planned(config), 0.0
+        for index, experience in enumerate(self.benchmark.train_stream[:2]):
+            times: dict[bool, list[float]] = {True: [], False: []}
+            last = [time.perf_counter()]
+
+            def stepped(optimiser: object, times: dict[bool, list[float]] = times, last: list[float] = last) -> None:
+                now = time.perf_counter()
+                times[optimiser is strategy.optimizer].append(now - last[0])
+                last[0] = now
+
+            with at_steps(stepped):
+                strategy.train(experience, eval_streams=[])
+            own, others = own_planned[index]
+            spent = own * median(times[True]) + others * median(times[False] or [0.0])
+            total += spent * (config.experiences - 1 if index else 1)
+        begun = time.perf_counter()
+        strategy.eval(tests[:1])
+        return total + (time.perf_counter() - begun) * config.experiences * (config.experiences + 1) / 2
+
+    def _stopped(self, stopping: Sequence[int]) -> Interrupted:
+        again = "go on" if self.resumable else f"begin again, for what {self.config.strategy} keeps is not saved,"
+        remedy = f"{again} with lra-bench resume {self.folder.path}"
+        return Interrupted(stopping[0] if stopping else signal.SIGTERM, remedy)
+
+    def _record(self) -> dict[str, Any]:
+        rows = self.protocol.rows
+        return {
+            "evaluation": len(rows) - 1,
+            "experience": len(rows),
+            "student_step": len(rows) * self.config.steps,
+            "accuracy": sum(rows[-1]) / len(rows),
+            "accuracies": rows[-1],
+        }
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+    def _state(self) -> State:
+        own = {"records": len(self.metrics.records), "seconds": self._elapsed(), "rows": self.protocol.rows}
+        return capture(self.strategy) | own
+
+    def _take_up(self, saved: State) -> None:
+        try:
+            self.metrics = MetricsFile(self.folder.path / "metrics.jsonl", saved["records"])
+            self.seconds, rows = float(saved["seconds"]), [list(map(float, row)) for row in saved["rows"]]
+            restore(saved, self.strategy, self.benchmark.train_stream[: len(rows)])
+            self.protocol.take_up(rows)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(
+                f"checkpoint {self.folder.checkpoint} does not fit ({reason}): delete it to start the run again"
+            ) from None
+
+    def _result(self) -> dict[str, Any]:
+        config, scores = self.config, self.protocol.scores()
+        generated = [p.generator_steps for p in self.strategy.plugins if isinstance(p, DataFreeReplayPlugin)]
+        return {
+            "schema": SCHEMA,
+            "status": "finished",
+            "kind": INCREMENT,
+            "seed": config.seed,
+            "config": config.tree(),
+            "meta": config.meta,
+            "class_order": self.order,
+            "accuracy_matrix": scores.matrix,
+            "accuracy": scores.accuracy,
+            "average_incremental_accuracy": scores.average_incremental,
+            "forgetting": scores.forgetting,
+            "forgetting_from_best": scores.forgetting_from_best,
+            "cost": {
+                "student_steps": config.student_steps,
+                "experiences": config.experiences,
+                "generator_steps": sum(generated),
+                "seconds": self._elapsed(),
+                "peak_memory_mb": peak_memory(config.device),
+            },
+            "config_hash": self.folder.config_hash,
+            "environment": environment(),
+        }
+
+
+@contextmanager
+def worded(config: IncrementConfig) -> Iterator[None]:
+    """Say what is wrong with a configuration that its parts refuse.
+
+    Raises:
+        LraError: if the LRA step cannot be taken.
+        UsageError: for anything else.
+    """
+    try:
+        yield
+    except MetaStepError as error:
+        raise LraError(f"{config.strategy} with --meta: {error}; alpha is set by --set alpha=...") from None
+    except ValueError as error:
+        raise UsageError(f"{config.benchmark}, {config.strategy}, {config.model}: {error}") from None
+
+
+class Steps:
+    """Progress in steps of optimisers, of the model's and of what replays."""
+
+    def __init__(self, config: IncrementConfig, quiet: bool):
+        self.planned = [own + others for own, others in planned(config)]
+        self.experience = self.taken = 0
+        self.quiet = quiet
+        self.progress = Progress(sum(self.planned), "steps", config.strategy, quiet)
+
+    def __enter__(self) -> "Steps":
+        self.progress.show(0)
+        self.watch = at_steps(self._step)
+        self.watch.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.watch.__exit__(None, None, None)
+        self.progress.close()
+
+    def learnt(self, experiences: int) -> None:
+        """So many experiences are over."""
+        self.experience, self.taken = experiences, 0
+        self.progress.done = sum(self.planned[:experiences])
+
+    def say(self, line: str) -> None:
+        """A line of its own, on stderr and in the log."""
+        log.info("%s", line)
+        if not self.quiet:
+            self.progress.clear()
+            tell(line)
+
+    def _step(self, optimiser: object) -> None:
+        self.taken += 1
+        if self.progress.due():
+            within = min(self.taken, self.planned[self.experience])
+            where = f"experience {self.experience + 1}/{len(self.planned)}"
+            self.progress.show(sum(self.planned[: self.experience]) + within, where)
+
+
+def planned(config: IncrementConfig) -> list[tuple[int, int]]:
+    """Steps of the model and of all other optimisers, in each experience."""
+    options, steps = config.options, config.steps
+    first = steps if config.strategy == "avalanche-generative" else 0
+    more = options.generator_steps + options.align_steps if config.strategy in DATA_FREE else 0
+    return [(steps, first), *[(steps, first + more)] * (config.experiences - 1)]
+
+
+def sized(config: IncrementConfig, data: DataSet, threads: int) -> IncrementConfig:
+    """``config`` with the ``threads`` that torch takes from now on, if the run fits in memory.
+
+    Raises:
+        UsageError: if it does not, or the network cannot be built.
+    """
+    size, options = network_size("--model", config.model, data), config.options
+    torch.set_num_threads(threads)
+    pixels = FLOAT * prod(data.image)
+    images = len(data.load("train").images) + len(data.load("test").images)
+    each = size.kept + pixels
+    shown = options.minibatch * (2 if config.strategy in DATA_FREE else 1)
+    refuse_beyond(
+        config.device,
+        [Demand("benchmark", config.benchmark, images * pixels), Demand("model", config.model, LEARNT * size.weights)],
+        [
+            Demand("minibatch", options.minibatch, shown * each),
+            *([Demand("generator_batch", options.generator_batch, options.generator_batch * each)] * (shown > 1)),
+        ],
+    )
+    return config.model_copy(update={"threads": threads})
+
+
+def trial(
+    config: IncrementConfig,
+    out: Path,
+    threads: int,
+    began: float | None = None,
+    introduction: Introduction | None = None,
+) -> Trial:
+    """Do a few steps of every sort in the first two experiences, and say what all of the run would take.
+
+    Args:
+        config: of the run.
+        out: parent of run folders, where it would go.
+        threads: that it takes.
+        began: `time.perf_counter` when starting up began, if not now.
+        introduction: said once it is built.
+
+    Raises:
+        LraError: for whatever the run itself would refuse.
+    """
+    began = time.perf_counter() if began is None else began
+    with in_one_line():
+        RunFolder(out).refuse_unwritable()
+        data = checked(config)
+        data.require()
+        config = sized(config, data, threads)
+        options = {name: min(TIMED, getattr(config.options, name)) for name in ("generator_steps", "align_steps")}
+        few = {"steps": min(TIMED, config.steps), "options": config.options.model_copy(update=options)}
+        work = Learning(config.model_copy(update=few), RunFolder(out), data, quiet=True)
+        start_up = time.perf_counter() - began
+        if introduction is not None:
+            introduction.say()
+        with worded(config), bounded(config.device):
+            seconds = work.estimated(config)
+    parameters = {"model": sum(p.numel() for p in work.strategy.model.parameters())}
+    basis = "from a few steps of each sort"
+    return Trial(start_up, 0.0, seconds, basis, peak_memory(config.device), parameters, config.threads or 1)
