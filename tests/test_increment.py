@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from avalanche.benchmarks import CLExperience, CLScenario
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.core import SupervisedPlugin
@@ -20,13 +21,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from lra.benchmarks.runs.run_folder import MetricsFile
+from lra.benchmarks.sweeps.grid import plan
 from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.increment.benchmark import ClassIncrementalProtocol, growing, split
 from lra.strategies.increment.datafree import DataFreeReplayPlugin
 from lra.strategies.increment.head_fit import Former, HeadFit
 from lra.strategies.increment.options import DataFreeReplayOptions, HeadFitOptions, IncrementOptions
 from lra.strategies.increment.plugins import StopAfter, TripletPlugin
-from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES, Plan
+from lra.strategies.increment.strategies import DATA_FREE, RESUMABLE, STRATEGIES, Plan
 
 QUICK = {"generator_steps": 300, "generator_batch": 32}
 
@@ -461,3 +464,71 @@ def test_a_network_that_is_none_is_refused_with_the_nearest(lra_bench: Callable[
     refused = lra_bench("increment", "--model", "resnet81")
     assert refused.code == 2
     assert "unknown --model 'resnet81'" in refused.err
+
+
+def test_a_run_leaves_what_every_run_leaves(lra_bench: Callable[..., Any], tmp_path: Path) -> None:
+    options = ("--strategy", "generative", *TINY, "--experiences", 2, "--out", tmp_path)
+    tried = json.loads(lra_bench("increment", *options, "--dry-run", "--json").out)
+    assert tried["cost"] == {"student_steps": 4, "experiences": 2}
+    assert tried["estimate"]["seconds"] > 0
+    assert not list(tmp_path.iterdir()), "a dry run writes nothing"
+    folder = Path(json.loads(lra_bench("increment", *options, "--json").out)["run_dir"])
+    names = {"config.yaml", "env.json", "identity.json", "log.txt", "metrics.jsonl", "report.html", "result.json"}
+    assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == names
+    assert "after 2/2 experiences" in (folder / "log.txt").read_text()
+    assert "What is left of each experience" in (folder / "report.html").read_text()
+    again = lra_bench("increment", "--config", folder / "config.yaml", "--out", tmp_path)
+    assert again.err == f"lra-bench: finished before, nothing to train: {folder}\n"
+    other = lra_bench("run", "--config", folder / "config.yaml", "--dry-run", "--no-timing")
+    assert (other.code, other.err.count("\n")) == (2, 1)
+
+
+class Killed(BaseException):
+    """As if by SIGKILL."""
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_run_that_was_killed_ends_as_one_that_was_not(
+    lra_bench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    more = ("--set", "align_steps=3", "--set", "alpha=0.1") if name in DATA_FREE else ()
+    options = ("--strategy", name, *TINY, *more)
+    whole = json.loads(lra_bench("increment", *options, "--json", "--out", tmp_path / "whole").out)
+    append = MetricsFile.append
+
+    def dying(self: MetricsFile, record: dict[str, Any]) -> None:
+        append(self, record)
+        if record["experience"] == 4:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsFile, "append", dying)
+        with pytest.raises(Killed):
+            lra_bench("increment", *options, "--out", tmp_path / "killed")
+    (file,) = (tmp_path / "killed").rglob("metrics.jsonl")
+    done = lra_bench("resume", file.parent, "--json")
+    assert done.code == 0, done.err
+    assert ("the run begins again" in done.err) is (name not in RESUMABLE)
+    assert ("resumed after experience 3 of 5" in (file.parent / "log.txt").read_text()) is (name in RESUMABLE)
+    found = json.loads(done.out)
+    assert found["accuracy_matrix"] == whole["accuracy_matrix"]
+    assert found["cost"]["generator_steps"] == whole["cost"]["generator_steps"]
+    assert file.read_bytes() == (Path(whole["run_dir"]) / "metrics.jsonl").read_bytes()
+
+
+def test_a_grid_of_increments_is_compared_with_several_baselines(lra_bench: Callable[..., Any], tmp_path: Path) -> None:
+    grid = {"kind": "increment", "strategy": ["naive", "lwf"], "experiences": 2, "steps": 1, "model": "lenet5"}
+    grid |= {"seed": [0, 1], "also": [{"strategy": "joint", "meta": [False, True], "set": {"augment": 1}}]}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    assert len(plan(grid)) == 6, "the LRA step is left out where nothing is replayed without data"
+    done = lra_bench("sweep", tmp_path / "grid.yaml", "--out", tmp_path / "out", "--workers", 1)
+    assert done.code == 0, done.err
+    assert (tmp_path / "out" / "report.html").is_file()
+    against = ("--against", "strategy=naive", "--against", "strategy=lwf")
+    found = json.loads(lra_bench("compare", tmp_path / "out", *against, "--format", "json").out)["rows"]
+    ends = [(row["configuration"], row["against"]) for row in found if row["column"] == "accuracy"]
+    wanted = [(row, None if row == one else one) for one in ("naive", "lwf") for row in ("joint", "lwf", "naive")]
+    assert ends == wanted
+    assert {row["column"] for row in found} >= {"accuracy", "average_incremental", "forgetting"}
+    page = lra_bench("compare", tmp_path / "out", *against, "--format", "md").out
+    assert page.count("| naive |") == 2, "a table for each"

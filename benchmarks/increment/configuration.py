@@ -20,7 +20,7 @@ from lra.networks import instead, is_known
 from lra.networks.foreign import is_foreign
 from lra.options import Count, Options, Seed
 from lra.strategies.increment.options import IncrementOptions
-from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES
+from lra.strategies.increment.strategies import DATA_FREE, OWN_OPTIONS, STRATEGIES
 
 PREFIX = "split-"
 
@@ -159,7 +159,8 @@ def configuration(
     typed = {name: value for name, value in given.items() if value is not None}
     if isinstance(benchmark := typed.get("benchmark"), str) and benchmark.startswith(PREFIX):
         typed["benchmark"] = PREFIX + placed_data(benchmark.removeprefix(PREFIX), bases)
-    options: Tree = dict(below.get("options") or {})
+    strategy = str(typed.get("strategy") or below.get("strategy"))
+    options: Tree = OWN_OPTIONS.get(strategy, {}) | dict(below.get("options") or {})
     if meta is not None:
         options["alpha"] = (options.get("alpha") or LookAheadOptions().alpha) if meta else None
     for assignment in assignments:

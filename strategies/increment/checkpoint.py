@@ -31,11 +31,12 @@ def restore(state: State, strategy: SupervisedTemplate, experiences: Iterable[CL
         KeyError, RuntimeError, ValueError: if the state is of another run.
     """
     experiences = list(experiences)
-    for experience in experiences:
-        avalanche_model_adaptation(strategy.model, experience)  # the head grows
-    strategy.model.to(strategy.device)
-    strategy.model.load_state_dict(state["model"])
     strategy.make_optimizer(reset_optimizer_state=True)
+    for experience in experiences:  # the head grows, and the optimiser has it
+        avalanche_model_adaptation(strategy.model, experience)
+        strategy.model.to(strategy.device)
+        strategy.make_optimizer()
+    strategy.model.load_state_dict(state["model"])
     strategy.optimizer.load_state_dict(state["optimizer"])
     for name, value in state["clock"].items():
         setattr(strategy.clock, name, value)

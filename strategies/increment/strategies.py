@@ -162,10 +162,7 @@ def rgal(plan: Plan) -> SupervisedTemplate:
     from lra.strategies.increment.datafree import DataFreeReplayPlugin
     from lra.strategies.increment.plugins import TripletPlugin
 
-    given = plan.options
-    weights = {name: 0.1 for name in ("triplet", "student_triplet") if name not in given.model_fields_set}
-    options = given.model_copy(update=weights)
-    plugins = [DataFreeReplayPlugin(options), TripletPlugin(options.student_triplet)]
+    plugins = [DataFreeReplayPlugin(plan.options), TripletPlugin(plan.options.student_triplet)]
     return plan.build(Naive, plugins)
 
 
@@ -180,6 +177,9 @@ STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
     "rgal": rgal,
 }
 """Name, as typed after ``--strategy``, to strategy."""
+
+OWN_OPTIONS = {"rgal": {"triplet": 0.1, "student_triplet": 0.1}}
+"""Options of a strategy that are not those of all others, unless they are set."""
 
 DATA_FREE = ("generative", "rgal")
 """Strategies that can take the LRA step."""
