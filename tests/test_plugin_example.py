@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,3 +135,12 @@ def test_options_that_a_plugin_does_not_take_are_named(entry: Callable[..., None
     with pytest.raises(extensions.ExtensionError, match="it takes: alpha, temperature"):
         extensions.build("lwf", {"alhpa": 1}, None)  # type: ignore[arg-type]
     assert extensions.accepted(extensions.load("lwf")) == ["alpha", "temperature"]
+
+
+def test_a_replay_that_raises_when_it_is_asked_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    spec = "hardest_replay:HardestReplay"
+    replay = extensions.build(spec, {"capacity": 4}, SimpleNamespace(batch_size=8))  # type: ignore[arg-type]
+    replay.kept = [None]
+    with pytest.raises(extensions.PluginFailed, match=rf"plugin '{spec}' raised in recall: ValueError: .*; mend it"):
+        replay.recall()
