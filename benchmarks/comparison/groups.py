@@ -14,7 +14,7 @@ from lra.metrics.quantities import Quantity
 from lra.strategies.retention import REPLAYS
 
 UNHEEDED = ("seed", "device", "threads", "on_divergence", "scale", "preset")
-"""What may differ between the seeds of one configuration, or says only where its settings are from; beside it, how a
+"""What may differ between the seeds of one configuration, or says only where its settings are from; besides, how a
 meta step that is off would be taken."""
 
 SHORT = {
@@ -77,14 +77,14 @@ def run_folders(places: Iterable[Path]) -> list[Path]:
 def _inside(place: Path) -> Iterator[Path]:
     sweep = place / "sweep.json"
     if sweep.is_file():
-        listed = (place / run["folder"] for run in swept(sweep)["runs"])
+        listed = (place / run["folder"] for run in sweep_record(sweep)["runs"])
         yield from (folder for folder in listed if (folder / "config.yaml").is_file())
     else:
         found = sorted({file.parent for name in ("config.yaml", "result.json") for file in place.rglob(name)})
         yield from (folder for folder in found if not of_increment(folder))
 
 
-def swept(file: Path) -> Record:
+def sweep_record(file: Path) -> Record:
     """The record a sweep left of itself.
 
     Raises:

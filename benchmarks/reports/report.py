@@ -147,11 +147,10 @@ class Numbers:
             "seconds": "" if images is None else f"{number_text(images)} images",
         }
         # As large as these are, they say the unit of a square too.
-        units = {"variance": " points²"}
+        units = {"variance": "points²"}
         return [
-            Shown(q.name, self._named(q.title_alone or q.title), self._text(q, min(q.digits, 1)), unit, note)
+            self._shown(q, q.title_alone or q.title, units.get(q.name, q.unit), notes.get(q.name, ""), min(q.digits, 1))
             for q in quantities(*TILES)
-            for unit, note in [(units.get(q.name, _unit(q)), notes.get(q.name, ""))]
         ]
 
     def rows(self, cost: bool) -> list[Shown]:
@@ -161,28 +160,23 @@ class Numbers:
             "max": ": choosing it needs a test set, so it is no result of a data-free run" if self.tested else "",
             "alignment": "" if tail is None else f"; last half {number_text(tail, 4, '+')}",
         }
+        shown = [q for q in QUANTITIES.values() if q.cost == cost and not q.derived and QUANTIZED not in q.needs]
         return [
-            Shown(q.name, self._named(title), self._text(q), _unit(q), q.meaning + more.get(q.name, ""))
-            for q in QUANTITIES.values()
-            if q.cost == cost and not q.derived and QUANTIZED not in q.needs
-            for title in [(cost and q.title_alone) or q.title]
+            self._shown(q, (cost and q.title_alone) or q.title, q.unit, q.meaning + more.get(q.name, "")) for q in shown
         ]
 
-    def _named(self, title: str) -> str:
-        return title.replace("accuracy", self.measure)
-
-    def _text(self, quantity: Quantity, digits: int | None = None) -> str:
+    def _shown(self, quantity: Quantity, title: str, unit: str, note: str, digits: int | None = None) -> Shown:
+        """With so many digits and no plus or, where it stands in a row of its own, as it is declared."""
         value = self.values[quantity.name]
         if quantity.name == "seconds":
-            return _clock(value)
-        alone = quantity.digits if quantity.digits_alone is None else quantity.digits_alone
-        sign = "+" if quantity.signed and digits is None else ""
-        return number_text(value, alone if digits is None else digits, sign)
-
-
-def _unit(quantity: Quantity) -> str:
-    """The unit as it follows a number."""
-    return f" {quantity.unit}" if quantity.unit else ""
+            text = _clock(value)
+        elif digits is not None:
+            text = number_text(value, digits)
+        else:
+            alone = quantity.digits if quantity.digits_alone is None else quantity.digits_alone
+            text = number_text(value, alone, "+" if quantity.signed else "")
+        # Without a test set what is said of the accuracy is of what stands for it.
+        return Shown(quantity.name, title.replace("accuracy", self.measure), text, f" {unit}" if unit else "", note)
 
 
 def main_curve(run: Run) -> tuple[bool, Series]:

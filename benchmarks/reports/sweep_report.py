@@ -12,7 +12,7 @@ import numpy as np
 
 from lra.benchmarks.comparison.compare import Comparison, Row, compare
 from lra.benchmarks.comparison.estimates import Estimate
-from lra.benchmarks.comparison.groups import Group, run_folders, swept
+from lra.benchmarks.comparison.groups import Group, run_folders, sweep_record
 from lra.benchmarks.comparison.tables import cells
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import write_text
@@ -42,8 +42,8 @@ def write_sweep_report(folder: Path) -> Path:
 def render(folder: Path) -> str:
     """The report of the runs in ``folder`` as HTML."""
     found = compare([folder], allow_different=True)
-    record = swept(folder / "sweep.json") if (folder / "sweep.json").is_file() else {}
-    order = _places(found)
+    record = sweep_record(folder / "sweep.json") if (folder / "sweep.json").is_file() else {}
+    order = _ranked_rows(found)
     head, *rows = cells(found)
     return (
         templates()
@@ -75,7 +75,7 @@ def _runs(found: Comparison) -> Iterator[tuple[Row, int, Run]]:
     return ((row, seed, run) for row in found.rows for seed, run in sorted(row.group.runs.items()))
 
 
-def _places(found: Comparison) -> list[tuple[int, Row]]:
+def _ranked_rows(found: Comparison) -> list[tuple[int, Row]]:
     """Rows with their place in the ranking by the first column, the best first."""
     name, column = next(iter(found.columns.items()))
     measured = [row for row in found.rows if name in row.estimates]
