@@ -8,7 +8,7 @@ from lra.benchmarks.comparison.estimates import estimate
 from lra.benchmarks.files import write_json, write_text
 from lra.benchmarks.records import known
 from lra.benchmarks.reports.drawing import save_figure
-from lra.benchmarks.tasks.remembered import Recognition, Remembered, remembered
+from lra.benchmarks.tasks.recognition import Recognition, Recognitions, recognitions
 from lra.benchmarks.tasks.task_figures import agreements, generator_losses, task_panels
 from lra.benchmarks.tasks.task_outcome import PART, SHARE, TaskRun, apart, finished, names
 from lra.benchmarks.text import markdown_table
@@ -30,7 +30,7 @@ def write_task_report(folder: Path) -> Path:
         LraError: if no task is finished, or something of one is damaged.
     """
     runs = finished(folder)
-    kept = remembered(runs, folder / "report.json")
+    kept = recognitions(runs, folder / "report.json")
     for name, panels, measure, x_title in (
         ("generator-loss", generator_losses(runs), "generator loss", "inner steps of synthesis"),
         ("agreement", agreements(runs), "agreement with the teacher (%)", "student steps"),
@@ -43,7 +43,7 @@ def write_task_report(folder: Path) -> Path:
     return folder / "report.md"
 
 
-def _record(runs: Sequence[TaskRun], kept: Remembered) -> dict[str, Any]:
+def _record(runs: Sequence[TaskRun], kept: Recognitions) -> dict[str, Any]:
     rows = [
         {"task": run.name, "reuse": run.reuse, "seed": run.seed} | {k: value(run) for k, value in MEASURES.items()}
         for run in runs
@@ -52,7 +52,7 @@ def _record(runs: Sequence[TaskRun], kept: Remembered) -> dict[str, Any]:
     return {"runs": rows, "generators": kept.generators, "recognition": asked}
 
 
-def _page(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Recognition]]]) -> str:
+def _page(runs: Sequence[TaskRun], recognised: Mapping[str, Sequence[Sequence[Recognition]]]) -> str:
     head = ["task", "reuse", "seeds", *MEASURES]
     rows = [
         [name, mode, str(len(found)), *(_text([value(run) for run in found.values()]) for value in MEASURES.values())]
@@ -60,7 +60,7 @@ def _page(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Re
         for mode, found in apart(runs, name).items()
     ]
     parts = ["# Tasks in sequence", _table(head, rows), "Means over seeds with 95 % intervals."]
-    if rows := _recognised(runs, remembered):
+    if rows := _recognised(runs, recognised):
         parts += ["## What the old teachers recognise", _table(RECOGNISED, rows), EXPLAINED]
     return "\n\n".join(parts) + "\n"
 
@@ -76,11 +76,11 @@ EXPLAINED = (
 RECOGNISED = ("teacher of", "reuse", "confidence at its end", "after the last task", "forgetting", "classes", "at last")
 
 
-def _recognised(runs: Sequence[TaskRun], remembered: Mapping[str, Sequence[Sequence[Recognition]]]) -> list[list[str]]:
+def _recognised(runs: Sequence[TaskRun], recognised: Mapping[str, Sequence[Sequence[Recognition]]]) -> list[list[str]]:
     """Rows under `RECOGNISED`, of teachers that were asked again after a later task."""
     rows = []
     for of_, name in enumerate(names(runs)):
-        for mode, chains in remembered.items():
+        for mode, chains in recognised.items():
             seen = [own for chain in chains if len(own := [r for r in chain if r.of == of_]) > 1]
             if seen:
                 lost = [max(r.confidence for r in own[:-1]) - own[-1].confidence for own in seen]

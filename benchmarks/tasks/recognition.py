@@ -35,7 +35,7 @@ class Recognition(NamedTuple):
     """exp of the entropy of the mean prediction: how many classes it sees, 1 to K."""
 
 
-class Remembered(BaseModel):
+class Recognitions(BaseModel):
     """What a report across tasks keeps of it."""
 
     generators: str = ""
@@ -44,8 +44,8 @@ class Remembered(BaseModel):
     """By mode, one list for each seed; nothing for a method without a generator that lasts."""
 
 
-def remembered(runs: Sequence[TaskRun], report: Path) -> Remembered:
-    """What is remembered in the chains of ``runs``, from an earlier ``report`` if that is of the same generators.
+def recognitions(runs: Sequence[TaskRun], report: Path) -> Recognitions:
+    """What old teachers recognise in the chains of ``runs``; from an earlier ``report``, if of the same generators.
 
     Raises:
         LraError: if the teachers have to be asked and one, or its data, is not there any more.
@@ -53,13 +53,13 @@ def remembered(runs: Sequence[TaskRun], report: Path) -> Remembered:
     chains = {mode: _chains([run for run in runs if run.reuse == mode]) for mode in modes(runs)}
     files = [[[run.run.folder / GENERATOR for run in chain] for chain in found] for found in chains.values()]
     if not all(file.is_file() for found in files for chain in found for file in chain):
-        return Remembered()
+        return Recognitions()
     digests = {mode: [list(map(sha256, chain)) for chain in found] for mode, found in zip(chains, files, strict=True)}
     generators = hashlib.sha256(json.dumps(digests).encode()).hexdigest()
     try:
-        before = Remembered.model_validate_json(report.read_bytes())
+        before = Recognitions.model_validate_json(report.read_bytes())
     except (OSError, ValueError):  # There is none, or it is damaged and written anew.
-        before = Remembered()
+        before = Recognitions()
     if before.generators == generators:
         return before
     from lra.benchmarks.runs.rebuilding import NoGenerator
@@ -68,7 +68,7 @@ def remembered(runs: Sequence[TaskRun], report: Path) -> Remembered:
         answers = {mode: list(map(recognition, found)) for mode, found in chains.items()}
     except NoGenerator:
         answers = {}
-    return Remembered(generators=generators, recognition=answers)
+    return Recognitions(generators=generators, recognition=answers)
 
 
 def _chains(runs: Sequence[TaskRun]) -> list[list[TaskRun]]:
