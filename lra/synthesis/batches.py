@@ -1,7 +1,6 @@
 """Synthesis of one finite batch per experience: optimised against the teacher, kept as bytes, shown augmented."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -100,26 +99,25 @@ class BatchSynthesizer(Synthesizer):
             if reached < best:
                 kept, best = images.detach().clone(), reached
                 if o.keep == "best":
-                    self._tell(terms, "keep")
+                    for term in terms:
+                        term.keep()
             self.source.update(loss)
-            self._tell(terms, "learn")
+            for term in terms:
+                term.learn()
         if kept is None:
             raise Diverged("synthesis diverged, its loss was never finite: lower synthesis.lr")
         if o.keep == "last":
-            self._tell(terms, "keep")
+            for term in terms:
+                term.keep()
             with torch.no_grad():
                 kept = self.source.images().detach().clone()
         self.source.end()
-        self._tell(terms, "settle")
+        for term in terms:
+            term.settle()
         self.generator_steps += o.steps
         self.images_generated += o.steps * o.images
         hard = labels if labels.dim() == 1 else labels.argmax(dim=1)
         return FiniteBatch(to_bytes(kept, o.rounding), hard), values
-
-    @staticmethod
-    def _tell(terms: Sequence[Term], what: Literal["keep", "learn", "settle"]) -> None:
-        for term in terms:
-            getattr(term, what)()
 
     def batch(self) -> FiniteBatch | None:
         """The open experience's images."""
@@ -183,17 +181,11 @@ class BatchSynthesizer(Synthesizer):
 
     def state_dict(self) -> State:
         """Source, terms, the open experience, counters."""
-        return {
-            "source": self.source.state_dict(),
-            "terms": [term.state_dict() for term in self.terms],
-            "open": None if self._open is None else list(self._open),
-            **self.counters(),
-        }
+        own = {"source": self.source.state_dict(), "open": None if self._open is None else list(self._open)}
+        return own | super().state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
+        super().load_state_dict(state)
         self.source.load_state_dict(state["source"])
-        for term, saved in zip(self.terms, state["terms"], strict=True):
-            term.load_state_dict(saved)
         self._open = None if state["open"] is None else FiniteBatch(*state["open"])
-        self.load_counters(state)

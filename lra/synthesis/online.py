@@ -99,10 +99,10 @@ class OnlineGenerator(Synthesizer):
 
     def peek(self, n: int) -> Tensor:
         """Fresh images, drawn as for the student, with everything put back."""
-        before = self.counters()
+        before = self.images_generated
         with untouched(self.generator):
             images = self.draw(n)
-        self.load_counters(before)
+        self.images_generated = before
         return images
 
     def latents(self, n: int) -> Tensor:
@@ -123,20 +123,14 @@ class OnlineGenerator(Synthesizer):
 
     def state_dict(self) -> State:
         """Generator with buffers, optimiser, what terms remember, counters."""
-        return {
-            "generator": self.generator.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "terms": [term.state_dict() for term in self.terms],
-            **self.counters(),
-        }
+        own = {"generator": self.generator.state_dict(), "optimiser": self.optimiser.state_dict()}
+        return own | super().state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
+        super().load_state_dict(state)
         self.generator.load_state_dict(state["generator"])
         self.optimiser.load_state_dict(state["optimiser"])
-        for term, saved in zip(self.terms, state["terms"], strict=True):
-            term.load_state_dict(saved)
-        self.load_counters(state)
 
 
 class ConditionedOnlineGenerator(OnlineGenerator):

@@ -118,17 +118,20 @@ class Synthesizer(Reusable, ABC):
 
     @abstractmethod
     def state_dict(self) -> State:
-        """All that a resumed run needs to continue identically, but for the global random states."""
+        """All that a resumed run needs to continue identically, but for the global random states.
+
+        Here what terms remember, and counters; joined by a subclass to its own.
+        """
+        return {"terms": [term.state_dict() for term in self.terms], **self.counters()}
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
-        """Take up a state of `state_dict`."""
-
-    def counters(self) -> State:
-        """The two counters, for `state_dict`."""
-        return {"generator_steps": self.generator_steps, "images_generated": self.images_generated}
-
-    def load_counters(self, state: State) -> None:
-        """Take up `counters`."""
+        """Take up a state of `state_dict`; called by a subclass, which takes up its own."""
+        for term, saved in zip(self.terms, state["terms"], strict=True):
+            term.load_state_dict(saved)
         self.generator_steps = state["generator_steps"]
         self.images_generated = state["images_generated"]
+
+    def counters(self) -> dict[str, int]:
+        """What was updated and made so far, by name."""
+        return {"generator_steps": self.generator_steps, "images_generated": self.images_generated}
