@@ -22,18 +22,20 @@ class Need:
     Attributes:
         words: what it is, after "it needs".
         shown_by: where ``result.json`` has something if the run has it.
+        other_kind: whether those without it are another kind of run, of which nothing is said for want of it.
     """
 
     words: str
     shown_by: str
+    other_kind: bool = False
 
 
 TEST_SET = Need("a test set", "accuracy.final")
 SEVERAL_EVALUATIONS = Need("a curve of several evaluations", "accuracy.mean")
 PROBES = Need("several evaluations with probes", "forgetting.average")
 REPLAY = Need("a replay", "alignment.mean")
-INCREMENT = Need("a run of increments", "average_incremental_accuracy")
-QUANTIZED = Need("a quantised student", "quantization")
+INCREMENT = Need("a run of increments", "average_incremental_accuracy", other_kind=True)
+QUANTIZED = Need("a quantised student", "quantization", other_kind=True)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ class Quantity:
     def heading(self) -> str:
         """The title with the unit."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def usual(self) -> bool:
+        """Whether any run that distils could have it."""
+        return not any(need.other_kind for need in self.needs)
 
     @property
     def derived(self) -> bool:
