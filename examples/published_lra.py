@@ -67,7 +67,7 @@ def student_after(replay: Replay, meta: Sequence[SupervisedPlugin] = (), experie
     generator = nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))
     rate = torch.optim.Adam(generator.parameters(), lr=0.02)
     terms = [OneHot(1.0), Disagreement(1.0)]
-    source = OnlineGenerator(generator, rate, terms, teacher, latent=8, batch_size=16, sampling_mode="train")
+    synthesizer = OnlineGenerator(generator, rate, terms, teacher, latent=8, batch_size=16, sampling_mode="train")
     strategy = DataFreeDistillation(
         model=student,
         optimizer=torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9),
@@ -76,7 +76,7 @@ def student_after(replay: Replay, meta: Sequence[SupervisedPlugin] = (), experie
         plugins=[replay, *meta],
         evaluator=QuietEvaluation(),
     )
-    strategy.train(SynthesisStream(source, teacher, length=experiences, steps=2, batch_size=16))
+    strategy.train(SynthesisStream(synthesizer, teacher, length=experiences, steps=2, batch_size=16))
     return student.state_dict()
 
 

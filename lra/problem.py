@@ -38,7 +38,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
 
 @dataclass(frozen=True)
 class Problem:
-    """The shapes and scales that networks and sample sources are built for."""
+    """The shapes and scales that networks and synthesizers are built for."""
 
     image: tuple[int, int, int]
     """(channels, height, width)."""

@@ -20,7 +20,7 @@ CLOCK = (
 
 
 def capture(strategy: DataFreeDistillation, stream: SynthesisStream) -> State:
-    """The state of a run at rest: student, optimiser, objective, sample source, plugins, counters, random states.
+    """The state of a run at rest: student, optimiser, objective, synthesizer, plugins, counters, random states.
 
     Of plugins, those that have a state to go on from; Avalanche's own have none.
     """

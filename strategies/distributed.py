@@ -140,12 +140,12 @@ class OwnNumbers(SupervisedPlugin):
 
 
 def distribute(strategy: DataFreeDistillation, synthesizer: Synthesizer, seed: int | None = None) -> None:
-    """Let a strategy's student, sample source and memory learn from the shares of all processes.
+    """Let a strategy's student, synthesizer and memory learn from the shares of all processes.
 
     Args:
         strategy: not yet trained, the same on every process but for its share of the batch.
         synthesizer: of its stream; a divisible one.
-        seed: of the random numbers that each process draws for itself; without one the source must see to that.
+        seed: of the random numbers that each process draws for itself; without one the synthesizer must see to that.
     """
     owners = [synthesizer, *(plugin for plugin in strategy.plugins if isinstance(plugin, Owner))]
     for optimiser in (optimiser for owner in owners for optimiser in owner.optimisers()):

@@ -65,7 +65,7 @@ class Parts:
     """What a method brings to a run."""
 
     synthesizer: Synthesizer
-    """The sample source with its losses and optimiser, for the stream."""
+    """Makes the samples, with its losses and optimiser, for the stream."""
     objective: Objective
     """What the student minimises.
 
@@ -140,7 +140,7 @@ class Method(ABC):
         """The parts of the method, with the synthesis terms that every method can have.
 
         Args:
-            synthesizer: the sample source with the method's own terms.
+            synthesizer: with the method's own terms.
             objective: what the student minimises; by default the distance of the setup, alone.
             plugins: see `Parts`.
             measures: see `Parts`.
@@ -182,16 +182,16 @@ class OnlineMethod(Method):
         self,
         terms: Sequence[Term],
         make: Callable[..., nn.Module] | None = None,
-        source: type[OnlineGenerator] | None = None,
+        kind: type[OnlineGenerator] | None = None,
         **settings: Any,
     ) -> OnlineGenerator:
-        """The sample source that minimises ``terms``.
+        """The synthesizer that minimises ``terms``.
 
         Args:
             terms: losses of a generator step.
             make: builds the generator from latent, image and width; by default that of DAFL, ZSKT and DFQ.
-            source: the class of the source, if not that one.
-            settings: further arguments of ``source``.
+            kind: the class of the synthesizer, if not `OnlineGenerator` itself.
+            settings: further arguments of ``kind``.
         """
         import torch
 
@@ -202,7 +202,7 @@ class OnlineMethod(Method):
         width, latent = sized_for(problem.image)
         latent = o.latent or min(latent, self.latent)
         generator = (make or gen_l)(latent, problem.image, width=o.width or width).to(problem.device)
-        return (source or OnlineGenerator)(
+        return (kind or OnlineGenerator)(
             generator,
             torch.optim.Adam(generator.parameters(), lr=o.lr, betas=o.betas),
             terms,
@@ -266,7 +266,7 @@ class OptimisedMethod(Method):
         views: int = 1,
         show: Augmentation | None = None,
     ) -> BatchSynthesizer:
-        """The sample source that minimises ``terms``.
+        """The synthesizer that minimises ``terms``.
 
         Args:
             source: what is optimised.

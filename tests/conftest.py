@@ -91,7 +91,7 @@ def make_stream(teacher: Any) -> Callable[..., Any]:
         torch.manual_seed(3)
         teacher.queries = 0
         generator = nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64), nn.Sigmoid(), nn.Unflatten(1, IMAGE))
-        source = OnlineGenerator(
+        synthesizer = OnlineGenerator(
             generator,
             torch.optim.Adam(generator.parameters(), lr=0.01),
             [OneHot(1.0), Disagreement(1.0)],
@@ -100,7 +100,7 @@ def make_stream(teacher: Any) -> Callable[..., Any]:
             batch_size=batch_size,
             sampling_mode="train",
         )
-        return SynthesisStream(source, teacher, length, steps, batch_size, last_steps)
+        return SynthesisStream(synthesizer, teacher, length, steps, batch_size, last_steps)
 
     return make
 

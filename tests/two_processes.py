@@ -67,8 +67,8 @@ def train(case: str, rank: int = 0, count: int = 1) -> dict[str, Tensor]:
     generator = nn.Sequential(nn.Linear(8, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))
     model, part = student(case == "batch statistics"), BATCH // count
     adam = torch.optim.Adam(generator.parameters(), lr=0.01)
-    source = Shares(generator, adam, [OneHot(1.0), Disagreement(1.0)], teacher, latent=8, batch_size=part)
-    source.rank, source.count = rank, count
+    synthesizer = Shares(generator, adam, [OneHot(1.0), Disagreement(1.0)], teacher, latent=8, batch_size=part)
+    synthesizer.rank, synthesizer.count = rank, count
     replay: Replay = BufferReplay(Ring(3, part), part)
     if case == "memory generator":
         body = nn.Sequential(nn.Linear(8, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))
@@ -85,11 +85,11 @@ def train(case: str, rank: int = 0, count: int = 1) -> dict[str, Tensor]:
         evaluator=QuietEvaluation(),
     )
     if count > 1:
-        distribute(strategy, source)
+        distribute(strategy, synthesizer)
     with counted() as messages:
-        strategy.train(SynthesisStream(source, teacher, 5, 2, part))
+        strategy.train(SynthesisStream(synthesizer, teacher, 5, 2, part))
     found = {f"student.{name}": value for name, value in model.state_dict().items()}
-    for owner in (source, replay):
+    for owner in (synthesizer, replay):
         for of, network in owner.networks().items():
             found |= {f"{of}.{name}": value for name, value in network.state_dict().items()}
     return found | {"messages": torch.tensor(len(messages))}

@@ -69,9 +69,9 @@ def tiny(probe_every: int = NEVER) -> Run:
     teacher, student = Teacher(_mlp()), _mlp()
     generator = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 192), nn.Unflatten(1, (3, 8, 8)))
     optimiser = torch.optim.SGD(generator.parameters(), lr=0.01)
-    source = OnlineGenerator(generator, optimiser, [OneHot(1.0)], teacher, latent=16, batch_size=32)
+    synthesizer = OnlineGenerator(generator, optimiser, [OneHot(1.0)], teacher, latent=16, batch_size=32)
     objective = Objective(l1)
-    measures = [ProbeForgetting(source, teacher, 1, 64), GradientAlignment(objective), TrainingLosses()]
+    measures = [ProbeForgetting(synthesizer, teacher, 1, 64), GradientAlignment(objective), TrainingLosses()]
     bank = BufferReplay(Ring(10, 8), 8, period=10)
     evaluation = Evaluation(no_test_stream(), probe_every, NEVER, measures)
     strategy = DataFreeDistillation(
@@ -82,7 +82,7 @@ def tiny(probe_every: int = NEVER) -> Run:
         plugins=[bank, evaluation],
         evaluator=evaluation.evaluator,
     )
-    return SynthesisStream(source, teacher, length=0, steps=1, batch_size=32), strategy, None
+    return SynthesisStream(synthesizer, teacher, length=0, steps=1, batch_size=32), strategy, None
 
 
 def _mlp() -> nn.Module:

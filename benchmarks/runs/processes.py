@@ -68,13 +68,13 @@ class Processes:
         """
         if self.count == 1:
             return
-        source = experiment.stream.synthesizer
-        if not source.divisible:
+        synthesizer = experiment.stream.synthesizer
+        if not synthesizer.divisible:
             raise UsageError(
                 f"method {experiment.config.method!r} makes finite batches, which only one process can: choose one "
                 "with an online generator (see lra-bench list methods), or run it without torchrun"
             )
-        distribute(experiment.strategy, source, experiment.config.seed)
+        distribute(experiment.strategy, synthesizer, experiment.config.seed)
 
     def in_turn(self, make: Callable[[], T]) -> T:
         """``make`` on the leader first: what it keeps is there for the others."""
@@ -117,10 +117,10 @@ class Processes:
     def sum_up(self, experiment: Experiment) -> None:
         """Let the counters of what a run cost count for all processes."""
         if self.count > 1:
-            source, teacher = experiment.stream.synthesizer, experiment.stream.teacher
-            counts = torch.tensor([source.images_generated, teacher.queries])
+            synthesizer, teacher = experiment.stream.synthesizer, experiment.stream.teacher
+            counts = torch.tensor([synthesizer.images_generated, teacher.queries])
             together(dist.all_reduce, counts)
-            source.images_generated, teacher.queries = map(int, counts)
+            synthesizer.images_generated, teacher.queries = map(int, counts)
 
     @contextmanager
     def folder(self, folder: RunFolder) -> Iterator[RunFolder]:

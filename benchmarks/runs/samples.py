@@ -1,4 +1,4 @@
-"""Pictures of what the source generates, now and then."""
+"""Pictures of what the generator makes, now and then."""
 
 from pathlib import Path
 

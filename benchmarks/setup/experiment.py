@@ -37,7 +37,7 @@ class Experiment:
     """All parts of a run, built and seeded, not yet trained.
 
     Attributes:
-        networks: by name: teacher, student, and what its source and its memory learn with.
+        networks: by name: teacher, student, and what its synthesizer and its memory learn with.
         quantization: of a quantised student, its bits and what it is worth untrained.
     """
 

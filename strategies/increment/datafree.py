@@ -136,7 +136,7 @@ class DataFreeReplayPlugin(FeaturePlugin):
         recollection = Recollection(old, self.classes, (channels, height, width), self.options, mean, std)
         recollection.train(strategy.model)
         self.recollection = recollection
-        self.generator_steps += recollection.source.generator_steps
+        self.generator_steps += recollection.synthesizer.generator_steps
         if self.options.alpha is not None:
             o = LookAheadOptions(alpha=self.options.alpha, alpha_rate=self.options.alpha_rate, statistics="batch")
             # The strategy's own forward pass moves the statistics.

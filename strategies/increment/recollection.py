@@ -46,7 +46,7 @@ class Recollection:
 
     Attributes:
         model: the frozen model, all of its classes.
-        source: the sample source, with its counters.
+        synthesizer: the generator with its training and its counters.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Recollection:
         width, latent = options.width or width, options.latent or latent
         generator = ConditionedGenerator(gen_s(latent, image, width=width), len(classes)).to(device)
         self._known = Known(model, classes)
-        self.source = ConditionedOnlineGenerator(
+        self.synthesizer = ConditionedOnlineGenerator(
             generator,
             torch.optim.Adam(generator.parameters(), lr=options.generator_lr, betas=(0.5, 0.999)),
             [OneHot(options.one_hot), BNStat(options.bn), Balance(options.balance), options.triplet_term()],
@@ -81,12 +81,12 @@ class Recollection:
         Raises:
             ValueError: if BatchNorm statistics are asked for and the model has none.
         """
-        self.source.step(self._normalised(learner))
+        self.synthesizer.step(self._normalised(learner))
 
     @torch.no_grad()
     def sample(self, n: int) -> Batch:
         """``n`` images, normalised, of classes asked for at random, with the frozen model's answers (n, k)."""
-        images = self.source.draw(n)
+        images = self.synthesizer.draw(n)
         images = self._normalised(nn.Identity())(images)
         return Batch(images, self.answer(images))
 

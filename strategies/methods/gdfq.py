@@ -84,5 +84,7 @@ class GDFQ(OnlineMethod):
         if o.student_triplet:
             student_terms.append(StudentTriplet(o.student_triplet, TripletSampler(), margin=o.triplet_margin))
         terms = [OneHot(o.one_hot), BNStat(o.bn, gap="mse", reduce="mean")]
-        source = self.online(terms, conditioned, ConditionedOnlineGenerator, sampling_mode="train", warmup=o.warmup)
-        return self.parts(source, Objective(per_class, student_terms))
+        synthesizer = self.online(
+            terms, conditioned, ConditionedOnlineGenerator, sampling_mode="train", warmup=o.warmup
+        )
+        return self.parts(synthesizer, Objective(per_class, student_terms))

@@ -79,6 +79,6 @@ class ZSKT(OnlineMethod):
             return self.parts(self.online(terms, clip=o.clip), objective, plugins)
         make = partial(gen_zskt, mean=problem.mean, std=problem.std)
         modes = {"student_mode": "train", "sampling_mode": "train"}
-        source = self.online(terms, make, SharedLatents, clip=o.clip, **modes)
-        cosine = CosineAnnealingLR(source.optimiser, T_max=self.setup.experiences)
-        return self.parts(source, objective, [*plugins, ScheduleByEpoch(cosine, 1)])
+        synthesizer = self.online(terms, make, SharedLatents, clip=o.clip, **modes)
+        cosine = CosineAnnealingLR(synthesizer.optimiser, T_max=self.setup.experiences)
+        return self.parts(synthesizer, objective, [*plugins, ScheduleByEpoch(cosine, 1)])
