@@ -57,6 +57,8 @@ class Anatomy:
 
 
 _KNOWN: "WeakKeyDictionary[nn.Module, Anatomy]" = WeakKeyDictionary()
+_STAGES: "WeakKeyDictionary[nn.Module, list[nn.Module]]" = WeakKeyDictionary()
+"""What networks showed that were looked into once."""
 
 
 def classifier(model: nn.Module, image: Sequence[int]) -> nn.Module:
@@ -244,8 +246,7 @@ def _seeing(modules: Iterator[nn.Module], see: Callable[[nn.Module, tuple[Any, .
             handle.remove()
 
 
-@torch.no_grad()
-def stages(model: nn.Module, image: tuple[int, int, int]) -> list[nn.Module]:
+def stages(model: nn.Module, image: Sequence[int]) -> list[nn.Module]:
     """Return, for each spatial resolution a model works at, the module whose output is the last map there.
 
     Found by sending one black image through the model in evaluation mode, so any architecture will do: of all
@@ -257,6 +258,13 @@ def stages(model: nn.Module, image: tuple[int, int, int]) -> list[nn.Module]:
     Raises:
         ValueError: if the model makes no maps of images of this shape (C,H,W).
     """
+    if model not in _STAGES:
+        _STAGES[model] = _found_stages(model, image)
+    return _STAGES[model]
+
+
+@torch.no_grad()
+def _found_stages(model: nn.Module, image: Sequence[int]) -> list[nn.Module]:
     names = {id(module): name for name, module in model.named_modules()}
     seen: list[tuple[nn.Module, torch.Size]] = []
 
@@ -276,7 +284,7 @@ def stages(model: nn.Module, image: tuple[int, int, int]) -> list[nn.Module]:
         if calls[id(module)] == 1:
             resolutions.setdefault(size, []).append(module)
     if not resolutions:
-        raise ValueError(f"{type(model).__name__} makes no feature maps of images {image}")
+        raise ValueError(f"{type(model).__name__} makes no feature maps of images {tuple(image)}")
     return [_outermost(modules, names) for modules in resolutions.values()]
 
 

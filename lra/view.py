@@ -3,11 +3,10 @@
 Synthesis looks so at the images it makes (`View`), a student step at the images it learns from (`StudentView`).
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Literal, NamedTuple, Self
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +19,6 @@ from lra.problem import Batch, Teacher
 Quantity = Literal["features", "maps", "batchnorm", "student_features", "student_maps"]
 """What a view collects beside logits, if it is told beforehand."""
 
-_STAGES: "WeakKeyDictionary[nn.Module, list[nn.Module]]" = WeakKeyDictionary()
-
-
-def stages_of(network: nn.Module, images: Tensor) -> list[nn.Module]:
-    """`lra.anatomy.stages` for images of this shape, looked for once per network."""
-    if network not in _STAGES:
-        channels, height, width = images.shape[1:]
-        _STAGES[network] = stages(network, (channels, height, width))
-    return _STAGES[network]
-
 
 def require(wanted: Set[Quantity], teacher: Teacher, student: nn.Module, image: tuple[int, int, int]) -> None:
     """Look for the quantities that views will be asked for, before any time is spent.
@@ -37,20 +26,19 @@ def require(wanted: Set[Quantity], teacher: Teacher, student: nn.Module, image: 
     Raises:
         ValueError: for the first that ``teacher`` or ``student``, networks for images (C, H, W), lacks.
     """
-    blank = next(student.parameters()).new_zeros(1, *image)
-    _taps("", wanted, teacher.network, blank)
-    _taps("student_", wanted, student, blank)
+    _taps("", wanted, teacher.network, image)
+    _taps("student_", wanted, student, image)
 
 
-def _taps(whose: Literal["", "student_"], wanted: Set[str], network: nn.Module, images: Tensor) -> dict[str, Tap]:
-    """Taps of one network for what is wanted of it, by quantity; not open yet."""
+def _taps(whose: Literal["", "student_"], wanted: Set[str], network: nn.Module, image: Sequence[int]) -> dict[str, Tap]:
+    """Taps of a network of images (C, H, W) for what is wanted of it, by quantity; not open yet."""
     taps: dict[str, Tap] = {}
     if f"{whose}features" in wanted:
-        taps["features"] = FeatureTap(network, images.shape[1:])
+        taps["features"] = FeatureTap(network, image)
     if f"{whose}maps" in wanted:
-        taps["maps"] = Tap(network, stages_of(network, images), "output")
+        taps["maps"] = Tap(network, stages(network, image), "output")
     if f"{whose}batchnorm" in wanted:
-        taps["batchnorm"] = BatchNormStatistics(network, images.shape[1:])
+        taps["batchnorm"] = BatchNormStatistics(network, image)
     return taps
 
 
@@ -136,11 +124,11 @@ class View:
 
     @cached_property
     def _teacher_pass(self) -> _Pass:
-        return _passed(self.teacher, self.images, _taps("", self._wanted, self.teacher.network, self.images))
+        return _passed(self.teacher, self.images, _taps("", self._wanted, self.teacher.network, self.images.shape[1:]))
 
     @cached_property
     def _student_pass(self) -> _Pass:
-        taps = _taps("student_", self._wanted, self.student, self.images)
+        taps = _taps("student_", self._wanted, self.student, self.images.shape[1:])
         with frozen(self.student), in_mode(self.student, self._student_mode == "train"):
             return _passed(self.student, self.images, taps)
 
@@ -241,7 +229,7 @@ class StudentView(View):
 
     @cached_property
     def _student_pass(self) -> _Pass:
-        taps = _taps("student_", self._wanted, self.student, self.images)
+        taps = _taps("student_", self._wanted, self.student, self.images.shape[1:])
         return _passed(self._forward, self.images, {name: tap.of(self._runs) for name, tap in taps.items()})
 
     @property

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lra.anatomy import stages
 from lra.distillation.objective import StudentTerm
 from lra.distillation.options import Compared
 from lra.features import Tap
 from lra.preservation import in_mode
 from lra.relations import ChannelDistillation, TripletSampler, gram_masked, triplet_loss
-from lra.view import Quantity, StudentView, stages_of
+from lra.view import Quantity, StudentView
 
 
 class HardLabel(StudentTerm):
@@ -167,7 +168,7 @@ def adapters_between(student: nn.Module, teacher: nn.Module, image: tuple[int, i
     blank = next(teacher.parameters()).new_zeros(1, *image)
     channels = []
     for network in (student, teacher):
-        with Tap(network, stages_of(network, blank), "output") as tap, in_mode(network, training=False):
+        with Tap(network, stages(network, image), "output") as tap, in_mode(network, training=False):
             network(blank)
         channels.append([each.shape[1] for each in tap.values])
     count = min(map(len, channels))
