@@ -200,6 +200,8 @@ def test_failures_are_listed_at_the_end(tmp_path: Path, lra_bench: Any, monkeypa
     *_, first, _, _, _, last = done.err.splitlines()
     assert first == "failed: replay=none seed=0: no"
     assert last == "lra-bench: 4 of 4 runs failed, as listed; the same command tries them again"
+    assert lra_bench("report", tmp_path / "out").code == 0
+    assert "replay=none seed=0: no" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_teacher_that_is_not_there_fails_its_runs_only(tmp_path: Path) -> None:
@@ -404,7 +406,6 @@ def test_lines_at_a_steady_pace_where_no_table_can_be_drawn(
     hand.monotonic = lambda: hand.now
     for module in (progress, sweep_progress):
         monkeypatch.setattr(module, "time", hand)
-    monkeypatch.setattr(progress, "START", 0.0)
     monkeypatch.setattr(progress, "FIRST", 1.0)
     entries = [
         Entry(f"run {i}", entry.config, RunFolder(tmp_path / str(i)), "waiting")

@@ -128,6 +128,7 @@ def test_a_task_that_fails_leaves_the_others_and_is_taken_up_again(
     assert done.code == 1
     for word in ("'turned'", "diverged", f"resume {tmp_path / 'out'}"):
         assert word in done.err
+    assert "task 'turned' failed: the student has diverged" in (tmp_path / "out" / "log.txt").read_text()
     assert statuses() == ["done", "failed", "waiting"], "what would have come of the failed task is not done"
     finished = folders(tmp_path / "out")[0][0] / "result.json"
     before = finished.stat().st_mtime_ns
@@ -324,3 +325,21 @@ def test_the_hard_loss_is_of_one_method_only(lra_bench: Call) -> None:
     done = lra_bench("run", "--method", "dafl", "--set", "synthesis.hard_loss=true", "--dry-run", "--no-timing")
     assert done.code == 2
     assert "'synthesis.hard_loss': it is of aeahl-rg;" in done.err
+
+
+def test_tasks_take_settings_and_say_what_they_would_take(tasks: Call, tmp_path: Path) -> None:
+    content = tree(method="dafl", replay="none", set={"synthesis.width": 8})
+    shown = tasks(content, "--dry-run", "--json")
+    assert (shown.code, (tmp_path / "out").exists()) == (0, False), shown.err
+    assert [run["label"] for run in json.loads(shown.out)["runs"]] == [
+        "low, reuse anew, seed 0",
+        "turned, reuse anew, seed 0",
+    ]
+    done = tasks(content, "--threads", 2, "--set", "student.lr=0.02")
+    assert done.code == 0, done.err
+    for folder in folders(tmp_path / "out")[0]:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert (config["threads"], config["student"]["lr"]) == (2, 0.02)
+    log, page = ((tmp_path / "out" / name).read_text() for name in ("log.txt", "report.html"))
+    assert log.count("student step 4") >= 2, "of each task"
+    assert "What each task came to" in page

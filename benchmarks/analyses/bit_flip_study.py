@@ -21,7 +21,7 @@ from lra.benchmarks.reports.figures import band
 from lra.benchmarks.runs.rebuilding import Rebuilt, rebuilt
 from lra.benchmarks.setup.datasets import Labelled
 from lra.benchmarks.setup.teachers import accuracy_of
-from lra.benchmarks.tasks.task_figures import task_panels
+from lra.benchmarks.tasks.task_report import task_panels
 from lra.benchmarks.text import markdown_table
 from lra.bit_flips import BitNetwork, search
 from lra.state import seed_everything

@@ -25,7 +25,7 @@ def report(folder: Path) -> None:
         click.echo(write_task_report(folder))
         return
     alone = any((folder / name).is_file() for name in ("result.json", "metrics.jsonl"))
-    if not alone and any(folder.rglob("result.json")):
+    if (folder / "sweep.json").is_file() or (not alone and any(folder.rglob("result.json"))):
         from lra.benchmarks.reports.sweep_report import write_sweep_report
 
         click.echo(write_sweep_report(folder))

@@ -62,7 +62,7 @@ def run(
 def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> None:
     """Go on with a run, or tasks in sequence, that were stopped or failed."""
     if (folder / "tasks.json").is_file():
-        from lra.benchmarks.commands.tasks_command import resume as go_on
+        from lra.benchmarks.commands.tasks import resume as go_on
 
         click.echo(go_on(folder, on_divergence, as_json))
         return

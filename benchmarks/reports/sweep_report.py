@@ -14,7 +14,7 @@ from lra.benchmarks.comparison.compare import Comparison, Row, compare
 from lra.benchmarks.comparison.estimates import Estimate
 from lra.benchmarks.comparison.groups import Group, run_folders, sweep_record
 from lra.benchmarks.comparison.tables import cells
-from lra.benchmarks.errors import UsageError
+from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.files import write_text
 from lra.benchmarks.records import Record, Run, known, number, numbers, pick, table
 from lra.benchmarks.reports import figures
@@ -30,12 +30,22 @@ TOGETHER = 6
 def write_sweep_report(folder: Path) -> Path:
     """Write ``report.html`` into a sweep's folder, or any folder with runs, and return its path.
 
+    Of a sweep that has come to nothing yet it says what failed, and why.
+
     Raises:
-        MissingInput: if no run is finished.
+        MissingInput: if no run is finished, and none is known to have failed.
         UsageError: if a file is damaged, or the page cannot be written.
     """
-    page = render(folder).encode("utf-8", "replace").decode()
-    write_text(folder / "report.html", page)
+    try:
+        page = render(folder)
+    except MissingInput:
+        runs = sweep_record(folder / "sweep.json")["runs"] if (folder / "sweep.json").is_file() else []
+        failed = [run for run in runs if run.get("status") == "failed"]
+        if not failed:
+            raise
+        shown = templates().get_template("failed.html")
+        page = shown.render(name=folder.resolve().name, runs=len(runs), failed=failed)
+    write_text(folder / "report.html", page.encode("utf-8", "replace").decode())
     return folder / "report.html"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
@@ -228,20 +228,30 @@ class Journal(MemoryHandler):
 @contextmanager
 def journal() -> Iterator[Journal]:
     """Listen to everything; until `Journal.into` it is only kept."""
-    kept, terminal, level = Journal(), logging.StreamHandler(sys.stderr), log.level
-    terminal.setFormatter(logging.Formatter("lra-bench: %(message)s"))
-    terminal.setLevel(logging.WARNING)
-    for handler in (kept, terminal):
+    kept, level = Journal(), log.level
+    handlers: list[logging.Handler] = [kept]
+    if not any(isinstance(handler, _Terminal) for handler in log.handlers):  # Of tasks, which are runs, one has it.
+        handlers.append(_Terminal(sys.stderr))
+    for handler in handlers:
         log.addHandler(handler)
     log.setLevel(logging.DEBUG)
     try:
         yield kept
     finally:
         log.setLevel(level)
-        for handler in (kept, terminal):
+        for handler in handlers:
             log.removeHandler(handler)
         kept.setTarget(None)
         kept.close()
+
+
+class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
+    """Warnings on a terminal."""
+
+    def __init__(self, stream: TextIO):
+        super().__init__(stream)
+        self.setFormatter(logging.Formatter("lra-bench: %(message)s"))
+        self.setLevel(logging.WARNING)
 
 
 class _Patient(logging.FileHandler):

@@ -22,6 +22,8 @@ from lra.benchmarks.setup.config import DataOptions, RunConfig, Tree
 from lra.benchmarks.setup.datasets import data_of
 from lra.synthesis.options import Reuse
 
+KEYS = (*DISTILLATION.flags, "threads")
+"""What a file of tasks may name for all of them, or for one: the flags of ``lra-bench run``."""
 OWN = ("tasks", "carry", "reuse")
 CARRIED = ("generator", "replay")
 MODES: tuple[str, ...] = get_args(Reuse)
@@ -68,6 +70,18 @@ class TaskPlan:
             return DISTILLATION.of_cell(self.cells[index] | {"seed": chain.seed} | settings, self.base, self.code)
 
 
+def with_settings(tree: Tree, settings: Mapping[str, Any]) -> Tree:
+    """A file of tasks with ``settings`` by their paths, which win over those of the file and of its tasks."""
+    tasks = tree.get("tasks")
+    if not settings or not isinstance(tasks, list):
+        return tree
+    told = [
+        task | {"set": _mapping("set", task.get("set")) | dict(settings)} if isinstance(task, dict) else task
+        for task in tasks
+    ]
+    return tree | {"tasks": told}
+
+
 def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, str] | None = None) -> TaskPlan:
     """What a file of tasks in the folder ``base`` asks for, checked as far as it can be before the first task.
 
@@ -78,8 +92,8 @@ def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, s
         MissingInput: for data that are not there.
     """
     for key in tree:
-        if key not in (*DISTILLATION.flags, *OWN):
-            raise UsageError(f"unknown key {key!r}; {suggestion(str(key), (*DISTILLATION.flags, *OWN))}")
+        if key not in (*KEYS, *OWN):
+            raise UsageError(f"unknown key {key!r}; {suggestion(str(key), (*KEYS, *OWN))}")
     tasks = tree.get("tasks")
     if not isinstance(tasks, list) or not tasks:
         raise UsageError("the list of tasks is empty: give tasks: [{dataset: ..., teacher: ...}, ...]")
@@ -114,7 +128,7 @@ def _find(options: DataOptions, task: str) -> None:
 def _task(index: int, task: object, shared: Tree) -> tuple[str, Cell]:
     if not isinstance(task, Mapping):
         raise UsageError(f"task {index + 1} is {task!r}: write it as {{dataset: ..., teacher: ...}}")
-    known = (*DISTILLATION.flags, "name")
+    known = (*KEYS, "name")
     for key in task:
         if key not in known or key == "seed":
             raise UsageError(f"task {index + 1}: unknown key {key!r}; {suggestion(str(key), known)}")

@@ -1,16 +1,22 @@
-"""The report across tasks: what each came to, how soon, and what is left of the first ones in the generator."""
+"""The report across tasks: what each came to, how soon, and what is left of the first ones in the generator.
+
+Figures have one panel for each task, and one curve for each way of reuse.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from lra.benchmarks.comparison.estimates import estimate
 from lra.benchmarks.files import write_json, write_text
 from lra.benchmarks.records import known
-from lra.benchmarks.reports.drawing import save_figure
+from lra.benchmarks.reports.drawing import WIDE, Number, Series, clean, curves, save_figure, step_axis, svg_figure
+from lra.benchmarks.reports.figures import band
+from lra.benchmarks.reports.report import templates
 from lra.benchmarks.tasks.recognition import Recognition, Recognitions, recognitions
-from lra.benchmarks.tasks.task_figures import agreements, generator_losses, task_panels
-from lra.benchmarks.tasks.task_outcome import PART, SHARE, TaskRun, apart, finished, names
+from lra.benchmarks.tasks.task_outcome import PART, SHARE, TaskRun, apart, finished, modes, names, of, read_record
 from lra.benchmarks.text import markdown_table
 
 MEASURES: Mapping[str, Callable[[TaskRun], float | None]] = {
@@ -24,23 +30,39 @@ MEASURES: Mapping[str, Callable[[TaskRun], float | None]] = {
 
 
 def write_task_report(folder: Path) -> Path:
-    """Write ``report.md``, ``report.json`` and two figures into the folder of tasks; returns the page.
+    """Write ``report.html``, the same as ``report.md`` and ``report.json``, and two figures into the folder of tasks.
+
+    Returns:
+        the page.
 
     Raises:
         LraError: if no task is finished, or something of one is damaged.
     """
     runs = finished(folder)
     kept = recognitions(runs, folder / "report.json")
+    drawn = {}
     for name, panels, measure, x_title in (
         ("generator-loss", generator_losses(runs), "generator loss", "inner steps of synthesis"),
         ("agreement", agreements(runs), "agreement with the teacher (%)", "student steps"),
     ):
         if panels:
+            drawn[measure] = task_panels(panels, measure, x_title)
             for suffix in (".svg", ".png"):
                 save_figure(folder / (name + suffix), task_panels, panels, measure, x_title)
     write_json(folder / "report.json", _record(runs, kept))
-    write_text(folder / "report.md", _page(runs, kept.recognition))
-    return folder / "report.md"
+    tables = _tables(runs, kept.recognition)
+    parts = [part for title, head, rows, words in tables for part in (title, markdown_table(head, rows, (0, 1)), words)]
+    write_text(folder / "report.md", "\n\n".join(["# Tasks in sequence", *filter(None, parts)]) + "\n")
+    failed = [
+        (chain["reuse"], chain["seed"], task["name"], task.get("reason", ""))
+        for chain in read_record(folder)["chains"]
+        for task in chain["tasks"]
+        if task["status"] == "failed"
+    ]
+    page = templates().get_template("tasks.html")
+    shown = page.render(name=folder.resolve().name, tables=tables, figures=drawn, failed=failed)
+    write_text(folder / "report.html", shown.encode("utf-8", "replace").decode())
+    return folder / "report.html"
 
 
 def _record(runs: Sequence[TaskRun], kept: Recognitions) -> dict[str, Any]:
@@ -52,17 +74,20 @@ def _record(runs: Sequence[TaskRun], kept: Recognitions) -> dict[str, Any]:
     return {"runs": rows, "generators": kept.generators, "recognition": asked}
 
 
-def _page(runs: Sequence[TaskRun], recognised: Mapping[str, Sequence[Sequence[Recognition]]]) -> str:
-    head = ["task", "reuse", "seeds", *MEASURES]
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]], str]
+"""Title in Markdown, heads, rows, and what is said beneath."""
+
+
+def _tables(runs: Sequence[TaskRun], answers: Mapping[str, Sequence[Sequence[Recognition]]]) -> list[Table]:
     rows = [
         [name, mode, str(len(found)), *(_text([value(run) for run in found.values()]) for value in MEASURES.values())]
         for name in names(runs)
         for mode, found in apart(runs, name).items()
     ]
-    parts = ["# Tasks in sequence", _table(head, rows), "Means over seeds with 95 % intervals."]
-    if rows := _recognised(runs, recognised):
-        parts += ["## What the old teachers recognise", _table(RECOGNISED, rows), EXPLAINED]
-    return "\n\n".join(parts) + "\n"
+    tables: list[Table] = [("", ["task", "reuse", "seeds", *MEASURES], rows, "Means over seeds with 95 % intervals.")]
+    if rows := _asked_again(runs, answers):
+        tables.append(("## What the old teachers recognise", RECOGNISED, rows, EXPLAINED))
+    return tables
 
 
 EXPLAINED = (
@@ -76,11 +101,11 @@ EXPLAINED = (
 RECOGNISED = ("teacher of", "reuse", "confidence at its end", "after the last task", "forgetting", "classes", "at last")
 
 
-def _recognised(runs: Sequence[TaskRun], recognised: Mapping[str, Sequence[Sequence[Recognition]]]) -> list[list[str]]:
+def _asked_again(runs: Sequence[TaskRun], answers: Mapping[str, Sequence[Sequence[Recognition]]]) -> list[list[str]]:
     """Rows under `RECOGNISED`, of teachers that were asked again after a later task."""
     rows = []
     for of_, name in enumerate(names(runs)):
-        for mode, chains in recognised.items():
+        for mode, chains in answers.items():
             seen = [own for chain in chains if len(own := [r for r in chain if r.of == of_]) > 1]
             if seen:
                 lost = [max(r.confidence for r in own[:-1]) - own[-1].confidence for own in seen]
@@ -91,10 +116,6 @@ def _recognised(runs: Sequence[TaskRun], recognised: Mapping[str, Sequence[Seque
     return rows
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return markdown_table(head, rows, words=(0, 1))
-
-
 def _text(values: Sequence[float | None]) -> str:
     there = known(values)
     if not there:
@@ -102,3 +123,37 @@ def _text(values: Sequence[float | None]) -> str:
     found = estimate(there)
     text = f"{found.mean:.4g}"
     return text if found.low is None or found.high is None else f"{text} [{found.low:.4g}, {found.high:.4g}]"
+
+
+Curve = tuple[Sequence[Number], Sequence[Number]]
+
+
+@svg_figure("One panel for each task, one curve for each way of reuse")
+def task_panels(panels: Mapping[str, Sequence[Series]], measure: str, x_title: str) -> Figure:
+    """Panels beneath one another, by the task's name, all of the same measure."""
+    figure = Figure((WIDE, 0.5 + 1.9 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for ax, (name, series) in zip(axes, panels.items(), strict=True):
+        curves(ax, series, pattern="{:.3g}")
+        ax.set_title(clean(f"{name}: {measure}", 80))
+        step_axis(ax.xaxis)
+    axes[-1].set_xlabel(x_title)
+    return figure
+
+
+def generator_losses(runs: Sequence[TaskRun]) -> dict[str, list[Series]]:
+    """Loss of every inner step of synthesis, by task: a curve a mode, mean over seeds and its interval."""
+    return _panels(runs, lambda run: (range(1, len(run.generator_loss) + 1), run.generator_loss))
+
+
+def agreements(runs: Sequence[TaskRun]) -> dict[str, list[Series]]:
+    """Agreement with the teacher on the test set over student steps, likewise."""
+    return _panels(runs, lambda run: (run.run.column("student_step"), run.run.column("agreement")))
+
+
+def _panels(runs: Sequence[TaskRun], curve: Callable[[TaskRun], Curve]) -> dict[str, list[Series]]:
+    panels = {}
+    for name in names(runs):
+        found = [band(mode, [curve(run) for run in of(runs, name, mode).values()]) for mode in modes(runs)]
+        panels[name] = [series for series in found if series.x]
+    return {name: series for name, series in panels.items() if series}

@@ -4,6 +4,7 @@ The stream is the same closed loop as that of experiences: a task is opened with
 is an ordinary run in its own folder, so finished ones are not repeated and a stopped one goes on.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ from lra import __version__
 from lra.benchmarks.errors import LraError, Resumable, UsageError
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.records import GENERATOR, REPLAY
+from lra.benchmarks.runs.run_folder import journal
 from lra.benchmarks.runs.runner import run
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.tasks.task_file import Chain, TaskPlan
 from lra.closed_loop import ClosedLoop
 
 RECORD = "tasks.json"
+log = logging.getLogger("lra")
 Status = Literal["waiting", "done", "failed", "stopped"]
 
 
@@ -100,8 +103,9 @@ def perform(plan: TaskPlan, out: Path, quiet: bool = False) -> list[list[Entry]]
     entries = [[Entry(name) for name in plan.names] for _ in plan.chains]
     with held(out / ".tasks.lock", f"other tasks are done in {out}: wait for them, or choose another with --out"):
         _write(plan, entries, out)
-        for chain, own in zip(plan.chains, entries, strict=True):
-            _do(TaskStream(plan, chain), own, out, quiet, lambda: _write(plan, entries, out))
+        with journal() as kept, kept.into(out / "log.txt"):
+            for chain, own in zip(plan.chains, entries, strict=True):
+                _do(TaskStream(plan, chain), own, out, quiet, lambda: _write(plan, entries, out))
     failed = [(c, e) for c, own in zip(plan.chains, entries, strict=True) for e in own if e.status == "failed"]
     if failed:
         chain, entry = failed[0]
@@ -127,6 +131,7 @@ def _do(stream: TaskStream, entries: Sequence[Entry], out: Path, quiet: bool, sa
     except LraError as error:
         entry = entries[stream.position]
         entry.status, entry.reason = ("stopped" if isinstance(error, Resumable) else "failed"), str(error)
+        log.info("task %r %s: %s", entry.name, entry.status, entry.reason)
         save()
         if isinstance(error, Resumable):
             raise
