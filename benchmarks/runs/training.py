@@ -12,11 +12,10 @@ from lra.benchmarks.errors import UsageError, one_line
 from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.runs.machine import environment
 from lra.benchmarks.runs.memory import as_far_as_it_fits, bounded, refuse_oversize
-from lra.benchmarks.runs.outcome import result
+from lra.benchmarks.runs.outcome import Samples, result
 from lra.benchmarks.runs.processes import Processes
 from lra.benchmarks.runs.progress import RunProgress
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
-from lra.benchmarks.runs.samples import Samples
 from lra.benchmarks.runs.trackers import Tracker
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
