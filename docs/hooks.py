@@ -4,7 +4,7 @@ import logging
 import re
 from typing import Any
 
-from generate import formulas, inserts, methods, reference, results
+from generate import inserts, pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -17,14 +17,14 @@ LOADED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?https?:[^>]*>
 
 def on_startup(command: str, dirty: bool) -> None:
     """Lay out the sources, before the reader of docstrings looks for them."""
-    reference.lay_out()
+    pages.lay_out()
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Make the pages, and put them where the navigation names their folder."""
-    config.extra["pages"] = dict([*methods.pages(), *results.pages(), *reference.pages()])
+    config.extra["pages"] = dict([*pages.method_pages(), *pages.result_pages(), *pages.reference_pages()])
     config.nav = [_expanded(entry, list(config.extra["pages"])) for entry in config.nav or []]
-    fences = {"custom_fences": [formulas.FENCE | {"format": formulas.fence}]}
+    fences = {"custom_fences": [{"name": "math", "class": "math", "format": inserts.formula}]}
     config.mdx_configs["pymdownx.superfences"] = fences
     return config
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from lra.options import Count, Fraction, NonNegative, Positive, Whole
-from lra.synthesis.options import BatchOptions, TripletOptions
+from lra.synthesis.options import AdversarialOptions, BatchOptions, OneHotOptions, TripletOptions
 
 if TYPE_CHECKING:
     from avalanche.core import SupervisedPlugin
@@ -90,10 +90,11 @@ class SynthesisOptions(TripletOptions):
         return False
 
 
-class BatchNormOptions(SynthesisOptions):
-    """The base of options with a term of the teacher's BatchNorm statistics."""
+class BatchNormOptions(OneHotOptions, SynthesisOptions):
+    """The base of options with a term of the teacher's BatchNorm statistics, beside the one of its confidence."""
 
     bn: NonNegative = 1.0
+    """Weight of the distance to the teacher's BatchNorm statistics."""
 
     @property
     def needs_batchnorm(self) -> bool:
@@ -160,7 +161,9 @@ class OnlineOptions(SynthesisOptions):
     """Options of an online generator and its Adam."""
 
     lr: Positive = 1e-3
+    """Rate of the Adam that makes the samples."""
     betas: tuple[Fraction, Fraction] = (0.5, 0.999)
+    """Decay rates of that Adam's two averages."""
     steps: Count = 1
     """Generator steps per experience."""
     latent: Count | None = None
@@ -217,6 +220,9 @@ class OnlineMethod(Method):
 class OptimisedOptions(BatchOptions, SynthesisOptions):
     """Options of a method that optimises batches, and of how they are shown."""
 
+    lr: Positive = 1e-3
+    """Rate of the Adam that makes the samples."""
+
 
 class GeneratorOptions(OptimisedOptions):
     """Options of a method that optimises batches by a generator.
@@ -225,18 +231,22 @@ class GeneratorOptions(OptimisedOptions):
     """
 
     latent: Count | None = None
+    """Numbers that an image is generated from; by the size of the images if not given."""
     width: Count | None = None
+    """Width of the generator; by the size of the images if not given."""
 
 
-class MetaGeneratorOptions(BatchNormOptions, GeneratorOptions):
+class MetaGeneratorOptions(AdversarialOptions, BatchNormOptions, GeneratorOptions):
     """Options of a generator that is a good start for every batch, with its three terms, as published for Fast."""
 
     steps: Count = 10
     warmup: Whole = 20
     lr: Positive = 2e-3
     latent_lr: Positive = 0.01
+    """Rate of the latents, which are optimised along with the generator."""
     bn: NonNegative = 10.0
     bn_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Share of earlier batches in the statistics compared."""
     one_hot: NonNegative = 0.5
     adversarial: NonNegative = 1.33
 

@@ -112,7 +112,9 @@ class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
     warmup: Whole = 1
     """Experiences before the first replay; 0 as published replays an untrained memory."""
     latent: Count | None = None
+    """Numbers that an image is generated from; by the size of the images if not given."""
     width: Count | None = None
+    """Width of the memory generator; by the size of the images if not given."""
 
     def build(self, setup: Setup) -> Replay:
         """Memory generator and encoder of the size that suits the images."""

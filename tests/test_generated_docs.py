@@ -34,32 +34,26 @@ GROUPS: dict[str, type[Options]] = {
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_every_option_is_in_a_table_with_its_meaning(name: str, generate: Callable[[str], ModuleType]) -> None:
-    options = generate("options")
+    tables = generate("tables")
     group = GROUPS[name]
     simple = [field for field, info in group.model_fields.items() if not isinstance(info.default, Options)]
-    lacking = [field for field in simple if not options.meaning(group, field, name)]
-    assert not lacking, f"give {', '.join(lacking)} a docstring (or a line in docs/options.yaml)"
-    text, short = options.tables(group, "x.", name), options.whole(group, "x.", name)
+    lacking = [field for field in simple if not tables.meaning(group, field)]
+    assert not lacking, f"give {', '.join(lacking)} a docstring"
+    text, short = tables.options_tables(group, "x."), tables.options_table(group, "x.")
     assert set(short.splitlines()) <= set(text.splitlines())
     for field in group.model_fields:
         assert re.search(rf"^\| `x\.{field}[`.]", text, re.MULTILINE), field
 
 
 def test_values_and_defaults_are_the_options_own(generate: Callable[[str], ModuleType]) -> None:
-    text = generate("options").tables(METHODS["dfq"].Options, "synthesis.", "dfq")
+    text = generate("tables").options_tables(METHODS["dfq"].Options, "synthesis.")
     assert "| `synthesis.balance` | number ≥ 0 | `20.0` |" in text
     assert "| `synthesis.bn_gap` | `l2`, `mse`, `kl` | `l2` |" in text
     assert "| `synthesis.latent` | integer ≥ 1 or `null` | `null` |" in text
 
 
-def test_every_common_meaning_is_of_some_option(generate: Callable[[str], ModuleType]) -> None:
-    fields = {field for group in GROUPS.values() for field in group.model_fields} | {"kind"}
-    own = {f"{name}.{field}" for name, group in GROUPS.items() for field in group.model_fields}
-    assert set(generate("options")._common()) <= fields | own
-
-
 def test_a_methods_page_has_all_its_parts(generate: Callable[[str], ModuleType]) -> None:
-    pages = dict(generate("methods").pages())
+    pages = dict(generate("pages").method_pages())
     assert set(pages) == {"methods/index.md", *(f"methods/{name}.md" for name in METHODS)}
     page = pages["methods/dfq.md"]
     for part in ("R_bn = Σ", "weight_decay: 0.0001", "cifar10 | resnet34 | resnet18 | 94.61", "dfq/cifar10"):
@@ -69,11 +63,11 @@ def test_a_methods_page_has_all_its_parts(generate: Callable[[str], ModuleType])
 def test_rows_of_results_are_found_by_method(
     generate: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = generate("results")
+    results = generate("pages")
     (tmp_path / "digits.md").write_text(
         "# Digits\n\n| method | accuracy |\n|---|--:|\n| dfq, memory | 97 |\n| `cmi` | 96 |\n| dfq | 95 |\n"
     )
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
     results.about.cache_clear()
     expected = "| method | accuracy |\n|---|--:|\n| dfq, memory | 97 |\n| dfq | 95 |\n"
     assert results.about("dfq") == [("results/digits.md", "Digits", expected)]
@@ -82,7 +76,7 @@ def test_rows_of_results_are_found_by_method(
 
 
 def test_formulas_need_no_script(generate: Callable[[str], ModuleType]) -> None:
-    drawn = generate("formulas").fence("a^2\n\\theta'", "math", "math", {}, None)
+    drawn = generate("inserts").formula("a^2\n\\theta'", "math", "math", {}, None)
     assert drawn.count("<math") == 2
     assert "script" not in drawn
 

@@ -1,4 +1,4 @@
-"""What pages written by hand leave to the code: a line ``{{ name }}`` is replaced by the text of that name."""
+"""What pages written by hand leave to the code: ``{{ name }}`` on a line of its own, and formulas in LaTeX."""
 
 import inspect
 import re
@@ -7,9 +7,11 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
-from generate import options
-from generate.tables import code, table
+from latex2mathml.converter import convert
+
+from generate.tables import code, options_table, table
 from lra.benchmarks.setup.presets import scales
 from lra.meta.options import LRAOptions
 from lra.metrics.quantities import QUANTITIES
@@ -25,6 +27,11 @@ def filled(text: str) -> str:
     return re.sub(r"^\{\{ ([\w-]+) \}\}$", lambda found: INSERTS[found[1]](), text, flags=re.MULTILINE)
 
 
+def formula(source: str, language: str, css_class: str, options: Any, md: Any, **kwargs: Any) -> str:
+    """A fenced block of LaTeX as displayed formulas, one for each line, in MathML: browsers need no script for it."""
+    return "".join(f'<div class="math">{convert(line, display="block")}</div>' for line in source.splitlines())
+
+
 def _replays() -> str:
     rows = [[code(name), replay.summary] for name, replay in REPLAYS.items()]
     return table(("`--replay`", "what the student sees again"), rows)
@@ -32,7 +39,7 @@ def _replays() -> str:
 
 def _replay_options() -> str:
     parts = [
-        f"## Options of `{name}`\n\n{inspect.getdoc(replay)}\n\n{options.whole(replay, 'replay.')}"
+        f"## Options of `{name}`\n\n{inspect.getdoc(replay)}\n\n{options_table(replay, 'replay.')}"
         for name, replay in REPLAYS.items()
         if name != "none"
     ]
@@ -40,11 +47,11 @@ def _replay_options() -> str:
 
 
 def _meta_options() -> str:
-    return options.whole(LRAOptions, "meta.", "meta")
+    return options_table(LRAOptions, "meta.")
 
 
 def _increment_options() -> str:
-    return options.whole(IncrementOptions, "")
+    return options_table(IncrementOptions, "")
 
 
 def _guests() -> str:

@@ -33,6 +33,7 @@ class AttackOptions(Options):
     """How images are attacked; the released forms are options."""
 
     enabled: bool = True
+    """Attack images at all."""
     probability: Fraction = 0.001
     """pa, of an image to be replaced by its attacked one."""
     delta: Literal["linf", "released"] = "linf"

@@ -24,6 +24,7 @@ class MemoryGeneratorOptions(Options):
     latent_steps: Whole = 1
     """Self-inference steps: 1 as published, 0 to draw latents straight from the prior."""
     one_hot: NonNegative = 1.0
+    """Weight of the cross-entropy of the teacher's answer with its own class."""
     balance: NonNegative = 2.171472409516259
     """Weight in nats; the published 5 counts in log10, which is 5 / ln 10 here."""
     kl: NonNegative = 1e-5

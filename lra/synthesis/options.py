@@ -79,6 +79,34 @@ class BatchOptions(AugmentationOptions):
     """How images become bytes; ``down`` as released."""
 
 
+class OneHotOptions(Options):
+    """The term of a confident teacher."""
+
+    one_hot: NonNegative = 1.0
+    """Weight of the cross-entropy of the teacher's answer, with its own class or the class asked for."""
+
+
+class BalanceOptions(Options):
+    """The term of all classes alike."""
+
+    balance: NonNegative = 20.0
+    """Weight of the entropy of the mean prediction, in nats."""
+
+
+class ActivationOptions(Options):
+    """The term of strong features."""
+
+    activation: NonNegative = 0.0
+    """Weight of the size of the teacher's features."""
+
+
+class AdversarialOptions(Options):
+    """The term of the student's adversary."""
+
+    adversarial: NonNegative = 1.0
+    """Weight of the student's distance to the teacher, which the samples are to raise."""
+
+
 class TripletOptions(Options):
     """The triplet term in any method's synthesis; off by default."""
 
@@ -87,9 +115,11 @@ class TripletOptions(Options):
     triplet_swap: bool = True
     """Oppose the student; ``false`` is the released form, which helps it."""
     triplet_margin: Positive = 0.2
+    """Margin between the distances to the near and to the far image."""
     triplet_low: NonNegative = 0.5
     """The window of distances, on the unit sphere, that negatives are drawn from: RGAL's focal one is (0.5, 1.0)."""
     triplet_high: Positive = 1.0
+    """Upper end of that window."""
     triplet_start: Whole = 2
     """The first of the student's stages to compare, from 0."""
 

@@ -1,7 +1,7 @@
 """The options of class-incremental learning, declared apart from what they set: reading them needs no torch."""
 
 from lra.options import Count, NonNegative, Options, Positive, Whole
-from lra.synthesis.options import Strength, TripletOptions
+from lra.synthesis.options import BalanceOptions, OneHotOptions, Strength, TripletOptions
 
 
 class HeadFitOptions(Options):
@@ -16,7 +16,7 @@ class HeadFitOptions(Options):
     """Features per class and step."""
 
 
-class RecollectionOptions(TripletOptions):
+class RecollectionOptions(OneHotOptions, BalanceOptions, TripletOptions):
     """Options of the generator trained from a frozen model; with ``triplet`` it works against the learner (RGAL)."""
 
     generator_steps: Count = 1000

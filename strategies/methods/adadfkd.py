@@ -37,12 +37,15 @@ class AdaDFKDOptions(CurriculumOptions):
     adversarial: NonNegative = 1.0
     age: NonNegative = 2.2
     ring: NonNegative = 0.1
+    """Weight of the ring's contrast in synthesis."""
     negatives: Count = 4096
     """Student features in the queue, at least a batch."""
     ring_length: Fraction = 0.9
     """The window's share of the queue."""
     nce: NonNegative = 0.1
+    """Weight of the contrast in the student's loss."""
     nce_temperature: Positive = 0.07
+    """Temperature of that contrast."""
 
 
 class AdaDFKD(CurriculumMethod):

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Literal
 
 from lra.options import Count, NonNegative, Positive
 from lra.strategies.method import BatchNormOptions, OptimisedMethod, OptimisedOptions, Parts, published
+from lra.synthesis.options import AdversarialOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class ADIOptions(BatchNormOptions, OptimisedOptions):
+class ADIOptions(AdversarialOptions, BatchNormOptions, OptimisedOptions):
     """Defaults are those of CMI's benchmark."""
 
     steps: Count = 1000
@@ -38,8 +39,11 @@ class ADIOptions(BatchNormOptions, OptimisedOptions):
     one_hot: NonNegative = 1.0
     adversarial: NonNegative = 1.0
     tv: NonNegative = 1e-3
+    """Weight of the total variation."""
     l2: NonNegative = 0.0
+    """Weight of the images' norm."""
     divergence: Literal["exact", "reference"] = "exact"
+    """The divergence as defined, or as the release computes it."""
 
 
 class ADI(OptimisedMethod):

@@ -42,15 +42,21 @@ class AEAHLRGOptions(MetaGeneratorOptions):
     """Defaults are those of the release for CIFAR-10, ResNet-34 to ResNet-18."""
 
     meta: Literal["fomaml", "reptile"] = "fomaml"
+    """How the lasting generators learn from what their copies learnt."""
     reuse: Reuse = "anew"
+    """What becomes of an earlier task's generator and decoder."""
     branch: Branch = "features"
+    """Which of the two generators is handed on."""
     follow: bool = True
+    """Let the lasting generators keep the BatchNorm statistics of their copies."""
     symmetric: bool = False
+    """Begin with the two generators equal, as released."""
     hard_loss: bool = False
     """Add the hard loss; without, the student learns soft targets alone, and nothing is attacked."""
     soft: NonNegative = 0.9
+    """Weight of the soft targets, with the hard loss."""
     hard: NonNegative = 0.1
-    """Weights of the two, with the hard loss."""
+    """Weight of the hard loss."""
     aea: AttackOptions = AttackOptions()
 
 

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lra.options import Count, NonNegative, Positive
 from lra.strategies.method import BatchNormOptions, GeneratorOptions, OptimisedMethod, Parts, published
-from lra.synthesis.options import Layers
+from lra.synthesis.options import AdversarialOptions, Layers
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class CMIOptions(BatchNormOptions, GeneratorOptions):
+class CMIOptions(AdversarialOptions, BatchNormOptions, GeneratorOptions):
     """Defaults are those of the paper's scripts for CIFAR-10, from scratch."""
 
     steps: Count = 200
@@ -40,10 +40,15 @@ class CMIOptions(BatchNormOptions, GeneratorOptions):
     one_hot: NonNegative = 1.0
     adversarial: NonNegative = 0.5
     cross_view: NonNegative = 0.8
+    """Weight of the contrast between views and with the bank."""
     temperature: Positive = 0.1
+    """Temperature of the contrast."""
     bank: Count = 40960
+    """Descriptions of past images that are held."""
     negatives: Count = 4096
+    """How many of them a batch is contrasted with."""
     layers: Layers = "batchnorm"
+    """What an image is described by."""
     without_batchnorm: ClassVar[str] = "synthesis.bn=0 and synthesis.layers=stages"
 
     @property

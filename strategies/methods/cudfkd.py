@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lra.options import Fraction, NonNegative, Positive
 from lra.strategies.method import BatchNormOptions, OnlineMethod, OnlineOptions, Parts
+from lra.synthesis.options import ActivationOptions, BalanceOptions
 
 if TYPE_CHECKING:
     from avalanche.core import SupervisedPlugin
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from lra.synthesis.terms import Adversarial, Term
 
 
-class CurriculumOptions(BatchNormOptions, OnlineOptions):
+class CurriculumOptions(BalanceOptions, ActivationOptions, BatchNormOptions, OnlineOptions):
     """Defaults are those of AdaDFKD's benchmark, whose first cell is CIFAR-10, ResNet-34 to ResNet-18."""
 
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
@@ -53,13 +54,15 @@ class CurriculumOptions(BatchNormOptions, OnlineOptions):
     adversarial_slope: NonNegative = 0.0
     """Growth of the adversarial term's weight per epoch between ``begin`` and ``end``."""
     begin: Fraction = 0.25
+    """Share of the run after which things get harder."""
     end: Fraction = 0.75
-    """Shares of the run between which things get harder."""
+    """Share of the run after which they get no harder."""
     age: NonNegative = 2.0
     """λ0: student losses well below λ count."""
     age_rate: NonNegative = 1e-4
     """Growth of λ per student step (published: 1e-4 for CIFAR-10, else 2e-5)."""
     weights: Literal["hard", "soft", "log"] = "log"
+    """How the loss of a sample becomes its weight."""
     granularity: Literal["sample", "batch"] = "sample"
     """What has a weight, each sample or the batch; batch is what the release does."""
 

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING
 
 from lra.options import NonNegative
 from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
+from lra.synthesis.options import ActivationOptions, BalanceOptions, OneHotOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class DAFLOptions(OnlineOptions):
+class DAFLOptions(OneHotOptions, BalanceOptions, ActivationOptions, OnlineOptions):
     """Defaults are those of CMI's benchmark."""
 
     one_hot: NonNegative = 1.0

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Literal
 
 from lra.options import Count, Fraction, Positive
 from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
+from lra.synthesis.options import AdversarialOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class DFMEOptions(OnlineOptions):
+class DFMEOptions(AdversarialOptions, OnlineOptions):
     """Defaults are those of AdaDFKD's benchmark."""
 
     lr: Positive = 1e-4
@@ -35,10 +36,15 @@ class DFMEOptions(OnlineOptions):
     steps: Count = 5
     adversarial: Positive = 1.0
     directions: Count = 1
+    """Random directions along which the teacher is asked, per image."""
     epsilon: Positive = 1e-3
+    """Length of the step in each."""
     logits: Literal["recovered", "true"] = "recovered"
+    """Log-probabilities less their mean, or what a black box does not tell."""
     reduction: Literal["mean", "sum"] = "mean"
+    """Over the batch."""
     squash: bool = False
+    """Send the points through another tanh, as released."""
     chunk: Count = 4992
     """Images that the networks are asked about at once."""
 

@@ -21,17 +21,19 @@ from typing import TYPE_CHECKING, Literal
 
 from lra.options import NonNegative
 from lra.strategies.method import BatchNormOptions, OnlineMethod, OnlineOptions, Parts
+from lra.synthesis.options import AdversarialOptions, BalanceOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class DFQOptions(BatchNormOptions, OnlineOptions):
+class DFQOptions(BalanceOptions, AdversarialOptions, BatchNormOptions, OnlineOptions):
     """Defaults are those of CMI's benchmark."""
 
     one_hot: NonNegative = 1.0
     bn: NonNegative = 1.0
     bn_gap: Literal["l2", "mse", "kl"] = "l2"
+    """How the distance to the teacher's BatchNorm statistics is taken."""
     balance: NonNegative = 20.0
     adversarial: NonNegative = 1.0
 

@@ -30,9 +30,11 @@ class FastOptions(MetaGeneratorOptions):
     """Fast-10, as in the paper's scripts for ResNet-34 and ResNet-18."""
 
     meta: Literal["fomaml", "reptile", "none"] = "fomaml"
+    """How the generator learns from what its copy learnt; none optimises the generator itself."""
     renew_first_at: Whole = 140
     """The batch that starts with a new first layer; 0 for none."""
     renew_scale: NonNegative = 1.0
+    """Spread of the BatchNorm scales of a first layer drawn anew; about 0 as released."""
 
 
 class Fast(OptimisedMethod):

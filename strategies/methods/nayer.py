@@ -28,12 +28,13 @@ from pydantic import Field
 
 from lra.options import Count, NonNegative, Positive, Whole
 from lra.strategies.method import BatchNormOptions, GeneratorOptions, OptimisedMethod, Parts, published
+from lra.synthesis.options import AdversarialOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class NAYEROptions(BatchNormOptions, GeneratorOptions):
+class NAYEROptions(AdversarialOptions, BatchNormOptions, GeneratorOptions):
     """Defaults are those of the paper's scripts for CIFAR-10; 40 steps for CIFAR-100."""
 
     images: Count = 400
@@ -43,6 +44,7 @@ class NAYEROptions(BatchNormOptions, GeneratorOptions):
     lr: Positive = 4e-3
     bn: NonNegative = 10.0
     bn_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Share of earlier batches in the statistics compared."""
     one_hot: NonNegative = 0.5
     adversarial: NonNegative = 1.33
     life: Count = 20

@@ -25,26 +25,32 @@ from typing import TYPE_CHECKING, Literal
 
 from lra.options import Count, Fraction, NonNegative, Positive
 from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
+from lra.synthesis.options import ActivationOptions, BalanceOptions, OneHotOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class PreDFKDOptions(OnlineOptions):
+class PreDFKDOptions(OneHotOptions, BalanceOptions, ActivationOptions, OnlineOptions):
     """Published for CIFAR."""
 
     lr: Positive = 0.02
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     bn_eps: Positive = 0.8
+    """The constant in the generator's BatchNorm."""
     one_hot: NonNegative = 1.0
     balance: NonNegative = 2.171472409516259
     activation: NonNegative = 0.1
     disagreement: NonNegative = 1.0
+    """Weight of the disagreement of student and teacher."""
     js: Literal["exact", "reference"] = "exact"
+    """The divergence as defined, or as the release computes it."""
     student_mode: Literal["eval", "train"] = "eval"
+    """Mode of the student while the generator learns."""
     phase: NonNegative = 0.0
     """Weight of `ClassPhases`, which is no part of PRE-DFKD: it makes the stream forgettable, for studies."""
     phase_classes: Count = 2
+    """Classes of a phase."""
     phase_length: Count = 5
     """Experiences per phase."""
 

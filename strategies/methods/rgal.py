@@ -30,6 +30,7 @@ from pydantic import Field
 from lra.distillation.options import Compared
 from lra.options import Count, Fraction, NonNegative, Positive
 from lra.strategies.method import BatchNormOptions, GeneratorOptions, OptimisedMethod, Parts, published
+from lra.synthesis.options import AdversarialOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from lra.distillation.objective import StudentTerm
 
 
-class RGALOptions(BatchNormOptions, GeneratorOptions):
+class RGALOptions(AdversarialOptions, BatchNormOptions, GeneratorOptions):
     """Defaults are those of the release's README, for WRN-40-2 and WRN-16-1 on CIFAR-10."""
 
     steps: Count = 400
@@ -49,9 +50,13 @@ class RGALOptions(BatchNormOptions, GeneratorOptions):
     views: Annotated[int, Field(ge=1, le=2)] = 2
     """Views of each image in a student step; the batch size counts views."""
     student_triplet: NonNegative = 0.1
+    """Weight of the triplet term in the student's loss."""
     compared: Compared = "global"
+    """What the triplets compare."""
     channels: NonNegative = 0.1
+    """Weight of the difference of channel means."""
     gram: NonNegative = 0.0
+    """Weight of the masked difference of maps."""
     active: Fraction = 1.0
     """Share of the epochs in which triplets, channels and gram count for the student."""
     fmix: NonNegative = 0.0

@@ -19,19 +19,22 @@ from typing import TYPE_CHECKING
 
 from lra.options import Count, NonNegative, Positive
 from lra.strategies.method import OptimisedMethod, OptimisedOptions, Parts, published
+from lra.synthesis.options import ActivationOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class SoftTargetOptions(OptimisedOptions):
+class SoftTargetOptions(ActivationOptions, OptimisedOptions):
     """Defaults are those of AdaDFKD's benchmark for ResNet-34 and ResNet-18."""
 
     steps: Count = 1000
     lr: Positive = 0.1
     soft_label: Positive = 1.0
+    """Weight of the divergence from the soft label asked for."""
     activation: NonNegative = 1.0
     temperature: Positive = 20.0
+    """Temperature τ."""
     spread: Positive = 1.0
     """Spread of the features; 1 as published, more where the teacher's own are larger."""
 

@@ -33,9 +33,13 @@ class ZSKDOptions(OptimisedOptions):
     rounds: Count = 10
     lr: Positive = 3.0
     soft_label: Positive = 1.0
+    """Weight of the divergence from the soft label asked for."""
     temperature: Positive = 20.0
+    """Temperature τ."""
     scale: Positive = 0.1
+    """Scale of the Dirichlet distribution of soft labels."""
     restart: bool = True
+    """Begin every batch with fresh pixels."""
 
 
 class ZSKD(OptimisedMethod):

@@ -26,16 +26,18 @@ from typing import TYPE_CHECKING, Literal
 
 from lra.options import NonNegative, Positive
 from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
+from lra.synthesis.options import AdversarialOptions
 
 if TYPE_CHECKING:
     from avalanche.core import SupervisedPlugin
     from torch import Tensor, nn
 
 
-class ZSKTOptions(OnlineOptions):
+class ZSKTOptions(AdversarialOptions, OnlineOptions):
     """Defaults are those of CMI's benchmark."""
 
     form: Literal["benchmark", "original"] = "benchmark"
+    """As CMI's benchmark runs it, or as its authors do."""
     adversarial: Positive = 1.0
     attention: NonNegative = 0.0
     """β of attention transfer (original: 250)."""

@@ -1,30 +1,34 @@
-"""A page for every method: its docstring, options, settings, published numbers and ours."""
+"""Pages made from the code: one for every method, one for every table of results, and the reference."""
 
 import inspect
+import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from generate import options, results
-from generate.tables import code, table
+from generate.tables import code, options_tables, table
 from lra.benchmarks.setup.presets import chosen_of, presets
 from lra.strategies.method import Method
 from lra.strategies.methods import METHODS
 
+ROOT = Path(__file__).parents[2]
 DATA = files("lra.benchmarks")
 
 
-def pages() -> Iterator[tuple[str, str]]:
+def method_pages() -> Iterator[tuple[str, str]]:
     """Address and Markdown of the overview and of every method's page."""
     yield "methods/index.md", _overview()
     for name, method in METHODS.items():
-        yield f"methods/{name}.md", page(method)
+        yield f"methods/{name}.md", method_page(method)
 
 
-def page(method: type[Method]) -> str:
+def method_page(method: type[Method]) -> str:
     """The page of one method."""
     module = sys.modules[method.__module__]
     summary, _, rest = (inspect.getdoc(module) or "").partition("\n\n")
@@ -33,7 +37,7 @@ def page(method: type[Method]) -> str:
         f"**{' '.join(summary.split())}**",
         f"```console\nlra-bench run --method {method.name}\n```",
         f"## Algorithm\n\n{rest}",
-        f"## Options of synthesis\n\n{options.tables(method.Options, 'synthesis.', method.name)}",
+        f"## Options of synthesis\n\n{options_tables(method.Options, 'synthesis.')}",
         _settings(method),
         _published(method.name),
         _measured(method.name),
@@ -102,9 +106,82 @@ def _evolution(entry: Mapping[str, Any]) -> list[str]:
 
 
 def _measured(name: str) -> str:
-    found = [f"From [{title}](../{address}):\n\n{rows}" for address, title, rows in results.about(name)]
+    found = [f"From [{title}](../{address}):\n\n{rows}" for address, title, rows in about(name)]
     return "## Ours\n\n" + ("\n\n".join(found) or "No table of results holds it yet.")
 
 
 def _yaml(tree: Mapping[str, Any]) -> str:
     return f"```yaml\n{yaml.safe_dump(dict(tree), sort_keys=False, default_flow_style=None)}```\n"
+
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def result_pages() -> Iterator[tuple[str, str]]:
+    """Address and Markdown of a list, and of every file of results as it is."""
+    files = {file.name: file.read_text() for file in sorted(RESULTS.glob("*.md"))}
+    listed = "".join(f"- [{_title(text, name)}]({name})\n" for name, text in files.items())
+    yield "results/index.md", f"# Results\n\nEach page says which command repeats it.\n\n{listed}"
+    for name, text in files.items():
+        yield f"results/{name}", text
+
+
+@cache
+def about(method: str) -> list[tuple[str, str, str]]:
+    """Address, title and table of the rows that name a method in their first cell, file by file."""
+    found = []
+    for address, text in result_pages():
+        head: list[str] = []
+        kept: list[str] = []
+        for line in text.splitlines():
+            if not line.startswith("|"):
+                head = []
+            elif len(head) < 2:
+                head.append(line)
+            elif re.split(r"[^\w-]", line.strip("|` ").lower())[0] == method:
+                kept += ([] if head[0] in kept else ["", *head]) + [line]
+        if kept:
+            found.append((address, _title(text, address), "\n".join(kept).strip() + "\n"))
+    return found
+
+
+def _title(text: str, otherwise: str) -> str:
+    return next((line[2:] for line in text.splitlines() if line.startswith("# ")), otherwise)
+
+
+TREE = ROOT / "build" / "reference"
+"""The package as it is once installed: ``strategies/`` and ``benchmarks/`` inside of ``lra/``."""
+
+FOLDERS = {"lra": "lra", "strategies": "lra.strategies", "benchmarks": "lra.benchmarks"}
+"""Of the sources, with the packages that they are."""
+
+PRIVATE = ("lra.benchmarks.cli", "lra.benchmarks.commands", "lra.benchmarks.cost", "lra.benchmarks.robustness")
+"""What is used through the command line."""
+
+
+def lay_out() -> None:
+    """Copy the sources to where a reader that cannot follow an editable installation finds them."""
+    shutil.rmtree(TREE, ignore_errors=True)
+    for folder, package in FOLDERS.items():
+        shutil.copytree(ROOT / folder, TREE / package.replace(".", "/"), ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def reference_pages() -> Iterator[tuple[str, str]]:
+    """Address and Markdown of the overview and of every package's page."""
+    packages = dict(sorted(_packages().items()))
+    listed = "".join(f"- [`{name}`]({name}.md)\n" for name in packages)
+    yield "reference/index.md", f"# Reference\n\nFrom the docstrings, package by package.\n\n{listed}"
+    for name, modules in packages.items():
+        yield f"reference/{name}.md", f"# {name}\n\n" + "".join(f"::: {module}\n\n" for module in modules)
+
+
+def _packages() -> dict[str, list[str]]:
+    """Modules by package, in alphabetical order."""
+    found: dict[str, list[str]] = {}
+    for folder, package in FOLDERS.items():
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            parts = [package, *file.relative_to(ROOT / folder).parent.parts]
+            name = ".".join(parts if file.stem == "__init__" else [*parts, file.stem])
+            if not name.startswith(PRIVATE):
+                found.setdefault(".".join(parts), []).append(name)
+    return found
