@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import conv2d, linear
 
+from lra.distances import l1
+from lra.distillation.objective import Objective as StudentObjective
+from lra.distillation.terms import InfoNCE
 from lra.memory.buffers import Reservoir, Ring
 from lra.memory.generator import MemoryGenerator
 from lra.memory.options import MemoryGeneratorOptions
@@ -350,6 +353,28 @@ def test_both_engines_make_the_same_student(trained: Trained, replay: str, objec
     )
     for name, value in lean.state_dict().items():
         torch.testing.assert_close(value, higher.state_dict()[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("statistics", ["joint", "batch"])
+def test_both_engines_gather_the_same_features(trained: Trained, teacher: Teacher, statistics: str) -> None:
+    """In the passes at θ and at θ', the latter of which `higher` makes through a copy of the student."""
+    torch.manual_seed(7)
+    contrast = InfoNCE(0.5, nn.Linear(256, 16, dtype=torch.float64))
+
+    class Compares:
+        def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+            strategy.objective = StudentObjective(l1, [contrast], teacher)
+
+    options = {"alpha": 0.3, "statistics": statistics}
+    lean, higher = (
+        trained("memory", options | {"engine": engine}, before=(Compares(),), length=4)[1]
+        for engine in ("lean", "higher")
+    )
+    plain = trained("memory", options, length=4)[1].state_dict()
+    for name, value in lean.state_dict().items():
+        torch.testing.assert_close(value, higher.state_dict()[name], rtol=1e-9, atol=1e-12)
+    assert not torch.equal(lean.state_dict()["0.weight"], plain["0.weight"])
+    assert not any(module._forward_hooks for module in lean.modules())
 
 
 def test_a_plugin_after_adds_to_the_gradient(trained: Trained, student: nn.Module) -> None:
