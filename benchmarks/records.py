@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 
 from lra.benchmarks.errors import MissingInput, UsageError, one_line
-from lra.metrics.evolution import evolution_record, too_short
 from lra.metrics.quantities import Quantity, at
 
 GENERATOR, REPLAY, SYNTHETIC = "generator.safetensors", "replay.pt", "synthetic.safetensors"
@@ -25,13 +24,6 @@ Record = dict[str, Any]
 
 DISTILLED, INCREMENT = "run", "increment"
 """Kinds of runs, as these say what they are of; those that distil do not say it."""
-
-LATER: dict[str, Record] = {
-    "student": {"precision": "float32", "channels_last": False, "features": None},
-    "teacher": {"features": None},
-    "data": {"fit": "squash", "channels": None},
-}
-"""Options that a stored configuration leaves out unless set, by section: runs keep the names they had before."""
 
 
 class ReportError(UsageError, ValueError):
@@ -107,12 +99,6 @@ class Run:
         return (fmean(there) if quantity.mean_of_records else there[-1]) if there else None
 
 
-def _whole(config: Record) -> Record:
-    """A stored configuration with what it leaves out where that is as it always was."""
-    there = {name: usual for name, usual in LATER.items() if isinstance(config.get(name), dict)}
-    return config | {name: usual | config[name] for name, usual in there.items()}
-
-
 def read_run(folder: Path) -> Run:
     """Read a run folder, which has at least one of ``result.json`` and ``metrics.jsonl``."""
     if not any((folder / name).is_file() for name in ("result.json", "metrics.jsonl")):
@@ -121,10 +107,10 @@ def read_run(folder: Path) -> Run:
         raise NoRun(f"{folder} is of lra-bench increment and no run: its result.json says all there is")
     return Run(
         folder=folder,
-        result=by_place(_whole_curves(_record(folder / "result.json"))),
+        result=by_place(_record(folder / "result.json")),
         rows=_rows(folder / "metrics.jsonl"),
         matrix=_record(folder / "forgetting.json"),
-        config=_whole(_record(folder / "config.yaml", yaml.safe_load)),
+        config=_record(folder / "config.yaml", yaml.safe_load),
         env=_record(folder / "env.json"),
         teacher=_record(folder / "teacher.json"),
         data=_record(folder / "data.json"),
@@ -267,13 +253,3 @@ def _picture(path: Path) -> bytes:
     if not data.startswith(PNG_SIGNATURE) or len(data) > IMAGE_LIMIT:
         raise ReportError(f"{path}: no PNG file of at most {IMAGE_LIMIT:,} bytes; remove it")
     return data
-
-
-def _whole_curves(result: Record) -> Record:
-    """A stored result without what earlier versions said of μ and σ² where its curve was too short for them."""
-    accuracy, curve = pick(result, "accuracy"), table(pick(result, "accuracy", "curve"))
-    if not isinstance(accuracy, dict) or not curve or too_short(len(curve)) is None:
-        return result
-    own = evolution_record([point[-1] for point in curve])
-    lacking = {key: value for key, value in own.items() if value is None or key == "reason"}
-    return result | {"accuracy": accuracy | lacking}

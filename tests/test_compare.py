@@ -19,6 +19,7 @@ from lra.benchmarks.comparison import published
 from lra.benchmarks.comparison.compare import compare
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.reports.sweep_report import write_sweep_report
+from lra.metrics.evolution import evolution_record
 
 Bench = Callable[..., Any]
 FINALS = {"none": [94, 95, 96], "memory": [95, 97, 96], "memory+meta": [96, 98, 99]}
@@ -93,7 +94,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(runs: Path) -> None:
 def test_a_curve_of_one_evaluation_has_no_mean_and_no_variance_to_compare(tmp_path: Path) -> None:
     short = write_run(tmp_path, 0, 80.0) / "result.json"
     result = json.loads(short.read_text())
-    result["accuracy"] = {"final": 80.0, "max": 80.0, "mean": 80.0, "variance": 0.0, "curve": [[10, 80.0]]}
+    result["accuracy"] = evolution_record([80.0]) | {"curve": [[10, 80.0]]}
     short.write_text(json.dumps(result))
     found = compare([tmp_path])
     assert {"accuracy", "max"} <= found.columns.keys()
@@ -188,8 +189,8 @@ def test_labels_show_what_differs_and_no_more(tmp_path: Path) -> None:
     ]
 
 
-def test_what_a_configuration_leaves_out_is_as_it_always_was(tmp_path: Path) -> None:
-    write_run(tmp_path / "single", 0, 90, "memory")
+def test_any_setting_can_be_what_is_compared_against(tmp_path: Path) -> None:
+    write_run(tmp_path / "single", 0, 90, "memory", student={"precision": "float32"})
     write_run(tmp_path / "half", 0, 91, "memory", student={"precision": "bfloat16"})
     rows = compare([tmp_path], against="student.precision=float32").rows
     found = {row.group.label: row.against for row in rows}

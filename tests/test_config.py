@@ -10,7 +10,6 @@ import yaml
 
 from lra import __version__
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
-from lra.benchmarks.records import LATER
 from lra.benchmarks.setup.layers import merged, parse_assignment
 from lra.benchmarks.setup.presets import presets
 from lra.benchmarks.setup.resolution import configuration, read_options, resolve
@@ -94,11 +93,6 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
     prints = {config.fingerprint("a"), config.fingerprint("b"), *(other.fingerprint("a") for other in others)}
     assert len(prints) == 5
     assert all(len(text) == 8 for text in prints)
-    # Precision and the fit of images came later: runs without them keep their names.
-    for section, usual in LATER.items():
-        assert {name: getattr(getattr(config, section), name) for name in usual} == usual
-        assert not usual.keys() & config.tree()[section].keys()
-    assert "precision" not in config.tree()["student"]
     for assignment in ("student.precision=bfloat16", "student.channels_last=true", "data.fit=pad", "data.channels=3"):
         other = configuration(set=[assignment])
         assert other.fingerprint("a") != config.fingerprint("a")

@@ -384,17 +384,14 @@ def test_a_sweep_draws_several_curves_with_bands_and_labels() -> None:
 
 
 def test_a_curve_too_short_for_a_mean_and_a_variance_has_dashes_and_a_reason(run: Path) -> None:
-    """Whether the result says so itself, or is of a version that wrote μ = final and σ² = 0."""
     result = json.loads((run / "result.json").read_text())
-    flat = {"final": 88.0, "max": 88.0, "mean": 88.0, "variance": 0.0, "tail_mean": 88.0, "tail_variance": 0.0}
-    for accuracy in (flat, evolution_record([88.0])):
-        curve = {"curve": [[100, 88.0]]}
-        (run / "result.json").write_text(json.dumps(result | {"accuracy": accuracy | curve, "forgetting": {}}))
-        (run / "metrics.jsonl").write_text(json.dumps({"student_step": 100, "accuracy": 88.0}) + "\n")
-        page = _page(run)
-        for name in ("μ", "σ²", "μ, last half", "σ², last half"):
-            assert re.search(rf"<th>{name}</th><td class=\"n\">—</td>", page), name
-        assert re.search(r"variance over the run, σ²</dt><dd>—.*?one evaluation: μ and σ² are of two", page, re.S)
+    accuracy = evolution_record([88.0]) | {"curve": [[100, 88.0]]}
+    (run / "result.json").write_text(json.dumps(result | {"accuracy": accuracy, "forgetting": {}}))
+    (run / "metrics.jsonl").write_text(json.dumps({"student_step": 100, "accuracy": 88.0}) + "\n")
+    page = _page(run)
+    for name in ("μ", "σ²", "μ, last half", "σ², last half"):
+        assert re.search(rf"<th>{name}</th><td class=\"n\">—</td>", page), name
+    assert re.search(r"variance over the run, σ²</dt><dd>—.*?one evaluation: μ and σ² are of two", page, re.S)
 
 
 def test_spread_uses_population_variance_and_the_last_half() -> None:

@@ -11,7 +11,6 @@ from pydantic_core import PydanticCustomError
 
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256
-from lra.benchmarks.records import LATER
 from lra.benchmarks.setup.datasets.labelled import Fit
 from lra.benchmarks.setup.places import data_kind
 from lra.benchmarks.setup.user_code import identities
@@ -35,6 +34,9 @@ LEAST_SIDE = 8
 
 AUTO = "auto"
 """In place of a network's name: what the weights are found to be of."""
+
+FULL_PRECISION = ("precision", "channels_last", "features")
+"""Options of a student that is no quantised copy of its teacher."""
 
 RECIPE = ("epochs", "lr", "weight_decay", "batch_size", "augment", "seed")
 """How a teacher is trained."""
@@ -239,7 +241,7 @@ class RunConfig(Options):
     """Once a number is NaN or infinite: stop, or go back to the last evaluation and on at half the learning rate."""
     scale: str | None = None
     """Which settings lie under all others: those of a scale (see: list scales), by default of the one that fits the
-    data, or ``published``, those of the method's paper. Absent in configurations from before there was a choice."""
+    data, or ``published``, those of the method's paper. Set wherever flags and files are resolved."""
     preset: str | None = None
     """Which preset lies over it; absent, not null, if none does."""
     data: DataOptions
@@ -260,9 +262,9 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        later = self.student.model_dump(include={*LATER["student"]}, exclude_defaults=True)
-        if self.quantization is not None and (lean := later):
-            raise ValueError(f"student.{next(iter(lean))} is for students of full precision; leave it out")
+        found = self.student.model_dump(include={*FULL_PRECISION}, exclude_defaults=True)
+        if self.quantization is not None and found:
+            raise ValueError(f"student.{next(iter(found))} is for students of full precision; leave it out")
         return self
 
     @property
@@ -282,15 +284,9 @@ class RunConfig(Options):
         return self.schedule.student_steps
 
     def tree(self) -> Tree:
-        """The configuration as plain data, to be stored and run again.
-
-        Options that came later are left out where they have their defaults, so that older hashes stay what they were.
-        """
+        """The configuration as plain data, to be stored and run again."""
         optional = ("scale", "preset", "quantization", "carry", "code")
-        absent = {name: True for name in optional if getattr(self, name) is None}
-        given = self.model_dump(include={*LATER}, exclude_defaults=True)
-        usual = {name: options.keys() - given.get(name, {}).keys() for name, options in LATER.items()}
-        return self.model_dump(mode="json", exclude={**absent, **usual})
+        return self.model_dump(mode="json", exclude={name for name in optional if getattr(self, name) is None})
 
     def identity(self, teacher_sha256: str, tested_on: str = "") -> Tree:
         """What makes the run the one it is, part by part; see `lra.benchmarks.setup.identity`.
