@@ -22,10 +22,9 @@ from lra.benchmarks.errors import LraError
 from lra.benchmarks.interruption import Interrupted
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.sweeps import sweep_progress
-from lra.benchmarks.sweeps.engines import Engine, Job, Outcome, work
+from lra.benchmarks.sweeps.engines import Engine, Job, LocalEngine, Outcome, work
 from lra.benchmarks.sweeps.grid import expand, plan
-from lra.benchmarks.sweeps.local_engine import LocalEngine
-from lra.benchmarks.sweeps.sweep import Entry, View, sweep
+from lra.benchmarks.sweeps.sweep import Entry, SweepDisplay, sweep
 from lra.benchmarks.sweeps.sweep_progress import SweepProgress, last_line, last_record
 
 GRID: dict[str, Any] = {
@@ -85,7 +84,7 @@ class Watched:
         self.entries.append(entry)
 
 
-def swept(grid: dict[str, Any], out: Path, engine: Engine, view: View) -> list[Entry]:
+def swept(grid: dict[str, Any], out: Path, engine: Engine, view: SweepDisplay) -> list[Entry]:
     """Do the sweep of a grid."""
     return sweep(plan(grid), grid, out, engine, view)
 

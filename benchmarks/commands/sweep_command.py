@@ -15,9 +15,8 @@ from lra.benchmarks.runs.kind import kind_of
 from lra.benchmarks.runs.machine import processors
 from lra.benchmarks.setup.config import Tree
 from lra.benchmarks.setup.resolution import read_options
-from lra.benchmarks.sweeps.engines import Engine
+from lra.benchmarks.sweeps.engines import Engine, LocalEngine
 from lra.benchmarks.sweeps.grid import Planned, plan
-from lra.benchmarks.sweeps.local_engine import LocalEngine
 from lra.benchmarks.sweeps.sweep import RECORD, Entry, finished_before, located, sweep
 from lra.benchmarks.sweeps.sweep_progress import SweepProgress
 
@@ -64,7 +63,7 @@ def estimate(
     as_json: bool,
 ) -> Iterator[str]:
     """Lines about the runs of the grid in a file and what they would take; nothing is written."""
-    from lra.benchmarks.sweeps.sweep_estimate import dry_run, record
+    from lra.benchmarks.sweeps.sweep import dry_run, record
 
     _, planned = _planned(file, out, threads)
     entries, number = located(planned, out, train=False), workers or at_a_time(planned)

@@ -106,8 +106,7 @@ def _done(planned: "TaskPlan", out: Path, as_json: bool) -> str:
 def _estimated(planned: "TaskPlan", out: Path, as_json: bool) -> Iterator[str]:
     """Lines on what each task would take, without what it takes over, which changes nothing much of that."""
     from lra.benchmarks.sweeps.grid import Planned
-    from lra.benchmarks.sweeps.sweep import located
-    from lra.benchmarks.sweeps.sweep_estimate import dry_run, record
+    from lra.benchmarks.sweeps.sweep import dry_run, located, record
 
     runs = [
         Planned(f"{name}, reuse {chain.reuse}, seed {chain.seed}", planned.config(index, chain))

@@ -1,17 +1,20 @@
-"""Many runs from a grid. The unit is a run folder: finished ones are skipped, half-done ones go on.
+"""Many runs from a grid, and what they would cost. The unit is a run folder: finished ones are skipped, half-done ones
+go on. What a run would cost is told by finished runs of the same configuration, or else by a few timed experiences.
 
 ``sweep.json`` in the sweep's folder says which runs belong to it and what became of each.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, Protocol
 
 from lra.benchmarks.errors import LraError, Resumable
 from lra.benchmarks.files import held, sha256, write_json
 from lra.benchmarks.interruption import Interrupted, interrupts
+from lra.benchmarks.progress import clock
 from lra.benchmarks.runs.kind import Configuration, kind_of
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.runner import finished
@@ -41,7 +44,7 @@ class Entry:
     reason: str = ""
 
 
-class View(Protocol):
+class SweepDisplay(Protocol):
     """Shows how a sweep is getting on."""
 
     def show(self, entries: Sequence[Entry], running: Sequence[int]) -> None:
@@ -51,7 +54,9 @@ class View(Protocol):
         """A run ended."""
 
 
-def sweep(planned: Sequence[Planned], grid: Mapping[str, Any], out: Path, engine: Engine, view: View) -> list[Entry]:
+def sweep(
+    planned: Sequence[Planned], grid: Mapping[str, Any], out: Path, engine: Engine, display: SweepDisplay
+) -> list[Entry]:
     """Do the runs of a grid that are not finished yet; one that fails does not stop the others.
 
     Args:
@@ -59,7 +64,7 @@ def sweep(planned: Sequence[Planned], grid: Mapping[str, Any], out: Path, engine
         grid: that they are planned from, for the record; see `lra.benchmarks.sweeps.grid`.
         out: folder of the sweep, parent of its run folders.
         engine: where to run.
-        view: told of the progress.
+        display: told of the progress.
 
     Raises:
         LraError: if another sweep works in ``out``.
@@ -68,7 +73,7 @@ def sweep(planned: Sequence[Planned], grid: Mapping[str, Any], out: Path, engine
     with held(out / ".sweep.lock", f"another sweep works in {out}: wait for it, stop it, or choose another with --out"):
         entries = located(planned, out)
         try:
-            _do(entries, grid, out, engine, view)
+            _do(entries, grid, out, engine, display)
         finally:
             engine.close()
             _write(entries, grid, out)
@@ -113,7 +118,7 @@ def finished_before(planned: Sequence[Planned], out: Path) -> list[RunFolder | N
     return found
 
 
-def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine, view: View) -> None:
+def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine, display: SweepDisplay) -> None:
     waiting = [(i, e, e.folder) for i, e in enumerate(entries) if e.status == "waiting"]
     jobs = [
         Job(entry.config.tree(), str(out.absolute()), str(folder.path.absolute()), entry.config.threads)
@@ -123,16 +128,16 @@ def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine
     _write(entries, grid, out)
     for entry in entries:
         if entry.status != "waiting":
-            view.ended(entry)
+            display.ended(entry)
     with interrupts(engine.stop) as caught:
         for outcome in engine.outcomes(jobs):
             if outcome is not None:
                 index = waiting[outcome.index][0]
                 entries[index] = replace(entries[index], status=outcome.status, reason=outcome.reason)
-                view.ended(entries[index])
+                display.ended(entries[index])
                 _write(entries, grid, out)
-            view.show(entries, [waiting[i][0] for i in engine.running()])
-        view.show(entries, [])
+            display.show(entries, [waiting[i][0] for i in engine.running()])
+        display.show(entries, [])
     if caught:
         raise Interrupted(caught[0], "the same command goes on from here")
 
@@ -148,3 +153,90 @@ def _write(entries: Sequence[Entry], grid: Mapping[str, Any], out: Path) -> None
         for entry in entries
     ]
     write_json(out / RECORD, {"schema": 1, "grid": dict(grid), "runs": runs})
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would take.
+
+    Attributes:
+        seconds: of its own, ``None`` if it cannot be told.
+        basis: where that is from, or why it cannot be told.
+        teacher: seconds to train its teacher, 0 if that is done.
+        memory: MB that it takes, or any that was timed before it; 0 if nothing was timed.
+    """
+
+    seconds: float | None
+    basis: str
+    teacher: float = 0.0
+    memory: float = 0.0
+
+
+def estimates(entries: Sequence[Entry], out: Path) -> list[Estimate]:
+    """The cost of each run in the folder ``out``; configurations that differ in the seed alone are timed once."""
+    known: dict[str, Estimate] = {}
+    for entry in entries:
+        key = entry.config.provisional
+        if key not in known:
+            twins = [e for e in entries if e.config.provisional == key]
+            known[key] = _finished(twins) or _timed(entry.config, out)
+    return [known[entry.config.provisional] for entry in entries]
+
+
+def _finished(entries: Sequence[Entry]) -> Estimate | None:
+    results = [entry.folder.result for entry in entries if entry.folder]
+    seconds = [result["cost"]["seconds"] for result in results if result]
+    return Estimate(fmean(seconds), "from finished runs") if seconds else None
+
+
+def _timed(config: Configuration, out: Path) -> Estimate:
+    try:
+        found = kind_of(config).trial(config, out)
+    except LraError as error:
+        return Estimate(None, str(error))
+    return Estimate(found.seconds, found.basis, found.teacher, found.peak_memory_mb)
+
+
+def record(entries: Sequence[Entry], out: Path) -> list[dict[str, Any]]:
+    """Which runs there are, which are done, and what the rest would take, as plain data."""
+    return [
+        {"label": entry.label, "status": _state(entry), **asdict(cost)}
+        for entry, cost in zip(entries, estimates(entries, out), strict=True)
+    ]
+
+
+def dry_run(entries: Sequence[Entry], workers: int, out: Path) -> Iterator[str]:
+    """The estimate as lines to be read."""
+    runs = record(entries, out)
+    rows = [(run["status"], run["label"], _cost(run)) for run in runs]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    for state, label, cost in rows:
+        yield f"{state:{widths[0]}}  {label:{widths[1]}}  {cost}".rstrip()
+    todo = [run["seconds"] for run, entry in zip(runs, entries, strict=True) if entry.status == "waiting"]
+    total, unknown = sum(seconds or 0 for seconds in todo), todo.count(None)
+    yield (
+        f"{len(entries)} runs, {len(todo)} to do: {clock(total)} of work, "
+        f"about {clock(total / workers)} on {workers} workers"
+    )
+    if unknown:
+        yield f"{unknown} of them could not be timed"
+    if memory := max((run["memory"] for run in runs), default=0.0):
+        yield f"peak memory: {memory:,.0f} MB of each at most"
+    missing = {
+        kind_of(e.config).shared(e.config): run["teacher"]
+        for run, e in zip(runs, entries, strict=True)
+        if e.folder is None and e.status == "waiting"
+    }
+    if missing:
+        training = clock(sum(missing.values()))
+        yield f"{len(missing)} teacher{'s' if len(missing) > 1 else ''} would be trained first: {training} of work"
+
+
+def _state(entry: Entry) -> str:
+    if entry.status == "waiting" and entry.folder and entry.folder.checkpoint.is_file():
+        return "half done"
+    return {"finished before": "finished", "waiting": "to do"}.get(entry.status, entry.status)
+
+
+def _cost(run: dict[str, Any]) -> str:
+    return run["basis"] if run["seconds"] is None else f"{clock(run['seconds'])} ({run['basis']})"
