@@ -1,12 +1,11 @@
-"""What commands print: a run's result, a plan's cost, catalogues."""
+"""What commands print of a run: its result, or its configuration and cost."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import yaml
@@ -15,16 +14,8 @@ from lra.benchmarks.progress import Introduction, clock, loading
 from lra.benchmarks.records import INCREMENT, value
 from lra.benchmarks.runs.kind import Configuration, kind_of
 from lra.benchmarks.runs.run_folder import RunFolder
-from lra.benchmarks.setup.config import DataOptions
-from lra.benchmarks.setup.presets import PUBLISHED, facts_of, presets, scale_for, scales
 from lra.benchmarks.text import experience_line, quantity_text
 from lra.metrics.quantities import COMPARED, QUANTITIES
-
-if TYPE_CHECKING:
-    from lra.benchmarks.setup.datasets import DataSet
-
-MOST_NAMES = 12
-"""Most names of classes on a line."""
 
 
 def show(folder: RunFolder, as_json: bool) -> None:
@@ -163,71 +154,3 @@ def _tried(found: dict[str, Any]) -> dict[str, str]:
         "peak memory": f"{found['peak_memory_mb']:,.0f} MB",
         "parameters": ", ".join(f"{name} {number:,}" for name, number in found["parameters"].items()),
     }
-
-
-def catalogue(what: str) -> dict[str, str]:
-    """Names and one-line descriptions of methods, replays, presets, scales, datasets, models or plugins."""
-    if what == "presets":
-        return {name: _preset(tree) for name, tree in presets().items()}
-    if what == "scales":
-        return {scale.name: f"{scale.summary}; {scale.networks}; {scale.cost}" for scale in scales().values()} | {
-            PUBLISHED: "none: the settings of the method's paper, for CIFAR on a GPU, whatever the data"
-        }
-    if what == "datasets":
-        from lra.benchmarks.setup.datasets import DATASETS, data_set
-
-        return {name: _data_set(data_set(name)) for name in DATASETS} | {
-            "imagefolder:DIR": "DIR/train/CLASS and DIR/test/CLASS (or val); or DIR/CLASS, a fifth for testing",
-            "npz:TRAIN,TEST": "two files of arrays images (n,H,W[,C] or n,C,H,W) and labels; npz:TEST to train nothing",
-            "npz:FILE": "one file of both splits: x_train, y_train, x_test, y_test, or train_images and so on",
-        }
-    if what == "models":
-        from lra.networks.families import FAMILIES
-        from lra.networks.foreign import ELSEWHERE
-
-        return {
-            **{name: family.summary for family in FAMILIES for name in family.names()},
-            **ELSEWHERE,
-        }
-    from lra.strategies.extensions import AVALANCHE, replay_plugins
-    from lra.strategies.guests import GUESTS
-    from lra.strategies.methods import METHODS
-    from lra.strategies.retention import REPLAYS
-
-    if what == "methods":
-        return {name: f"{method.paper}. {_first_line(method)}" for name, method in METHODS.items()}
-    installed = {name: f"installed: {point.value}" for name, point in replay_plugins().items()}
-    guests = {AVALANCHE + name: guest.verdict for name, guest in GUESTS.items()}
-    if what == "plugins":
-        return installed | guests
-    return {name: options.summary for name, options in REPLAYS.items()} | installed | guests
-
-
-def described(data: DataSet) -> dict[str, str]:
-    """The images of a data set, how they got their size, and its classes."""
-    count = "" if data.test_images is None else f", {data.test_images:,} to test on"
-    names = ", ".join(data.names[:MOST_NAMES]) + (", ..." if len(data.names) > MOST_NAMES else "")
-    return {
-        "images": f"{'x'.join(map(str, data.image))}{count}, {data.reached}",
-        "classes": f"{data.classes}{': ' if names else ''}{names}",
-    }
-
-
-def _data_set(data: DataSet) -> str:
-    channels, height, width = data.image
-    here = "here" if data.present() else "not here"
-    scale = scale_for(facts_of(DataOptions(name=data.name), "cpu")).name
-    return f"{channels}x{height}x{width}, {data.classes} classes, {here}, scale {scale}; {data.summary}"
-
-
-def _preset(tree: dict[str, Any]) -> str:
-    meta = " --meta" if tree.get("meta") else ""
-    from lra.strategies.methods import METHODS
-
-    replay = tree.get("replay") or METHODS[tree["method"]].memory
-    name = replay["name"] if isinstance(replay, dict) else replay
-    return f"--method {tree['method']} --replay {name}{meta}  ({tree['source']})"
-
-
-def _first_line(thing: object) -> str:
-    return (inspect.getdoc(thing) or "").split("\n")[0]

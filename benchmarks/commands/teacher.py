@@ -1,12 +1,20 @@
 """Commands of ``lra-bench`` that come before a run: teachers, and the data they are trained on."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lra.benchmarks.commands.options import PATH, configured
+
+if TYPE_CHECKING:
+    from lra.benchmarks.setup.datasets import DataSet
+
+MOST_NAMES = 12
+"""Most names of classes on a line."""
 
 
 @click.group()
@@ -65,7 +73,6 @@ def list_() -> None:
 
 
 def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> None:
-    from lra.benchmarks.commands.summary import described
     from lra.benchmarks.progress import Introduction, loading
     from lra.benchmarks.runs.machine import refuse_device
     from lra.benchmarks.setup.datasets import data_of
@@ -94,5 +101,15 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     if as_json:
         click.echo(json.dumps(record | {"data": known.record()}))
         return
-    rows = record | described(known)
+    rows = record | _described(known)
     click.echo("\n".join(f"{key:9} {value}" for key, value in rows.items()))
+
+
+def _described(data: DataSet) -> dict[str, str]:
+    """The images of a data set, how they got their size, and its classes."""
+    count = "" if data.test_images is None else f", {data.test_images:,} to test on"
+    names = ", ".join(data.names[:MOST_NAMES]) + (", ..." if len(data.names) > MOST_NAMES else "")
+    return {
+        "images": f"{'x'.join(map(str, data.image))}{count}, {data.reached}",
+        "classes": f"{data.classes}{': ' if names else ''}{names}",
+    }
