@@ -122,12 +122,9 @@ def by_place(result: Record) -> Record:
     """A result, that of a run of increments with its numbers where quantities are looked for."""
     if result.get("kind") != INCREMENT:
         return result
-    config = result.get("config") if isinstance(result.get("config"), dict) else {}
-    curve = [
-        [number(pick(config, "steps")) * done, fmean(there)]
-        for done, row in enumerate(table(result.get("accuracy_matrix")), start=1)
-        if (there := known(row[:done])) and number(pick(config, "steps")) is not None
-    ]
+    steps = number(pick(result, "config", "steps"))
+    rows = [known(row[:done]) for done, row in enumerate(table(result.get("accuracy_matrix")), start=1)]
+    curve = [[steps * done, fmean(row)] for done, row in enumerate(rows, start=1) if row] if steps is not None else []
     found = {"final": result.get("accuracy"), "curve": curve}
     return result | {"accuracy": found, "forgetting": {"average": result.get("forgetting")}}
 

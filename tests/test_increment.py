@@ -479,8 +479,10 @@ def test_a_run_leaves_what_every_run_leaves(lra_bench: Callable[..., Any], tmp_p
     assert "What is left of each experience" in (folder / "report.html").read_text()
     again = lra_bench("increment", "--config", folder / "config.yaml", "--out", tmp_path)
     assert again.err == f"lra-bench: finished before, nothing to train: {folder}\n"
-    other = lra_bench("run", "--config", folder / "config.yaml", "--dry-run", "--no-timing")
-    assert (other.code, other.err.count("\n")) == (2, 1)
+    for other in (("run", "--config", folder / "config.yaml", "--dry-run", "--no-timing"), ("export", folder)):
+        refused = lra_bench(*other)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "is of lra-bench increment" in refused.err
 
 
 class Killed(BaseException):

@@ -16,7 +16,7 @@ from lra.benchmarks.errors import LraError, MissingInput, UsageError, suggestion
 from lra.benchmarks.export.formats import FORMATS, blank, quiet, require_onnx
 from lra.benchmarks.export.model_card import model_card
 from lra.benchmarks.files import write_atomically, write_text
-from lra.benchmarks.records import Run, read_run
+from lra.benchmarks.records import DISTILLED, Run, read_run
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.user_code import code_of
@@ -91,6 +91,8 @@ def load_student(folder: Path) -> tuple[Run, Normalized, dict[str, Any]]:
     from lra.benchmarks.setup.datasets import data_of
 
     run, weights = read_run(folder), folder / "student.safetensors"
+    if run.kind != DISTILLED:
+        raise UsageError(f"{folder} is of lra-bench {run.kind}, which leaves no student to export")
     if not run.result or not weights.is_file():
         raise MissingInput(f"{folder} is not finished: go on with lra-bench resume {folder}")
     config = stored_configuration(folder)

@@ -41,10 +41,10 @@ class IncrementConfig(Options):
     model: str = "resnet8"
     device: str = "cpu"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """As `RunConfig.threads`."""
+    """Torch threads, as `RunConfig.threads`."""
     options: IncrementOptions = IncrementOptions()
     code: dict[str, str] | None = None
-    """As `RunConfig.code`."""
+    """Folders of the user's own modules, as `RunConfig.code`."""
 
     @field_validator("model")
     @classmethod
@@ -78,7 +78,7 @@ class IncrementConfig(Options):
         return fingerprint({"settings": self._settings() | {"benchmark": self.benchmark}})
 
     def tree(self) -> Tree:
-        """As plain data, to be stored and run again."""
+        """The configuration as plain data, to be stored and run again."""
         absent = {"code"} if self.code is None else set()
         return {"kind": INCREMENT} | self.model_dump(mode="json", exclude=absent)
 

@@ -58,7 +58,7 @@ class Increment(Kind):
         return importing(restored(tree), trusted=True)
 
     def threads(self, config: IncrementConfig) -> int:
-        """By its network and its minibatch."""
+        """The threads of a run, by its network and its minibatch."""
         work = network_size("--model", config.model, data_of(config)).work * config.options.minibatch
         return config.threads or threads_for(work, config.device)
 
@@ -103,20 +103,20 @@ class Increment(Kind):
         return Prepared(config, config.label, config.identity(), build)
 
     def named(self, config: IncrementConfig, made: dict[str, Any], train: bool = True) -> tuple[str, Identity] | None:
-        """By its data; nothing is shared."""
+        """Label and identity of a run, by its data; several runs share nothing."""
         checked(config).require()
         return config.label, config.identity()
 
     def trial(
         self, config: IncrementConfig, out: Path, began: float | None = None, introduction: Introduction | None = None
     ) -> Trial:
-        """A few steps of every sort."""
+        """Do a few steps of every sort, and say what all of them would take."""
         from lra.benchmarks.increment.learning import trial
 
         return trial(config, out, self.threads(config), began, introduction)
 
     def places(self, tree: Tree, base: Path) -> Mapping[str, Any]:
-        """Of data and code."""
+        """The places of data and code."""
         name = str(tree.get("benchmark", "")).removeprefix(PREFIX)
         return {"benchmark": PREFIX + placed_data(name, [base]), "code": tree.get("code")}
 

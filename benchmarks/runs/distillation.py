@@ -54,7 +54,7 @@ class Distillation(Kind):
         return importing(config, [{"code": config.code or {}}])
 
     def threads(self, config: RunConfig) -> int:
-        """By its largest network and its batch."""
+        """The threads of a run, by its largest network and its batch."""
         return threads_of(config, data_of(config.data))
 
     def identity(self, config: RunConfig, digest: Callable[[Path], str] = sha256) -> Identity | None:

@@ -246,7 +246,7 @@ class Kind(ABC):
 
     @abstractmethod
     def moved(self, tree: Tree) -> str | None:
-        """Of what a configuration refers to and is not there, the option that says where it is now, if any."""
+        """The option that says where something is now that a configuration refers to and that is not there, if any."""
 
     @abstractmethod
     def write_report(self, folder: Path) -> Path:

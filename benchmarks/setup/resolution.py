@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from lra import __version__
 from lra.benchmarks.errors import LraError, MissingInput, UsageError, concerning
+from lra.benchmarks.records import DISTILLED
 from lra.benchmarks.setup.config import EVALUATIONS, DataOptions, RunConfig, Tree
 from lra.benchmarks.setup.flags import FLAGS
 from lra.benchmarks.setup.layers import (
@@ -234,6 +235,8 @@ def read_options(file: Path, what: str) -> Tree:
 def file_layer(file: Path) -> Tree:
     """The layer in a configuration file; what is relative in it counts from its folder."""
     tree = read_options(file, "config")
+    if (kind := tree.pop("kind", DISTILLED)) != DISTILLED:
+        raise UsageError(f"config {file} is of lra-bench {kind}, and this is for runs that distil")
     with concerning(origin("config", file)):
         return placed_layer(expanded(tree), [file.parent, Path()])
 

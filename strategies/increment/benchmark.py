@@ -67,7 +67,7 @@ class Scores(NamedTuple):
     average_incremental: float
     """Mean over t of the mean of row t."""
     forgetting: float
-    """As Avalanche's StreamForgetting: mean over all but the last experience of a_jj - a_Tj."""
+    """Mean over all but the last experience of a_jj - a_Tj, as Avalanche's StreamForgetting."""
     forgetting_from_best: float
     """Mean over all but the last experience j of the best a_tj before the last minus a_Tj (Chaudhry et al. 2018)."""
 
@@ -104,7 +104,7 @@ class ClassIncrementalProtocol:
         return self.scores()
 
     def scores(self) -> Scores:
-        """Of all rows."""
+        """What all rows come to."""
         rows, last = self.rows, self.rows[-1]
         averages, early = [mean(row) for row in rows], range(len(rows) - 1)
         first_minus_last = [rows[j][j] - last[j] for j in early]
