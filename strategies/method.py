@@ -14,8 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from lra.options import Count, Fraction, NonNegative, Positive, Whole
-from lra.synthesis.options import AdversarialOptions, BatchOptions, OneHotOptions, TripletOptions
+from lra.options import (
+    AdversarialOptions,
+    BatchOptions,
+    Count,
+    Fraction,
+    NonNegative,
+    OneHotOptions,
+    Positive,
+    TripletOptions,
+    Whole,
+)
 
 if TYPE_CHECKING:
     from avalanche.core import SupervisedPlugin

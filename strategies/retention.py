@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lra.memory.options import MemoryGeneratorOptions, PoolOptions
-from lra.options import Count, Fraction, Options, Whole
+from lra.options import Count, Fraction, MemoryGeneratorOptions, Options, PoolOptions, Whole
 from lra.strategies.method import Setup
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from lra.options import AugmentationOptions
 from lra.synthesis.augmentation import flipped, fmixed, rolled, shifted, views, wobbled, zoomed
-from lra.synthesis.options import AugmentationOptions
 
 SHAPES = [(6, 1, 8, 8), (5, 3, 9, 13)]
 

@@ -11,11 +11,11 @@ from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.distillation.terms import Channels, Gram, StudentTriplet, adapters_between
 from lra.features import FeatureTap, Tap
+from lra.options import BatchOptions
 from lra.problem import Batch, Problem, Teacher
 from lra.relations import TripletSampler, gram_masked, triplet_loss
 from lra.synthesis.batches import BatchSynthesizer
 from lra.synthesis.labels import uniform
-from lra.synthesis.options import BatchOptions
 from lra.synthesis.sources import Pixels
 from lra.synthesis.terms import CrossView, FeatureBank, OneHot, description, projection_head
 from lra.view import View

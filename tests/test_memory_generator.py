@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.memory.generator import MemoryGenerator
-from lra.memory.options import MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
+from lra.options import MemoryGeneratorOptions
 from lra.problem import Batch, Teacher
 from lra.synthesis.terms import total
 from lra.view import View

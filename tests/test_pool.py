@@ -5,7 +5,7 @@ import torch
 
 from lra.images import to_bytes, unit
 from lra.memory.buffers import ImagePool
-from lra.memory.options import PoolOptions
+from lra.options import PoolOptions
 
 
 def filled(pool: ImagePool, experiences: int, n: int = 8, channels: int = 1) -> ImagePool:

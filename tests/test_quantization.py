@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lra.anatomy import stages
 from lra.networks import build
 from lra.networks.normalized import Normalized
+from lra.options import Precision
 from lra.quantization.integers import in_integers
 from lra.quantization.layers import (
     Grid,
@@ -25,7 +26,6 @@ from lra.quantization.layers import (
     unsigned,
 )
 from lra.quantization.network import Unquantizable, calibrate, quantized, roundings, size
-from lra.quantization.options import Precision
 
 pytestmark = pytest.mark.kernels
 

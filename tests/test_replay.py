@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from lra.distances import l1
 from lra.memory.buffers import Buffer, Reservoir, Ring
 from lra.memory.generator import MemoryGenerator
-from lra.memory.options import MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
+from lra.options import MemoryGeneratorOptions
 from lra.problem import Batch, Problem, Teacher
 from lra.strategies.method import Setup
 from lra.strategies.replay import BufferReplay, GenerativeReplay

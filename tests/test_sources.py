@@ -10,10 +10,10 @@ from torch import nn
 from lra.distances import l1
 from lra.networks.composed import LabelGenerator
 from lra.networks.generators import gen_s
+from lra.options import BatchOptions, TripletOptions
 from lra.problem import Problem, Teacher
 from lra.synthesis import labels
 from lra.synthesis.batches import BatchSynthesizer, Diverged
-from lra.synthesis.options import BatchOptions, TripletOptions
 from lra.synthesis.sources import LatentSource, MetaSource, NoisyLayerSource, Pixels
 from lra.synthesis.terms import Adversarial, OneHot, SoftLabelKL, Term
 

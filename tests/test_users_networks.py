@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from lra.networks import build
+from lra.options import Precision
 from lra.quantization.network import Unquantizable, quantized, size
-from lra.quantization.options import Precision
 
 SOURCE = """
 import torch

@@ -18,9 +18,9 @@ from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
 from lra.memory.generator import MemoryGenerator
-from lra.memory.options import MemoryGeneratorOptions
 from lra.meta.options import LRAOptions
 from lra.networks.encoder import Encoder
+from lra.options import MemoryGeneratorOptions
 from lra.problem import Teacher
 from lra.strategies.distributed import distribute
 from lra.strategies.evaluation import QuietEvaluation

@@ -14,9 +14,9 @@ from lra.benchmarks.progress import Progress
 from lra.benchmarks.reports.drawing import PALETTE, WIDE, Series, clean, curves, svg_figure
 from lra.benchmarks.runs.rebuilding import Rebuilt, rebuilt
 from lra.distillation.attack import Attacker
-from lra.distillation.options import AttackOptions
 from lra.networks.generators import sized_for
 from lra.networks.perturbation import PerturbationNetwork
+from lra.options import AttackOptions
 from lra.state import seed_everything
 
 LEVELS = 50

@@ -21,7 +21,7 @@ from lra.benchmarks.cost.overhead import problem
 from lra.benchmarks.runs.training import CHECKPOINT_SECONDS
 from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.memory.buffers import ImagePool
-from lra.memory.options import PoolOptions
+from lra.options import PoolOptions
 from lra.strategies.checkpoint import capture
 from lra.strategies.replay import PoolReplay
 

@@ -21,7 +21,7 @@ from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.user_code import code_of
 from lra.benchmarks.setup.weights_files import read_weights
-from lra.quantization.options import Precision
+from lra.options import Precision
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.setup.weights_files import read_weights, save_network
-from lra.quantization.options import Precision
+from lra.options import Precision
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,10 +14,8 @@ from lra.benchmarks.files import sha256
 from lra.benchmarks.setup.datasets.labelled import Fit
 from lra.benchmarks.setup.places import data_kind
 from lra.benchmarks.setup.user_code import identities
-from lra.distillation.options import LossOptions
 from lra.meta.options import LRAOptions
-from lra.options import LARGEST, Count, Fraction, NonNegative, Options, Positive, Seed, Whole
-from lra.quantization.options import Precision
+from lra.options import LARGEST, Count, Fraction, LossOptions, NonNegative, Options, Positive, Precision, Seed, Whole
 
 Tree = dict[str, Any]
 """A configuration as plain data, section by section."""

@@ -62,7 +62,7 @@ class Notes(BaseModel):
     code: dict[str, str] | None = None
     """What the code said that builds ``network``, if it is a user's own: `lra.benchmarks.setup.user_code.code_of`."""
     quantization: dict[str, Any] | None = None
-    """Where weights are stored as integers, the options of `lra.quantization.options.Precision`."""
+    """Where weights are stored as integers, the options of `lra.options.Precision`."""
 
 
 def save_network(path: Path, network: Normalized, notes: Mapping[str, Any]) -> None:

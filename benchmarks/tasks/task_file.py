@@ -20,7 +20,7 @@ from lra.benchmarks.runs.distillation import DISTILLATION
 from lra.benchmarks.runs.kind import Cell
 from lra.benchmarks.setup.config import DataOptions, RunConfig, Tree
 from lra.benchmarks.setup.datasets import data_of
-from lra.synthesis.options import Reuse
+from lra.options import Reuse
 
 KEYS = (*DISTILLATION.flags, "threads")
 """What a file of tasks may name for all of them, or for one: the flags of ``lra-bench run``."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.distillation.options import AttackOptions, Swap
 from lra.images import deviations, per_channel
+from lra.options import AttackOptions, Swap
 from lra.preservation import in_mode
 from lra.problem import Batch, Problem, Teacher
 from lra.state import State

@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from lra.anatomy import stages
 from lra.distillation.objective import StudentTerm
-from lra.distillation.options import Compared
 from lra.features import Tap
+from lra.options import Compared
 from lra.preservation import in_mode
 from lra.relations import ChannelDistillation, TripletSampler, gram_masked, triplet_loss
 from lra.view import Quantity, StudentView

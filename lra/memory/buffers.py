@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lra.memory.options import PoolOptions
+from lra.options import PoolOptions
 from lra.problem import Batch
 from lra.state import State
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.memory.options import MemoryGeneratorOptions
 from lra.networks.encoder import Encoder
+from lra.options import MemoryGeneratorOptions
 from lra.problem import Batch, Teacher
 from lra.state import Owner, State
 from lra.synthesis.terms import Balance, OneHot, total

@@ -12,6 +12,7 @@ from torch.nn.utils import remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from lra.options import Precision
 from lra.preservation import in_mode
 from lra.quantization.layers import (
     FrozenBatchNorm2d,
@@ -21,7 +22,6 @@ from lra.quantization.layers import (
     QuantizedLinear,
     WeightRounding,
 )
-from lra.quantization.options import Precision
 
 IMAGE_BITS = 8
 """Bits of the first layer's input: images are bytes."""

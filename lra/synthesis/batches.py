@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lra.images import to_bytes
+from lra.options import BatchOptions
 from lra.preservation import untouched
 from lra.problem import Teacher
 from lra.state import State
 from lra.synthesis.augmentation import Augmentation, views
 from lra.synthesis.labels import LabelPlan
-from lra.synthesis.options import BatchOptions
 from lra.synthesis.sources import Source
 from lra.synthesis.synthesizer import FiniteBatch, Synthesizer
 from lra.synthesis.terms import Term, TermValue, total

@@ -1,7 +1,16 @@
 """The options of class-incremental learning, declared apart from what they set: reading them needs no torch."""
 
-from lra.options import Count, NonNegative, Options, Positive, Whole
-from lra.synthesis.options import BalanceOptions, OneHotOptions, Strength, TripletOptions
+from lra.options import (
+    BalanceOptions,
+    Count,
+    NonNegative,
+    OneHotOptions,
+    Options,
+    Positive,
+    Strength,
+    TripletOptions,
+    Whole,
+)
 
 
 class HeadFitOptions(Options):

@@ -22,9 +22,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from lra.options import Count, NonNegative, Positive
+from lra.options import AdversarialOptions, Count, NonNegative, Positive
 from lra.strategies.method import BatchNormOptions, OptimisedMethod, OptimisedOptions, Parts, published
-from lra.synthesis.options import AdversarialOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -27,10 +27,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from lra.distillation.options import AttackOptions
-from lra.options import NonNegative
+from lra.options import AttackOptions, Branch, NonNegative, Reuse
 from lra.strategies.method import MetaGeneratorOptions, OptimisedMethod, Parts, published
-from lra.synthesis.options import Branch, Reuse
 
 if TYPE_CHECKING:
     from torch import nn

@@ -23,9 +23,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from lra.options import Count, NonNegative, Positive
+from lra.options import AdversarialOptions, Count, Layers, NonNegative, Positive
 from lra.strategies.method import BatchNormOptions, GeneratorOptions, OptimisedMethod, Parts, published
-from lra.synthesis.options import AdversarialOptions, Layers
 
 if TYPE_CHECKING:
     from torch import nn

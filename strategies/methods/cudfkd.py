@@ -23,9 +23,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from lra.options import Fraction, NonNegative, Positive
+from lra.options import ActivationOptions, BalanceOptions, Fraction, NonNegative, Positive
 from lra.strategies.method import BatchNormOptions, OnlineMethod, OnlineOptions, Parts
-from lra.synthesis.options import ActivationOptions, BalanceOptions
 
 if TYPE_CHECKING:
     from avalanche.core import SupervisedPlugin

@@ -20,9 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lra.options import NonNegative
+from lra.options import ActivationOptions, BalanceOptions, NonNegative, OneHotOptions
 from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
-from lra.synthesis.options import ActivationOptions, BalanceOptions, OneHotOptions
 
 if TYPE_CHECKING:
     from torch import nn

@@ -20,9 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from lra.options import Count, Fraction, Positive
+from lra.options import AdversarialOptions, Count, Fraction, Positive
 from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
-from lra.synthesis.options import AdversarialOptions
 
 if TYPE_CHECKING:
     from torch import nn

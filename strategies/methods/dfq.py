@@ -19,9 +19,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from lra.options import NonNegative
+from lra.options import AdversarialOptions, BalanceOptions, NonNegative
 from lra.strategies.method import BatchNormOptions, OnlineMethod, OnlineOptions, Parts
-from lra.synthesis.options import AdversarialOptions, BalanceOptions
 
 if TYPE_CHECKING:
     from torch import nn

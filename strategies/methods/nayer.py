@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from lra.options import Count, NonNegative, Positive, Whole
+from lra.options import AdversarialOptions, Count, NonNegative, Positive, Whole
 from lra.strategies.method import BatchNormOptions, GeneratorOptions, OptimisedMethod, Parts, published
-from lra.synthesis.options import AdversarialOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -23,9 +23,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from lra.options import Count, Fraction, NonNegative, Positive
+from lra.options import ActivationOptions, BalanceOptions, Count, Fraction, NonNegative, OneHotOptions, Positive
 from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
-from lra.synthesis.options import ActivationOptions, BalanceOptions, OneHotOptions
 
 if TYPE_CHECKING:
     from torch import nn

@@ -27,10 +27,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from lra.distillation.options import Compared
-from lra.options import Count, Fraction, NonNegative, Positive
+from lra.options import AdversarialOptions, Compared, Count, Fraction, NonNegative, Positive
 from lra.strategies.method import BatchNormOptions, GeneratorOptions, OptimisedMethod, Parts, published
-from lra.synthesis.options import AdversarialOptions
 
 if TYPE_CHECKING:
     from torch import nn

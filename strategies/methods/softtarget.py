@@ -17,9 +17,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lra.options import Count, NonNegative, Positive
+from lra.options import ActivationOptions, Count, NonNegative, Positive
 from lra.strategies.method import OptimisedMethod, OptimisedOptions, Parts, published
-from lra.synthesis.options import ActivationOptions
 
 if TYPE_CHECKING:
     from torch import nn

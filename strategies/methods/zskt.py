@@ -24,9 +24,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from lra.options import NonNegative, Positive
+from lra.options import AdversarialOptions, NonNegative, Positive
 from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
-from lra.synthesis.options import AdversarialOptions
 
 if TYPE_CHECKING:
     from avalanche.core import SupervisedPlugin

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.features import pooled
+from lra.options import Layers
 from lra.problem import Teacher
 from lra.relations import TripletSampler, cross_view_nce, triplet_loss
 from lra.state import State
 from lra.synthesis.augmentation import Augmentation
-from lra.synthesis.options import Layers
 from lra.synthesis.terms.term import Term
 from lra.view import View
 
