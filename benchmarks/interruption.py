@@ -11,7 +11,7 @@ from types import FrameType
 from lra.benchmarks.errors import Resumable
 
 STDERR = 2
-"""Its file descriptor."""
+"""The file descriptor of standard error."""
 PATIENCE = 2.0
 """Seconds from a signal in which an experience may come to its end; a longer one is given up."""
 

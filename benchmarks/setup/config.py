@@ -24,14 +24,14 @@ Identity = Mapping[str, Any]
 """What makes a run the one it is, by part: ``settings``, ``teacher``, ``test``, ``code``, ``carry``, as it has them."""
 
 SCALARS = ("method", "seed", "device", "threads", "on_divergence", "scale", "preset")
-"""The keys of a configuration that are no sections."""
+"""The keys of a configuration that hold one value, not a section."""
 
 
 LEAST_SIDE = 8
 """The least side of an image, in pixels."""
 
 AUTO = "auto"
-"""In place of a network's name: what the weights are found to be of."""
+"""Stands for a network's name: the one that the weights are found to be of."""
 
 FULL_PRECISION = ("precision", "channels_last", "features")
 """Options of a student that is no quantised copy of its teacher."""
@@ -241,7 +241,7 @@ class RunConfig(Options):
     """Which settings lie under all others: those of a scale (see: list scales), by default of the one that fits the
     data, or ``published``, those of the method's paper. Set wherever flags and files are resolved."""
     preset: str | None = None
-    """Which preset lies over it; absent, not null, if none does."""
+    """Which preset lies over the scale. A stored configuration without one leaves this out."""
     data: DataOptions
     teacher: TeacherOptions
     student: StudentOptions
@@ -252,11 +252,11 @@ class RunConfig(Options):
     evaluation: EvaluationOptions
     plugin: PluginOptions
     quantization: QuantizationOptions | None = None
-    """Absent, not null, where the student is of full precision."""
+    """How a student in few bits is made. Left out of a stored configuration of full precision."""
     carry: CarryOptions | None = None
-    """Absent, not null, in a run that stands alone."""
+    """What is taken over from other runs. Left out of a stored configuration of a run that stands alone."""
     code: dict[str, str] | None = None
-    """Folders of the user's own modules that it names, by their first names; absent, not null, where it names none."""
+    """Folders of the user's own modules that are named, by their first names. Left out where there are none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -9,7 +9,7 @@ class Flag(NamedTuple):
 
     Attributes:
         name: in grids and files of tasks; on the command line behind two dashes, with dashes.
-        path: of the option in a configuration; empty for what is none: a file of options, or any of them.
+        path: of the option in a configuration; empty where the flag stands for a whole file, or for any option.
         help: for ``--help``.
         kind: type of its value, or what there is to choose from.
         each: what is given each time, of a flag that may be given several times.

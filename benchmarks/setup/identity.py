@@ -25,12 +25,12 @@ def stored_configuration(folder: Path) -> RunConfig:
     """The configuration that a run folder was made with.
 
     Raises:
-        MissingInput: if the folder is none of a run.
-        UsageError: if it is none that this program can use, or code that it names is not as it was.
+        MissingInput: if the folder is not a run's.
+        UsageError: if this program cannot use it, or code that it names has changed.
     """
     file = folder.absolute() / "config.yaml"
     if not file.is_file():
-        raise MissingInput(f"{file} does not exist: give the folder of a run, one that holds some is none")
+        raise MissingInput(f"{file} does not exist: give the folder of one run, not of several")
     stored = file_layer(file)
     with concerning(origin("config", file)):
         config = restored(stored)

@@ -1,4 +1,4 @@
-"""Networks for a data set, and how large they are; what is wrong is said to the user."""
+"""Networks for a data set, and how large they are, with errors for a user."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def channels_last(network: nn.Module, name: str, image: tuple[int, int, int]) ->
 
 
 def sizes(config: RunConfig, data: DataSet) -> dict[str, Footprint]:
-    """Of teacher and student; of a teacher's file that does not fit, which is for its loader to say, nothing.
+    """Sizes of teacher and student, without a teacher whose file does not fit: its loader says so.
 
     Raises:
         UsageError: if one of them cannot be built for the images.

@@ -87,7 +87,7 @@ class Scale(NamedTuple):
         name: as in ``presets.yaml``.
         summary: the data it is for.
         cost: what a run of it takes, and where that is from.
-        fits: the most that the facts may be, by their name; of ``channels`` and ``device`` what they must be.
+        fits: upper limits of facts, by their name; ``channels`` and ``device`` must be equal.
         settings: for every method; what stands under ``methods`` is for that method only.
     """
 

@@ -92,7 +92,9 @@ def _of_flags(given: Mapping[str, Any], bases: Sequence[Path]) -> Tree:
             value = list(map(str, value)) if isinstance(value, list | tuple) else [str(value)]
         elif flag.kind is str:
             value = str(value)
-        tree = merged(tree, assigned(flag.path, _teacher(value, bases) if flag.name == "teacher" else value))
+        if flag.name == "teacher":
+            value = _teacher(str(value), bases)
+        tree = merged(tree, assigned(flag.path, value))
     return tree
 
 
@@ -138,7 +140,7 @@ def restored(tree: Tree) -> RunConfig:
     """A configuration from what a run stored, which is all of it, whatever has become of scales and presets since.
 
     Raises:
-        UsageError: if it is none.
+        UsageError: if it is not a whole and valid configuration.
     """
     return _laid(expanded(tree), None)
 

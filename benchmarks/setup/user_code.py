@@ -59,7 +59,7 @@ def modules_in(tree: Tree) -> dict[str, str]:
     """The modules that a configuration, or a layer of one in full, names: by option.
 
     Raises:
-        UsageError: for what is no module but a file or a URL.
+        UsageError: for a file or a URL in place of a module.
     """
     named = {}
     for section in ("teacher", "student"):
@@ -232,7 +232,7 @@ def _sources(start: Found) -> Iterator[tuple[str, Path]]:
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
-    """The modules that a file may import; names that are none among them."""
+    """The modules that a file may import, and other names among them."""
     try:
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
     except (SyntaxError, ValueError, RecursionError):  # importing it will say so

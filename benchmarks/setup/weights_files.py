@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 FORMAT = "lra-teacher-2"
 """Names our notes in a file: the only entry, because safetensors writes several in any order."""
-
 SYSTEM = ("builtins", "nt", "os", "posix", "runpy", "subprocess", "sys")
 """Modules that no saved weights need, only somebody's code."""
 

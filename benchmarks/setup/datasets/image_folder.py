@@ -16,7 +16,7 @@ from lra.benchmarks.setup.datasets.labelled import SPLIT_NAMES, DataSet, Form, S
 from lra.benchmarks.setup.datasets.pictures import Files, decoded, surveyed
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Of picture files, in small or capital letters: those that torchvision reads."""
+"""Endings of picture files, in small or capital letters: those that torchvision reads."""
 LEFT_BEHIND = ("__macosx", "__pycache__", "@eadir", "lost+found", "thumbs.db", "desktop.ini")
 """What systems leave in folders, beside names that begin with a dot."""
 

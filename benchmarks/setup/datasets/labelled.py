@@ -147,7 +147,7 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """What images are to be like; `None` is as they are.
+    """What images are to be like; ``None`` leaves them as they are.
 
     Attributes:
         size: height and width.
@@ -187,7 +187,7 @@ class Form:
 
 
 NATIVE = Form()
-"""As they are."""
+"""Images as they come."""
 
 
 def formed(data: DataSet, form: Form) -> DataSet:
