@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lra.benchmarks.errors import LraError, MissingInput, UsageError, in_one_line, one_line
@@ -13,6 +15,17 @@ if TYPE_CHECKING:
 
     from lra.benchmarks.setup.datasets import DataSet
     from lra.networks.footprint import Footprint
+
+
+@contextmanager
+def _concerning_option(key: str) -> Iterator[None]:
+    """Say what is wrong with a network as an error of the option that names it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingInput(f"{key}: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"{key}: {error}") from None
 
 
 def network_for(
@@ -29,12 +42,8 @@ def network_for(
         UsageError: if there is no such network, or it cannot take such images.
         MissingInput: if it is in a package that is not installed.
     """
-    try:
+    with _concerning_option(key):
         return build(name, classes, image, trains, auxiliary)
-    except ModuleNotFoundError as error:
-        raise MissingInput(f"{key}: {error}") from None
-    except ValueError as error:
-        raise UsageError(f"{key}: {error}") from None
 
 
 def refuse_single(config: RunConfig, data: DataSet) -> None:
@@ -95,9 +104,5 @@ def network_size(key: str, name: str, data: DataSet, training: bool = True, auxi
     """
     from lra.networks.footprint import named_footprint
 
-    try:
+    with _concerning_option(key):
         return named_footprint(name, data.classes, data.image, training, auxiliary)
-    except ModuleNotFoundError as error:
-        raise MissingInput(f"{key}: {error}") from None
-    except ValueError as error:
-        raise UsageError(f"{key}: {error}") from None
