@@ -161,7 +161,8 @@ def settings(run: Run) -> Record:
 
 def _of_increments(config: Record) -> Record:
     """Settings of a run of increments, by the names that its command has for them; those of the LRA step together."""
-    options = config.get("options") if isinstance(config.get("options"), dict) else {}
+    found = config.get("options")
+    options: Record = found if isinstance(found, dict) else {}
     meta = options.get("alpha") is not None
     named = {
         SHORT["strategy"]: config.get("strategy"),

@@ -91,7 +91,8 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
     made: dict[str, Any] = {}
     entries = []
     for run, done in zip(planned, finished_before(planned, out), strict=True):
-        folder, status, reason = done, "finished before" if done else "waiting", ""
+        folder, reason = done, ""
+        status: Status = "finished before" if done else "waiting"
         if done is None:
             try:
                 named = kind_of(run.config).named(run.config, made, train)
