@@ -190,7 +190,7 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path: Path, done: Path) -> No
 
 def test_failures_are_listed_at_the_end(tmp_path: Path, lra_bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "lra.benchmarks.commands.sweep_command.LocalEngine", lambda workers: Inline(lambda job: ("failed", "no"))
+        "lra.benchmarks.sweeps.engines.LocalEngine", lambda workers: Inline(lambda job: ("failed", "no"))
     )
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump(GRID))

@@ -94,7 +94,7 @@ def test_a_run_says_its_threads_and_is_named_without_them(
 
 
 def test_runs_of_a_sweep_take_what_they_would_alone() -> None:
-    from lra.benchmarks.commands.sweep_command import at_a_time, settled
+    from lra.benchmarks.commands.sweep import at_a_time, settled
 
     planned = plan({"dataset": "cifar10", "teacher": "lenet5", "student": ["lenet5", "resnet18"], "steps": 20})
     assert [settled(run, None).config.threads for run in planned] == [1, 7]

@@ -1,11 +1,27 @@
-"""``lra-bench sweep``: every run of a grid."""
+"""``lra-bench sweep``: every run of a grid, with the engine that was asked for."""
 
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lra.benchmarks.commands.options import PATH
-from lra.benchmarks.errors import UsageError
+from lra.benchmarks.errors import LraError, UsageError, concerning
+from lra.benchmarks.progress import loading
+
+if TYPE_CHECKING:
+    from lra.benchmarks.setup.config import Tree
+    from lra.benchmarks.sweeps.engines import Engine
+    from lra.benchmarks.sweeps.grid import Planned
+    from lra.benchmarks.sweeps.sweep import Entry
 
 THREADS = click.IntRange(1, 1024)
 
@@ -40,11 +56,94 @@ def sweep(
     """
     if engine == "local" and (address is not None or gpus):
         raise UsageError("--address and --gpus are for --engine ray")
-    from lra.benchmarks.commands.sweep_command import estimate, perform
-
     place = out or Path("runs") / grid.stem
+    tree, planned = _planned(grid, place, threads)
+    number = workers or at_a_time(planned)
     if dry_run:
-        for line in estimate(grid, place, workers, threads, as_json):
+        for line in _estimated(planned, place, number, as_json):
             click.echo(line)
     else:
-        click.echo(perform(grid, place, engine, workers, threads, address, gpus, as_json))
+        click.echo(_done(tree, planned, place, _engine(engine, number, most(planned), address, gpus), as_json))
+
+
+def _done(grid: Tree, planned: Sequence[Planned], out: Path, engine: Engine, as_json: bool) -> str:
+    """Do the sweep; returns what is to be printed, or raises `LraError` if runs failed."""
+    from lra.benchmarks.reports.sweep_report import write_sweep_report
+    from lra.benchmarks.sweeps.sweep import RECORD
+    from lra.benchmarks.sweeps.sweep import sweep as do
+    from lra.benchmarks.sweeps.sweep_progress import SweepProgress
+
+    entries = do(planned, grid, out, engine, SweepProgress(len(planned)))
+    failed = [entry for entry in entries if entry.status == "failed"]
+    for entry in failed:
+        print(f"failed: {entry.label}: {entry.reason}", file=sys.stderr)
+    if failed:
+        raise LraError(f"{len(failed)} of {len(entries)} runs failed, as listed; the same command tries them again")
+    page = write_sweep_report(out)
+    return (out / RECORD).read_text().rstrip() if as_json else _ending(entries, out, page)
+
+
+def _ending(entries: Sequence[Entry], out: Path, page: Path) -> str:
+    counts = Counter(entry.status for entry in entries)
+    what = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return f"runs        {len(entries)}: {what}\ncompare     lra-bench compare {out}\nreport      {page}"
+
+
+def _estimated(planned: Sequence[Planned], out: Path, workers: int, as_json: bool) -> Iterator[str]:
+    """Lines about the runs and what they would take; nothing is written."""
+    from lra.benchmarks.sweeps.sweep import dry_run, located, record
+
+    entries = located(planned, out, train=False)
+    if as_json:
+        yield json.dumps({"runs": record(entries, out), "workers": workers})
+    else:
+        yield from dry_run(entries, workers, out)
+
+
+def _planned(file: Path, out: Path, threads: int | None) -> tuple[Tree, list[Planned]]:
+    """The grid in a file, and its runs, with their threads where they are still to be done."""
+    from lra.benchmarks.setup.resolution import read_options
+    from lra.benchmarks.sweeps.grid import plan
+    from lra.benchmarks.sweeps.sweep import finished_before
+
+    grid = read_options(file, "grid")
+    with concerning(f"grid {file}"):
+        planned = plan(grid, file.parent)
+    done = finished_before(planned, out)
+    with loading("torch") if None in done else nullcontext():
+        return grid, [run if there else settled(run, threads) for run, there in zip(planned, done, strict=True)]
+
+
+def settled(run: Planned, threads: int | None) -> Planned:
+    """A run with the threads that were asked for, or those that it would take by itself."""
+    from lra.benchmarks.runs.kind import kind_of
+
+    try:
+        number = threads or kind_of(run.config).threads(run.config)
+    except LraError:  # Which is for the run to say, when it is its turn.
+        return run
+    return replace(run, config=run.config.model_copy(update={"threads": number}))
+
+
+def most(planned: Sequence[Planned]) -> int:
+    """The most threads that a run takes."""
+    return max(run.config.threads or 1 for run in planned)
+
+
+def at_a_time(planned: Sequence[Planned]) -> int:
+    """How many runs this machine takes at a time."""
+    from lra.benchmarks.runs.machine import processors
+
+    if any(run.config.device != "cpu" for run in planned):
+        return 1
+    return max(1, processors() // most(planned))
+
+
+def _engine(name: str, workers: int, threads: int, address: str | None, gpus: float) -> Engine:
+    if name == "local":
+        from lra.benchmarks.sweeps.engines import LocalEngine
+
+        return LocalEngine(workers)
+    from lra.benchmarks.sweeps.ray_engine import RayEngine
+
+    return RayEngine(workers, threads, address, gpus)
