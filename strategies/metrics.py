@@ -120,16 +120,17 @@ class GradientAlignment(Measure):
 
     gives = quantities("alignment")
 
-    def __init__(self, objective: Objective):
+    def __init__(self, objective: Objective, teacher: Teacher):
         super().__init__()
         self._objective = objective
+        self._teacher = teacher
 
     def measure(self, strategy: DataFreeDistillation) -> Record:
         """The cosine in [-1, 1], ``None`` without replay."""
         new, replayed = strategy.acquired, strategy.replayed
         if new is None or replayed is None:
             return {"alignment": None}
-        with torch.enable_grad():
+        with torch.enable_grad(), self._teacher.uncounted():
             aligned = gradient_alignment(strategy.model, self._objective, new, replayed)
         return {
             "alignment": aligned.cosine,
@@ -330,7 +331,7 @@ class Plasticity(Measure):
 
     @torch.no_grad()
     def _losses(self, student: nn.Module, batch: Batch) -> dict[str, float]:
-        with untouched(student):
+        with untouched(student), self._teacher.uncounted():
             student.eval()
             view = self._objective.view(student, batch)
             parts = {"objective": self._objective.loss(view)} | self._objective.parts(view)
@@ -380,7 +381,7 @@ def standard(
     return [
         TestFidelity(teacher, answers),
         ProbeForgetting(synthesizer, teacher, probe_every, probe_size),
-        GradientAlignment(objective),
+        GradientAlignment(objective, teacher),
         Plasticity(synthesizer, teacher, objective),
         TrainingLosses(),
     ]

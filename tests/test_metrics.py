@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from short_runs import experiment
 from torch import Tensor, nn
 
 from lra.distances import l1
@@ -204,7 +205,7 @@ def measured_run(make_stream: MakeStream, make_strategy: MakeStrategy, student: 
             measures = [
                 TestFidelity(stream.teacher),
                 ProbeForgetting(stream.synthesizer, stream.teacher, probe_every, 8),
-                GradientAlignment(objective),
+                GradientAlignment(objective, stream.teacher),
                 Plasticity(stream.synthesizer, stream.teacher, objective, 8),
                 TrainingLosses(),
             ]
@@ -290,3 +291,13 @@ def test_probes_are_frozen_and_agree_with_the_teacher_by_hand(
     probes.measure(strategy)
     assert torch.equal(probes._probes[0].images, kept)
     assert not torch.equal(probes._probes[1].images, kept)
+
+
+@pytest.mark.parametrize("method", ["adadfkd", "rgal", "predfkd"])
+def test_measuring_costs_no_teacher_queries(method: str) -> None:
+    asked = set()
+    for every in (1, 4):
+        run = experiment(method, f"evaluation.every={every}", replay="memory", experiences=4)
+        run.strategy.train(run.stream)
+        asked.add(run.stream.teacher.queries)
+    assert len(asked) == 1

@@ -71,7 +71,7 @@ def tiny(probe_every: int = NEVER) -> Run:
     optimiser = torch.optim.SGD(generator.parameters(), lr=0.01)
     synthesizer = OnlineGenerator(generator, optimiser, [OneHot(1.0)], teacher, latent=16, batch_size=32)
     objective = Objective(l1)
-    measures = [ProbeForgetting(synthesizer, teacher, 1, 64), GradientAlignment(objective), TrainingLosses()]
+    measures = [ProbeForgetting(synthesizer, teacher, 1, 64), GradientAlignment(objective, teacher), TrainingLosses()]
     bank = BufferReplay(Ring(10, 8), 8, period=10)
     evaluation = Evaluation(no_test_stream(), probe_every, NEVER, measures)
     strategy = DataFreeDistillation(
