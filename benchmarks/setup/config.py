@@ -119,7 +119,7 @@ class StudentOptions(Options):
     channels_last: bool = False
     """Keep its images channel by channel for each pixel: a fifth less time for a ResNet's plain step on a processor."""
     features: str | None = None
-    """As ``teacher.features``."""
+    """Where the student's penultimate features are, said as ``teacher.features`` is."""
 
 
 class ScheduleOptions(Options):
@@ -172,7 +172,7 @@ class PluginOptions(Options):
     model_config = ConfigDict(extra="allow")
 
     use: list[str] = []
-    """As ``package.module:Class``, or names of installed ones."""
+    """Plugins as ``package.module:Class``, or names of installed ones."""
 
     @field_validator("use")
     @classmethod
@@ -223,7 +223,7 @@ def fingerprint(identity: Identity) -> str:
 
 
 EVALUATIONS = 20
-"""As many as a curve should have, if it has as many experiences."""
+"""So many evaluations make a curve, where there are as many experiences."""
 
 
 class RunConfig(Options):

@@ -75,7 +75,7 @@ class Facts(NamedTuple):
     device: str
 
     def __str__(self) -> str:
-        """As in ``1x28x28, 10 classes, 10,000 test images, cpu``."""
+        """The facts in words, such as ``1x28x28, 10 classes, 10,000 test images, cpu``."""
         tests = "" if self.tests is None else f"{self.tests:,} test images, "
         return f"{'x'.join(map(str, self.image))}, {self.classes} classes, {tests}{self.device}"
 

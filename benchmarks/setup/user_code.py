@@ -254,7 +254,7 @@ def _with_packages(name: str) -> list[str]:
 
 
 def _spec(name: str, path: Sequence[str] | None = None) -> ModuleSpec | None:
-    """As Python's own search, but for what is loaded already."""
+    """Where Python's own search finds a module, whether it is loaded already or not."""
     for finder in sys.meta_path:
         spec = finder.find_spec(name, path) if hasattr(finder, "find_spec") else None
         if spec is not None:

@@ -39,9 +39,9 @@ class _Known:
     """What of it lies in the data folder, in torchvision's layout."""
     image: Image
     normalisation: Normalisation
-    """As the literature of data-free distillation writes it."""
+    """Mean and deviation as the literature of data-free distillation writes them."""
     names: tuple[str, ...]
-    """Of its classes."""
+    """Names of its classes."""
     test_images: int = 10_000
 
 

@@ -33,7 +33,7 @@ class Labelled(NamedTuple):
     classes: "Tensor"
 
     def batches(self, size: int) -> Iterator["Labelled"]:
-        """In order, ``size`` at a time, as floats in [0, 1]."""
+        """Batches in order, ``size`` images at a time, as floats in [0, 1]."""
         from lra.images import unit
 
         for images, classes in zip(self.images.split(size), self.classes.split(size), strict=True):
