@@ -14,6 +14,7 @@ from lra.benchmarks.progress import Introduction, clock, loading
 from lra.benchmarks.records import INCREMENT, value
 from lra.benchmarks.runs.kind import Configuration, kind_of
 from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.text import experience_line, quantity_text
 from lra.metrics.quantities import COMPARED, QUANTITIES
 
@@ -135,6 +136,8 @@ def plan(config: Configuration, as_json: bool, tried: dict[str, Any] | None = No
         estimate = {} if tried is None else {"estimate": tried}
         return json.dumps({"config": config.tree(), "cost": cost} | estimate) + "\n"
     costs = {name.replace("_", " "): f"{number:,}" for name, number in cost.items()}
+    if isinstance(config, RunConfig):
+        costs["evaluations"] = f"{config.evaluations:,}"
     costs |= {} if tried is None else _tried(tried)
     lines = "".join(f"#   {name}: {text}\n" for name, text in costs.items())
     return yaml.safe_dump(config.tree(), sort_keys=False) + "# would cost at least\n" + lines

@@ -80,10 +80,10 @@ class Distillation(Kind):
         return data_of(config.data).notes
 
     def cost(self, config: RunConfig) -> dict[str, int]:
-        """Steps, experiences, images and evaluations."""
+        """Steps, experiences and images."""
         steps, schedule = config.student_steps, config.schedule
         images = {"experiences": schedule.experiences, "student_images": steps * schedule.batch_size}
-        return {"student_steps": steps} | images | {"evaluations": config.evaluations}
+        return {"student_steps": steps} | images
 
     def prepare(
         self,
