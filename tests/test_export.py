@@ -14,8 +14,7 @@ from torch import nn
 
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.export import exporting
-from lra.benchmarks.export.exporting import export, load_student
-from lra.benchmarks.export.formats import FORMATS
+from lra.benchmarks.export.exporting import FORMATS, export, load_student
 from lra.benchmarks.export.model_card import model_card
 from lra.benchmarks.setup.weights_files import read_weights
 from lra.networks.normalized import Normalized

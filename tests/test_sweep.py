@@ -338,7 +338,7 @@ RAY = """
 import os, signal, sys
 from pathlib import Path
 import yaml
-from lra.benchmarks.sweeps.ray_engine import RayEngine
+from lra.benchmarks.sweeps.engines import RayEngine
 sys.path.insert(0, sys.argv[3])
 from test_sweep import _rerun
 

@@ -7,8 +7,8 @@ from typing import Any
 from lra.benchmarks.analyses import write_analysis
 from lra.benchmarks.comparison.estimates import estimate, paired
 from lra.benchmarks.errors import MissingInput
-from lra.benchmarks.tasks.task_outcome import PART, TaskRun, apart, finished, names
 from lra.benchmarks.tasks.task_report import generator_losses, task_panels
+from lra.benchmarks.tasks.task_stream import PART, TaskRun, apart, finished, names
 
 
 def convergence(folder: Path, out: Path) -> list[Path]:

@@ -140,10 +140,8 @@ def at_a_time(planned: Sequence[Planned]) -> int:
 
 
 def _engine(name: str, workers: int, threads: int, address: str | None, gpus: float) -> Engine:
+    from lra.benchmarks.sweeps.engines import LocalEngine, RayEngine
+
     if name == "local":
-        from lra.benchmarks.sweeps.engines import LocalEngine
-
         return LocalEngine(workers)
-    from lra.benchmarks.sweeps.ray_engine import RayEngine
-
     return RayEngine(workers, threads, address, gpus)

@@ -78,8 +78,7 @@ def resume(out: Path, on_divergence: Literal["stop", "rollback"] | None, as_json
     from lra.benchmarks.errors import concerning
     from lra.benchmarks.setup.resolution import origin
     from lra.benchmarks.tasks.task_file import plan
-    from lra.benchmarks.tasks.task_outcome import read_record
-    from lra.benchmarks.tasks.task_stream import RECORD
+    from lra.benchmarks.tasks.task_stream import RECORD, read_record
 
     record = read_record(out)
     tree = record["file"]
@@ -92,9 +91,8 @@ def resume(out: Path, on_divergence: Literal["stop", "rollback"] | None, as_json
 
 
 def _done(planned: "TaskPlan", out: Path, as_json: bool) -> str:
-    from lra.benchmarks.tasks.task_outcome import read_record
     from lra.benchmarks.tasks.task_report import write_task_report
-    from lra.benchmarks.tasks.task_stream import perform
+    from lra.benchmarks.tasks.task_stream import perform, read_record
 
     perform(planned, out)
     page = write_task_report(out)
