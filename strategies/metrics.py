@@ -15,11 +15,16 @@ from torch import Tensor, nn
 from lra.anatomy import HeadNotFound
 from lra.distillation.objective import Objective
 from lra.features import FeatureTap
-from lra.metrics.alignment import gradient_alignment
-from lra.metrics.evolution import evolution, evolution_record
-from lra.metrics.fidelity import agreement, class_accuracy, class_histogram, loyalty, loyalty_reference
-from lra.metrics.forgetting import AgreementMatrix
+from lra.metrics.evolution import AgreementMatrix, evolution, evolution_record
 from lra.metrics.quantities import quantities
+from lra.metrics.student import (
+    agreement,
+    class_accuracy,
+    class_histogram,
+    gradient_alignment,
+    loyalty,
+    loyalty_reference,
+)
 from lra.preservation import in_mode, untouched
 from lra.problem import Batch, Teacher
 from lra.state import State

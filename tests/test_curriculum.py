@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.distances import l1
-from lra.distillation.curriculum import SelfPaced, ramp, ring_hardness, self_paced_weights
-from lra.distillation.objective import Objective
+from lra.distillation.objective import Objective, SelfPaced, ramp, ring_hardness, self_paced_weights
 from lra.distillation.terms import AttentionTransfer, InfoNCE, attention
 from lra.features import feature_size, pooled
 from lra.problem import Batch, Teacher

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from lra.distances import l1
-from lra.distillation.curriculum import SelfPaced
-from lra.distillation.objective import Objective
+from lra.distillation.objective import Objective, SelfPaced
 from lra.options import NonNegative
 from lra.problem import Problem, Teacher
 from lra.strategies.checkpoint import capture, restore

@@ -15,10 +15,16 @@ from torch import Tensor, nn
 from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
-from lra.metrics.alignment import cosine, gradient_alignment
-from lra.metrics.evolution import evolution, too_short
-from lra.metrics.fidelity import agreement, class_accuracy, class_histogram, loyalty, loyalty_reference
-from lra.metrics.forgetting import AgreementMatrix, forgetting
+from lra.metrics.evolution import AgreementMatrix, evolution, forgetting, too_short
+from lra.metrics.student import (
+    agreement,
+    class_accuracy,
+    class_histogram,
+    cosine,
+    gradient_alignment,
+    loyalty,
+    loyalty_reference,
+)
 from lra.preservation import frozen, in_mode, untouched
 from lra.problem import Batch
 from lra.strategies.evaluation import Evaluation

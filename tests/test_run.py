@@ -22,8 +22,7 @@ from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
 from lra.benchmarks.runs.training import Training
 from lra.benchmarks.setup import datasets, teachers
 from lra.benchmarks.setup.datasets import DataSet, Labelled
-from lra.metrics.evolution import evolution
-from lra.metrics.forgetting import forgetting
+from lra.metrics.evolution import evolution, forgetting
 from lra.strategies.retention import REPLAYS
 
 FILES = {

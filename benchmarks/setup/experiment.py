@@ -15,7 +15,7 @@ from lra.benchmarks.setup.networks import channels_last, network_for
 from lra.benchmarks.setup.retaining import needs_stock_data, retention
 from lra.benchmarks.setup.teachers import TrainedTeacher, answers_of, percent_right
 from lra.meta.checks import MetaStepError, check_student
-from lra.metrics.fidelity import agreement
+from lra.metrics.student import agreement
 from lra.networks.families import canonical
 from lra.networks.normalized import Normalized
 from lra.problem import Problem, Teacher

@@ -1,1 +1,1 @@
-"""What a run is judged by: evolution of accuracy, fidelity, forgetting, alignment of gradients."""
+"""What a run is judged by: evolution of accuracy and forgetting, fidelity and alignment of gradients."""

@@ -63,7 +63,7 @@ class AdaDFKD(CurriculumMethod):
         """D and InfoNCE, self-paced; G, its terms, and the ring; CuDFKD's two clocks, and that of the ring."""
         from torch import nn
 
-        from lra.distillation.curriculum import SelfPaced, ring_hardness
+        from lra.distillation.objective import SelfPaced, ring_hardness
         from lra.distillation.terms import InfoNCE
         from lra.features import feature_size
         from lra.strategies.clocks import EpochClock

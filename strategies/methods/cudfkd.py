@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from avalanche.core import SupervisedPlugin
     from torch import nn
 
-    from lra.distillation.curriculum import SelfPaced
+    from lra.distillation.objective import SelfPaced
     from lra.images import Image
     from lra.networks.generators import UpsamplingGenerator
     from lra.synthesis.terms import Adversarial, Term
@@ -84,7 +84,7 @@ class CurriculumMethod(OnlineMethod):
 
     def clocks(self, paced: SelfPaced, adversary: Adversarial) -> list[SupervisedPlugin]:
         """λ by the step; the adversarial weight by the epoch: what epoch e ends with is used in epoch e + 1."""
-        from lra.distillation.curriculum import ramp
+        from lra.distillation.objective import ramp
         from lra.strategies.clocks import EpochClock, StepClock
 
         o, setup = self.options, self.setup
@@ -118,7 +118,7 @@ class CuDFKD(CurriculumMethod):
 
     def build(self, student: nn.Module) -> Parts:
         """D, self-paced; G and its terms; the clocks of both."""
-        from lra.distillation.curriculum import SelfPaced
+        from lra.distillation.objective import SelfPaced
 
         o = self.options
         paced = SelfPaced(self.setup.distance, (), o.age, o.weights, o.granularity)

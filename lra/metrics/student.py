@@ -1,0 +1,83 @@
+"""What a student is at one moment: how faithful to its teacher, and how its gradients agree (LRA, CVPR 2023).
+
+Fidelity is measured in answers and in probabilities; the alignment of gradients tells whether learning the new and
+keeping the old pull the same way.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lra.distances import js
+from lra.distillation.objective import Objective
+from lra.preservation import untouched
+from lra.problem import Batch
+
+
+def agreement(student: Tensor, teacher: Tensor) -> float:
+    """Share in [0, 1] of samples on which the argmax of logits (n, K) agree ("Agree@1")."""
+    return (student.argmax(dim=1) == teacher.argmax(dim=1)).double().mean().item()
+
+
+def loyalty(student: Tensor, teacher: Tensor) -> float:
+    """Probability loyalty in [0, 1]: mean of 1 - √JSD with the divergence in bits.
+
+    1 for identical predictions, 0 for disjoint one-hot ones. The square root of the Jensen-Shannon divergence
+    is a distance; base 2 makes it at most 1.
+    """
+    bits = js(student.double(), teacher.double()) / math.log(2)
+    return (1 - bits.clamp(0, 1).sqrt()).mean().item()
+
+
+def loyalty_reference(student: Tensor, teacher: Tensor) -> float:
+    """Loyalty as the AdaDFKD benchmark computes it: mean of 1 - JSD^¼, the divergence in nats.
+
+    The root is taken twice there, so the range is [1 - (ln 2)^¼, 1] = [0.0876, 1]. For comparison with
+    published values only.
+    """
+    nats = js(student.double(), teacher.double()).clamp(0, math.log(2))
+    return (1 - nats**0.25).mean().item()
+
+
+def class_histogram(logits: Tensor) -> Tensor:
+    """(K,) counts of the argmax of logits (n, K)."""
+    return torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1])
+
+
+def class_accuracy(logits: Tensor, classes: Tensor) -> Tensor:
+    """(K,) share in [0, 1] of each class's samples whose logits (n, K) are largest there; NaN without a sample."""
+    count = logits.shape[1]
+    right = logits.argmax(dim=1) == classes
+    return torch.bincount(classes[right], minlength=count).double() / torch.bincount(classes, minlength=count)
+
+
+def cosine(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> Tensor:
+    """Cosine in [-1, 1] of two gradients given parameter by parameter; 0 if either vanishes."""
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    dot = sum((a * b).sum() for a, b in pairs)
+    norms = [sum((g**2).sum() for g in side if g is not None) for side in (first, second)]
+    return torch.as_tensor(dot / (norms[0] * norms[1]) ** 0.5).nan_to_num(0.0)
+
+
+class Alignment(NamedTuple):
+    """Losses at the student's present weights and the cosine of their gradients."""
+
+    cosine: float
+    acquisition: float
+    retention: float
+
+
+def gradient_alignment(student: nn.Module, objective: Objective, new: Batch, replayed: Batch) -> Alignment:
+    """cos(∇L_acq(θ), ∇L_ret(θ)), in training mode, leaving the student untouched."""
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    losses, gradients = [], []
+    with untouched(student):
+        student.train()
+        for batch in (new, replayed):
+            value = objective(student, batch)
+            losses.append(value.item())
+            gradients.append(torch.autograd.grad(value, parameters, allow_unused=True))
+    return Alignment(cosine(*gradients).item(), *losses)
