@@ -79,9 +79,9 @@ CASES = {
     ),
     "dfme": online(40, 5, "synthesis={lr: 0.003, steps: 3}", BATCHNORM),
     "zskt-original": online(
-        25, 20, "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}", "student.lr=0.1", BATCHNORM
+        25, 20, "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}", "student.lr=0.05", BATCHNORM
     ),
-    "adi": pooled(30, "synthesis.steps=20", "synthesis.bn=1"),
+    "adi": pooled(45, "synthesis.steps=40", "synthesis.bn=1", "student.lr=0.05"),
     "cmi": pooled(40, "synthesis.steps=20", "synthesis.lr=0.01", "synthesis.bank=96", "synthesis.width=8"),
     "fast": pooled(45, "synthesis.warmup=2", "synthesis.lr=0.01", "synthesis.latent_lr=0.05", "synthesis.width=8"),
     "rgal": pooled(40, "synthesis.steps=15", "synthesis.lr=0.01", "synthesis.width=8"),
