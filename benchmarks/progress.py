@@ -71,18 +71,15 @@ class Introduction:
 
 @contextmanager
 def loading(*modules: str) -> Iterator[None]:
-    """Say on a terminal, for as long as it takes, which libraries are loaded: the large ones take seconds.
-
-    Elsewhere nothing stays behind that would stand before the one line of a complaint.
-    """
+    """Say which libraries are loaded, since the large ones take seconds: on a terminal for as long as it takes."""
     missing = [module for module in modules if module not in sys.modules]
-    shown = bool(missing) and drawable()
-    if shown:
-        print(f"loading {' and '.join(missing)}", end="\r", file=sys.stderr, flush=True)
+    passing = drawable()
+    if missing:
+        print(f"loading {' and '.join(missing)}", end="\r" if passing else "\n", file=sys.stderr, flush=True)
     try:
         yield
     finally:
-        if shown:
+        if missing and passing:
             print(ERASE, end="", file=sys.stderr, flush=True)
 
 

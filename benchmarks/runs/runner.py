@@ -110,8 +110,8 @@ def _run(
             work = prepared.build(own)
             with own.locked(), kept.into(own.path / "log.txt"), failure_in_log():
                 try:
-                    work.open()
                     introduction.say()
+                    work.open()
                     work.complete()
                     if not group.rank:
                         finish(kind, own)
