@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lra.benchmarks.robustness.small_runs import quick
+from lra.benchmarks.robustness.unchanged import quick
 from lra.benchmarks.setup.datasets import Labelled, digits
 from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.benchmarks.setup.layers import parse_assignment

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lra.benchmarks.comparison import published
+from lra.benchmarks.comparison import compare as comparing
 from lra.benchmarks.comparison.compare import compare
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.reports.sweep_report import write_sweep_report
@@ -385,8 +385,8 @@ def test_a_browser_finds_no_error(runs: Path) -> None:
 
 def test_published_numbers_stand_beside_ours(runs: Path, monkeypatch: pytest.MonkeyPatch, lra_bench: Bench) -> None:
     entry = {"method": "lra-mb", "teacher": "LeNet5", "student": "MLP", "dataset": "digits", "source": "a paper"}
-    books = {"published.yaml": [entry | {"value": 97.25}], "presets.yaml": published._book("presets.yaml")}
-    monkeypatch.setattr(published, "_book", books.__getitem__)
+    books = {"published.yaml": [entry | {"value": 97.25}], "presets.yaml": comparing._book("presets.yaml")}
+    monkeypatch.setattr(comparing, "_book", books.__getitem__)
     done = lra_bench("compare", runs, "--columns", "accuracy", "--format", "md")
     head, _, none, _, meta, *_ = done.out.splitlines()
     assert head.startswith("|  | seeds | paper | accuracy")

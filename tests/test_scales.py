@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
+from lra.benchmarks.comparison.compare import published
 from lra.benchmarks.comparison.groups import Group
-from lra.benchmarks.comparison.published import published
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import flatten, read_run
 from lra.benchmarks.setup.config import RunConfig, TeacherOptions

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lra.benchmarks.analyses import require_images, write_analysis
-from lra.benchmarks.analyses.sources import made, real
 from lra.benchmarks.progress import Progress
 from lra.benchmarks.reports.drawing import PALETTE, WIDE, Series, clean, curves, svg_figure
-from lra.benchmarks.runs.rebuilding import Rebuilt, rebuilt
+from lra.benchmarks.runs.rebuilding import Rebuilt, made, real, rebuilt
 from lra.distillation.attack import Attacker
 from lra.networks.generators import sized_for
 from lra.networks.perturbation import PerturbationNetwork

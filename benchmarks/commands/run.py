@@ -49,8 +49,8 @@ def run(
         click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
         return
     from lra.benchmarks.commands.summary import show
+    from lra.benchmarks.runs.runner import asked_for
     from lra.benchmarks.runs.runner import run as do
-    from lra.benchmarks.runs.trackers import asked_for
 
     show(do(config, out, asked_for(tensorboard, wandb)), as_json)
 

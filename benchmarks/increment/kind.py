@@ -21,7 +21,7 @@ from lra.benchmarks.increment.configuration import (
 )
 from lra.benchmarks.progress import Introduction
 from lra.benchmarks.records import INCREMENT
-from lra.benchmarks.runs.kind import Cell, Kind, Prepared, Tree, Trial
+from lra.benchmarks.runs.kind import Cell, Kind, Prepared, Tracker, Tree, Trial
 from lra.benchmarks.runs.machine import threads_for
 from lra.benchmarks.setup.config import Identity
 from lra.benchmarks.setup.networks import network_size
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from lra.benchmarks.increment.learning import Learning
     from lra.benchmarks.runs.processes import Processes
     from lra.benchmarks.runs.run_folder import RunFolder
-    from lra.benchmarks.runs.trackers import Tracker
 
 
 class Increment(Kind):

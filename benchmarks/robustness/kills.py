@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 from lra.benchmarks.files import DRAFT
-from lra.benchmarks.robustness.small_runs import every, small
+from lra.benchmarks.robustness.unchanged import every, small
 from lra.benchmarks.runs import runner, training
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import data_set

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError
 from lra.benchmarks.files import sha256
 from lra.benchmarks.progress import Introduction, tell
-from lra.benchmarks.runs.kind import DEFAULT, Cell, Kind, Prepared, Tree, Trial
+from lra.benchmarks.runs.kind import DEFAULT, Cell, Kind, Prepared, Tracker, Tree, Trial
 from lra.benchmarks.runs.machine import refuse_device, threads_of
 from lra.benchmarks.setup.config import Identity, RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from lra.benchmarks.runs.processes import Processes
     from lra.benchmarks.runs.rollback import RetreatingRun
     from lra.benchmarks.runs.run_folder import RunFolder
-    from lra.benchmarks.runs.trackers import Tracker
     from lra.benchmarks.setup.teachers import TrainedTeacher
 
 

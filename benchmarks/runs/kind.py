@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.files import sha256
-from lra.benchmarks.setup.config import Identity
+from lra.benchmarks.setup.config import Identity, RunConfig
 
 if TYPE_CHECKING:
     from lra.benchmarks.progress import Introduction
     from lra.benchmarks.runs.processes import Processes
     from lra.benchmarks.runs.run_folder import RunFolder
-    from lra.benchmarks.runs.trackers import Tracker
 
 Tree = dict[str, Any]
 """A configuration as plain data."""
@@ -32,6 +31,10 @@ Tree = dict[str, Any]
 
 Cell = dict[str, Any]
 """A combination of a grid: flags by name, and settings as ``set:section.key``."""
+
+
+Tracker = Callable[[Path, RunConfig], Any]
+"""Makes an Avalanche logger that writes into a run folder from now on."""
 
 
 class Configuration(Protocol):

@@ -1,27 +1,32 @@
-"""One run of any kind, from its configuration to the result in its folder.
+"""One run of any kind, from its configuration to the result in its folder, and the trackers that follow it.
 
-A run that is finished is shown again, which imports nothing that trains.
+A run that is finished is shown again, which imports nothing that trains. There are no trackers unless asked for, and
+no network unless asked for.
 """
+
+from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError, in_one_line
+from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError, in_one_line, one_line
 from lra.benchmarks.files import CannotWrite, sha256
 from lra.benchmarks.interruption import AtOnce, Interrupted
 from lra.benchmarks.progress import Introduction, loading, tell
-from lra.benchmarks.runs.kind import DEFAULT, Configuration, Kind, kind_named, kind_of
+from lra.benchmarks.runs.kind import DEFAULT, Configuration, Kind, Tracker, kind_named, kind_of
 from lra.benchmarks.runs.machine import leads, refuse_device
 from lra.benchmarks.runs.run_folder import Journal, RunFolder, journal
-from lra.benchmarks.runs.trackers import Tracker
+from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.resolution import read_options
 
 if TYPE_CHECKING:
     from lra.benchmarks.runs.processes import Processes
+    from lra.strategies.evaluation import WeightsAndBiases
+
 
 log = logging.getLogger("lra")
 
@@ -83,7 +88,7 @@ def _run(
     at: Path | None,
     heading: str,
     introduction: Introduction,
-    group: "Processes",
+    group: Processes,
     kept: Journal,
 ) -> RunFolder:
     """`run`, as one of ``group``; ``kept`` is what was said of it so far."""
@@ -233,3 +238,41 @@ def tell_finished(folder: RunFolder, tracked: bool, heading: str = "") -> None:
         if heading:
             tell(heading)
         tell(f"lra-bench: finished before, nothing to {'track' if tracked else 'train'}: {folder.path}")
+
+
+Mode = Literal["offline", "online"]
+
+
+def asked_for(board: bool = False, wandb: Mode | None = None) -> list[Tracker]:
+    """The trackers of a run.
+
+    Args:
+        board: write TensorBoard events into ``tensorboard`` in the run folder.
+        wandb: keep a Weights & Biases record in ``wandb`` in the run folder, or send it as well.
+    """
+    found: list[Tracker] = []
+    if board:
+        found.append(_tensorboard)
+    if wandb is not None:
+        found.append(lambda folder, config: _weights_and_biases(folder, config, wandb))
+    return found
+
+
+def _tensorboard(folder: Path, config: RunConfig) -> Any:
+    from lra.strategies.evaluation import tensorboard
+
+    return tensorboard(folder / "tensorboard")
+
+
+def _weights_and_biases(folder: Path, config: RunConfig, mode: Mode) -> WeightsAndBiases:
+    from lra.strategies.evaluation import WeightsAndBiases
+
+    try:
+        return WeightsAndBiases(folder, "/".join(folder.parts[-3:]), config.tree(), mode)
+    except ImportError:
+        raise MissingInput(f"--wandb {mode} needs a package that is not there: pip install wandb") from None
+    except Exception as error:
+        raise UsageError(
+            f"--wandb {mode} cannot start ({one_line(error)}): see wandb login, or use --wandb offline, and wandb "
+            "sync later"
+        ) from error
