@@ -117,8 +117,7 @@ class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
 
     def build(self, setup: Setup) -> Replay:
         """Memory generator and encoder of the size that suits the images."""
-        from lra.memory.generator import MemoryGenerator
-        from lra.networks.encoder import Encoder
+        from lra.memory.generator import Encoder, MemoryGenerator
         from lra.networks.generators import memory_generator, sized_for
         from lra.strategies.replay import GenerativeReplay
 

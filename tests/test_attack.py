@@ -5,9 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.distillation.attack import Attacker, exchange
+from lra.distillation.attack import Attacker, PerturbationNetwork, exchange
 from lra.distillation.terms import HardLabel
-from lra.networks.perturbation import PerturbationNetwork
 from lra.options import AttackOptions
 from lra.problem import Batch, Problem, Teacher
 from lra.view import StudentView

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from lra.memory.generator import Encoder
 from lra.networks.composed import FusedGenerator, LabelGenerator, decoder_of_fusion
-from lra.networks.encoder import Encoder
 from lra.networks.generators import (
     StandardisedGenerator,
     UpsamplingGenerator,

@@ -17,9 +17,8 @@ from lra.distances import l1
 from lra.distillation.objective import Objective as StudentObjective
 from lra.distillation.terms import InfoNCE
 from lra.memory.buffers import Reservoir, Ring
-from lra.memory.generator import MemoryGenerator
+from lra.memory.generator import Encoder, MemoryGenerator
 from lra.meta.options import LRAOptions
-from lra.networks.encoder import Encoder
 from lra.options import MemoryGeneratorOptions
 from lra.problem import Batch, Teacher
 from lra.strategies.lra import LRA

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.memory.generator import MemoryGenerator
-from lra.networks.encoder import Encoder
+from lra.memory.generator import Encoder, MemoryGenerator
 from lra.options import MemoryGeneratorOptions
 from lra.problem import Batch, Teacher
 from lra.synthesis.terms import total

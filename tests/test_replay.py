@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from lra.distances import l1
 from lra.memory.buffers import Buffer, Reservoir, Ring
-from lra.memory.generator import MemoryGenerator
-from lra.networks.encoder import Encoder
+from lra.memory.generator import Encoder, MemoryGenerator
 from lra.options import MemoryGeneratorOptions
 from lra.problem import Batch, Problem, Teacher
 from lra.strategies.method import Setup

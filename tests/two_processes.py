@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from lra.distances import l1
 from lra.distillation.objective import Objective
 from lra.memory.buffers import Ring
-from lra.memory.generator import MemoryGenerator
+from lra.memory.generator import Encoder, MemoryGenerator
 from lra.meta.options import LRAOptions
-from lra.networks.encoder import Encoder
 from lra.options import MemoryGeneratorOptions
 from lra.problem import Teacher
 from lra.strategies.distributed import distribute

@@ -12,9 +12,8 @@ from lra.benchmarks.analyses import require_images, write_analysis
 from lra.benchmarks.progress import Progress
 from lra.benchmarks.reports.drawing import PALETTE, WIDE, Series, clean, curves, svg_figure
 from lra.benchmarks.runs.rebuilding import Rebuilt, made, real, rebuilt
-from lra.distillation.attack import Attacker
+from lra.distillation.attack import Attacker, PerturbationNetwork
 from lra.networks.generators import sized_for
-from lra.networks.perturbation import PerturbationNetwork
 from lra.options import AttackOptions
 from lra.state import seed_everything
 

@@ -1,4 +1,4 @@
-"""What a meta step refuses, in one line with the thing, the value and the remedy: students, losses, derivatives."""
+"""What a meta step refuses, in one line with the thing, the value and the remedy, and what rules leave to PyTorch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -179,3 +179,21 @@ def require_last_derivative() -> None:
     # once_differentiable would let torch.autograd.grad drop terms: see require_twice_differentiable.
     if torch.is_grad_enabled():
         raise MetaStepError("closed-form rules have no third derivative; run the student without closed_form()")
+
+
+FULL = (torch.float32, torch.float64)
+"""Dtypes of all closed-form rules; that of convolution takes half precision too."""
+
+
+def plain(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = FULL) -> bool:
+    """Whether closed-form rules may handle these: ordinary dense tensors of one dtype, some part of a graph."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    first = present[0]
+    return (
+        all(type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == first.dtype for tensor in present)
+        and first.dtype in dtypes
+        and first.layout is torch.strided
+        and first.device.type in ("cpu", "cuda")
+        and torch.is_grad_enabled()
+        and any(tensor.requires_grad for tensor in present)
+    )

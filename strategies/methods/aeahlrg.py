@@ -68,12 +68,11 @@ class AEAHLRG(OptimisedMethod):
 
     def build(self, student: nn.Module) -> Parts:
         """Soft targets, and perhaps hard ones and attacks; h, z, their three terms, and what learns to attack."""
-        from lra.distillation.attack import Attacker, PerturbationTraining
+        from lra.distillation.attack import Attacker, PerturbationNetwork, PerturbationTraining
         from lra.distillation.objective import Objective
         from lra.distillation.terms import HardLabel
         from lra.networks.composed import FusedGenerator
         from lra.networks.generators import sized_for
-        from lra.networks.perturbation import PerturbationNetwork
         from lra.strategies.aeahlrg import AdversarialExamples, AttackCount, GeneratorLoss
         from lra.synthesis import labels
         from lra.synthesis.sources import ReusableSource, symmetric

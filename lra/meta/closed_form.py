@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from lra.meta.closed_form.batchnorm import BatchNorm
-from lra.meta.closed_form.convolution import Convolution, Geometry
+from lra.meta.batchnorm import batch_norm_with_moments
+from lra.meta.checks import FULL, plain
+from lra.meta.convolution import Convolution, Geometry
 
 _masked = torch.ops.aten.threshold_backward.default
 _pool = torch.ops.aten.max_pool2d_with_indices.default
@@ -99,22 +100,7 @@ def _halve(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.maximum(top, bottom), rows + torch.arange(0, width, 2) + offset
 
 
-_FULL = (torch.float32, torch.float64)
-_ANY = (*_FULL, torch.float16, torch.bfloat16)
-
-
-def _plain(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = _FULL) -> bool:
-    """Whether the rules may handle these: ordinary dense tensors of one dtype, some part of a graph."""
-    present = [tensor for tensor in tensors if tensor is not None]
-    first = present[0]
-    return (
-        all(type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == first.dtype for tensor in present)
-        and first.dtype in dtypes
-        and first.layout is torch.strided
-        and first.device.type in ("cpu", "cuda")
-        and torch.is_grad_enabled()
-        and any(tensor.requires_grad for tensor in present)
-    )
+_ANY = (*FULL, torch.float16, torch.bfloat16)
 
 
 def _each(value: Any, axes: int) -> list[int]:
@@ -143,7 +129,7 @@ def _convolution(axes: int) -> Callable[..., Tensor | None]:
         if torch.is_autocast_enabled(input.device.type):
             dtype = torch.get_autocast_dtype(input.device.type)
             input, weight, bias = input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        if not _plain(input, weight, bias, dtypes=_ANY):
+        if not plain(input, weight, bias, dtypes=_ANY):
             return None
         if _better_channels_last(input, weight, groups):
             input = input.contiguous(memory_format=torch.channels_last)
@@ -153,30 +139,13 @@ def _convolution(axes: int) -> Callable[..., Tensor | None]:
     return rule
 
 
-def batch_norm_with_moments(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """What ``torch.nn.functional.batch_norm`` gives, the mean and 1/sqrt(var + eps); ``None`` if no rule covers it."""
-    covered = training and eps > 0 and input.dim() >= 2 and input.numel() > input.shape[1]
-    if not covered or not _plain(input, weight, bias):
-        return None
-    return BatchNorm.apply(input, weight, bias, running_mean, running_var, momentum, eps)
-
-
 def _batch_norm(*args: Any, **kwargs: Any) -> Tensor | None:
     found = batch_norm_with_moments(*args, **kwargs)
     return None if found is None else found[0]
 
 
 def _relu(input: Tensor, inplace: bool = False) -> Tensor | None:
-    if not _plain(input) or (inplace and (input.is_leaf or input._is_view())):
+    if not plain(input) or (inplace and (input.is_leaf or input._is_view())):
         return None
     return InPlaceReLU.apply(input) if inplace else ReLU.apply(input)
 
@@ -190,7 +159,7 @@ def _max_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor | None:
-    if return_indices or input.dim() != 4 or not _plain(input):
+    if return_indices or input.dim() != 4 or not plain(input):
         return None
     size = _each(kernel_size, 2)
     window = (size, _each(stride, 2) if stride else size, _each(padding, 2), _each(dilation, 2), ceil_mode)
