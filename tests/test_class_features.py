@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lra.memory.class_features import ClassFeatures
+from lra.strategies.increment.head_fit import ClassFeatures
 
 pytestmark = pytest.mark.kernels
 

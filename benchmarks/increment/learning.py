@@ -30,8 +30,7 @@ from lra.meta.checks import MetaStepError
 from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.state import State, seed_everything
-from lra.strategies.increment.benchmark import ClassIncrementalProtocol, growing, split
-from lra.strategies.increment.checkpoint import capture, restore
+from lra.strategies.increment.benchmark import ClassIncrementalProtocol, capture, growing, restore, split
 from lra.strategies.increment.datafree import DataFreeReplayPlugin
 from lra.strategies.increment.strategies import DATA_FREE, RESUMABLE, STRATEGIES, Plan
 

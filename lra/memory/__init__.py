@@ -1,1 +1,1 @@
-"""What replay remembers: bounded buffers, a generator that remembers other generators, and where classes lie."""
+"""What replay remembers: bounded buffers, and a generator that remembers other generators."""

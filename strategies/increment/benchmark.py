@@ -1,18 +1,26 @@
-"""Class-incremental benchmarks made of tensors, networks whose head grows with them, and how both are measured."""
+"""Class-incremental benchmarks made of tensors, networks whose head grows with them, and how both are measured.
 
-from collections.abc import Callable
+A strategy between two experiences is had as plain data too, so that another process can go on identically.
+"""
+
+from collections.abc import Callable, Iterable
 from statistics import mean
 from typing import NamedTuple
 
-from avalanche.benchmarks import CLScenario, class_incremental_benchmark
+from avalanche.benchmarks import CLExperience, CLScenario, class_incremental_benchmark
 from avalanche.evaluation.metrics.acc_matrix import AccuracyMatrixPluginMetric
 from avalanche.models import IncrementalClassifier
+from avalanche.models.utils import avalanche_model_adaptation
+from avalanche.training.plugins import LRSchedulerPlugin, LwFPlugin
+from avalanche.training.supervised import Cumulative
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lra.anatomy import classifier
+from lra.state import State, random_states, restore_random_states
 from lra.strategies.evaluation import QuietEvaluation
+from lra.strategies.increment.datafree import DataFreeReplayPlugin
 from lra.strategies.stream import with_classes
 
 
@@ -116,3 +124,52 @@ class ClassIncrementalProtocol:
             mean(first_minus_last) if first_minus_last else 0.0,
             mean(best_minus_last) if best_minus_last else 0.0,
         )
+
+
+def capture(strategy: SupervisedTemplate) -> State:
+    """The state of one of the strategies in `RESUMABLE`, when an experience is over and tested."""
+    parts = [_state(plugin) for plugin in strategy.plugins]
+    return {
+        "model": strategy.model.state_dict(),
+        "optimizer": strategy.optimizer.state_dict(),
+        "clock": {name: value for name, value in vars(strategy.clock).items() if isinstance(value, int)},
+        "plugins": {str(index): part for index, part in enumerate(parts) if part is not None},
+        "random": random_states(),
+    }
+
+
+def restore(state: State, strategy: SupervisedTemplate, experiences: Iterable[CLExperience]) -> None:
+    """Bring a freshly built strategy to a state of `capture`, made after ``experiences``.
+
+    Raises:
+        KeyError, RuntimeError, ValueError: if the state is of another run.
+    """
+    experiences = list(experiences)
+    strategy.make_optimizer(reset_optimizer_state=True)
+    for experience in experiences:  # the head grows, and the optimiser has it
+        avalanche_model_adaptation(strategy.model, experience)
+        strategy.model.to(strategy.device)
+        strategy.make_optimizer()
+    strategy.model.load_state_dict(state["model"])
+    strategy.optimizer.load_state_dict(state["optimizer"])
+    for name, value in state["clock"].items():
+        setattr(strategy.clock, name, value)
+    for index, plugin in enumerate(strategy.plugins):
+        if isinstance(plugin, LwFPlugin):
+            for experience in experiences:
+                plugin.lwf.post_adapt(strategy, experience)  # what it keeps is the model as it now is
+        elif isinstance(plugin, LRSchedulerPlugin):
+            plugin.scheduler.load_state_dict(state["plugins"][str(index)])
+        elif isinstance(plugin, DataFreeReplayPlugin):
+            plugin.load_state_dict(state["plugins"][str(index)])
+    if isinstance(strategy, Cumulative):
+        for experience in experiences:
+            strategy.experience = experience
+            strategy.train_dataset_adaptation()
+    restore_random_states(state["random"])
+
+
+def _state(plugin: object) -> State | None:
+    if isinstance(plugin, LRSchedulerPlugin):
+        return {name: value for name, value in plugin.scheduler.state_dict().items() if not callable(value)}
+    return plugin.state_dict() if isinstance(plugin, DataFreeReplayPlugin) else None

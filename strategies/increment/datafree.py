@@ -35,7 +35,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lra.distances import kl
 from lra.features import FeatureTap
-from lra.memory.class_features import Spread
 from lra.meta.options import LookAheadOptions
 from lra.meta.step import LookAheadStep
 from lra.networks.composed import ConditionedGenerator
@@ -43,7 +42,7 @@ from lra.networks.generators import gen_s, sized_for
 from lra.networks.normalized import Normalized
 from lra.problem import Batch, Teacher
 from lra.state import State
-from lra.strategies.increment.head_fit import Former, HeadFit
+from lra.strategies.increment.head_fit import Former, HeadFit, Spread
 from lra.strategies.increment.options import DataFreeReplayOptions, RecollectionOptions
 from lra.strategies.increment.plugins import FeaturePlugin
 from lra.synthesis.online import ConditionedOnlineGenerator

@@ -1,9 +1,9 @@
 """What makes a batch of synthetic images and is optimised: pixels, or a generator with its latents."""
 
-from lra.synthesis.sources.anew import LatentSource as LatentSource
-from lra.synthesis.sources.anew import Pixels as Pixels
 from lra.synthesis.sources.lasting import MetaSource as MetaSource
 from lra.synthesis.sources.lasting import NoisyLayerSource as NoisyLayerSource
 from lra.synthesis.sources.reusable import ReusableSource as ReusableSource
 from lra.synthesis.sources.reusable import symmetric as symmetric
+from lra.synthesis.sources.source import LatentSource as LatentSource
+from lra.synthesis.sources.source import Pixels as Pixels
 from lra.synthesis.sources.source import Source as Source

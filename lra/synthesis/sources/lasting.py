@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from lra.networks.composed import FusedGenerator, LabelGenerator
 from lra.networks.generators import UpsamplingGenerator
 from lra.state import State
-from lra.synthesis.sources.anew import LatentSource
-from lra.synthesis.sources.source import BETAS, Source, descend
+from lra.synthesis.sources.source import BETAS, LatentSource, Source, descend
 
 
 class MetaSource(LatentSource):
