@@ -1,7 +1,15 @@
-"""Writing files so that a reader, or a crash, finds the old one or the new one and nothing between."""
+"""Files: written so that a reader, or a crash, finds the old one or the new one; read as data alone.
+
+What a stranger may have written is read without running anything in it, and no more of it than fits. A checkpoint is a
+line that names its format, the SHA-256 of the rest, and the rest: what ``torch.save`` makes of plain states. torch
+itself would not notice a flipped bit among the weights. The one before the last is kept beside it.
+"""
+
+from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -9,9 +17,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
-from lra.benchmarks.errors import LraError, UsageError
+import yaml
+
+from lra.benchmarks.errors import LraError, UsageError, one_line
+
+if TYPE_CHECKING:
+    from lra.state import State
 
 
 class CannotWrite(UsageError):
@@ -132,3 +146,132 @@ def sha256(path: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+NODES = 200_000
+"""Values in a YAML text at most, each counted as often as aliases repeat it."""
+UNPACKED = 2**30
+"""Bytes that an archive may always unpack to."""
+SWELLING = 200
+"""How many times its own size an archive may unpack to beyond that; photographs reach 2, blank ones 1000."""
+
+
+class NotPlain(ValueError):
+    """A text that is no plain YAML; the message says why in one line."""
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML's safe loader, but a key given twice is an error, as YAML has it, and not lost."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
+                raise NotPlain(f"line {key.start_mark.line + 1} gives {key.value!r} a second time")
+            seen.add((key.tag, key.value))
+        return node
+
+
+def parse_yaml(text: str) -> Any:
+    """The data in a YAML text; tags that would make objects are errors.
+
+    Raises:
+        NotPlain: if it is no YAML, nested too deeply, or swollen by aliases.
+    """
+    try:
+        tree = yaml.load(text, _Plain)
+    except RecursionError:
+        raise NotPlain("it is nested too deeply") from None
+    # Odd scalars (a 13th month, an empty !!int) make the safe loader raise anything.
+    except Exception as error:
+        raise NotPlain(one_line(error) or "it cannot be read") from None
+    left = NODES
+    open_nodes = [tree]
+    while open_nodes:
+        node = open_nodes.pop()
+        left -= 1
+        if left < len(open_nodes):
+            raise NotPlain(f"it holds more than {NODES:,} values; aliases repeat them")
+        if isinstance(node, dict):
+            open_nodes += [*node.keys(), *node.values()]
+        elif isinstance(node, list | tuple | set):
+            open_nodes += node
+    return tree
+
+
+def refuse_zip_bomb(path: Path) -> None:
+    """Raise `UsageError` for an archive that unpacks to far more than it seems to hold, or does not say how much.
+
+    What is no archive, or not there, is the reader's.
+    """
+    try:
+        if not is_zipfile(path):
+            return
+        with ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except OSError:
+        return
+    # zipfile raises NotImplementedError at what it cannot read; other readers, torch's for one, are content with less.
+    except (BadZipFile, ValueError, NotImplementedError) as error:
+        raise UsageError(f"{path} is an archive that cannot be looked into ({error}): save it anew") from None
+    if unpacked > max(UNPACKED, SWELLING * path.stat().st_size):
+        raise UsageError(
+            f"{path} unpacks from {path.stat().st_size:,} to {unpacked:,} bytes, which is refused: save it uncompressed"
+        )
+
+
+CHECKPOINT_SCHEMA = 1
+"""Raised whenever older states can no longer be taken up."""
+HEADER = b"lra checkpoint "
+
+
+class Unreadable(UsageError):
+    """A checkpoint that cannot be used; the message says why in a few words."""
+
+
+def packed(state: State) -> memoryview:
+    """``state`` as it is now, whatever becomes of its tensors."""
+    import torch
+
+    content = io.BytesIO()
+    torch.save(state, content)
+    return content.getbuffer()
+
+
+def write_checkpoint(path: Path, state: State | memoryview, before: Path | None = None) -> None:
+    """Write ``state``, as it is or `packed`, atomically; the file that was there goes to ``before``."""
+    data = state if isinstance(state, memoryview) else packed(state)
+    head = HEADER + b"%d\n" % CHECKPOINT_SCHEMA + hashlib.sha256(data).digest()
+    write_atomically(path, lambda file: (file.write(head), file.write(data)), before)
+
+
+def read_checkpoint(path: Path) -> State:
+    """The state in a file, without running anything in it.
+
+    Raises:
+        Unreadable: if it is cut short, changed, of another version, or no checkpoint at all.
+        UsageError: if it would unpack to far more than it seems to hold.
+    """
+    import torch
+
+    try:
+        with path.open("rb") as file:
+            head, digest, data = file.readline(40), file.read(32), file.read()
+    except OSError as error:
+        raise Unreadable(f"cannot be read ({error.strerror})") from None
+    if not head.startswith(HEADER):
+        raise Unreadable("is damaged, or no checkpoint")
+    if head != HEADER + b"%d\n" % CHECKPOINT_SCHEMA:
+        raise Unreadable("is of another version")
+    if hashlib.sha256(data).digest() != digest:
+        raise Unreadable("is damaged")
+    refuse_zip_bomb(path)
+    try:
+        state = torch.load(io.BytesIO(data), weights_only=True)
+    # A stranger's file with a right checksum may make the restricted loader raise anything.
+    except Exception as error:
+        raise Unreadable(f"holds what is no state ({type(error).__name__})") from None
+    if not isinstance(state, dict):
+        raise Unreadable("holds what is no state")
+    return state

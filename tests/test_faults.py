@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from lra.benchmarks import checkpoint_file
+from lra.benchmarks.files import read_checkpoint
 from lra.benchmarks.runs import training
 from lra.benchmarks.runs.training import Training
 from lra.strategies.divergence import LIMIT, DivergenceGuard
@@ -157,7 +157,7 @@ def test_a_checkpoint_that_rots(
         bench()
     (last,) = (tmp_path / "runs").rglob("checkpoint.pt")
     before = last.with_name("checkpoint-before.pt")
-    assert [checkpoint_file.read(file)["position"] for file in (before, last)] == [4, 5]
+    assert [read_checkpoint(file)["position"] for file in (before, last)] == [4, 5]
     good = before.read_bytes()
     for file in (last, before):
         file.write_bytes(harm(file.read_bytes()))

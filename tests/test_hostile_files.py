@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lra.benchmarks import checkpoint_file
+from lra.benchmarks.files import CHECKPOINT_SCHEMA, HEADER, write_checkpoint
 from lra.benchmarks.runs.runner import run as run_
 from lra.benchmarks.setup.resolution import configuration
 from lra.networks import build
@@ -272,12 +272,12 @@ def nan_state() -> dict[str, Any]:
 
 
 CHECKPOINTS: dict[str, Callable[[Path, Path], object]] = {
-    "a gadget under a right checksum": lambda file, canary: checkpoint_file.write(file, {"student": Gadget(canary)}),
+    "a gadget under a right checksum": lambda file, canary: write_checkpoint(file, {"student": Gadget(canary)}),
     "a gadget without one": lambda file, canary: torch.save({"student": Gadget(canary)}, file),
-    "no state": lambda file, _: checkpoint_file.write(file, [1, 2]),  # type: ignore[arg-type]
-    "strings for numbers": lambda file, _: checkpoint_file.write(file, {"records": "x" * 10, "seconds": "never"}),
-    "records that were never written": lambda file, _: checkpoint_file.write(file, nan_state() | {"records": 10**9}),
-    "weights of another shape": lambda file, _: checkpoint_file.write(file, nan_state()),
+    "no state": lambda file, _: write_checkpoint(file, [1, 2]),  # type: ignore[arg-type]
+    "strings for numbers": lambda file, _: write_checkpoint(file, {"records": "x" * 10, "seconds": "never"}),
+    "records that were never written": lambda file, _: write_checkpoint(file, nan_state() | {"records": 10**9}),
+    "weights of another shape": lambda file, _: write_checkpoint(file, nan_state()),
     "a folder": lambda file, _: file.mkdir(),
 }
 
@@ -295,7 +295,7 @@ def test_a_bomb_for_a_checkpoint(lra_bench: Callable[..., Any], stopped: Path, c
     file = stopped / "checkpoint.pt"
     swollen(file, {"archive/data.pkl": b"", "archive/data/0": b"0"}, 2**40)
     data = file.read_bytes()
-    file.write_bytes(checkpoint_file.HEADER + b"%d\n" % checkpoint_file.SCHEMA + hashlib.sha256(data).digest() + data)
+    file.write_bytes(HEADER + b"%d\n" % CHECKPOINT_SCHEMA + hashlib.sha256(data).digest() + data)
     done = lra_bench("resume", stopped)
     refused(done, canary)
     assert "which is refused" in done.err

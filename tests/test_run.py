@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lra.benchmarks import checkpoint_file, interruption
+from lra.benchmarks import interruption
+from lra.benchmarks.files import write_checkpoint
 from lra.benchmarks.runs import training
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
 from lra.benchmarks.runs.training import Training
@@ -520,7 +521,7 @@ def test_a_damaged_checkpoint_is_named(
     (folder / "result.json").unlink()
     if damage is None:
         state = {"records": 0, "seconds": 0.0, "rollbacks": [], "student": {}}
-        checkpoint_file.write(folder / "checkpoint.pt", state)
+        write_checkpoint(folder / "checkpoint.pt", state)
     else:
         (folder / "checkpoint.pt").write_bytes(damage)
     done = lra_bench("resume", folder)

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from lra.benchmarks import checkpoint_file, files
+from lra.benchmarks import files
 from lra.benchmarks.comparison.groups import settings as settings_of_run
 from lra.benchmarks.errors import LraError, MissingInput, UsageError
-from lra.benchmarks.files import held, sha256
+from lra.benchmarks.files import held, read_checkpoint, sha256, write_checkpoint
 from lra.benchmarks.interruption import Interrupted
 from lra.benchmarks.records import read_run
 from lra.benchmarks.setup import teacher_training
@@ -413,10 +413,10 @@ def test_a_training_does_not_begin_anew(
     [
         lambda file: file.write_bytes(b"nothing"),
         lambda file: file.write_bytes(file.read_bytes()[:-1]),
-        lambda file: checkpoint_file.write(file, {"place": [0, 0], "order": None, "network": {}}),
-        lambda file: checkpoint_file.write(file, checkpoint_file.read(file) | {"order": torch.arange(3)}),
-        lambda file: checkpoint_file.write(file, checkpoint_file.read(file) | {"optimiser": {"state": 3}}),
-        lambda file: checkpoint_file.write(file, checkpoint_file.read(file) | {"place": [99, 0]}),
+        lambda file: write_checkpoint(file, {"place": [0, 0], "order": None, "network": {}}),
+        lambda file: write_checkpoint(file, read_checkpoint(file) | {"order": torch.arange(3)}),
+        lambda file: write_checkpoint(file, read_checkpoint(file) | {"optimiser": {"state": 3}}),
+        lambda file: write_checkpoint(file, read_checkpoint(file) | {"place": [99, 0]}),
     ],
 )
 def test_a_state_that_rots_is_begun_anew(

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from lra.benchmarks.analyses import require_images, write_analysis
+from lra.benchmarks.analyses import require_images
 from lra.benchmarks.progress import Progress
-from lra.benchmarks.reports.drawing import PALETTE, WIDE, Series, clean, curves, svg_figure
+from lra.benchmarks.reports.drawing import PALETTE, WIDE, Series, clean, curves, svg_figure, write_analysis
 from lra.benchmarks.runs.rebuilding import Rebuilt, made, real, rebuilt
 from lra.distillation.attack import Attacker, PerturbationNetwork
 from lra.networks.generators import sized_for

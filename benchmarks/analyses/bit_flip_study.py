@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from lra.benchmarks.analyses import require_images, write_analysis
+from lra.benchmarks.analyses import require_images
 from lra.benchmarks.files import write_text
 from lra.benchmarks.progress import Progress
 from lra.benchmarks.records import known
+from lra.benchmarks.reports.drawing import write_analysis
 from lra.benchmarks.reports.figures import band
 from lra.benchmarks.runs.rebuilding import Rebuilt, data_sources, rebuilt
 from lra.benchmarks.setup.datasets import Labelled

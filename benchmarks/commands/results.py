@@ -113,7 +113,7 @@ def analyse() -> None:
 @OUT
 def convergence(folder: Path, out: Path | None) -> None:
     """Loss of every inner step of synthesis: anew against each way of reuse."""
-    from lra.benchmarks.analyses.convergence import convergence as do
+    from lra.benchmarks.tasks.task_report import convergence as do
 
     _say(do(folder, out or folder))
 

@@ -20,8 +20,8 @@ import yaml
 from lra.benchmarks.comparison.estimates import FEWEST, Difference, Estimate, How, estimate, paired
 from lra.benchmarks.comparison.groups import CONTENT, SHORT, Group, finished, grouped, run_folders
 from lra.benchmarks.errors import UsageError, suggestion
+from lra.benchmarks.files import NotPlain, parse_yaml
 from lra.benchmarks.records import DISTILLED, INCREMENT, Record, Run, flatten, pick
-from lra.benchmarks.untrusted import NotPlain, parse_yaml
 from lra.metrics.quantities import COMPARED, COMPARED_INCREMENTS, QUANTITIES, Quantity, at
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import click
 import torch
 
-from lra.benchmarks import checkpoint_file
 from lra.benchmarks.cost.overhead import problem
+from lra.benchmarks.files import read_checkpoint, write_checkpoint
 from lra.benchmarks.runs.training import CHECKPOINT_SECONDS
 from lra.benchmarks.setup.experiment import Experiment, prepare
 from lra.memory.buffers import ImagePool
@@ -66,10 +66,10 @@ def main(repeats: int) -> None:
             made = built(settings)
 
             def write(made: Experiment = made) -> None:
-                checkpoint_file.write(file, capture(made.strategy, made.stream), before)
+                write_checkpoint(file, capture(made.strategy, made.stream), before)
 
             writing = seconds(write, repeats)
-            reading = seconds(lambda: checkpoint_file.read(file), repeats)
+            reading = seconds(lambda: read_checkpoint(file), repeats)
             size = file.stat().st_size / 2**20
             share = 100 * writing / (writing + CHECKPOINT_SECONDS)
             click.echo(f"| {name} | {size:.1f} | {1000 * writing:.0f} | {1000 * reading:.0f} | {share:.2f} % |")

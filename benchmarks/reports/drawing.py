@@ -27,7 +27,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.files import write_atomically
+from lra.benchmarks.files import write_atomically, write_json
 
 P = ParamSpec("P")
 Number = float | None
@@ -257,3 +257,20 @@ def standalone(svg: str) -> str:
         frame = f'viewBox="{-MARGIN} {-MARGIN} {width} {height}" width="{width}" height="{height}"'
         head = head.replace(box[0], frame)
     return f"{head}>{THEMES}{body}\n"
+
+
+def write_analysis(out: Path, name: str, record: dict[str, Any], draw: Callable[..., str], *content: Any) -> list[Path]:
+    """Write a record and a figure as ``.json``, ``.svg`` and ``.png``; returns the files.
+
+    Args:
+        out: folder.
+        name: of the files.
+        record: the numbers.
+        draw: the figure, as `save_figure` takes it.
+        content: what it draws.
+    """
+    files = [out / f"{name}{suffix}" for suffix in (".json", ".svg", ".png")]
+    write_json(files[0], record)
+    for file in files[1:]:
+        save_figure(file, draw, *content)
+    return files

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import LraError, UsageError
+from lra.benchmarks.files import read_checkpoint
 from lra.benchmarks.runs.training import Training
 from lra.meta.checks import MetaDiverged, MetaStepError
 from lra.state import State, random_states, seed_everything
@@ -80,7 +80,7 @@ class RetreatingRun:
             )
         if len(self.work.rollbacks) == TIMES:
             raise LraError(f"{cause}, after {TIMES} rollbacks: lower student.lr or synthesis.lr")
-        retreat = checkpoint_file.read(folder.retreat)
+        retreat = read_checkpoint(folder.retreat)
         note = {"cause": cause, "to_experience": retreat["position"], "student_lr_times": RATE, "random": "drawn anew"}
         log.warning("%s: back to experience %d, at %g times the learning rate", cause, retreat["position"], RATE)
         folder.save(rolled_back(retreat, [*self.work.rollbacks, note], config.seed))

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import yaml
 
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.files import clear_drafts, held, plain_name, write_text
+from lra.benchmarks.files import (
+    Unreadable,
+    clear_drafts,
+    held,
+    plain_name,
+    read_checkpoint,
+    write_checkpoint,
+    write_text,
+)
 from lra.benchmarks.setup.config import Identity, Tree, fingerprint
 from lra.benchmarks.setup.identity import RECORD, difference, recorded
 
@@ -147,9 +155,7 @@ class RunFolder:
 
     def save(self, state: State | memoryview) -> None:
         """Write a checkpoint, atomically; the one before it is kept."""
-        from lra.benchmarks import checkpoint_file
-
-        checkpoint_file.write(self.checkpoint, state, self.before)
+        write_checkpoint(self.checkpoint, state, self.before)
 
     def restore(self) -> State | None:
         """The last checkpoint that is whole, if there is any, read without running anything in it.
@@ -157,14 +163,12 @@ class RunFolder:
         Raises:
             UsageError: if there are some and none can be used.
         """
-        from lra.benchmarks import checkpoint_file
-
         wrong = []
         for file in (self.checkpoint, self.before):
             if file.exists():
                 try:
-                    state = checkpoint_file.read(file)
-                except checkpoint_file.Unreadable as error:
+                    state = read_checkpoint(file)
+                except Unreadable as error:
                     wrong.append(f"checkpoint {file} {error}")
                     continue
                 for complaint in wrong:

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import UsageError, one_line
-from lra.benchmarks.files import write_atomically
+from lra.benchmarks.files import packed, write_atomically, write_checkpoint
 from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.runs.kind import Tracker
 from lra.benchmarks.runs.machine import environment, peak_memory
@@ -105,7 +104,7 @@ class Training:
         self.started = self.saved = self.rested = time.monotonic()
         self.retreatable = len(self.metrics.records)
         if self._may_roll_back and not self.folder.retreat.exists():
-            checkpoint_file.write(self.folder.retreat, self._state())
+            write_checkpoint(self.folder.retreat, self._state())
 
     def complete(self) -> None:
         """Train to the end, then write the student and the result.
@@ -136,7 +135,7 @@ class Training:
                 # By evaluations and not by time: where a run goes back to must not depend on the machine.
                 if self._may_roll_back and len(self.metrics.records) > self.retreatable:
                     self.retreatable = len(self.metrics.records)
-                    checkpoint_file.write(self.folder.retreat, self._state())
+                    write_checkpoint(self.folder.retreat, self._state())
 
             stream.at_rest = rest
             self._remember(long=True)
@@ -196,7 +195,7 @@ class Training:
     def _remember(self, long: bool) -> None:
         """Have the state at this rest at hand, if the next one may be ``long`` in coming."""
         # Of several processes, all would have to give up the same experience.
-        self.at_hand = checkpoint_file.packed(self._state()) if long and self.processes.count == 1 else None
+        self.at_hand = packed(self._state()) if long and self.processes.count == 1 else None
         self.rested = time.monotonic()
 
     def _elapsed(self) -> float:

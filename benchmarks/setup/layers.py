@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from lra.benchmarks.errors import LraError, UsageError, concerning, suggestion
+from lra.benchmarks.files import NotPlain, parse_yaml
 from lra.benchmarks.setup.config import AUTO, SCALARS, RunConfig, Tree
-from lra.benchmarks.untrusted import NotPlain, parse_yaml
 from lra.networks import instead, is_known
 from lra.networks.foreign import is_foreign
 from lra.options import Options

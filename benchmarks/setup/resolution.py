@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from lra import __version__
 from lra.benchmarks.errors import LraError, MissingInput, UsageError, concerning
+from lra.benchmarks.files import NotPlain, parse_yaml
 from lra.benchmarks.records import DISTILLED
 from lra.benchmarks.setup.config import EVALUATIONS, DataOptions, RunConfig, Tree
 from lra.benchmarks.setup.flags import FLAGS
@@ -39,7 +40,6 @@ from lra.benchmarks.setup.presets import (
     source_of,
 )
 from lra.benchmarks.setup.user_code import importable, modules_in
-from lra.benchmarks.untrusted import NotPlain, parse_yaml
 from lra.networks import is_known
 from lra.networks.foreign import is_foreign
 from lra.strategies.extensions import names_class, replay_names

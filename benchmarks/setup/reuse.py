@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from lra import __version__
 from lra.benchmarks.errors import MissingInput, UsageError, one_line
-from lra.benchmarks.files import write_atomically
+from lra.benchmarks.files import refuse_zip_bomb, write_atomically
 from lra.benchmarks.records import GENERATOR, REPLAY, SYNTHETIC
 from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.benchmarks.setup.weights_files import save_weights
-from lra.benchmarks.untrusted import refuse_zip_bomb
 from lra.problem import Problem
 from lra.state import State
 from lra.strategies.strategy import Replay

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lra.benchmarks import checkpoint_file
 from lra.benchmarks.errors import LraError, UsageError, one_line
-from lra.benchmarks.files import held
+from lra.benchmarks.files import held, read_checkpoint, write_checkpoint
 from lra.benchmarks.interruption import Interrupted, interrupts
 from lra.benchmarks.progress import Introduction, Progress
 from lra.benchmarks.setup.config import TeacherOptions
@@ -165,7 +164,7 @@ class _Training:
             return
         fresh = copy.deepcopy(self._state())
         try:
-            self._take_up(checkpoint_file.read(file), n)
+            self._take_up(read_checkpoint(file), n)
         except (UsageError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             log.warning("%s is no state of this teacher (%s): its training begins anew", file, one_line(error))
             self._take_up(fresh, n)
@@ -173,7 +172,7 @@ class _Training:
     def _save(self, file: Path) -> float:
         """Write the state; gives when to do so again."""
         begun = time.monotonic()
-        checkpoint_file.write(file, self._state())
+        write_checkpoint(file, self._state())
         done = time.monotonic()
         return done + max(OFTEN, DEAR * (done - begun))
 

@@ -21,13 +21,12 @@ from pydantic import BaseModel
 from safetensors import safe_open
 
 from lra.benchmarks.errors import MissingInput, UsageError, one_line
-from lra.benchmarks.files import write_atomically
+from lra.benchmarks.files import refuse_zip_bomb, write_atomically
 from lra.benchmarks.setup.config import AUTO, TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Normalisation
 from lra.benchmarks.setup.datasets.labelled import DONE
 from lra.benchmarks.setup.networks import network_for
 from lra.benchmarks.setup.user_code import refuse_changed
-from lra.benchmarks.untrusted import refuse_zip_bomb
 from lra.networks.families import VAGUE, canonical, recipe_of, vaguer
 from lra.networks.foreign import is_foreign, runs_user_code
 

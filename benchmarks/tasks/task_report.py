@@ -2,7 +2,8 @@
 
 Figures have one panel for each task, and one curve for each way of reuse. What is left of a task is how surely its
 teacher still recognises what the generator makes; to ask the teachers takes torch and seconds, so the answers are read
-back while the generators are the same.
+back while the generators are the same. Whether a reused generator converges faster is told of the tasks as well: loss
+of every inner step of synthesis, anew against each way of reuse.
 """
 
 from __future__ import annotations
@@ -16,10 +17,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from matplotlib.figure import Figure
 from pydantic import BaseModel
 
-from lra.benchmarks.comparison.estimates import estimate
+from lra.benchmarks.comparison.estimates import estimate, paired
+from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256, write_json, write_text
 from lra.benchmarks.records import GENERATOR, known
-from lra.benchmarks.reports.drawing import WIDE, Number, Series, clean, curves, save_figure, step_axis, svg_figure
+from lra.benchmarks.reports.drawing import (
+    WIDE,
+    Number,
+    Series,
+    clean,
+    curves,
+    save_figure,
+    step_axis,
+    svg_figure,
+    write_analysis,
+)
 from lra.benchmarks.reports.figures import band
 from lra.benchmarks.reports.report import templates
 from lra.benchmarks.tasks.task_stream import PART, SHARE, TaskRun, apart, finished, modes, names, of, read_record
@@ -261,3 +273,36 @@ def answers(teacher: nn.Module, images: Tensor) -> tuple[float, float]:
     mean = p.mean(dim=0)
     entropy = -(mean * mean.clamp_min(1e-12).log()).sum()
     return 100 * p.max(dim=1).values.mean().item(), entropy.exp().item()
+
+
+def convergence(folder: Path, out: Path) -> list[Path]:
+    """Write ``convergence.json``, ``.svg`` and ``.png`` of the tasks in ``folder``; returns them.
+
+    Raises:
+        MissingInput: if no task is finished, or none has the loss of its inner steps.
+    """
+    runs = finished(folder)
+    panels = generator_losses(runs)
+    if not panels:
+        raise MissingInput(f"no run in {folder} has a generator_loss: that of aeahl-rg has one")
+    curves = {name: {one.label: list(one.y) for one in series} for name, series in panels.items()}
+    record = {"early": PART, "tasks": _compared(runs), "curves": curves}
+    return write_analysis(out, "convergence", record, task_panels, panels, "generator loss", "inner steps of synthesis")
+
+
+def _compared(runs: Sequence[TaskRun]) -> list[dict[str, Any]]:
+    """For each task and mode the mean early loss, and its difference from anew paired by seed."""
+    rows: list[dict[str, Any]] = []
+    for name in names(runs):
+        early = {mode: _early(found) for mode, found in apart(runs, name).items()}
+        for mode, values in early.items():
+            row: dict[str, Any] = {"task": name, "reuse": mode, "early_loss": vars(estimate(list(values.values())))}
+            if "anew" in early and mode != "anew" and (difference := paired(values, early["anew"])) is not None:
+                row |= {"minus_anew": vars(difference.estimate), "p": difference.p}
+            rows.append(row)
+    return rows
+
+
+def _early(runs: Mapping[int, TaskRun]) -> dict[int, float]:
+    """The early loss of each seed that has one."""
+    return {seed: run.early_loss for seed, run in runs.items() if run.early_loss is not None}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.files import sha256
+from lra.benchmarks.files import refuse_zip_bomb, sha256
 from lra.benchmarks.setup.datasets.labelled import (
     SPLIT_NAMES,
     DataSet,
@@ -26,7 +26,6 @@ from lra.benchmarks.setup.datasets.labelled import (
 )
 from lra.benchmarks.setup.datasets.numbering import NAMED, Labels, numbered, plain, says_all
 from lra.benchmarks.setup.places import train_and_test
-from lra.benchmarks.untrusted import refuse_zip_bomb
 
 if TYPE_CHECKING:
     from torch import Tensor
