@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.meta.checks import MetaStepError
-from lra.meta.closed_form import closed_form
+from lra.meta.closed_form.rules import closed_form
 from lra.meta.lookahead import MetaStep
 from lra.meta.options import LookAheadOptions
 from lra.meta.step import LookAheadStep

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lra.anatomy import batchnorm_layers
 from lra.benchmarks.files import write_text
 from lra.benchmarks.text import markdown_table
-from lra.meta.closed_form import closed_form
+from lra.meta.closed_form.rules import closed_form
 from lra.meta.lookahead import Forward, in_one_batch
 from lra.meta.options import LookAheadOptions
 from lra.meta.step import LookAheadStep

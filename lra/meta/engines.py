@@ -15,9 +15,9 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lra.meta.batchnorm import Moments, normalised_by, recording
 from lra.meta.checks import MetaStepError
-from lra.meta.closed_form import closed_form
+from lra.meta.closed_form.batchnorm import Moments, normalised_by, recording
+from lra.meta.closed_form.rules import closed_form
 from lra.meta.inner import InnerRule
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from lra.meta.batchnorm import batch_norm_with_moments
 from lra.meta.checks import FULL, plain
-from lra.meta.convolution import Convolution, Geometry
+from lra.meta.closed_form.batchnorm import batch_norm_with_moments
+from lra.meta.closed_form.convolution import Convolution, Geometry
 
 _masked = torch.ops.aten.threshold_backward.default
 _pool = torch.ops.aten.max_pool2d_with_indices.default
