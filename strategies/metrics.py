@@ -380,13 +380,13 @@ def standard(
         objective: what its student minimises.
         answers: the teacher's logits (n, K) for the test set in order, if it has been asked already.
         probe_every: evaluations from one probe to the next.
-        probe_size: images per probe.
+        probe_size: images per probe, and fresh ones to measure plasticity on.
     """
     synthesizer, teacher = stream.synthesizer, stream.teacher
     return [
         TestFidelity(teacher, answers),
         ProbeForgetting(synthesizer, teacher, probe_every, probe_size),
         GradientAlignment(objective, teacher),
-        Plasticity(synthesizer, teacher, objective),
+        Plasticity(synthesizer, teacher, objective, probe_size),
         TrainingLosses(),
     ]

@@ -307,3 +307,13 @@ def test_measuring_costs_no_teacher_queries(method: str) -> None:
         run.strategy.train(run.stream)
         asked.add(run.stream.teacher.queries)
     assert len(asked) == 1
+
+
+def test_all_that_is_measured_on_samples_is_measured_on_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, sizes = experiment("predfkd", "evaluation={every: 1, probe_size: 6}", experiences=2), []
+    synthesizer = run.stream.synthesizer
+    peek = synthesizer.peek
+    monkeypatch.setattr(synthesizer, "peek", lambda n: sizes.append(n) or peek(n))
+    run.strategy.train(run.stream)
+    assert len(sizes) == 4, "a probe and fresh samples, twice"
+    assert set(sizes) == {6}
