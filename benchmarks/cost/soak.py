@@ -68,7 +68,7 @@ def main(experiences: int, stretches: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         work = Training(config, RunFolder(Path(place)), data, teacher, test, quiet=True)
         work.progress = Stretches(work.experiment, stretches)
-        work.open()
+        work.open(lambda: None)
         work.complete()
         accuracy = work.folder.result["accuracy"]["final"] if work.folder.result else 0.0
     click.echo(f"\n{len(work.metrics.records):,} evaluations; accuracy at the end {accuracy:.2f} %")

@@ -3,7 +3,7 @@
 import logging
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -85,10 +85,11 @@ class Learning:
                 if isinstance(plugin, DataFreeReplayPlugin):
                     plugin.before_training(self.strategy)  # it refuses models then
 
-    def open(self) -> None:
+    def open(self, begin: Callable[[], None]) -> None:
         """Start the folder, or take up what is saved there."""
         saved = self.folder.restore()
         if saved is None:
+            begin()
             if (self.folder.path / "config.yaml").is_file() and not self.resumable:
                 log.warning("what %s keeps cannot be saved: the run begins again", self.config.strategy)
             self.metrics = MetricsFile(self.folder.path / "metrics.jsonl", 0)
@@ -97,6 +98,7 @@ class Learning:
             self.folder.write_json("env.json", environment() | {"processes": 1})
         else:
             self._take_up(saved)
+            begin()
             log.info("resumed after experience %d of %d", len(self.protocol.rows), self.config.experiences)
         self.started = time.monotonic()
 

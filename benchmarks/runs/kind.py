@@ -70,8 +70,8 @@ class Configuration(Protocol):
 class Work(Protocol):
     """A run that is built and can be done."""
 
-    def open(self) -> None:
-        """Start the folder, or take up what is saved there."""
+    def open(self, begin: Callable[[], None]) -> None:
+        """Start the folder, or take up what is saved there; ``begin`` is called when nothing is refused any more."""
 
     def complete(self) -> None:
         """Train to the end, saving now and then, and write ``result.json``.

@@ -33,9 +33,9 @@ class RetreatingRun:
         self.build = build
         self.work = build()
 
-    def open(self) -> None:
+    def open(self, begin: Callable[[], None]) -> None:
         """Start the folder, or take up what is saved there."""
-        self.work.open()
+        self.work.open(begin)
 
     def complete(self) -> None:
         """Train to the end.
@@ -48,7 +48,7 @@ class RetreatingRun:
             while (cause := self._divergence()) is not None:
                 self._retreat(cause)
                 self.work = self.build()
-                self.work.open()
+                self.work.open(lambda: None)
         except MetaStepError as error:
             raise UsageError(f"--meta: {error}") from None
         except PluginFailed as error:

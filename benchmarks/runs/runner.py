@@ -115,8 +115,7 @@ def _run(
             work = prepared.build(own)
             with own.locked(), kept.into(own.path / "log.txt"), failure_in_log():
                 try:
-                    introduction.say()
-                    work.open()
+                    work.open(introduction.say)
                     work.complete()
                     if not group.rank:
                         finish(kind, own)

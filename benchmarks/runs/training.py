@@ -87,10 +87,11 @@ class Training:
         self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
         self.progress = RunProgress(self.experiment, quiet or self.processes.rank > 0)
 
-    def open(self) -> None:
+    def open(self, begin: Callable[[], None]) -> None:
         """Start the folder, or take up what is saved there."""
         saved = self.folder.restore()
         if saved is None:
+            begin()
             self.metrics = self._metrics(0)
             self.folder.write_config(self.config.tree())
             self.folder.write_json("data.json", self.data.record())
@@ -99,6 +100,7 @@ class Training:
             self.folder.write_json("env.json", environment() | {"processes": self.processes.count})
         else:
             self._take_up(saved)
+            begin()
             stream = self.experiment.stream
             log.info("resumed at experience %d of %d", stream.position, stream.length)
         self.started = self.saved = self.rested = time.monotonic()
