@@ -91,7 +91,7 @@ CASES = {
     "zskd": pooled(25, "synthesis={steps: 20, rounds: 1, lr: 0.3, temperature: 20}"),
     "softtarget": pooled(
         30,
-        "synthesis={steps: 20, spread: 10, temperature: 4, activation: 0.1}",
+        "synthesis={steps: 40, spread: 10, temperature: 4, activation: 0.1}",
         "schedule={batch_size: 32, steps_per_experience: 45, experiences_per_epoch: 1, epochs: 8}",
         "student.lr=0.02",
     ),
