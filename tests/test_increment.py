@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import types
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -476,7 +477,9 @@ def test_a_run_leaves_what_every_run_leaves(lra_bench: Callable[..., Any], tmp_p
     names = {"config.yaml", "env.json", "identity.json", "log.txt", "metrics.jsonl", "report.html", "result.json"}
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == names
     assert "after 2/2 experiences" in (folder / "log.txt").read_text()
-    assert "What is left of each experience" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "What is left of each experience" in page
+    assert re.search(r"<dt>time</dt><dd>[\d.]+ s<", page), "numbers have their units"
     again = lra_bench("increment", "--config", folder / "config.yaml", "--out", tmp_path)
     assert again.err == f"lra-bench: finished before, nothing to train: {folder}\n"
     for other in (("run", "--config", folder / "config.yaml", "--dry-run", "--no-timing"), ("export", folder)):
