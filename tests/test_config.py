@@ -115,6 +115,8 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
             "did you mean 'lra-gr/cifar100/resnet34-resnet18' or 'lra-gr/cifar10/resnet34-resnet18'?",
         ),
         ({"replay": "gen"}, "unknown replay 'gen'; did you mean 'generative'?"),
+        ({"set": ("studen.lr=1",)}, "unknown option 'studen.lr'; did you mean 'student.lr'?"),
+        ({"set": ("studen=1",)}, "unknown option 'studen'; did you mean 'student'?"),
         ({"set": ("student.lrr=1",)}, "unknown option 'student.lrr'; did you mean 'student.lr'?"),
         ({"set": ("studnet.lr=1",)}, "unknown option 'studnet.lr'; did you mean 'student.lr'?"),
         (

@@ -227,6 +227,8 @@ def meant(path: str, first: Sequence[str] = (), beyond: bool = True) -> str:
     section = path.rpartition(".")[0]
     near = [key for key in first if not section or key.startswith(f"{section}.")]
     near = near or list(RunConfig.model_fields)
+    if close := difflib.get_close_matches(path, near, n=1, cutoff=0.8):
+        return f"did you mean {close[0]!r}?"
     return f"choose from {', '.join(near)}"
 
 
