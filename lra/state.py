@@ -1,6 +1,7 @@
 """What a run must carry from one process to the next."""
 
 import random
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -32,6 +33,11 @@ class Owner:
     def optimisers(self) -> list[torch.optim.Optimizer]:
         """The optimisers that live as long as its networks do."""
         return []
+
+
+def owners(parts: Iterable[object]) -> list[Owner]:
+    """Those of some parts that may own networks."""
+    return [part for part in parts if isinstance(part, Owner)]
 
 
 def random_states() -> State:

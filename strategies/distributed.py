@@ -20,7 +20,7 @@ import torch.distributed as dist
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
-from lra.state import Owner
+from lra.state import owners
 from lra.strategies.lra import LRA
 from lra.strategies.strategy import DataFreeDistillation
 from lra.synthesis.synthesizer import Synthesizer
@@ -147,14 +147,14 @@ def distribute(strategy: DataFreeDistillation, synthesizer: Synthesizer, seed: i
         synthesizer: of its stream; a divisible one.
         seed: of the random numbers that each process draws for itself; without one the synthesizer must see to that.
     """
-    owners = [synthesizer, *(plugin for plugin in strategy.plugins if isinstance(plugin, Owner))]
-    for optimiser in (optimiser for owner in owners for optimiser in owner.optimisers()):
+    learning = owners([synthesizer, *strategy.plugins])
+    for optimiser in (optimiser for owner in learning for optimiser in owner.optimisers()):
         optimiser.register_step_pre_hook(_average)
     steps = [plugin for plugin in strategy.plugins if isinstance(plugin, LRA)]
     for step in steps:
         if step.options.shares == "joint":
             step.lookahead.average = averaged
-    others = [network for owner in owners for network in owner.networks().values()]
+    others = [network for owner in learning for network in owner.networks().values()]
     strategy.plugins.insert(0, AverageGradients([strategy.model, *others], steps))
     if seed is not None:
         strategy.plugins.append(OwnNumbers(seed, dist.get_rank()))

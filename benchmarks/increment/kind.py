@@ -21,7 +21,7 @@ from lra.benchmarks.increment.configuration import (
 )
 from lra.benchmarks.progress import Introduction
 from lra.benchmarks.records import INCREMENT
-from lra.benchmarks.runs.kind import Cell, Kind, Prepared, Tracker, Tree, Trial
+from lra.benchmarks.runs.kind import Cell, Kind, Prepared, Tracker, Tree, Trial, parted
 from lra.benchmarks.runs.machine import threads_for
 from lra.benchmarks.setup.config import Identity
 from lra.benchmarks.setup.networks import network_size
@@ -41,8 +41,7 @@ class Increment(Kind):
 
     def of_cell(self, cell: Cell, base: Path | None = None) -> IncrementConfig:
         """The configuration of a combination."""
-        flags = {key: value for key, value in cell.items() if not key.startswith("set:")}
-        settings = {key.removeprefix("set:"): value for key, value in cell.items() if key.startswith("set:")}
+        flags, settings = parted(cell)
         meta, file = flags.pop("meta", None), flags.pop("config", None)
         config = configuration(flags, (), meta, None if file is None else Path(str(file)), base, settings)
         checked(config)

@@ -54,7 +54,6 @@ class Learning:
         benchmark: what it learns.
         protocol: how it is tested.
         order: of the classes.
-        rows: accuracies so far, after each experience on all up to it, in percent.
 
     Raises:
         LraError: if its parts do not fit together.
@@ -175,16 +174,11 @@ class Learning:
         return capture(self.strategy) | own
 
     def _take_up(self, saved: State) -> None:
-        try:
+        with self.folder.taking_up():
             self.metrics = MetricsFile(self.folder.path / "metrics.jsonl", saved["records"])
             self.seconds, rows = float(saved["seconds"]), [list(map(float, row)) for row in saved["rows"]]
             restore(saved, self.strategy, self.benchmark.train_stream[: len(rows)])
             self.protocol.take_up(rows)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(
-                f"checkpoint {self.folder.checkpoint} does not fit ({reason}): delete it to start the run again"
-            ) from None
 
     def _result(self) -> dict[str, Any]:
         config, scores = self.config, self.protocol.scores()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError
 from lra.benchmarks.files import sha256
 from lra.benchmarks.progress import Introduction, tell
-from lra.benchmarks.runs.kind import DEFAULT, Cell, Kind, Prepared, Tracker, Tree, Trial
+from lra.benchmarks.runs.kind import DEFAULT, Cell, Kind, Prepared, Tracker, Tree, Trial, parted
 from lra.benchmarks.runs.machine import refuse_device, threads_of
 from lra.benchmarks.setup.config import Identity, RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
@@ -37,8 +37,7 @@ class Distillation(Kind):
 
     def of_cell(self, cell: Cell, base: Path | None = None, code: Mapping[str, str] | None = None) -> RunConfig:
         """The configuration of a combination; ``code`` as `configuration` takes it."""
-        flags = {key: value for key, value in cell.items() if not key.startswith("set:")}
-        settings = {key.removeprefix("set:"): value for key, value in cell.items() if key.startswith("set:")}
+        flags, settings = parted(cell)
         if flags.get("replay") == "paper":
             flags["replay"] = _of_the_paper(flags.get("method"))
         return configuration(**flags, set=settings, base=base, code=code)

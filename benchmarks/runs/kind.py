@@ -33,6 +33,12 @@ Cell = dict[str, Any]
 """A combination of a grid: flags by name, and settings as ``set:section.key``."""
 
 
+def parted(cell: Cell) -> tuple[Cell, Cell]:
+    """The flags of a combination, and its settings, by key."""
+    flags = {key: value for key, value in cell.items() if not key.startswith("set:")}
+    return flags, {key.removeprefix("set:"): value for key, value in cell.items() if key not in flags}
+
+
 Tracker = Callable[[Path, RunConfig], Any]
 """Makes an Avalanche logger that writes into a run folder from now on."""
 

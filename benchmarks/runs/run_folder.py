@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
-from lra.benchmarks.errors import UsageError
+from lra.benchmarks.errors import UsageError, one_line
 from lra.benchmarks.files import (
     Unreadable,
     clear_drafts,
@@ -177,6 +177,20 @@ class RunFolder:
         if wrong:
             raise UsageError(f"{' and '.join(wrong)}: delete what is damaged to start the run again")
         return None
+
+    @contextmanager
+    def taking_up(self) -> Iterator[None]:
+        """While a run takes up a state of `restore`, which may be of another run.
+
+        Raises:
+            UsageError: if it does not fit.
+        """
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"checkpoint {self.checkpoint} does not fit ({one_line(error)}): delete it to start the run again"
+            ) from None
 
     def drop_checkpoints(self) -> None:
         """Delete all saved states: the run is finished."""

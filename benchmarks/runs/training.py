@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from lra.benchmarks.errors import UsageError, one_line
 from lra.benchmarks.files import packed, write_atomically, write_checkpoint
 from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.runs.kind import Tracker
@@ -36,6 +35,7 @@ from lra.benchmarks.setup.weights_files import save_weights
 from lra.state import State, seed_everything
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.divergence import norm
+from lra.strategies.evaluation import Record
 from lra.synthesis.synthesizer import Synthesizer
 
 CHECKPOINT_SECONDS = 60.0
@@ -159,7 +159,7 @@ class Training:
         return self.config.on_divergence == "rollback" and not self.forgetful
 
     def _take_up(self, saved: State) -> None:
-        try:
+        with self.folder.taking_up():
             saved = self.processes.own(saved)
             self.metrics = self._metrics(saved["records"])
             restore(saved, self.experiment.strategy, self.experiment.stream)
@@ -167,11 +167,6 @@ class Training:
                 raise ValueError("its student has weights that are no numbers")
             self.seconds, self.rollbacks = float(saved["seconds"]), list(saved["rollbacks"])
             self.times = [(step, seconds) for step, seconds in saved["times"]]
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
-            raise UsageError(
-                f"checkpoint {self.folder.checkpoint} does not fit ({one_line(error)}): delete it to start the run "
-                "again"
-            ) from None
 
     def _metrics(self, keep: int) -> MetricsFile:
         return MetricsFile(self.folder.path / "metrics.jsonl", keep)
@@ -238,9 +233,6 @@ def built(
     reuse(experiment)
     refuse_oversize(config, data, experiment)
     return experiment
-
-
-Record = dict[str, Any]
 
 
 def result(

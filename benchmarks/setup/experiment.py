@@ -20,7 +20,7 @@ from lra.networks.families import canonical
 from lra.networks.normalized import Normalized
 from lra.problem import Problem, Teacher
 from lra.quantization.network import Unquantizable, calibrate, quantized, size
-from lra.state import Owner
+from lra.state import owners
 from lra.strategies.clocks import Calibration, ScheduleByEpoch
 from lra.strategies.divergence import DivergenceGuard
 from lra.strategies.evaluation import Evaluation
@@ -120,8 +120,8 @@ def prepare(
         keep,
         loggers(),
     )
-    owners = [made.synthesizer, *(plugin for plugin in plugins if isinstance(plugin, Owner))]
-    networks = {"student": student} | {name: part for owner in owners for name, part in owner.networks().items()}
+    learning = owners([made.synthesizer, *plugins])
+    networks = {"student": student} | {name: part for owner in learning for name, part in owner.networks().items()}
     strategy = DataFreeDistillation(
         model=student,
         optimizer=optimiser,

@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 
 from lra.anatomy import classifier
 from lra.state import State, random_states, restore_random_states
+from lra.strategies.checkpoint import CLOCK
 from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.increment.datafree import DataFreeReplayPlugin
 from lra.strategies.stream import with_classes
@@ -132,7 +133,7 @@ def capture(strategy: SupervisedTemplate) -> State:
     return {
         "model": strategy.model.state_dict(),
         "optimizer": strategy.optimizer.state_dict(),
-        "clock": {name: value for name, value in vars(strategy.clock).items() if isinstance(value, int)},
+        "clock": {name: getattr(strategy.clock, name) for name in CLOCK},
         "plugins": {str(index): part for index, part in enumerate(parts) if part is not None},
         "random": random_states(),
     }
@@ -152,8 +153,8 @@ def restore(state: State, strategy: SupervisedTemplate, experiences: Iterable[CL
         strategy.make_optimizer()
     strategy.model.load_state_dict(state["model"])
     strategy.optimizer.load_state_dict(state["optimizer"])
-    for name, value in state["clock"].items():
-        setattr(strategy.clock, name, value)
+    for name in CLOCK:
+        setattr(strategy.clock, name, state["clock"][name])
     for index, plugin in enumerate(strategy.plugins):
         if isinstance(plugin, LwFPlugin):
             for experience in experiences:
