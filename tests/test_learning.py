@@ -62,7 +62,7 @@ BATCHNORM = "student.network=lenet5-half-bn"
 
 CASES = {
     "dafl": online(40, 10, "synthesis={lr: 0.003, balance: 5, activation: 0.1}", "student.lr=0.05", BATCHNORM),
-    "zskt": online(30, 20, "synthesis.lr=0.003", "student.lr=0.05", BATCHNORM),
+    "zskt": online(30, 20, "synthesis.lr=0.001", "student.lr=0.05"),
     "dfq": online(45, 5, "synthesis.lr=0.01"),
     "cudfkd": online(
         40,
