@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from lra.networks.normalized import Normalized
-from lra.preservation import in_mode, untouched
+from lra.state import in_mode, untouched
 
 Side = Literal["input", "output"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lra.anatomy import Side, batchnorm_layers, penultimate
-from lra.preservation import untouched
+from lra.state import untouched
 
 
 class Tap:

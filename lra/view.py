@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lra.anatomy import stages
 from lra.features import BatchNormStatistics, FeatureTap, LayerStatistics, Tap
-from lra.preservation import frozen, in_mode
 from lra.problem import Batch, Teacher
+from lra.state import frozen, in_mode
 
 Quantity = Literal["features", "maps", "batchnorm", "student_features", "student_maps"]
 """What a view collects beside logits, if it is told beforehand."""

@@ -25,9 +25,8 @@ from lra.metrics.student import (
     loyalty,
     loyalty_reference,
 )
-from lra.preservation import in_mode, untouched
 from lra.problem import Batch, Teacher
-from lra.state import State
+from lra.state import State, in_mode, untouched
 from lra.strategies.evaluation import Measure, Record
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from lra.anatomy import HeadNotFound, batchnorm_layers, classifier, penultimate
 from lra.features import BatchNormStatistics, FeatureTap
 from lra.networks.normalized import Normalized
-from lra.preservation import untouched
 from lra.problem import Teacher
 from lra.quantization.network import Precision, quantized
+from lra.state import untouched
 
 IMAGE, CLASSES, WIDTH = (1, 8, 8), 5, 12
 

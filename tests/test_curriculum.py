@@ -16,7 +16,7 @@ from lra.distillation.terms import AttentionTransfer, InfoNCE, attention
 from lra.features import feature_size, pooled
 from lra.problem import Batch, Teacher
 from lra.strategies.checkpoint import capture, restore
-from lra.strategies.clocks import EpochClock, StepClock
+from lra.strategies.plugins import EpochClock, StepClock
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.terms import RingNCE, total

@@ -12,10 +12,10 @@ from lra.distillation.objective import Objective, SelfPaced
 from lra.options import NonNegative
 from lra.problem import Problem, Teacher
 from lra.strategies.checkpoint import capture, restore
-from lra.strategies.clocks import EpochClock
 from lra.strategies.lra import LRA
 from lra.strategies.method import Method, OnlineMethod, OnlineOptions, Parts, Setup
 from lra.strategies.methods import METHODS
+from lra.strategies.plugins import EpochClock
 from lra.strategies.retention import ReservoirReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream

@@ -25,8 +25,8 @@ from lra.metrics.student import (
     loyalty,
     loyalty_reference,
 )
-from lra.preservation import frozen, in_mode, untouched
 from lra.problem import Batch
+from lra.state import frozen, in_mode, untouched
 from lra.strategies.evaluation import Evaluation
 from lra.strategies.metrics import GradientAlignment, Plasticity, ProbeForgetting, TestFidelity, TrainingLosses
 from lra.strategies.replay import BufferReplay

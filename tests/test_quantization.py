@@ -13,7 +13,6 @@ from lra.anatomy import stages
 from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.options import Precision
-from lra.quantization.integers import in_integers
 from lra.quantization.layers import (
     Grid,
     InputRounding,
@@ -25,7 +24,7 @@ from lra.quantization.layers import (
     stored,
     unsigned,
 )
-from lra.quantization.network import Unquantizable, calibrate, quantized, roundings, size
+from lra.quantization.network import Unquantizable, calibrate, in_integers, quantized, roundings, size
 
 pytestmark = pytest.mark.kernels
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lra.strategies.clocks import ScheduleByEpoch
 from lra.strategies.evaluation import Evaluation
+from lra.strategies.plugins import ScheduleByEpoch
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream, TestExperience
 

@@ -2,7 +2,7 @@
 
 Every file takes images in [0, 1], any number of them, and gives logits; it is read again to see that they are the
 student's. Safetensors are of the form that teachers have, so a student can be a teacher: ``lra-bench run --teacher
-student.safetensors``. A quantised student's weights are written as integers, see `lra.quantization.integers`.
+student.safetensors``. A quantised student's weights are written as integers, see `lra.quantization.network`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def export(folder: Path, formats: Sequence[str], out: Path | None = None, licenc
 
     import torch
 
-    from lra.quantization.integers import in_integers
+    from lra.quantization.network import in_integers
 
     if notes["quantization"] is not None:
         student = in_integers(student)
@@ -209,7 +209,7 @@ def _read_safetensors(file: Path, images: Tensor) -> Tensor:
     import torch
 
     from lra.networks.weights import load_weights
-    from lra.quantization.integers import in_integers
+    from lra.quantization.network import in_integers
 
     content, notes = read_weights(file)
     network = blank(notes.model_dump())

@@ -34,8 +34,8 @@ from lra.benchmarks.setup.user_code import refuse_edited, remember
 from lra.benchmarks.setup.weights_files import save_weights
 from lra.state import State, seed_everything
 from lra.strategies.checkpoint import capture, restore
-from lra.strategies.divergence import norm
 from lra.strategies.evaluation import Record
+from lra.strategies.plugins import norm
 from lra.synthesis.synthesizer import Synthesizer
 
 CHECKPOINT_SECONDS = 60.0

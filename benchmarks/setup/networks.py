@@ -65,7 +65,7 @@ def channels_last(network: nn.Module, name: str, image: tuple[int, int, int]) ->
     """
     import torch
 
-    from lra.preservation import in_mode
+    from lra.state import in_mode
 
     network = network.to(memory_format=torch.channels_last)
     try:

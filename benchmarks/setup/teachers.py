@@ -197,7 +197,7 @@ def answers_of(
     """Logits (n, K), on the CPU, of a network on ``device``; what takes long is told on stderr unless ``quiet``."""
     import torch
 
-    from lra.preservation import in_mode
+    from lra.state import in_mode
 
     found: list[Tensor] = []
     progress = Progress(len(test.classes), "images", what, quiet, patient=True)

@@ -15,9 +15,8 @@ from torch.nn import functional as F
 from lra.images import deviations, per_channel, require_side
 from lra.networks.generators import reset_parameters_dcgan
 from lra.options import AttackOptions, Swap
-from lra.preservation import in_mode
 from lra.problem import Batch, Problem, Teacher
-from lra.state import State
+from lra.state import State, in_mode
 from lra.synthesis.augmentation import Augmentation
 from lra.synthesis.terms import Term
 from lra.view import View

@@ -8,8 +8,8 @@ from lra.anatomy import stages
 from lra.distillation.objective import StudentTerm
 from lra.features import Tap
 from lra.options import Compared
-from lra.preservation import in_mode
 from lra.relations import ChannelDistillation, TripletSampler, gram_masked, triplet_loss
+from lra.state import in_mode
 from lra.view import Quantity, StudentView
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lra.distances import js
 from lra.distillation.objective import Objective
-from lra.preservation import untouched
 from lra.problem import Batch
+from lra.state import untouched
 
 
 def agreement(student: Tensor, teacher: Tensor) -> float:

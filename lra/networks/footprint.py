@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lra.images import Image
 from lra.networks import build
 from lra.networks.foreign import runs_user_code
-from lra.preservation import frozen, untouched
+from lra.state import frozen, untouched
 
 
 @dataclass(frozen=True)

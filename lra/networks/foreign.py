@@ -139,7 +139,7 @@ def _materialise(network: nn.Module, name: str, image: Image) -> None:
     import torch
     from torch.nn.parameter import is_lazy
 
-    from lra.preservation import in_mode
+    from lra.state import in_mode
 
     if any(map(is_lazy, [*network.parameters(), *network.buffers()])):
         try:
@@ -167,7 +167,7 @@ def _try(network: nn.Module, name: str, classes: int, image: Image, training: bo
     import torch
     from torch import Tensor
 
-    from lra.preservation import untouched
+    from lra.state import untouched
 
     mode = "training" if training else "evaluation"
     try:

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from lra.images import to_bytes
 from lra.options import BatchOptions
-from lra.preservation import untouched
 from lra.problem import Teacher
-from lra.state import State
+from lra.state import State, untouched
 from lra.synthesis.augmentation import Augmentation, views
 from lra.synthesis.labels import LabelPlan
 from lra.synthesis.sources import Source

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lra.networks.composed import ConditionedGenerator
-from lra.preservation import untouched
 from lra.problem import Teacher
-from lra.state import State
+from lra.state import State, untouched
 from lra.synthesis.synthesizer import Synthesizer
 from lra.synthesis.terms import Term, TermValue, total
 from lra.view import View

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from lra.anatomy import classifier
 from lra.features import FeatureTap
-from lra.preservation import in_mode
+from lra.state import in_mode
 from lra.strategies.increment.options import HeadFitOptions
 
 

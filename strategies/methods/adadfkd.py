@@ -66,7 +66,7 @@ class AdaDFKD(CurriculumMethod):
         from lra.distillation.objective import SelfPaced, ring_hardness
         from lra.distillation.terms import InfoNCE
         from lra.features import feature_size
-        from lra.strategies.clocks import EpochClock
+        from lra.strategies.plugins import EpochClock
         from lra.synthesis.terms import RingNCE
 
         o, setup, problem, teacher = self.options, self.setup, self.setup.problem, self.setup.teacher

@@ -73,7 +73,7 @@ class AEAHLRG(OptimisedMethod):
         from lra.distillation.terms import HardLabel
         from lra.networks.composed import FusedGenerator
         from lra.networks.generators import sized_for
-        from lra.strategies.aeahlrg import AdversarialExamples, AttackCount, GeneratorLoss
+        from lra.strategies.plugins import AdversarialExamples, AttackCount, GeneratorLoss
         from lra.synthesis import labels
         from lra.synthesis.sources import ReusableSource, symmetric
         from lra.synthesis.terms import BNStat, OneHot

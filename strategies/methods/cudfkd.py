@@ -85,7 +85,7 @@ class CurriculumMethod(OnlineMethod):
     def clocks(self, paced: SelfPaced, adversary: Adversarial) -> list[SupervisedPlugin]:
         """λ by the step; the adversarial weight by the epoch: what epoch e ends with is used in epoch e + 1."""
         from lra.distillation.objective import ramp
-        from lra.strategies.clocks import EpochClock, StepClock
+        from lra.strategies.plugins import EpochClock, StepClock
 
         o, setup = self.options, self.setup
 

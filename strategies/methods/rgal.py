@@ -74,7 +74,7 @@ class RGAL(OptimisedMethod):
         from lra.distillation.objective import Objective
         from lra.distillation.terms import Channels, Gram, StudentTriplet, adapters_between
         from lra.relations import TripletSampler
-        from lra.strategies.clocks import EpochClock
+        from lra.strategies.plugins import EpochClock
         from lra.synthesis.augmentation import fmixed
         from lra.synthesis.sources import LatentSource
         from lra.synthesis.terms import BNStat, OneHot

@@ -68,7 +68,7 @@ class ZSKT(OnlineMethod):
         from lra.distillation.objective import Objective
         from lra.distillation.terms import AttentionTransfer
         from lra.networks.generators import gen_zskt
-        from lra.strategies.clocks import ClipGradient, ScheduleByEpoch
+        from lra.strategies.plugins import ClipGradient, ScheduleByEpoch
         from lra.synthesis.online import SharedLatents
         from lra.synthesis.terms import Adversarial
 

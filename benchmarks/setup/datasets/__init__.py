@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.setup.datasets.arrays import npz
-from lra.benchmarks.setup.datasets.digits import DERIVED, digits
 from lra.benchmarks.setup.datasets.image_folder import image_folder
-from lra.benchmarks.setup.datasets.known_sets import KNOWN, tiny_imagenet, torchvision_set
+from lra.benchmarks.setup.datasets.known_sets import DERIVED, KNOWN, digits, tiny_imagenet, torchvision_set
 from lra.benchmarks.setup.datasets.labelled import DataSet, Fit, Form, Labelled, Normalisation, Split, normalisation
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from lra.anatomy import penultimate
 from lra.features import FeatureTap
 from lra.networks.composed import FusedGenerator
 from lra.options import Branch, Reuse
-from lra.preservation import untouched
 from lra.problem import Teacher
+from lra.state import untouched
 from lra.synthesis.sources.lasting import MetaSource
 from lra.synthesis.synthesizer import load_reused
 

@@ -1,0 +1,289 @@
+"""Plugins that come with methods and runs: clocks and schedules, a bound, first ranges, an attack, the guard.
+
+How far a run is says Avalanche's own clock, ``strategy.clock``, which a checkpoint carries. It is the last of all
+plugins: while others are told of the end of a step or of an experience, it has not counted that one yet.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from lra.distillation.attack import Attacker
+from lra.problem import Batch
+from lra.quantization.network import calibrate
+from lra.state import State
+from lra.strategies.evaluation import Measure
+from lra.strategies.strategy import DataFreeDistillation
+from lra.synthesis.batches import BatchSynthesizer, Diverged
+
+LIMIT = 1e6
+"""Largest norm of a network's weights, or of the student's gradient, that is taken for training."""
+
+
+class Clock(SupervisedPlugin):
+    """Tells ``assign`` a count: 0 at once, and each next one as it is reached; a resumed run's where it goes on.
+
+    Args:
+        assign: puts the value that belongs to a count in its place.
+    """
+
+    def __init__(self, assign: Callable[[int], None]):
+        super().__init__()
+        self.assign = assign
+        self.count = 0
+        assign(0)
+
+    @abstractmethod
+    def counted(self, strategy: DataFreeDistillation, more: int) -> int:
+        """The count, if ``more`` steps or experiences than the strategy's clock has counted are over."""
+
+    def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Take up the count of a strategy that has been trained before."""
+        self._tell(self.counted(strategy, 0))
+
+    def _tell(self, count: int) -> None:
+        if count != self.count:
+            self.count = count
+            self.assign(count)
+
+
+class StepClock(Clock):
+    """Counts student steps."""
+
+    def counted(self, strategy: DataFreeDistillation, more: int) -> int:
+        """Steps."""
+        return strategy.clock.train_iterations + more
+
+    def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Another step is over."""
+        self._tell(self.counted(strategy, 1))
+
+
+class EpochClock(Clock):
+    """Counts completed epochs.
+
+    Args:
+        assign: see `Clock`.
+        experiences: experiences per epoch.
+    """
+
+    def __init__(self, assign: Callable[[int], None], experiences: int):
+        super().__init__(assign)
+        self.experiences = experiences
+
+    def counted(self, strategy: DataFreeDistillation, more: int) -> int:
+        """Whole epochs."""
+        return (strategy.clock.train_exp_counter + more) // self.experiences
+
+    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Another experience is over, and with some an epoch."""
+        self._tell(self.counted(strategy, 1))
+
+
+class ClipGradient(SupervisedPlugin):
+    """Bounds the norm of the student's gradient before each of its updates.
+
+    Args:
+        norm: the bound.
+    """
+
+    def __init__(self, norm: float):
+        super().__init__()
+        self.norm = norm
+
+    def before_update(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Scale the gradient down, if it is longer."""
+        nn.utils.clip_grad_norm_(strategy.model.parameters(), self.norm)
+
+
+class ScheduleByEpoch(SupervisedPlugin):
+    """Steps a torch scheduler once every so many experiences; Avalanche's own resets the rate at each one.
+
+    Args:
+        scheduler: any torch scheduler that steps without arguments.
+        experiences: experiences per epoch.
+    """
+
+    def __init__(self, scheduler: LRScheduler, experiences: int):
+        super().__init__()
+        self.scheduler = scheduler
+        self.experiences = experiences
+
+    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Step, at the end of an epoch."""
+        if (strategy.clock.train_exp_counter + 1) % self.experiences == 0:
+            self.scheduler.step()
+
+    def state_dict(self) -> State:
+        """The scheduler's state."""
+        return {"scheduler": self.scheduler.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+class Calibration(SupervisedPlugin):
+    """Lets a batch of each of the first experiences move the ranges of the student's inputs, the very first anew.
+
+    What it has done is in the student's buffers, so that there is nothing else to be saved.
+
+    Args:
+        experiences: how many; 0 keeps the ranges that the student came with.
+        images: of each.
+    """
+
+    def __init__(self, experiences: int, images: int):
+        super().__init__()
+        self.experiences, self.images = experiences, images
+
+    def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Observe the student on images of the experience that opens."""
+        experience = strategy.synthesis
+        if experience is not None and experience.current_experience < self.experiences:
+            images = experience.draw(self.images).images
+            calibrate(strategy.model, [images], anew=experience.current_experience == 0)
+
+
+class AdversarialExamples(SupervisedPlugin):
+    """Attacks new and replayed images before each step; their labels stay those of the clean ones.
+
+    What buffers are offered (``strategy.acquired``) stays clean.
+
+    Args:
+        attacker: learns during synthesis.
+    """
+
+    def __init__(self, attacker: Attacker):
+        super().__init__()
+        self.attacker = attacker
+        self.counts = {"images": 0, "swapped": 0, "attacked": 0, "queries": 0}
+
+    def before_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Replace images and soft targets."""
+        strategy.alter(self._applied)
+
+    def _applied(self, batch: Batch) -> Batch:
+        before = self.attacker.teacher.queries
+        result = self.attacker.applied(batch)
+        found = {"images": len(batch.images), "swapped": result.swapped, "attacked": result.attacked}
+        found["queries"] = self.attacker.teacher.queries - before
+        self.counts = {name: count + found[name] for name, count in self.counts.items()}
+        return result.batch
+
+    def state_dict(self) -> State:
+        """The counts; the attacker's state is kept where it learns."""
+        return {"counts": dict(self.counts)}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.counts = dict(state["counts"])
+
+
+class AttackCount(Measure):
+    """How many images were shown, swapped and attacked so far, and the teacher queries it took.
+
+    Args:
+        plugin: does it.
+    """
+
+    def __init__(self, plugin: AdversarialExamples):
+        super().__init__()
+        self._plugin = plugin
+
+    def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:
+        """Counts from the start of the run."""
+        return {"attack": dict(self._plugin.counts)}
+
+    def outcome(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The counts at the end."""
+        return {"attack": records[-1]["attack"]}
+
+
+class GeneratorLoss(Measure):
+    """What each inner step since the last evaluation minimised, one number a step.
+
+    Args:
+        synthesizer: optimises batches.
+    """
+
+    def __init__(self, synthesizer: BatchSynthesizer):
+        super().__init__()
+        self._synthesizer = synthesizer
+        self._losses: list[float] = []
+
+    def note(self, strategy: DataFreeDistillation) -> None:
+        """The inner steps that opened an experience."""
+        self._losses += self._synthesizer.losses
+
+    def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:
+        """The losses, in order."""
+        losses, self._losses = self._losses, []
+        return {"generator_loss": losses}
+
+    def state_dict(self) -> State:
+        """The losses since the last evaluation."""
+        return {"losses": list(self._losses)}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self._losses = list(state["losses"])
+
+
+class DivergenceGuard(SupervisedPlugin):
+    """Raises `Diverged` before anything is made of a bad number; comes before the evaluation and every checkpoint.
+
+    The student's loss is looked at in every step, before the update; synthesis terms when an experience opens; norms
+    when it closes, because they cost more.
+
+    Args:
+        networks: those that learn, by the name to call them.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module]):
+        super().__init__()
+        self.networks = dict(networks)
+
+    def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Look at the terms of the update that opened the experience."""
+        terms = {} if strategy.synthesis is None else strategy.synthesis.terms
+        for name, value in terms.items():
+            self._refuse(f"synthesis term {name!r}", float(value.raw), math.inf, strategy)
+
+    def before_update(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Look at the loss."""
+        loss = strategy.loss.item()
+        named = "the student's loss" if math.isfinite(loss) else f"the student's loss ({_blame(strategy)})"
+        self._refuse(named, loss, math.inf, strategy)
+
+    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Look at the last gradient and at all weights."""
+        gradient = [p.grad for p in strategy.model.parameters() if p.grad is not None]
+        self._refuse("the norm of the student's gradient", norm(gradient), LIMIT, strategy)
+        for name, network in self.networks.items():
+            self._refuse(f"the norm of the {name}'s weights", norm(network.parameters()), LIMIT, strategy)
+
+    @staticmethod
+    def _refuse(what: str, value: float, limit: float, strategy: DataFreeDistillation) -> None:
+        if not math.isfinite(value) or value > limit:
+            raise Diverged(f"{what} is {value:.3g} at student step {strategy.clock.train_iterations}")
+
+
+@torch.no_grad()
+def _blame(strategy: DataFreeDistillation) -> str:
+    """Terms of the objective that are no numbers at the current weights, on the minibatch or what is replayed."""
+    objective, batches = strategy.objective, [strategy.minibatch, strategy.replayed]
+    parts = [objective.parts(objective.view(strategy.model, batch)) for batch in batches if batch is not None]
+    bad = {name for found in parts for name, value in found.items() if not torch.isfinite(value)}
+    return f"its {', '.join(sorted(bad))}" if bad else "each term is finite: what a plugin added, or the look-ahead"
+
+
+def norm(tensors: Iterable[Tensor]) -> float:
+    """Euclidean norm of all numbers in ``tensors``; NaN if one is."""
+    return nn.utils.get_total_norm([tensor.detach() for tensor in tensors]).item()
