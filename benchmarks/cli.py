@@ -8,13 +8,11 @@ from typing import Any
 import click
 
 from lra import __version__
-from lra.benchmarks.commands.increment import increment
-from lra.benchmarks.commands.listing import list_
+from lra.benchmarks.commands.inputs import data, list_, teacher
 from lra.benchmarks.commands.results import analyse, compare, export, report
-from lra.benchmarks.commands.run import quantize, resume, run
+from lra.benchmarks.commands.run import increment, quantize, resume, run
 from lra.benchmarks.commands.sweep import sweep
 from lra.benchmarks.commands.tasks import tasks
-from lra.benchmarks.commands.teacher import data, teacher
 from lra.benchmarks.errors import LraError, in_one_line
 from lra.benchmarks.interruption import AtOnce
 

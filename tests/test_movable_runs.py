@@ -14,7 +14,7 @@ from PIL import Image
 from lra.benchmarks.comparison.groups import grouped
 from lra.benchmarks.files import sha256
 from lra.benchmarks.records import read_run
-from lra.benchmarks.setup.identity import stored_configuration
+from lra.benchmarks.runs.distillation import stored_configuration
 from lra.benchmarks.setup.teachers import cache_folder
 
 

@@ -15,9 +15,9 @@ from lra.benchmarks.comparison.compare import published
 from lra.benchmarks.comparison.groups import Group
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import flatten, read_run
+from lra.benchmarks.runs.distillation import stored_configuration
 from lra.benchmarks.setup.config import RunConfig, TeacherOptions
 from lra.benchmarks.setup.datasets import DATASETS
-from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.presets import PUBLISHED, Facts, announced, chosen_of, presets, scale_for, scales, unlike
 from lra.benchmarks.setup.resolution import configuration, resolve
 from lra.benchmarks.sweeps.grid import plan

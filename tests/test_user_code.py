@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.increment.configuration import configuration as increment
+from lra.benchmarks.runs.distillation import stored_configuration
 from lra.benchmarks.setup import user_code
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import data_set
-from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.resolution import configuration
 from lra.benchmarks.setup.teachers import cached_path
 from lra.benchmarks.setup.user_code import find, identity

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.records import GENERATOR, SYNTHETIC
+from lra.benchmarks.runs.distillation import stored_configuration
 from lra.benchmarks.setup.datasets import data_of
-from lra.benchmarks.setup.identity import stored_configuration
 
 
 def require_images(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""``lra-bench run``, ``resume`` and ``quantize``: one run, from its options to its result."""
+"""``lra-bench run``, ``resume``, ``quantize`` and ``increment``: one run, from its options to its result."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from lra.benchmarks.commands.options import AS_JSON, ON_DIVERGENCE, OUT, PATH, D
 from lra.benchmarks.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lra.benchmarks.runs.kind import Configuration, Tracker
     from lra.benchmarks.setup.config import RunConfig
 
 BITS = click.IntRange(2, 8)
@@ -40,19 +43,10 @@ def run(
     A finished run is not repeated, and one that was stopped goes on where it was saved.
     """
     began = time.perf_counter()
+    from lra.benchmarks.runs.runner import asked_for
     from lra.benchmarks.setup.resolution import configuration
 
-    config = configuration(**given)
-    if dry_run:
-        from lra.benchmarks.commands.summary import preview
-
-        click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
-        return
-    from lra.benchmarks.commands.summary import show
-    from lra.benchmarks.runs.runner import asked_for
-    from lra.benchmarks.runs.runner import run as do
-
-    show(do(config, out, asked_for(tensorboard, wandb)), as_json)
+    _do(configuration(**given), out, as_json, dry_run, began, asked_for(tensorboard, wandb))
 
 
 @click.command()
@@ -98,16 +92,8 @@ def quantize(
     --method.
     """
     began = time.perf_counter()
-    from lra.benchmarks.commands.summary import preview, show
-
     bits = {name: given.pop(name) for name in ("weight_bits", "activation_bits", "edge_bits")}
-    config = _quantizing(given, bits, rgal)
-    if dry_run:
-        click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
-        return
-    from lra.benchmarks.runs.runner import run
-
-    show(run(config, out), as_json)
+    _do(_quantizing(given, bits, rgal), out, as_json, dry_run, began)
 
 
 def _quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool | None) -> RunConfig:
@@ -126,3 +112,61 @@ def _quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool |
         config = configuration(**given)
         given["student"] = architecture(config.teacher, data_of(config.data))
     return configuration(**given)
+
+
+@click.command()
+@click.option("--benchmark", help="split- and a data set's name. [default: split-digits]")
+@click.option(
+    "--strategy",
+    metavar="NAME",
+    help="naive, lwf, joint, buffer, avalanche-generative[-plugin]; without data: generative (the default), rgal.",
+)
+@click.option("--meta/--no-meta", default=None, help="LRA step: new samples acquire, replayed retain. [default: off]")
+@click.option("--experiences", type=int, help="How many; must divide the classes. [default: 5]")
+@click.option("--steps", type=int, help="Optimiser steps per experience. [default: 200]")
+@click.option("--seed", type=int, help="Of everything, the order of classes too. [default: 0]")
+@click.option("--model", help="A network (see: list models). [default: resnet8]")
+@click.option("--config", "config_file", type=PATH, help="The config.yaml of another such run.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any option: generator_steps=500.")
+@click.option("--device", help="Where to compute. [default: cpu]")
+@click.option("--threads", type=int, help="Torch threads. [default: by the size of the model]")
+@OUT
+@AS_JSON
+@tried
+def increment(
+    assignments: tuple[str, ...],
+    meta: bool | None,
+    config_file: Path | None,
+    out: Path,
+    as_json: bool,
+    dry_run: DryRun | None,
+    **given: object,
+) -> None:
+    """Learn classes a few at a time with one head, and measure what is forgotten.
+
+    The data-free strategies keep no sample: before each experience they train a generator from the model as it
+    stands, and replay the old classes from it. Accuracy matrix and forgetting are as Avalanche has them.
+    """
+    began = time.perf_counter()
+    from lra.benchmarks.increment.configuration import configuration
+
+    _do(configuration(given, assignments, meta, config_file), out, as_json, dry_run, began)
+
+
+def _do(
+    config: Configuration,
+    out: Path,
+    as_json: bool,
+    dry_run: DryRun | None,
+    began: float,
+    trackers: Sequence[Tracker] = (),
+) -> None:
+    """Do a run and print its result, or only its first steps, if any, and print what they tell."""
+    from lra.benchmarks.commands.summary import preview, show
+
+    if dry_run:
+        click.echo(preview(config, out, as_json, dry_run == "timed", began), nl=False)
+        return
+    from lra.benchmarks.runs.runner import run
+
+    show(run(config, out, trackers), as_json)

@@ -20,8 +20,8 @@ from lra.benchmarks.errors import LraError, MissingInput, UsageError, suggestion
 from lra.benchmarks.export.model_card import model_card
 from lra.benchmarks.files import write_atomically, write_text
 from lra.benchmarks.records import DISTILLED, Run, read_run
+from lra.benchmarks.runs.distillation import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.user_code import code_of
 from lra.benchmarks.setup.weights_files import read_weights, save_network
 from lra.options import Precision

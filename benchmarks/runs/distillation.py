@@ -6,20 +6,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError
+from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError, concerning
 from lra.benchmarks.files import sha256
 from lra.benchmarks.progress import Introduction, tell
 from lra.benchmarks.runs.kind import DEFAULT, Cell, Kind, Prepared, Tracker, Tree, Trial, parted
 from lra.benchmarks.runs.machine import refuse_device, threads_of
+from lra.benchmarks.runs.run_folder import difference, recorded
 from lra.benchmarks.setup.config import Identity, RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
 from lra.benchmarks.setup.flags import FLAGS
-from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.layers import checked, expanded
 from lra.benchmarks.setup.places import data_kind, data_label, moved, placed_layer, places_of
 from lra.benchmarks.setup.presets import announced, unlike
-from lra.benchmarks.setup.resolution import configuration, importing
+from lra.benchmarks.setup.resolution import configuration, file_layer, importing, origin, restored
 from lra.benchmarks.setup.teachers import obtain, stand_in, teacher_file, untrained
+from lra.benchmarks.setup.user_code import identities
 from lra.strategies.methods import METHODS
 
 if TYPE_CHECKING:
@@ -156,6 +157,26 @@ class Distillation(Kind):
 
 
 DISTILLATION = Distillation()
+
+
+def stored_configuration(folder: Path) -> RunConfig:
+    """The configuration that a run folder was made with.
+
+    Raises:
+        MissingInput: if the folder is not a run's.
+        UsageError: if this program cannot use it, or code that it names has changed.
+    """
+    file = folder.absolute() / "config.yaml"
+    if not file.is_file():
+        raise MissingInput(f"{file} does not exist: give the folder of one run, not of several")
+    stored = file_layer(file)
+    with concerning(origin("config", file)):
+        config = restored(stored)
+    config = importing(config)
+    before, code = recorded(file.parent), {"code": identities(config.tree())}
+    if before is not None and (other := difference({"code": before.get("code", {})}, code)):
+        raise UsageError(f"{folder}: {other}, or begin anew with lra-bench run --config {file}")
+    return config
 
 
 def _of_the_paper(method: object) -> str:

@@ -1,16 +1,27 @@
-"""How a run is getting on: experiences, the step in the one that is open, the last evaluation, the time left."""
+"""How a run is getting on, and the log of it.
+
+Experiences, the step in the one that is open, the last evaluation, the time left.
+"""
+
+from __future__ import annotations
 
 import logging
+import sys
 import time
-from contextlib import AbstractContextManager
-from typing import Any
-
-from torch.optim import Optimizer
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lra.benchmarks.progress import Progress, at_steps
-from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.text import quantity_text
 from lra.metrics.quantities import FOLLOWED, at, quantities
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from lra.benchmarks.setup.experiment import Experiment
 
 log = logging.getLogger("lra")
 
@@ -106,3 +117,61 @@ class RunProgress:
             whole = spent / share
             left = whole - spent + whole * self._steps(position + 1) / self.expected * (rest - 1)
         self.display.show(position + share, where, self.last, left=left)
+
+
+class Journal(MemoryHandler):
+    """Keeps what is said before the run has a folder, such as while its teacher is trained."""
+
+    def __init__(self) -> None:
+        super().__init__(capacity=1000, flushLevel=logging.CRITICAL + 1)
+
+    @contextmanager
+    def into(self, file: Path) -> Iterator[None]:
+        """Write what was said so far into ``file``, and all that will be."""
+        target = _Patient(file)
+        target.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self.setTarget(target)
+        self.flush()
+        log.addHandler(target)
+        log.removeHandler(self)
+        try:
+            yield
+        finally:
+            log.removeHandler(target)
+            target.close()
+
+
+@contextmanager
+def journal() -> Iterator[Journal]:
+    """Listen to everything; until `Journal.into` it is only kept."""
+    kept, level = Journal(), log.level
+    handlers: list[logging.Handler] = [kept]
+    if not any(isinstance(handler, _Terminal) for handler in log.handlers):  # Of tasks, which are runs, one has it.
+        handlers.append(_Terminal(sys.stderr))
+    for handler in handlers:
+        log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield kept
+    finally:
+        log.setLevel(level)
+        for handler in handlers:
+            log.removeHandler(handler)
+        kept.setTarget(None)
+        kept.close()
+
+
+class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
+    """Warnings on a terminal."""
+
+    def __init__(self, stream: TextIO):
+        super().__init__(stream)
+        self.setFormatter(logging.Formatter("lra-bench: %(message)s"))
+        self.setLevel(logging.WARNING)
+
+
+class _Patient(logging.FileHandler):
+    """A log file that a full disk makes silent, not noisy."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lose the line."""

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import GENERATOR, SYNTHETIC
+from lra.benchmarks.runs.distillation import stored_configuration
 from lra.benchmarks.runs.memory import sized
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled, data_of
 from lra.benchmarks.setup.experiment import Experiment, prepare
-from lra.benchmarks.setup.identity import stored_configuration
 from lra.benchmarks.setup.reuse import latent_of, load_generator
 from lra.benchmarks.setup.teachers import obtain
 from lra.benchmarks.setup.weights_files import architecture

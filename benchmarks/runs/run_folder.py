@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -24,8 +22,8 @@ from lra.benchmarks.files import (
     write_checkpoint,
     write_text,
 )
+from lra.benchmarks.records import flatten
 from lra.benchmarks.setup.config import Identity, Tree, fingerprint
-from lra.benchmarks.setup.identity import RECORD, difference, recorded
 
 if TYPE_CHECKING:
     from lra.state import State
@@ -33,6 +31,16 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Version of the schema of ``result.json``."""
+
+IDENTITY = "identity.json"
+"""The file that says what makes a run the one it is.
+
+That is content: settings, teacher, test data, code, and what it starts from. Where things lie and what they are called
+is no part of it, so that a run can be moved, and so can what it is made of.
+"""
+
+PARTS = ("settings", "teacher", "test", "data", "code", "carry")
+"""Its parts, in the order in which they are compared."""
 
 log = logging.getLogger("lra")
 
@@ -150,7 +158,7 @@ class RunFolder:
                 carry[key] = os.path.relpath(carry[key], self.path.absolute())
         tree = tree | ({"carry": carry} if carry else {})
         if self.identity is not None:
-            self.write_json(RECORD, self.identity)
+            self.write_json(IDENTITY, self.identity)
         write_text(self.path / "config.yaml", yaml.safe_dump(tree, sort_keys=False))
 
     def save(self, state: State | memoryview) -> None:
@@ -221,59 +229,43 @@ class MetricsFile:
             os.fsync(file.fileno())
 
 
-class Journal(MemoryHandler):
-    """Keeps what is said before the run has a folder, such as while its teacher is trained."""
-
-    def __init__(self) -> None:
-        super().__init__(capacity=1000, flushLevel=logging.CRITICAL + 1)
-
-    @contextmanager
-    def into(self, file: Path) -> Iterator[None]:
-        """Write what was said so far into ``file``, and all that will be."""
-        target = _Patient(file)
-        target.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self.setTarget(target)
-        self.flush()
-        log.addHandler(target)
-        log.removeHandler(self)
-        try:
-            yield
-        finally:
-            log.removeHandler(target)
-            target.close()
-
-
-@contextmanager
-def journal() -> Iterator[Journal]:
-    """Listen to everything; until `Journal.into` it is only kept."""
-    kept, level = Journal(), log.level
-    handlers: list[logging.Handler] = [kept]
-    if not any(isinstance(handler, _Terminal) for handler in log.handlers):  # Of tasks, which are runs, one has it.
-        handlers.append(_Terminal(sys.stderr))
-    for handler in handlers:
-        log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
+def recorded(folder: Path) -> Identity | None:
+    """What the run in ``folder`` was made of, if it says so in a form that can be read."""
     try:
-        yield kept
-    finally:
-        log.setLevel(level)
-        for handler in handlers:
-            log.removeHandler(handler)
-        kept.setTarget(None)
-        kept.close()
+        found = json.loads((folder / IDENTITY).read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
-class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
-    """Warnings on a terminal."""
+def difference(before: Identity, now: Identity) -> str | None:
+    """The first thing that is not as it was when a run began, with the remedy; ``None`` if it is the same run."""
+    for part in PARTS:
+        old, new = before.get(part), now.get(part)
+        if json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
+            return _said(part, old, new)
+    return None
 
-    def __init__(self, stream: TextIO):
-        super().__init__(stream)
-        self.setFormatter(logging.Formatter("lra-bench: %(message)s"))
-        self.setLevel(logging.WARNING)
+
+def _said(part: str, old: object, new: object) -> str:
+    since = "since the run began: put {} back to go on"
+    if part == "teacher":
+        back = since.format("its file, or what it was trained on,")
+        return f"the teacher changed (sha256 {str(old)[:8]}, and {str(new)[:8]} now) {back}"
+    if part in ("test", "data"):
+        return f"the {'test ' if part == 'test' else ''}data changed {since.format('them')}"
+    if part == "code":
+        gone = [name for name in _mapping(old) if name not in _mapping(new)]
+        edited = [name for name, digest in _mapping(new).items() if _mapping(old).get(name) != digest]
+        if edited:
+            return f"module {edited[0]} changed {since.format('it')}"
+        return f"module {', '.join(gone)}, which the run began with, is not found: go to the folder it lies in"
+    olds, news = dict(flatten(_mapping(old))), dict(flatten(_mapping(new)))
+    key = next((key for key in [*olds, *news] if olds.get(key) != news.get(key)), part)
+    if part == "carry":
+        return f"the file of carry.{key} changed {since.format('it')}"
+    return f"{key} changed from {olds.get(key)!r} to {news.get(key)!r} {since.format('it')}"
 
 
-class _Patient(logging.FileHandler):
-    """A log file that a full disk makes silent, not noisy."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Lose the line."""
+def _mapping(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}

@@ -19,7 +19,8 @@ from lra.benchmarks.interruption import AtOnce, Interrupted
 from lra.benchmarks.progress import Introduction, loading, tell
 from lra.benchmarks.runs.kind import DEFAULT, Configuration, Kind, Tracker, kind_named, kind_of
 from lra.benchmarks.runs.machine import leads, refuse_device
-from lra.benchmarks.runs.run_folder import Journal, RunFolder, journal
+from lra.benchmarks.runs.progress import Journal, journal
+from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.resolution import read_options
 

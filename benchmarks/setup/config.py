@@ -287,7 +287,7 @@ class RunConfig(Options):
         return self.model_dump(mode="json", exclude={name for name in optional if getattr(self, name) is None})
 
     def identity(self, teacher_sha256: str, tested_on: str = "") -> Tree:
-        """What makes the run the one it is, part by part; see `lra.benchmarks.setup.identity`.
+        """What makes the run the one it is, part by part; see `lra.benchmarks.runs.run_folder.IDENTITY`.
 
         Not the seed, the machine or what to do about a divergence, nor where what it is made of lies.
 

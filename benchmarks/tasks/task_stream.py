@@ -16,7 +16,7 @@ from lra import __version__
 from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.records import GENERATOR, REPLAY, Record, Run, inner, known, number, numbers, pick, read_run, table
-from lra.benchmarks.runs.run_folder import journal
+from lra.benchmarks.runs.progress import journal
 from lra.benchmarks.runs.runner import run
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.tasks.task_file import Chain, TaskPlan
