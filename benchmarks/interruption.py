@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from lra.benchmarks.errors import Resumable
+from lra.benchmarks.progress import at_steps
 
 STDERR = 2
 """The file descriptor of standard error."""
@@ -79,11 +80,9 @@ def at_a_step(caught: Sequence[int], may: Callable[[], bool]) -> Iterator[None]:
         caught: signals so far, of `interrupts`.
         may: whether nothing but the open experience would be lost.
     """
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-
     since: list[float] = []
 
-    def look(*step: object) -> None:
+    def look(optimiser: object) -> None:
         if not caught:
             return
         if not since:
@@ -91,8 +90,5 @@ def at_a_step(caught: Sequence[int], may: Callable[[], bool]) -> Iterator[None]:
         if time.monotonic() - since[0] >= PATIENCE and may():
             raise GivenUp
 
-    hook = register_optimizer_step_post_hook(look)
-    try:
+    with at_steps(look):
         yield
-    finally:
-        hook.remove()

@@ -112,7 +112,7 @@ def batchnorm_layers(model: nn.Module, image: Sequence[int]) -> list[_BatchNorm]
 
 
 def _anatomy(model: nn.Module, image: Sequence[int]) -> Anatomy:
-    """Of a network looked into once."""
+    """The anatomy of a network, which is looked into once."""
     if model not in _KNOWN:
         _KNOWN[model] = _looked_into(model, image)
     return _KNOWN[model]

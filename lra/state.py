@@ -40,7 +40,7 @@ class Owner:
 
 
 def owners(parts: Iterable[object]) -> list[Owner]:
-    """Those of some parts that may own networks."""
+    """Those among ``parts`` that may own networks."""
     return [part for part in parts if isinstance(part, Owner)]
 
 

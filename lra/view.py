@@ -243,7 +243,7 @@ class StudentView(View):
         return [self._own(maps) for maps in super().student_maps]
 
     def _own(self, values: Tensor) -> Tensor:
-        """Those of the batch's images; of a pass in half precision in single, as its logits are."""
+        """The part of features that is of the batch's images, in single precision, as its logits are."""
         own = values[: len(self.images)]
         return own.float() if own.dtype in (torch.bfloat16, torch.float16) else own
 

@@ -60,6 +60,6 @@ def restore(state: State, strategy: DataFreeDistillation, stream: SynthesisStrea
 
 
 def _stateful(strategy: DataFreeDistillation) -> dict[str, Stateful]:
-    """Its plugins that have a state, by place and class."""
+    """The plugins that have a state, by place and class."""
     found = [plugin for plugin in strategy.plugins if isinstance(plugin, Stateful)]
     return {f"{index}-{type(plugin).__name__}": plugin for index, plugin in enumerate(found)}

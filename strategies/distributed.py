@@ -57,14 +57,14 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
-        """The same on every process."""
+        """The mean over processes, the same on each."""
         mean = local.clone()
         together(dist.all_reduce, mean)
         return mean / dist.get_world_size()
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
-        """As `forward`."""
+        """The mean of the cotangents over processes."""
         mean: Tensor = _Mean.apply(cotangents[0])
         return mean
 

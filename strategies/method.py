@@ -54,7 +54,7 @@ class Setup:
     problem: Problem
     teacher: Teacher
     distance: Distance
-    """Of student and teacher logits: for the student's loss, and for adversarial terms that are to match it."""
+    """Between student and teacher logits, for the student's loss and for adversarial terms that are to match it."""
     batch_size: int
     """New images per student step."""
     steps: int

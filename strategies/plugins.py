@@ -1,4 +1,6 @@
-"""Plugins that come with methods and runs: clocks and schedules, a bound, first ranges, an attack, the guard.
+"""Plugins that come with methods and runs, and what some of them measure.
+
+Clocks and schedules, a bound of the gradient, calibration, AEAHL-RG's attack, the guard against divergence.
 
 How far a run is says Avalanche's own clock, ``strategy.clock``, which a checkpoint carries. It is the last of all
 plugins: while others are told of the end of a step or of an experience, it has not counted that one yet.
@@ -21,9 +23,6 @@ from lra.state import State
 from lra.strategies.evaluation import Measure
 from lra.strategies.strategy import DataFreeDistillation
 from lra.synthesis.batches import BatchSynthesizer, Diverged
-
-LIMIT = 1e6
-"""Largest norm of a network's weights, or of the student's gradient, that is taken for training."""
 
 
 class Clock(SupervisedPlugin):
@@ -234,6 +233,10 @@ class GeneratorLoss(Measure):
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
         self._losses = list(state["losses"])
+
+
+LIMIT = 1e6
+"""Largest norm of a network's weights, or of the student's gradient, that is taken for training."""
 
 
 class DivergenceGuard(SupervisedPlugin):

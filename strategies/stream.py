@@ -90,7 +90,8 @@ class Draws(Iterable[list[Tensor]]):
 class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperience]):
     """A lazy, closed-loop stream of experiences.
 
-    Iterating it trains the sample source: the next experience is made against the student as it stands then.
+    Iterating it trains the sample source: `ClosedLoop` calls `open` for one experience after another, and each is made
+    against the student as it stands then.
 
     Args:
         synthesizer: makes the samples.

@@ -146,7 +146,7 @@ def test_the_network_of_a_file_to_check_is_named_by_a_flag(
     torch.save(weights, file)
     scale = ("--set", f"teacher.mean={list(trained.mean)}", "--set", f"teacher.std={list(trained.std)}")
     checked = lra_bench("teacher", "check", file, "--teacher", "mlp", "--set", "data.size=8", *scale)
-    assert (checked.code, f"{trained.accuracy}" in checked.out) == (0, True), checked
+    assert (checked.code, f"accuracy  {trained.accuracy:.2f} %" in checked.out) == (0, True), checked
     planned = lra_bench("run", "--teacher", file, "--dry-run", "--no-timing")
     assert f"file: {file}" in planned.out
 

@@ -155,6 +155,8 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     from lra.benchmarks.setup.datasets import data_of
     from lra.benchmarks.setup.resolution import configuration
     from lra.benchmarks.setup.teachers import obtain
+    from lra.benchmarks.text import quantity_text
+    from lra.metrics.quantities import QUANTITIES
     from lra.networks import described as described_network
 
     if file is not None:
@@ -178,7 +180,8 @@ def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> N
     if as_json:
         click.echo(json.dumps(record | {"data": known.record()}))
         return
-    rows = record | _described(known)
+    accuracy = quantity_text(QUANTITIES["accuracy"], found.accuracy, "not measured")
+    rows = record | {"accuracy": accuracy} | _described(known)
     click.echo("\n".join(f"{key:9} {value}" for key, value in rows.items()))
 
 

@@ -244,7 +244,7 @@ class Steps:
         self.progress.close()
 
     def learnt(self, experiences: int) -> None:
-        """So many experiences are over."""
+        """Say that ``experiences`` are over."""
         self.experience, self.taken = experiences, 0
         self.progress.done = sum(self.planned[:experiences])
 

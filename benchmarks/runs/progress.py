@@ -56,7 +56,7 @@ class RunProgress:
         return at_steps(self._step)
 
     def advance(self, position: int) -> None:
-        """So many experiences are done."""
+        """Say that ``position`` experiences are done."""
         if self.display is None:
             return
         now, steps = time.monotonic(), self.generator + self.student
@@ -88,7 +88,7 @@ class RunProgress:
             self.display.close(self.last)
 
     def _steps(self, index: int) -> int:
-        """Of optimisers, in an experience."""
+        """Steps of all optimisers in the experience ``index``."""
         return self.stream.synthesizer.updates(index) + self.stream.steps
 
     def _step(self, optimiser: Optimizer) -> None:

@@ -10,10 +10,9 @@ from statistics import fmean, median
 from typing import Any
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lra.benchmarks.errors import LraError, UsageError, in_one_line
-from lra.benchmarks.progress import Introduction
+from lra.benchmarks.progress import Introduction, at_steps
 from lra.benchmarks.runs.kind import Trial
 from lra.benchmarks.runs.machine import peak_memory, refuse_device
 from lra.benchmarks.runs.memory import bounded, sized
@@ -102,12 +101,8 @@ class _Enough(BaseException):
 @contextmanager
 def _at_each_step(look: Callable[[torch.optim.Optimizer], None]) -> Iterator[None]:
     """Call ``look`` with the optimiser after each of its steps; it may raise `_Enough` to end the block."""
-    hook = register_optimizer_step_post_hook(lambda optimiser, *rest: look(optimiser))
-    try:
-        with suppress(_Enough):
-            yield
-    finally:
-        hook.remove()
+    with suppress(_Enough), at_steps(look):
+        yield
 
 
 class _Stopwatch:

@@ -223,7 +223,7 @@ def fingerprint(identity: Identity) -> str:
 
 
 EVALUATIONS = 20
-"""So many evaluations make a curve, where there are as many experiences."""
+"""Evaluations that make a curve, where there are as many experiences."""
 
 
 class RunConfig(Options):

@@ -91,40 +91,40 @@ def prepare(
         schedule.experiences_per_epoch,
     )
     student, quantization = _student(config, problem, trained, test)
-    made = _made(config, setup, student)
+    parts = _parts(config, setup, student)
     if config.meta.enabled:
         try:
             check_student(student, config.meta.engine)
         except MetaStepError as error:
             raise UsageError(f"--meta: {error}") from None
     stream = SynthesisStream(
-        made.synthesizer, teacher, experiences, schedule.steps_per_experience, schedule.batch_size, last
+        parts.synthesizer, teacher, experiences, schedule.steps_per_experience, schedule.batch_size, last
     )
     optimiser = torch.optim.SGD(
-        [*student.parameters(), *made.objective.parameters()],
+        [*student.parameters(), *parts.objective.parameters()],
         lr=config.student.lr,
         momentum=config.student.momentum,
         weight_decay=config.student.weight_decay,
     )
     retaining, scheduling = retention(config, setup), _schedule(config, optimiser, experiences)
-    plugins = [*_calibration(config), *retaining, *made.plugins, *scheduling]
+    plugins = [*_calibration(config), *retaining, *parts.plugins, *scheduling]
     probe_every = max(1, -(-config.evaluations // config.evaluation.probes))
-    measures = standard(stream, made.objective, trained.answers, probe_every, config.evaluation.probe_size)
+    measures = standard(stream, parts.objective, trained.answers, probe_every, config.evaluation.probe_size)
     evaluation = Evaluation(
         _test_stream(test, device),
         config.between,
         experiences,
-        [*measures, *made.measures],
+        [*measures, *parts.measures],
         schedule.experiences_per_epoch,
         keep,
         loggers(),
     )
-    learning = owners([made.synthesizer, *plugins])
+    learning = owners([parts.synthesizer, *plugins])
     networks = {"student": student} | {name: part for owner in learning for name, part in owner.networks().items()}
     strategy = DataFreeDistillation(
         model=student,
         optimizer=optimiser,
-        objective=made.objective,
+        objective=parts.objective,
         train_mb_size=schedule.batch_size,
         plugins=[*plugins, DivergenceGuard(networks), evaluation],
         evaluator=evaluation.evaluator,
@@ -211,7 +211,7 @@ def _calibration(config: RunConfig) -> list[Calibration]:
     return [Calibration(config.quantization.calibration, config.schedule.batch_size)]
 
 
-def _made(config: RunConfig, setup: Setup, student: nn.Module) -> Parts:
+def _parts(config: RunConfig, setup: Setup, student: nn.Module) -> Parts:
     """What the method brings.
 
     Raises:

@@ -147,7 +147,7 @@ def data_kind(name: str) -> str:
 
 
 def moved(tree: Mapping[str, Any]) -> str | None:
-    """Of what a configuration refers to and is not there, how to say where it is now; ``None`` if all is there."""
+    """The option that says where something is now that a configuration names and that is not there, if any."""
     kind, _, place = str(tree["data"]["name"]).partition(":")
     if kind in KINDS and not all(Path(part).exists() for part in _parts(place)):
         return f"--dataset {kind}:NEW-PLACE"

@@ -36,7 +36,7 @@ class Provenance(BaseModel):
     latent: int | None
     mean: list[float]
     std: list[float]
-    """Of the normalisation of the teacher it learnt from; the images are in [0, 1]."""
+    """With ``mean``, the normalisation of the teacher it learnt from; the images are in [0, 1]."""
     version: str
 
 

@@ -108,7 +108,7 @@ def _steps(rest: int, but: tuple[int, ...] = ()) -> Callable[..., bool]:
 
 
 _CONVOLUTIONS_OF_RESNET = {20: 18, 36: 34, 53: 50, 104: 101, 155: 152}
-"""To its depth, with shortcuts counted."""
+"""The number of its convolutions, shortcuts counted, to a ResNet's depth."""
 _CONVOLUTIONS_OF_VGG = {5: 8, 8: 11, 10: 13, 13: 16, 16: 19}
 _MAX_POOL = "with and without max-pooling behind the stem the weights are the same"
 _STRIDES = "torchvision's strides (32 in all) and those for small images (8) have the same weights"

@@ -108,7 +108,7 @@ def _found(shapes: Shapes, image: Image) -> Recognised | None:
 
 
 def _candidates(shapes: Shapes) -> Iterator[tuple[Family, tuple[int, ...]]]:
-    """In each family the member that these weights may be of, where it is called so and not otherwise."""
+    """The member of each family that these weights may be of, if its name means that network and no other."""
     seen = set()
     for family in FAMILIES:
         numbers = family.guess(shapes)

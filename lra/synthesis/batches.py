@@ -59,7 +59,7 @@ class BatchSynthesizer(Synthesizer):
         self._views = views
         self._open: FiniteBatch | None = None
         self.losses: list[float] = []
-        """Of each inner step of the latest experience."""
+        """The loss of each inner step of the latest experience."""
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
         """Make the batches of the next experience; the first also brings those of the warm-up.
@@ -146,7 +146,7 @@ class BatchSynthesizer(Synthesizer):
         return self.shown(self._open.images[where.to(self._open.images.device)])[:n]
 
     def peek(self, n: int) -> Tensor:
-        """As `draw`, with the random states put back."""
+        """Draw without a trace: random states are put back."""
         with untouched():
             return self.draw(n)
 

@@ -36,7 +36,7 @@ class ZSKTOptions(AdversarialOptions, OnlineOptions):
     """Defaults are those of CMI's benchmark."""
 
     form: Literal["benchmark", "original"] = "benchmark"
-    """As CMI's benchmark runs it, or as its authors do."""
+    """Whose form: that of CMI's benchmark, or its authors' original."""
     adversarial: Positive = 1.0
     attention: NonNegative = 0.0
     """β of attention transfer (original: 250)."""

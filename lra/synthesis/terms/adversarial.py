@@ -72,7 +72,7 @@ class Disagreement(Term):
         self.temperature = temperature
 
     def __call__(self, view: View) -> Tensor:
-        """In [1 - ln 2, 1]; the teacher's answer is taken as given (no gradient through it)."""
+        """1 - JS, in [1 - ln 2, 1]; the teacher's answer is taken as given (no gradient through it)."""
         divergence = self.distance(view.student_logits, view.teacher_logits.detach(), self.temperature).mean()
         return 1 - divergence.clamp(0, 1)
 

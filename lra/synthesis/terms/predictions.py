@@ -36,7 +36,7 @@ class Balance(Term):
         self.temperature = temperature
 
     def __call__(self, view: View) -> Tensor:
-        """In [-ln K, 0], in nats; finite even where a class's mean probability underflows."""
+        """Minus the entropy, in [-ln K, 0], in nats; finite even where a class's mean probability underflows."""
         log_p = F.log_softmax(view.teacher_logits / self.temperature, dim=1)
         log_mean = log_p.logsumexp(dim=0) - math.log(len(view.images))
         return (log_mean.exp() * log_mean.clamp_min(-1e4)).sum()
