@@ -61,12 +61,12 @@ def pooled(bar: float, *settings: str) -> Case:
 BATCHNORM = "student.network=lenet5-half-bn"
 
 CASES = {
-    "dafl": online(40, 10, "synthesis={lr: 0.003, balance: 5, activation: 0.1}", "student.lr=0.05", BATCHNORM),
-    "zskt": online(30, 20, "synthesis.lr=0.001", "student.lr=0.05"),
+    "dafl": online(30, 10, "synthesis={lr: 0.003, balance: 5, activation: 0.1}", "student.lr=0.05", BATCHNORM),
+    "zskt": online(25, 20, "synthesis.lr=0.001", "student.lr=0.05"),
     "dfq": online(45, 5, "synthesis.lr=0.01"),
     "cudfkd": online(
-        40,
-        20,
+        30,
+        30,
         "synthesis={lr: 0.003, balance_temperature: 1, adversarial_slope: 0, age: 20, age_rate: 1.0e-4}",
         "student.lr=0.05",
         BATCHNORM,
@@ -79,7 +79,7 @@ CASES = {
     ),
     "dfme": online(40, 5, "synthesis={lr: 0.003, steps: 3}", BATCHNORM),
     "zskt-original": online(
-        25, 20, "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}", "student.lr=0.05", BATCHNORM
+        20, 20, "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}", "student.lr=0.05", BATCHNORM
     ),
     "adi": pooled(45, "synthesis.steps=40", "synthesis.bn=1", "student.lr=0.05"),
     "cmi": pooled(40, "synthesis.steps=20", "synthesis.lr=0.01", "synthesis.bank=96", "synthesis.width=8"),
