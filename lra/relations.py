@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.features import pooled
+from lra.randomness import sent
 
 
 class Triplets(NamedTuple):
@@ -45,19 +46,21 @@ class TripletSampler:
     @torch.no_grad()
     def __call__(self, vectors: Tensor, labels: Tensor) -> Triplets:
         """Sample for vectors (n, d), which need not be of unit length, and labels (n,)."""
-        same = labels[:, None] == labels
+        alike = labels[:, None] == labels
+        likely, empty = self._weights(vectors, ~alike)
+        # How many there are depends on the values, at which the host has to look: a GPU is waited for here, twice.
+        same, weights = alike.cpu(), likely.cpu()
         usable = ((same.sum(dim=1) > 1) & (~same).any(dim=1)).nonzero().flatten()
         pairs = same.clone().fill_diagonal_(False)[usable]
         rows, positives = pairs.nonzero(as_tuple=True)
         if not len(rows):
             none = labels.new_empty(0, dtype=torch.long)
             return Triplets(none, none, none, vectors.new_zeros(()))
-        weights, empty = self._weights(vectors, ~same)
-        drawn = torch.multinomial(weights[usable].cpu(), int(pairs.sum(dim=1).max()), replacement=True)
+        drawn = torch.multinomial(weights[usable], int(pairs.sum(dim=1).max()), replacement=True)
         # The r-th positive of an anchor takes the anchor's r-th draw.
         rank = pairs.cumsum(dim=1)[rows, positives] - 1
-        negatives = drawn.to(labels.device)[rows, rank]
-        return Triplets(usable[rows], positives, negatives, empty[usable].to(vectors.dtype).mean())
+        found = (sent(where, labels.device) for where in (usable[rows], positives, drawn[rows, rank]))
+        return Triplets(*found, empty[sent(usable, labels.device)].to(vectors.dtype).mean())
 
     def _weights(self, vectors: Tensor, different: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (n, n) of negatives, and which anchors (n,) had none in the window."""

@@ -4,13 +4,13 @@ The contexts at the end leave networks and random numbers as they found them.
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 State = dict[str, Any]
 """Tensors, numbers, strings and containers of them: what ``torch.load(weights_only=True)`` accepts."""
@@ -110,14 +110,24 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     modes = [(child, child.training) for module in modules for child in module.modules()]
     devices = {buffer.device for buffer, _ in buffers} | {p.device for m in modules for p in m.parameters()}
+    if torch.cuda.is_initialized():
+        devices.add(torch.device("cuda", torch.cuda.current_device()))
     with torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
         try:
             yield
         finally:
             with torch.no_grad():
-                for buffer, value in buffers:
-                    # One that has not moved may be part of a graph, which a write would break.
-                    if not torch.equal(buffer, value):
+                # One that has not moved may be part of a graph, which a write would break.
+                for (buffer, value), moved in zip(buffers, _moved(buffers), strict=True):
+                    if moved:
                         buffer.copy_(value)
             for child, mode in modes:
                 child.training = mode
+
+
+def _moved(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[bool]:
+    """Whether the first of each pair differs from the second; a GPU is waited for once."""
+    if not pairs:
+        return []
+    device = pairs[0][0].device
+    return torch.stack([(now != before).any().to(device) for now, before in pairs]).tolist()

@@ -30,6 +30,7 @@ from lra.meta.options import LRAOptions
 from lra.meta.step import LookAheadStep
 from lra.problem import Batch
 from lra.state import State
+from lra.strategies.plugins import DivergenceGuard
 from lra.strategies.strategy import DataFreeDistillation, Replay, StudentStep
 from lra.view import StudentView
 
@@ -61,13 +62,15 @@ class LRA(StudentStep):
         self._retains_graph = False
 
     def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Refuse to wait for samples that nothing brings.
+        """Refuse to wait for samples that nothing brings; on a GPU, leave it to a guard to look for bad numbers.
 
         Raises:
             ValueError: if the strategy does not have the replay among its plugins.
         """
         if self.replay not in strategy.plugins:
             raise ValueError("LRA's replay is none of the strategy's plugins: say plugins=[replay, LRA(replay)]")
+        guarded = any(isinstance(plugin, DivergenceGuard) for plugin in strategy.plugins)
+        self.lookahead.at_once = strategy.device.type == "cpu" or not guarded
 
     def view(self, strategy: DataFreeDistillation) -> StudentView | None:
         """Open a look-ahead from θ; the acquisition's forward pass goes through it."""

@@ -9,7 +9,7 @@ plugins: while others are told of the end of a step or of an experience, it has 
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from avalanche.core import SupervisedPlugin
@@ -162,7 +162,7 @@ class AdversarialExamples(SupervisedPlugin):
     def __init__(self, attacker: Attacker):
         super().__init__()
         self.attacker = attacker
-        self.counts = {"images": 0, "swapped": 0, "attacked": 0, "queries": 0}
+        self._counts: dict[str, Any] = {"images": 0, "swapped": 0, "attacked": 0, "queries": 0}
 
     def before_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Replace images and soft targets."""
@@ -171,18 +171,23 @@ class AdversarialExamples(SupervisedPlugin):
     def _applied(self, batch: Batch) -> Batch:
         before = self.attacker.teacher.queries
         result = self.attacker.applied(batch)
-        found = {"images": len(batch.images), "swapped": result.swapped, "attacked": result.attacked}
+        found: dict[str, Any] = {"images": len(batch.images), "swapped": result.swapped, "attacked": result.attacked}
         found["queries"] = self.attacker.teacher.queries - before
-        self.counts = {name: count + found[name] for name, count in self.counts.items()}
+        self._counts = {name: count + found[name] for name, count in self._counts.items()}
         return result.batch
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images shown, swapped and attacked so far, and queries; a GPU is waited for."""
+        return {name: int(count) for name, count in self._counts.items()}
 
     def state_dict(self) -> State:
         """The counts; the attacker's state is kept where it learns."""
-        return {"counts": dict(self.counts)}
+        return {"counts": self.counts}
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
-        self.counts = dict(state["counts"])
+        self._counts = dict(state["counts"])
 
 
 class AttackCount(Measure):
@@ -198,7 +203,7 @@ class AttackCount(Measure):
 
     def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:
         """Counts from the start of the run."""
-        return {"attack": dict(self._plugin.counts)}
+        return {"attack": self._plugin.counts}
 
     def outcome(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The counts at the end."""
@@ -237,13 +242,23 @@ class GeneratorLoss(Measure):
 
 LIMIT = 1e6
 """Largest norm of a network's weights, or of the student's gradient, that is taken for training."""
+TOGETHER = 200
+"""Numbers on a GPU that are looked at together, if no experience closes before."""
+
+
+class _Watched(NamedTuple):
+    what: str
+    value: Tensor
+    limit: float
+    step: int
 
 
 class DivergenceGuard(SupervisedPlugin):
     """Raises `Diverged` before anything is made of a bad number; comes before the evaluation and every checkpoint.
 
     The student's loss is looked at in every step, before the update; synthesis terms when an experience opens; norms
-    when it closes, because they cost more.
+    when it closes, because they cost more. A GPU would be waited for each time: its numbers are kept there, and looked
+    at together when an experience closes, or after `TOGETHER` of them.
 
     Args:
         networks: those that learn, by the name to call them.
@@ -252,30 +267,47 @@ class DivergenceGuard(SupervisedPlugin):
     def __init__(self, networks: Mapping[str, nn.Module]):
         super().__init__()
         self.networks = dict(networks)
+        self._unseen: list[_Watched] = []
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Look at the terms of the update that opened the experience."""
         terms = {} if strategy.synthesis is None else strategy.synthesis.terms
         for name, value in terms.items():
-            self._refuse(f"synthesis term {name!r}", float(value.raw), math.inf, strategy)
+            self._watch(f"synthesis term {name!r}", value.raw, math.inf, strategy)
+        self._look(strategy)
 
     def before_update(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Look at the loss."""
-        loss = strategy.loss.item()
-        named = "the student's loss" if math.isfinite(loss) else f"the student's loss ({_blame(strategy)})"
-        self._refuse(named, loss, math.inf, strategy)
+        loss, named = strategy.loss.detach(), "the student's loss"
+        if _at_once(strategy) and not math.isfinite(loss.item()):
+            named = f"{named} ({_blame(strategy)})"
+        self._watch(named, loss, math.inf, strategy)
+        self._look(strategy)
 
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Look at the last gradient and at all weights."""
         gradient = [p.grad for p in strategy.model.parameters() if p.grad is not None]
-        self._refuse("the norm of the student's gradient", norm(gradient), LIMIT, strategy)
+        self._watch("the norm of the student's gradient", _norm(gradient), LIMIT, strategy)
         for name, network in self.networks.items():
-            self._refuse(f"the norm of the {name}'s weights", norm(network.parameters()), LIMIT, strategy)
+            self._watch(f"the norm of the {name}'s weights", _norm(network.parameters()), LIMIT, strategy)
+        self._look(strategy, closing=True)
 
-    @staticmethod
-    def _refuse(what: str, value: float, limit: float, strategy: DataFreeDistillation) -> None:
-        if not math.isfinite(value) or value > limit:
-            raise Diverged(f"{what} is {value:.3g} at student step {strategy.clock.train_iterations}")
+    def _watch(self, what: str, value: Tensor, limit: float, strategy: DataFreeDistillation) -> None:
+        self._unseen.append(_Watched(what, torch.as_tensor(value).reshape(()), limit, strategy.clock.train_iterations))
+
+    def _look(self, strategy: DataFreeDistillation, closing: bool = False) -> None:
+        if not (self._unseen and (closing or _at_once(strategy) or len(self._unseen) >= TOGETHER)):
+            return
+        watched, self._unseen = self._unseen, []
+        values = torch.stack([each.value for each in watched]).tolist()
+        for (what, _, limit, step), value in zip(watched, values, strict=True):
+            if not math.isfinite(value) or value > limit:
+                raise Diverged(f"{what} is {value:.3g} at student step {step}")
+
+
+def _at_once(strategy: DataFreeDistillation) -> bool:
+    """Whether it costs next to nothing to look at a number."""
+    return strategy.device.type == "cpu"
 
 
 @torch.no_grad()
@@ -289,4 +321,8 @@ def _blame(strategy: DataFreeDistillation) -> str:
 
 def norm(tensors: Iterable[Tensor]) -> float:
     """Euclidean norm of all numbers in ``tensors``; NaN if one is."""
-    return nn.utils.get_total_norm([tensor.detach() for tensor in tensors]).item()
+    return _norm(tensors).item()
+
+
+def _norm(tensors: Iterable[Tensor]) -> Tensor:
+    return nn.utils.get_total_norm([tensor.detach() for tensor in tensors])

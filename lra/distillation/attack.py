@@ -16,6 +16,7 @@ from lra.images import deviations, per_channel, require_side
 from lra.networks.generators import reset_parameters_dcgan
 from lra.options import AttackOptions, Swap
 from lra.problem import Batch, Problem, Teacher
+from lra.randomness import sent
 from lra.state import State, in_mode
 from lra.synthesis.augmentation import Augmentation
 from lra.synthesis.terms import Term
@@ -27,9 +28,9 @@ class Exchange(NamedTuple):
 
     batch: Batch
     """Labelled with the classes of the clean images."""
-    swapped: int
+    swapped: Tensor
     """Images that changed places with their attacked ones."""
-    attacked: int
+    attacked: Tensor
     """Images that were then replaced by the other side."""
 
 
@@ -50,7 +51,7 @@ def exchange(clean: Batch, attacked: Batch, chosen: Tensor, swap: Swap = "exchan
     taken = surer | chosen if swap == "copy" else surer ^ chosen
     images = torch.where(taken.view(-1, 1, 1, 1), attacked.images, clean.images)
     logits = torch.where(taken.view(-1, 1), attacked.logits, clean.logits)
-    return Exchange(Batch(images, logits, clean.classes), int(surer.sum()), int(chosen.sum()))
+    return Exchange(Batch(images, logits, clean.classes), surer.sum(), chosen.sum())
 
 
 class Attacker:
@@ -110,13 +111,15 @@ class Attacker:
 
     def applied(self, batch: Batch) -> Exchange:
         """A student's batch after swap and attack; each image is attacked with probability pa."""
-        chosen = (torch.rand(len(batch.images)) < self.options.probability).to(batch.images.device)
+        device = batch.images.device
+        chosen = torch.rand(len(batch.images)) < self.options.probability
         if self.options.swap != "none":
-            return exchange(batch, self.attack(batch.images), chosen, self.options.swap)
-        images, logits = batch.images.clone(), batch.logits.clone()
-        if chosen.any():
-            images[chosen], logits[chosen], _ = self.attack(batch.images[chosen])
-        return Exchange(Batch(images, logits, batch.classes), 0, int(chosen.sum()))
+            return exchange(batch, self.attack(batch.images), sent(chosen, device), self.options.swap)
+        images, logits, count = batch.images.clone(), batch.logits.clone(), chosen.sum()
+        if count:
+            where = sent(chosen.nonzero().flatten(), device)
+            images[where], logits[where], _ = self.attack(batch.images[where])
+        return Exchange(Batch(images, logits, batch.classes), torch.zeros_like(count), count)
 
     def state_dict(self) -> State:
         """Network and optimiser."""

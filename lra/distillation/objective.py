@@ -129,7 +129,7 @@ def self_paced_weights(losses: Tensor, age: float, form: Form) -> Tensor:
     """
     losses = losses.detach()
     if form == "log":
-        level = torch.as_tensor(age, dtype=losses.dtype, device=losses.device)
+        level = losses.new_full((), age)
         return (1 + torch.exp(-level)) * torch.sigmoid(level - losses)
     easy = (losses < age).to(losses.dtype)
     return easy if form == "hard" else easy * (1 - losses / max(age, 1e-12))

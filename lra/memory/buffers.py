@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lra.options import PoolOptions
 from lra.problem import Batch
+from lra.randomness import integers, sent
 from lra.state import State
 
 
@@ -38,6 +39,7 @@ class Buffer(ABC):
         if self.images is None or self.logits is None:
             self.images = batch.images.new_empty(self.capacity, *batch.images.shape[1:])
             self.logits = batch.logits.new_empty(self.capacity, *batch.logits.shape[1:])
+        where = sent(where, self.images.device)
         self.images[where] = batch.images.detach()
         self.logits[where] = batch.logits.detach()
 
@@ -49,6 +51,7 @@ class Buffer(ABC):
         """
         if self.images is None or self.logits is None:
             raise IndexError("the buffer is empty: add a batch before sampling")
+        where = sent(where, self.images.device)
         return Batch(self.images[where], self.logits[where])
 
     def relabel(self, answer: Callable[[Tensor], Tensor]) -> None:
@@ -152,6 +155,7 @@ class Reservoir(Buffer):
     def add(self, batch: Batch) -> None:
         """Every image seen so far stays with equal probability capacity / seen."""
         places, chosen = reservoir_places(self.seen, len(batch.images), self.capacity)
+        chosen = sent(chosen, batch.images.device)
         self.write(places, Batch(batch.images[chosen], batch.logits[chosen]))
         self.seen += len(batch.images)
         self.filled = min(self.capacity, self.seen)
@@ -221,7 +225,7 @@ class ImagePool:
             labels: (n,).
             birth: index of the experience.
         """
-        places, chosen = (where.to(images.device) for where in self._places(len(images)))
+        places, chosen = (sent(where, images.device) for where in self._places(len(images)))
         self.seen += len(images)
         self.filled = self.seen if self.capacity is None else min(self.seen, self.capacity)
         rows = self._rows = self._grown(PoolBatch(images, labels, torch.full_like(labels, birth)))
@@ -237,7 +241,7 @@ class ImagePool:
         """
         if self._rows is None or not self.filled:
             raise IndexError("the pool is empty: add images before sampling")
-        where = torch.randint(self.filled, (n,)).to(self._rows.images.device)
+        where = integers(self.filled, n, device=self._rows.images.device)
         return PoolBatch(*(column[where] for column in self._rows))
 
     def contents(self) -> PoolBatch | None:

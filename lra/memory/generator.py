@@ -16,6 +16,7 @@ from lra.images import Image, deviations, per_channel, require_side
 from lra.networks.generators import halvings, reset_parameters_uniform
 from lra.options import MemoryGeneratorOptions
 from lra.problem import Batch, Teacher
+from lra.randomness import normal
 from lra.state import Owner, State
 from lra.synthesis.terms import Balance, OneHot, total
 from lra.view import View
@@ -99,13 +100,13 @@ class Encoder(nn.Module):
         reset_parameters_uniform(self)
 
     def forward(self, images: Tensor) -> Encoding:
-        """Encode images (n,C,H,W); the noise is drawn on the CPU, the same for every device."""
+        """Encode images (n,C,H,W)."""
         x = (images - self.mean) / self.std
         if self.normalise != "none":
             x = F.normalize(x, dim=2 if self.normalise == "height" else 1)
         features = self.maps(x).flatten(1)
         mu, logvar = self.mu(features), self.logvar(features)
-        noise = torch.randn(mu.shape, dtype=mu.dtype).to(mu.device)
+        noise = normal(*mu.shape, dtype=mu.dtype, device=mu.device)
         return Encoding(mu + noise * (0.5 * logvar).exp(), mu, logvar)
 
 
@@ -186,7 +187,7 @@ class MemoryGenerator(Owner):
     def _infer(self, n: int) -> Tensor:
         """Images of latents that the teacher was asked about: confident, balanced, still near the prior."""
         device = next(self.generator.parameters()).device
-        latents = torch.randn(n, self.latent).to(device).requires_grad_(True)
+        latents = normal(n, self.latent, device=device).requires_grad_(True)
         optimiser = torch.optim.Adam([latents], lr=self.options.latent_lr)
         for _ in range(self.options.latent_steps):
             loss = self._latent_loss(latents)

@@ -56,13 +56,14 @@ class MetaStep(NamedTuple):
 class LookAhead:
     """One step: `student`, `advance`, `ahead`, `gradient`, in this order, or `objective`, which does it all.
 
-    On a GPU it waits for the numbers of each, to see whether they are finite.
 
     Args:
         student: see `LookAheadStep.open`, which makes look-aheads.
         inner: α and the rule that makes θ'.
         updates_statistics: see `LookAheadStep`.
         received: is handed the gradient for each α that is learned.
+        at_once: whether to look at every step whether its numbers are finite, for which a GPU is waited for; without,
+            the caller is to look.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class LookAhead:
         inner: InnerRule,
         updates_statistics: bool,
         received: Callable[[Sequence[Tensor]], None],
+        at_once: bool = True,
     ):
         self.inner = inner
         self.options = inner.options
         self.received = received
+        self.at_once = at_once
         self._alphas = inner.learnable()
         self._module = student
         self._acquired: list[Tensor | None] = []
@@ -156,7 +159,7 @@ class LookAhead:
             raise MetaStepError("advance() was already called in this look-ahead; open a new one for each step")
         if curvature is not None and (self.options.engine, self.options.order) != ("lean", 2):
             raise MetaStepError("curvature= needs engine='lean' and order=2; change these, or drop it")
-        if not bool(torch.isfinite(acquisition.detach()).all()):
+        if self.at_once and not bool(torch.isfinite(acquisition.detach()).all()):
             raise MetaDiverged(
                 f"acquisition loss is {float(acquisition.detach()):g} at θ; the student has diverged: "
                 "lower its learning rate"
@@ -208,7 +211,8 @@ class LookAhead:
         alpha_gradient = tuple(weight * g for g in _filled(rest, self._alphas))
         base = acquired if include_acquisition else _filled([None] * count, engine.theta)
         total = tuple(g.add(m, alpha=weight) for g, m in zip(base, meta, strict=True))
-        self._require_sane(get_total_norm(total), "gradient norm")
+        if self.at_once:
+            self._require_sane(get_total_norm(total), "gradient norm")
         if alpha_gradient:
             self.received(alpha_gradient)
         return MetaStep(self._acquisition, retention.detach(), total, alpha_gradient, acquired, ahead)
@@ -252,7 +256,7 @@ class LookAhead:
         return _filled(torch.autograd.grad(outputs, engine.theta, cotangents, allow_unused=True), engine.theta)
 
     def _require_sane(self, value: Tensor, name: str) -> None:
-        if bool(torch.isfinite(value.detach()).all()):
+        if not self.at_once or bool(torch.isfinite(value.detach()).all()):
             return
         present = [gradient for gradient in self._acquired if gradient is not None]
         raise MetaDiverged(

@@ -29,11 +29,12 @@ class LearnedRates:
         count: parameters.
         start: α to begin with, > 0.
         rate: step of log α, > 0.
+        device: that of the parameters, of which a GPU would be waited for where the rates lay elsewhere.
     """
 
-    def __init__(self, count: int, start: float, rate: float):
+    def __init__(self, count: int, start: float, rate: float, device: torch.device | None = None):
         self.start = math.log(start)
-        self.log = torch.full((count,), self.start, requires_grad=True)
+        self.log = torch.full((count,), self.start, device=device, requires_grad=True)
         self.optimizer = torch.optim.Adam([self.log], lr=rate)
 
     def rates(self, share: float = 1.0) -> tuple[Tensor, ...]:
@@ -71,15 +72,17 @@ class LookAheadStep:
         options: α and how the gradient is computed.
         updates_statistics: whether a step's passes move the student's running statistics, by the option ``batchnorm``;
             else some other pass of the caller's does.
+        at_once: see `LookAhead`.
 
     Attributes:
         learned: α of each trainable parameter, from the first step on, if they are learned.
         average: what becomes of ∇L_acq before the inner step; a run on several processes sets it.
     """
 
-    def __init__(self, options: LookAheadOptions | None = None, updates_statistics: bool = True):
+    def __init__(self, options: LookAheadOptions | None = None, updates_statistics: bool = True, at_once: bool = True):
         self.options = options or LookAheadOptions()
         self.updates_statistics = updates_statistics
+        self.at_once = at_once
         self.learned: LearnedRates | None = None
         self.average: Average | None = None
 
@@ -132,18 +135,18 @@ class LookAheadStep:
             ValueError: if ``alpha_ratio`` is to be taken of a rate that is not given.
         """
         check_student(student, self.options.engine)
-        rates = self._rates(len(trainable(student)), share, student_lr)
+        rates = self._rates(list(trainable(student).values()), share, student_lr)
         inner = INNER[self.options.inner](rates, self.options, self.average)
 
         def received(gradients: Sequence[Tensor]) -> None:
             if self.learned is not None:
                 self.learned.receive(gradients, share)
 
-        return LookAhead(student, inner, self.updates_statistics, received)
+        return LookAhead(student, inner, self.updates_statistics, received, self.at_once)
 
-    def _rates(self, count: int, share: float, student_lr: float | None) -> Sequence[Rate]:
-        """α of ``count`` parameters, times the share with which acquisition counts."""
-        o = self.options
+    def _rates(self, parameters: Sequence[Tensor], share: float, student_lr: float | None) -> Sequence[Rate]:
+        """α of each of ``parameters``, times the share with which acquisition counts."""
+        o, count = self.options, len(parameters)
         if o.alpha_ratio is not None:
             if student_lr is None:
                 raise ValueError("alpha_ratio is a multiple of the student's learning rate; give it as student_lr=")
@@ -151,7 +154,7 @@ class LookAheadStep:
         if not o.alpha_rate:
             return [share * o.alpha] * count
         if self.learned is None:
-            self.learned = LearnedRates(count, o.alpha, o.alpha_rate)
+            self.learned = LearnedRates(count, o.alpha, o.alpha_rate, parameters[0].device if parameters else None)
         return self.learned.rates(share)
 
     def parameters(self) -> list[Tensor]:
@@ -169,6 +172,8 @@ class LookAheadStep:
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
-        self.learned = LearnedRates(len(state["log"]), self.options.alpha, self.options.alpha_rate) if state else None
-        if self.learned is not None:
+        self.learned = None
+        if state:
+            o, log = self.options, state["log"]
+            self.learned = LearnedRates(len(log), o.alpha, o.alpha_rate, log.device)
             self.learned.load_state_dict(state)

@@ -44,7 +44,7 @@ def loyalty_reference(student: Tensor, teacher: Tensor) -> float:
 
 def class_histogram(logits: Tensor) -> Tensor:
     """(K,) counts of the argmax of logits (n, K)."""
-    return torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1])
+    return (logits.argmax(dim=1)[:, None] == torch.arange(logits.shape[1], device=logits.device)).sum(dim=0)
 
 
 def class_accuracy(logits: Tensor, classes: Tensor) -> Tensor:

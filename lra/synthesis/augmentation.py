@@ -1,6 +1,6 @@
 """Random changes of images that leave their class: differentiable, one draw per image, in any float or byte tensor.
 
-Random numbers come from torch's CPU generator, so that every device sees the same ones. Images are in [0, 1], where
+Where random numbers are drawn says `lra.randomness`. Images are in [0, 1], where
 the border that a shift brings in is black, as it is when a stored picture is padded and cropped.
 """
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lra.randomness import integers, permutation, sent, source, uniform
+
 Augmentation = Callable[[Tensor], Tensor]
 """Images (n, C, H, W) -> as many images of the same size."""
 
@@ -20,7 +22,7 @@ def shifted(images: Tensor, reach: int) -> Tensor:
     if not reach:
         return images
     n, _, height, width = images.shape
-    corner = torch.randint(2 * reach + 1, (2, n, 1)).to(images.device)
+    corner = integers(2 * reach + 1, 2, n, 1, device=images.device)
     rows = (corner[0] + torch.arange(height, device=images.device))[:, :, None]
     columns = (corner[1] + torch.arange(width, device=images.device))[:, None, :]
     padded = F.pad(images, (reach, reach, reach, reach)).permute(0, 2, 3, 1)
@@ -30,7 +32,7 @@ def shifted(images: Tensor, reach: int) -> Tensor:
 
 def flipped(images: Tensor) -> Tensor:
     """Each image mirrored left to right with probability one half."""
-    chosen = (torch.rand(len(images), 1, 1, 1) < 0.5).to(images.device)
+    chosen = uniform(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(chosen, images.flip(3), images)
 
 
@@ -39,14 +41,14 @@ def zoomed(images: Tensor, smallest: float = 0.25) -> Tensor:
 
     The "random resized crop" of CMI's local views, bilinear.
     """
-    n = len(images)
-    area = smallest + (1 - smallest) * torch.rand(n)
-    ratio = torch.exp((torch.rand(n) * 2 - 1) * torch.log(torch.tensor(4 / 3)))
+    n, where = len(images), source(images.device)
+    area = smallest + (1 - smallest) * torch.rand(n, device=where)
+    ratio = torch.exp((torch.rand(n, device=where) * 2 - 1) * torch.log(torch.tensor(4 / 3)))
     sides = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp_max(1)
-    offset = (torch.rand(n, 2) * 2 - 1) * (1 - sides)
-    theta = torch.zeros(n, 2, 3)
+    offset = (torch.rand(n, 2, device=where) * 2 - 1) * (1 - sides)
+    theta = torch.zeros(n, 2, 3, device=where)
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = sides[:, 0], sides[:, 1], offset
-    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
+    grid = F.affine_grid(sent(theta, images.device).to(images.dtype), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -55,13 +57,14 @@ def wobbled(images: Tensor, strength: float = 1.0) -> Tensor:
 
     Uniformly, at ``strength`` 1 by up to 10 degrees, 5 degrees, a tenth of its size, and a 16th of its side each way.
     """
-    n = len(images)
-    turn, shear, scale, right, down = (strength * (torch.rand(5, n) * 2 - 1)).unbind()
+    numbers = torch.rand(5, len(images), device=source(images.device))
+    turn, shear, scale, right, down = (strength * (numbers * 2 - 1)).unbind()
     angle, slant = math.radians(10) * turn, torch.tan(math.radians(5) * shear)
     cosine, sine = (1 + 0.1 * scale) * angle.cos(), (1 + 0.1 * scale) * angle.sin()
     # The grid's side is 2 long.
     rows = [torch.stack([cosine, slant - sine, right / 8], dim=1), torch.stack([sine, cosine, down / 8], dim=1)]
-    grid = F.affine_grid(torch.stack(rows, dim=1).to(images), list(images.shape), align_corners=False)
+    theta = sent(torch.stack(rows, dim=1), images.device).to(images.dtype)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -89,8 +92,8 @@ def fmixed(images: Tensor, alpha: float = 1.0, decay: float = 3.0) -> Tensor:
     noise = torch.fft.irfft2(amplitudes, s=(height, width))
     share = torch.distributions.Beta(alpha, alpha).sample().item()
     ranks = noise.flatten().argsort().argsort().view(height, width)
-    kept = (ranks >= round(share * height * width)).to(images.device)
-    return torch.where(kept, images, images[torch.randperm(len(images)).to(images.device)])
+    kept = sent(ranks >= round(share * height * width), images.device)
+    return torch.where(kept, images, images[permutation(len(images), images.device)])
 
 
 def views(images: Tensor, augment: Augmentation, count: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lra.images import to_bytes
 from lra.options import BatchOptions
 from lra.problem import Teacher
+from lra.randomness import permutation, sent
 from lra.state import State, untouched
 from lra.synthesis.augmentation import Augmentation, views
 from lra.synthesis.labels import LabelPlan
@@ -84,26 +85,30 @@ class BatchSynthesizer(Synthesizer):
 
     def _make(self, student: nn.Module | None) -> tuple[FiniteBatch, dict[str, TermValue]]:
         o, device = self.options, next(self.teacher.parameters()).device
-        labels = self.labels(o.images).to(device)
+        labels = sent(self.labels(o.images), device)
         # Without a student there is nobody to compete with.
         terms = [t for t in self.terms if student is not None or not t.competitive]
         self.source.begin(labels)
-        kept, best = None, torch.inf
+        kept, best, losses = torch.empty(0), torch.full((), torch.inf, device=device), []
         values: dict[str, TermValue] = {}
         for _ in range(o.steps):
             images = self.source.images()
             view = View(self.augment(images), self.teacher, student, labels, plain=images)
             loss, values = total(terms, view)
-            self.losses.append(reached := loss.item())
-            if reached < best:
-                kept, best = images.detach().clone(), reached
-                if o.keep == "best":
-                    for term in terms:
-                        term.keep()
+            losses.append(loss.detach())
+            # No number is looked at before the last step is under way: a GPU would be waited for.
+            better = loss.detach() < best
+            best = torch.where(better, loss.detach(), best)
+            if o.keep == "best":
+                kept = torch.where(better, images.detach(), kept) if len(losses) > 1 else images.detach().clone()
+                for term in terms:
+                    term.keep(better)
             self.source.update(loss)
             for term in terms:
                 term.learn()
-        if kept is None:
+        reached = torch.stack(losses).tolist()
+        self.losses += reached
+        if not any(loss < torch.inf for loss in reached):
             raise Diverged("synthesis diverged, its loss was never finite: lower synthesis.lr")
         if o.keep == "last":
             for term in terms:
@@ -142,8 +147,9 @@ class BatchSynthesizer(Synthesizer):
         if self._open is None:
             raise ValueError("no experience is open: step() first")
         held, need = len(self._open.images), -(-n // self._views)
-        where = torch.cat([torch.randperm(held) for _ in range(-(-need // held))])[:need]
-        return self.shown(self._open.images[where.to(self._open.images.device)])[:n]
+        device = self._open.images.device
+        where = torch.cat([permutation(held, device) for _ in range(-(-need // held))])[:need]
+        return self.shown(self._open.images[where])[:n]
 
     def peek(self, n: int) -> Tensor:
         """Draw without a trace: random states are put back."""
@@ -155,7 +161,7 @@ class BatchSynthesizer(Synthesizer):
         found: list[Tensor] = []
         for start in range(0, n, self.options.images):
             device = next(self.teacher.parameters()).device
-            images = self.source.imagine(self.labels(min(self.options.images, n - start)).to(device))
+            images = self.source.imagine(sent(self.labels(min(self.options.images, n - start)), device))
             if images is None:
                 return None
             found.append(images)

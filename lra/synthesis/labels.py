@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lra.anatomy import classifier
 from lra.problem import Teacher
+from lra.randomness import sent
 
 LabelPlan = Callable[[int], Tensor]
 """n -> labels: classes (n,) int64, or probabilities (n, K)."""
@@ -42,9 +43,10 @@ def dirichlet(similarity: Tensor, scale: float = 0.1) -> LabelPlan:
         similarity: (K, K) in [0, 1], see `class_similarity`.
         scale: β; smaller ones give softer, less varied labels.
     """
+    similarity = similarity.cpu()
 
     def plan(n: int) -> Tensor:
-        chosen = similarity[torch.randint(len(similarity), (n,))].cpu()
+        chosen = similarity[torch.randint(len(similarity), (n,))]
         return torch.distributions.Dirichlet(chosen / scale + 1e-4).sample()
 
     return plan
@@ -104,7 +106,7 @@ def gaussian(teacher: Teacher, image: tuple[int, int, int], temperature: float, 
     root = torch.linalg.cholesky((rows @ rows.T).double().cpu() + 1e-4 * torch.eye(len(rows), dtype=torch.float64))
 
     def plan(n: int) -> Tensor:
-        features = spread * (torch.randn(n, len(root)) @ root.float().T).to(layer.weight)
-        return F.softmax(layer(features).detach() / temperature, dim=1).cpu()
+        features = spread * sent(torch.randn(n, len(root)) @ root.float().T, layer.weight.device).to(layer.weight.dtype)
+        return F.softmax(layer(features).detach() / temperature, dim=1)
 
     return plan

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lra.networks.composed import ConditionedGenerator
 from lra.problem import Teacher
+from lra.randomness import integers, normal
 from lra.state import State, untouched
 from lra.synthesis.synthesizer import Synthesizer
 from lra.synthesis.terms import Term, TermValue, total
@@ -105,8 +106,8 @@ class OnlineGenerator(Synthesizer):
         return images
 
     def latents(self, n: int) -> Tensor:
-        """(n, z) standard normal, drawn on the CPU so that every device sees the same ones."""
-        return torch.randn(n, self.latent).to(next(self.generator.parameters()).device)
+        """(n, z) standard normal."""
+        return normal(n, self.latent, device=next(self.generator.parameters()).device)
 
     def generator_to_reuse(self) -> nn.Module:
         """The generator."""
@@ -160,7 +161,7 @@ class ConditionedOnlineGenerator(OnlineGenerator):
     def latents(self, n: int) -> Tensor:
         """(n, z), for classes that are ``asked`` from now on."""
         noise = super().latents(n)
-        self.asked = torch.randint(self.generator.embedding.num_embeddings, (n,)).to(noise.device)
+        self.asked = integers(self.generator.embedding.num_embeddings, n, device=noise.device)
         return self.generator.latents(noise, self.asked)
 
 

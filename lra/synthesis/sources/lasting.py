@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lra.networks.composed import FusedGenerator, LabelGenerator
 from lra.networks.generators import UpsamplingGenerator
+from lra.randomness import normal
 from lra.state import State
 from lra.synthesis.sources.source import BETAS, LatentSource, Source, descend
 
@@ -89,7 +90,7 @@ class MetaSource(LatentSource):
     def imagine(self, labels: Tensor) -> Tensor:
         """Images of fresh latents, whatever the labels."""
         device = next(self.generator.parameters()).device
-        return self.generator.eval()(torch.randn(len(labels), self.generator.latent).to(device))
+        return self.generator.eval()(normal(len(labels), self.generator.latent, device=device))
 
     def _collect(self, gradient: Callable[[Tensor, Tensor], Tensor]) -> None:
         for slow, fast in zip(self.generator.parameters(), self.fast.parameters(), strict=True):

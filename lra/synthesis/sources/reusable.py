@@ -12,6 +12,7 @@ from lra.features import FeatureTap
 from lra.networks.composed import FusedGenerator
 from lra.options import Branch, Reuse
 from lra.problem import Teacher
+from lra.randomness import normal, uniform
 from lra.state import untouched
 from lra.synthesis.sources.lasting import MetaSource
 from lra.synthesis.synthesizer import load_reused
@@ -129,8 +130,8 @@ def calmer(generator: FusedGenerator, teacher: Teacher, n: int = 256) -> Literal
     device = next(generator.parameters()).device
     with untouched(generator), torch.no_grad():
         generator.train()
-        latents = torch.randn(n, generator.latent).to(device)
-        noise = torch.rand(n, *generator.image).to(device)
+        latents = normal(n, generator.latent, device=device)
+        noise = uniform(n, *generator.image, device=device)
         activity = []
         for branch in (generator.first, generator.second):
             with FeatureTap(teacher.network, generator.image) as tap:

@@ -14,6 +14,7 @@ from lra.images import per_channel
 from lra.networks.composed import FusedGenerator
 from lra.networks.generators import UpsamplingGenerator, reset_parameters_dcgan
 from lra.problem import Problem
+from lra.randomness import normal
 from lra.state import State
 from lra.synthesis.synthesizer import Reusable
 
@@ -91,7 +92,7 @@ class Pixels(Source):
         """Noise of the data's mean and spread, cut to [0, 1]."""
         self.batches += 1
         if self.restart or self._leaf is None or len(self._leaf) != len(labels):
-            self._leaf = torch.randn(len(labels), *self.problem.image).to(self.problem.device).requires_grad_(True)
+            self._leaf = normal(len(labels), *self.problem.image, device=self.problem.device).requires_grad_(True)
             self._optimiser = torch.optim.Adam([self._leaf], lr=self.lr, betas=self.betas)
         self._cut()
 
@@ -151,7 +152,7 @@ class LatentSource(Source):
         generator = self.prepared()
         generator.train()
         device = next(generator.parameters()).device
-        self._latents = torch.randn(len(labels), self.generator.latent).to(device).requires_grad_(True)
+        self._latents = normal(len(labels), self.generator.latent, device=device).requires_grad_(True)
         latents = {"params": [self._latents], "lr": self.latent_lr}
         self._optimiser = torch.optim.Adam([*self.groups(generator), latents], betas=BETAS)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lra.distances import Distance, js, js_reference
+from lra.randomness import normal
 from lra.synthesis.terms.term import Term
 from lra.view import View
 
@@ -132,7 +133,7 @@ class ZerothOrder(Term):
     def estimate(self, images: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """The estimate (n, C, H, W) of each image's own gradient, and its loss (n,)."""
         n, m = len(images), self.directions
-        directions = F.normalize(torch.randn(m, n, images[0].numel()), dim=2).to(images)
+        directions = F.normalize(normal(m, n, images[0].numel(), device=images.device), dim=2).to(images.dtype)
         directions = directions.view(m, *images.shape)
         points = torch.cat([images, (images + self.step * directions).flatten(0, 1)])
         losses = torch.cat([self._losses(part, view) for part in points.split(self.chunk)])

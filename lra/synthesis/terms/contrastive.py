@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from lra.features import pooled
 from lra.options import Layers
 from lra.problem import Teacher
+from lra.randomness import permutation, sent
 from lra.relations import TripletSampler, cross_view_nce, triplet_loss
 from lra.state import State
 from lra.synthesis.augmentation import Augmentation
@@ -57,7 +58,7 @@ class FeatureBank:
             raise ValueError(f"{len(rows)} features do not fit a bank of {self.capacity}: raise its capacity")
         where = torch.arange(self.pushed, self.pushed + len(rows)) % self.capacity
         self.pushed += len(rows)
-        self._reserve(rows)[where.to(rows.device)] = rows.detach()
+        self._reserve(rows)[sent(where, rows.device)] = rows.detach()
 
     def sample(self, n: int) -> Tensor:
         """Up to ``n`` rows (m, d) without repetition: all there are, where there are fewer.
@@ -67,8 +68,7 @@ class FeatureBank:
         """
         if self._rows is None:
             raise IndexError("the feature bank is empty: add features before sampling")
-        where = torch.randperm(len(self))[:n]
-        return self._rows[where.to(self._rows.device)]
+        return self._rows[permutation(len(self), self._rows.device)[:n]]
 
     def _reserve(self, like: Tensor) -> Tensor:
         held = 0 if self._rows is None else len(self._rows)
@@ -159,9 +159,11 @@ class CrossView(Term):
         self.optimiser.step()
         self.optimiser.zero_grad()
 
-    def keep(self) -> None:
+    def keep(self, where: Tensor | None = None) -> None:
         """Remember the latest descriptions until `settle`."""
-        self._kept = self._latest
+        assert self._latest is not None
+        first = where is None or self._kept is None
+        self._kept = self._latest if first else torch.where(where, self._latest, self._kept)
 
     def settle(self) -> None:
         """The kept images enter the bank."""

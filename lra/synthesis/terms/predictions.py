@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lra.randomness import sent
 from lra.state import State
 from lra.synthesis.terms.term import Term
 from lra.view import View
@@ -113,7 +114,7 @@ class ClassPhases(Term):
     def __call__(self, view: View) -> Tensor:
         """≥ 0, in nats."""
         log_p = F.log_softmax(view.teacher_logits, dim=1)
-        return -log_p[:, self.present().to(log_p.device)].logsumexp(dim=1).mean()
+        return -log_p[:, sent(self.present(), log_p.device)].logsumexp(dim=1).mean()
 
     def settle(self) -> None:
         """Another experience is open."""

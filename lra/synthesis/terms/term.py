@@ -46,8 +46,12 @@ class Term(ABC):
     def learn(self) -> None:  # noqa: B027
         """Update what the term learns itself: the gradient of the whole loss has just been computed."""
 
-    def keep(self) -> None:  # noqa: B027
-        """Take note that the images of the last value are those to be kept, as it stands."""
+    def keep(self, where: Tensor | None = None) -> None:  # noqa: B027
+        """Take note that the images of the last value are those to be kept, as it stands.
+
+        Args:
+            where: (), bool: whether they are, which nobody has looked at yet; those before them, if they are not.
+        """
 
     def settle(self) -> None:  # noqa: B027
         """Take note that the synthesis of an experience is over; the few terms with a memory do something here."""
