@@ -5,10 +5,14 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
 
 from lra.memory.generator import Encoder
+from lra.networks import generators
 from lra.networks.composed import FusedGenerator, LabelGenerator, decoder_of_fusion
 from lra.networks.generators import (
+    DoublingConvolution,
     StandardisedGenerator,
     UpsamplingGenerator,
     gen_l,
@@ -257,3 +261,92 @@ def test_a_label_generator_varies_with_its_noise_and_not_with_the_call():
     assert not torch.allclose(images, generator(labels))
     with pytest.raises(ValueError, match="at most 12 labels"):
         generator(torch.zeros(13, dtype=torch.long))
+
+
+def always(layer: DoublingConvolution, maps: torch.Tensor) -> torch.Tensor:
+    """The layer as one transposed convolution, whatever the size."""
+    return F.conv_transpose2d(maps, generators.spread(layer.weight), layer.bias, stride=2, padding=1)
+
+
+def as_published(layer: DoublingConvolution, maps: torch.Tensor) -> torch.Tensor:
+    """The layer as the two operations of its definition."""
+    return F.conv2d(nn.Upsample(scale_factor=2)(maps), layer.weight, layer.bias, padding=1)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("sides", [(1, 1), (1, 4), (2, 2), (3, 5), (7, 8), (16, 9)])
+def test_upsampling_and_convolution_are_one_transposed_convolution(sides, last, bias):
+    layer = DoublingConvolution(3, 4, bias).double()
+    maps = torch.randn(2, 3, *sides, dtype=torch.double)
+    if last:
+        maps = maps.contiguous(memory_format=torch.channels_last)
+    maps.requires_grad_()
+    weight_of = torch.randn(2, 4, 2 * sides[0], 2 * sides[1], dtype=torch.double)
+    inputs = [maps, *layer.parameters()]
+    found, expected = always(layer, maps), as_published(layer, maps)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    ours, theirs = (torch.autograd.grad((y * weight_of).sum(), inputs) for y in (found, expected))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_the_folded_convolution_is_differentiated_twice_as_the_plain_one():
+    layer = DoublingConvolution(3, 4, bias=True).double()
+    maps = torch.randn(2, 3, 3, 4, dtype=torch.double, requires_grad=True)
+    inputs = [maps, *layer.parameters()]
+    seconds = []
+    for form in (always, as_published):
+        first = torch.autograd.grad(form(layer, maps).pow(3).sum(), inputs, create_graph=True)
+        seconds.append(torch.autograd.grad(sum(g.square().sum() for g in first), inputs))
+    for a, b in zip(*seconds, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("side", [8, 9, 28, 30, 64, 65, 130])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_folded_generator_gives_images_and_gradients_of_the_plain_one(name, side, monkeypatch):
+    """Each stage folded, spectral norm and statistics included."""
+    channels, latents = 3 if side < 64 else 1, torch.randn(3, 20, dtype=torch.double, requires_grad=True)
+    folded = GENERATORS[name]((channels, side, side)).double()
+    plain = copy.deepcopy(folded)
+    found = []
+    for generator, choice in ((folded, True), (plain, False)):
+        monkeypatch.setattr(generators, "folds", lambda *_, choice=choice: choice)
+        images = generator(latents)
+        inputs = [latents, *generator.parameters()]
+        found.append([images, *torch.autograd.grad(images.square().sum(), inputs), *generator.buffers()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_the_folded_generator_runs_on_given_parameters_and_has_the_published_names(spectral_norm, monkeypatch):
+    monkeypatch.setattr(generators, "folds", lambda *_: True)
+    options = {"mean": COLOUR["mean"], "std": COLOUR["std"], "spectral_norm": spectral_norm}
+    generator = StandardisedGenerator(20, (3, 16, 16), width=8, **options)
+    weight = "blocks.0.1.parametrizations.weight.original" if spectral_norm else "blocks.0.1.weight"
+    state = generator.state_dict()
+    assert state[weight].shape == (8, 8, 3, 3)
+    assert {"blocks.0.1.bias", "blocks.0.2.running_mean", "blocks.1.2.weight", "last.bias"} < set(state)
+    other = StandardisedGenerator(20, (3, 16, 16), width=8, **options)
+    latents = torch.randn(4, 20)
+    other.eval(), generator.eval()
+    made = functional_call(generator, other.state_dict(), (latents,))
+    torch.testing.assert_close(made, other(latents))
+    assert not torch.equal(made, generator(latents))
+
+
+def test_a_layer_folds_where_its_maps_are_large_and_gives_the_same_either_way():
+    layer = DoublingConvolution(32, 32, bias=False)
+    small, large = torch.randn(2, 32, 4, 4), torch.randn(128, 32, 4, 4)
+    assert [generators.folds(maps, 32) for maps in (small, large)] == [False, True]
+    assert not generators.folds(torch.randn(128, 8, 4, 4), 8)
+    for maps in (small, large):
+        torch.testing.assert_close(layer(maps), as_published(layer, maps), rtol=1e-4, atol=1e-5)
+
+
+def test_images_leave_a_generator_in_plain_order():
+    """Whoever gets them may view them as vectors."""
+    for make in GENERATORS.values():
+        assert make((3, 32, 32))(torch.randn(2, 20)).is_contiguous()
