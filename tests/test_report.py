@@ -14,9 +14,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from lra.benchmarks.records import ReportError
 from lra.benchmarks.reports import figures
 from lra.benchmarks.reports.figures import Series
-from lra.benchmarks.reports.report import ReportError, write_report
+from lra.benchmarks.reports.report import write_report
 from lra.metrics.evolution import evolution_record
 
 STEPS = list(range(30, 901, 30))

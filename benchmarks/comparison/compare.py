@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -22,6 +21,7 @@ from lra.benchmarks.comparison.groups import CONTENT, SHORT, Group, finished, gr
 from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.files import NotPlain, parse_yaml
 from lra.benchmarks.records import DISTILLED, INCREMENT, Record, Run, flatten, pick
+from lra.benchmarks.setup.presets import presets
 from lra.metrics.quantities import COMPARED, COMPARED_INCREMENTS, QUANTITIES, Quantity, at
 
 
@@ -278,7 +278,7 @@ def published(group: Group, column: str) -> tuple[float, str] | None:
         "student": pick(result, "student", "name"),
         "dataset": result.get("dataset"),
     }
-    for entry in _book("published.yaml"):
+    for entry in _published():
         same = all(_plain(entry[key]) == _plain(name) for key, name in pair.items())
         if same and key in entry and _plain(entry["method"]) in names:
             return float(entry[key]), entry["source"]
@@ -290,8 +290,7 @@ def _names(found: Record) -> set[str]:
     names = {_plain(f"{method}+{replay}" + ("+meta" if meta else ""))}
     if replay == "none" and not meta:
         names.add(_plain(method))
-    presets = _book("presets.yaml")["presets"]
-    return names | {_plain(name.split("/")[0]) for name, preset in presets.items() if _stands_for(preset, found)}
+    return names | {_plain(name.split("/")[0]) for name, preset in presets().items() if _stands_for(preset, found)}
 
 
 def _stands_for(preset: Record, found: Record) -> bool:
@@ -305,8 +304,9 @@ def _stands_for(preset: Record, found: Record) -> bool:
 
 
 @cache
-def _book(name: str) -> Any:
-    return yaml.safe_load((files("lra.benchmarks") / name).read_text())
+def _published() -> list[Record]:
+    found: list[Record] = yaml.safe_load((files("lra.benchmarks") / "published.yaml").read_text())
+    return found
 
 
 def _plain(name: object) -> str:

@@ -123,11 +123,5 @@ class Increment(Kind):
         found = moved({"data": {"name": str(tree["benchmark"]).removeprefix(PREFIX)}})
         return None if found is None else found.replace("--dataset ", f"--benchmark {PREFIX}")
 
-    def write_report(self, folder: Path) -> Path:
-        """Write ``report.html`` and return its path."""
-        from lra.benchmarks.reports.increment_report import write_report
-
-        return write_report(folder)
-
 
 INCREMENTS = Increment()

@@ -247,7 +247,7 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
 
 @svg_figure("Accuracy against cost, and which configurations no other beats in both")
 def frontier(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
-    """As `scatter`, with a line through the configurations that none is both cheaper and better than."""
+    """A scatter, with a line through the configurations to which no other is both cheaper and better."""
     figure = _discs(points, x_title, y_title)
     ax = figure.axes[0]
     means = sorted((float(np.mean(p.x)), float(np.mean(p.y))) for p in points)

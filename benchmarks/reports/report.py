@@ -1,8 +1,8 @@
 """The report of one run: a page that needs nothing but itself.
 
 `write_report` is a function of the run folder alone: the same folder gives the same bytes. The words are in
-``templates/report.html`` and in the declarations of quantities; here is which numbers go where. Strings are escaped in
-the templates, all of them.
+``templates/report.html``, of a run of increments in ``templates/increment.html``, and in the declarations of
+quantities; here is which numbers go where. Strings are escaped in the templates, all of them.
 """
 
 import base64
@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from lra.benchmarks.errors import UsageError
-from lra.benchmarks.files import write_atomically
+from lra.benchmarks.files import write_text
 from lra.benchmarks.progress import clock
 from lra.benchmarks.records import (
+    INCREMENT,
     Record,
     ReportError,
     Run,
@@ -34,9 +35,7 @@ from lra.benchmarks.reports import figures
 from lra.benchmarks.reports.drawing import NARROW, WIDE, Series
 from lra.benchmarks.text import number_text
 from lra.metrics.evolution import evolution_record
-from lra.metrics.quantities import QUANTITIES, TILES, Quantity, quantities
-
-__all__ = ["ReportError", "render", "write_report"]
+from lra.metrics.quantities import COMPARED_INCREMENTS, QUANTITIES, TILES, Quantity, quantities
 
 MOST_ROWS = 400
 MOST_CLASSES = 100
@@ -47,45 +46,75 @@ STUDENT_LOSSES = {
 }
 
 
-def write_report(run: Path) -> Path:
-    """Write ``report.html`` into the run folder, whole or not at all, and return its path.
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into the folder of a run, of either kind, and return its path.
 
     Raises:
         ReportError: if the folder holds no run, or a damaged one, or cannot be written to.
     """
-    page = render(run).encode("utf-8", "replace")
-    target = run / "report.html"
+    run = read_run(folder)
+    return write_page(folder, _of_increments(run) if run.kind == INCREMENT else _of_distillation(run))
+
+
+def write_page(folder: Path, page: str) -> Path:
+    """Write ``report.html`` into a folder, whole or not at all, and return its path.
+
+    Raises:
+        ReportError: if it cannot be written.
+    """
+    target = folder / "report.html"
     try:
-        write_atomically(target, lambda file: file.write(page))
+        write_text(target, page.encode("utf-8", "replace").decode())
     except UsageError as error:
         raise ReportError(f"{error}; make room or make the folder writable") from error
     return target
 
 
-def render(folder: Path) -> str:
-    """The report of the run in `folder` as HTML."""
-    run, samples = read_run(folder), sample_pictures(folder / "samples")
+def filled(template: str, **content: Any) -> str:
+    """A page: one of our templates with its content."""
+    return templates().get_template(template).render(**content)
+
+
+def _of_distillation(run: Run) -> str:
     tested, curve = main_curve(run)
     found = Numbers(run, tested, curve)
-    return (
-        templates()
-        .get_template("report.html")
-        .render(
-            run=run,
-            result=run.result,
-            name=_names(run),
-            tested=tested,
-            measure=found.measure,
-            value=found.values,
-            teacher=found.teacher,
-            tiles=found.tiles(),
-            numbers=found.rows(cost=False),
-            costs=found.rows(cost=True),
-            reason=found.reason,
-            figure=run_figures(run, tested, curve),
-            samples=samples,
-            classes=class_rows(run),
-        )
+    return filled(
+        "report.html",
+        run=run,
+        result=run.result,
+        name=_names(run),
+        tested=tested,
+        measure=found.measure,
+        value=found.values,
+        teacher=found.teacher,
+        tiles=found.tiles(),
+        numbers=found.rows(cost=False),
+        costs=found.rows(cost=True),
+        reason=found.reason,
+        figure=run_figures(run, tested, curve),
+        samples=sample_pictures(run.folder / "samples"),
+        classes=class_rows(run),
+    )
+
+
+def _of_increments(run: Run) -> str:
+    rows = [known(numbers(row.get("accuracies"))) for row in run.rows]
+    drawn: dict[str, str] = {}
+    if any(rows):
+        mean = Series("all classes met", run.column("student_step"), run.column("accuracy"))
+        title = "accuracy on the test images of all classes met (%)"
+        widths = {"wide": WIDE, "narrow": NARROW}
+        drawn = {name: figures.evolution([mean], title=title, width=width) for name, width in widths.items()}
+        after = [float(place) for place in range(1, len(rows) + 1)]
+        axes = ("tested on experience", "after experience", "accuracy (%)")
+        drawn["matrix"] = figures.forgetting_map(after, after, table(rows), axes)
+    return filled(
+        "increment.html",
+        run=run,
+        finished=run.result.get("status") == "finished",
+        experiences=pick(run.config, "experiences"),
+        numbers=[(quantity, run.latest(quantity)) for quantity in quantities(*COMPARED_INCREMENTS)],
+        figure=drawn,
     )
 
 
@@ -166,7 +195,7 @@ class Numbers:
         ]
 
     def _shown(self, quantity: Quantity, title: str, unit: str, note: str, digits: int | None = None) -> Shown:
-        """With so many digits and no plus or, where it stands in a row of its own, as it is declared."""
+        """A quantity with ``digits`` and no plus or, without them, as it is declared for a row of its own."""
         value = self.values[quantity.name]
         if quantity.name == "seconds":
             text = _clock(value)
@@ -227,6 +256,11 @@ def class_names(run: Run, count: int) -> list[str]:
     return names if fitting and names else []
 
 
+def evolution_title(tested: bool) -> str:
+    """What the main curve shows, with a test set and without."""
+    return "test accuracy (%)" if tested else "agreement with the teacher on the probes (%)"
+
+
 def _evolution_options(run: Run, tested: bool) -> dict[str, Any]:
     forgetting = _series(run, {"forgetting": ""})
     epochs = zip(run.column("student_step"), run.column("epoch"), strict=True)
@@ -234,7 +268,7 @@ def _evolution_options(run: Run, tested: bool) -> dict[str, Any]:
         "forgetting": forgetting,
         "epochs": [(step, epoch) for step, epoch in epochs if step is not None and epoch is not None],
         "teacher": number(pick(run.result, "teacher", "accuracy")) if tested else None,
-        "title": "test accuracy (%)" if tested else "agreement with the teacher on the probes (%)",
+        "title": evolution_title(tested),
     }
 
 

@@ -15,12 +15,11 @@ from lra.benchmarks.comparison.estimates import Estimate
 from lra.benchmarks.comparison.groups import Group, run_folders, sweep_record
 from lra.benchmarks.comparison.tables import cells
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.files import write_text
 from lra.benchmarks.records import Record, Run, known, number, numbers, pick, table
 from lra.benchmarks.reports import figures
 from lra.benchmarks.reports.drawing import NARROW, WIDE, Series, refuse_suffix, save_figure
 from lra.benchmarks.reports.figures import Point, Ranked, band
-from lra.benchmarks.reports.report import main_curve, sample_pictures, templates
+from lra.benchmarks.reports.report import evolution_title, filled, main_curve, sample_pictures, write_page
 from lra.metrics.quantities import QUANTITIES
 
 TOGETHER = 6
@@ -43,10 +42,8 @@ def write_sweep_report(folder: Path) -> Path:
         failed = [run for run in runs if run.get("status") == "failed"]
         if not failed:
             raise
-        shown = templates().get_template("failed.html")
-        page = shown.render(name=folder.resolve().name, runs=len(runs), failed=failed)
-    write_text(folder / "report.html", page.encode("utf-8", "replace").decode())
-    return folder / "report.html"
+        page = filled("failed.html", name=folder.resolve().name, runs=len(runs), failed=failed)
+    return write_page(folder, page)
 
 
 def render(folder: Path) -> str:
@@ -55,29 +52,26 @@ def render(folder: Path) -> str:
     record = sweep_record(folder / "sweep.json") if (folder / "sweep.json").is_file() else {}
     order = _ranked_rows(found)
     head, *rows = cells(found)
-    return (
-        templates()
-        .get_template("sweep.html")
-        .render(
-            name=folder.resolve().name,
-            comparison=found,
-            runs=sum(row.seeds for row in found.rows),
-            unfinished=len(run_folders([folder])) - sum(row.seeds for row in found.rows),
-            stopped=[(row.group.label, seed, run.stopped) for row, seed, run in _runs(found) if run.stopped],
-            failed=[run for run in record.get("runs", []) if run.get("status") == "failed"],
-            grid=record.get("grid"),
-            first=next(iter(found.columns.values())),
-            best=order[0],
-            teacher=evolution_options(found.groups)[0],
-            forgetting=QUANTITIES["forgetting"],
-            head=head,
-            rows=rows,
-            figure=_figures(found, order),
-            maps=_maps(found.groups),
-            samples=_samples(found.groups),
-            differing=_differing(found.groups),
-            shared=_shared(found.groups),
-        )
+    return filled(
+        "sweep.html",
+        name=folder.resolve().name,
+        comparison=found,
+        runs=sum(row.seeds for row in found.rows),
+        unfinished=len(run_folders([folder])) - sum(row.seeds for row in found.rows),
+        stopped=[(row.group.label, seed, run.stopped) for row, seed, run in _runs(found) if run.stopped],
+        failed=[run for run in record.get("runs", []) if run.get("status") == "failed"],
+        grid=record.get("grid"),
+        first=next(iter(found.columns.values())),
+        best=order[0],
+        teacher=evolution_options(found.groups)[0],
+        forgetting=QUANTITIES["forgetting"],
+        head=head,
+        rows=rows,
+        figure=_figures(found, order),
+        maps=_maps(found.groups),
+        samples=_samples(found.groups),
+        differing=_differing(found.groups),
+        shared=_shared(found.groups),
     )
 
 
@@ -201,10 +195,7 @@ def evolution_options(groups: Sequence[Group]) -> tuple[float | None, str]:
     tested = all(main_curve(run)[0] for run in runs)
     teachers = {number(pick(run.result, "teacher", "accuracy")) for run in runs}
     one = tested and len(teachers) == 1
-    return (
-        teachers.pop() if one else None,
-        "test accuracy (%)" if tested else "agreement with the teacher on the probes (%)",
-    )
+    return teachers.pop() if one else None, evolution_title(tested)
 
 
 def write_figure(groups: Sequence[Group], file: Path) -> None:

@@ -149,12 +149,6 @@ class Distillation(Kind):
         """The option for what is not there."""
         return moved(tree)
 
-    def write_report(self, folder: Path) -> Path:
-        """Write ``report.html`` and return its path."""
-        from lra.benchmarks.reports.report import write_report
-
-        return write_report(folder)
-
 
 DISTILLATION = Distillation()
 

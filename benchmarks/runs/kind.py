@@ -1,10 +1,10 @@
 """What a run is, whatever is learnt in it: what a kind of run gives to the one runner, the sweep and the report.
 
 ``lra-bench run`` and ``quantize`` distil (`lra.benchmarks.runs.distillation`), ``increment`` learns classes a few at a
-time (`lra.benchmarks.increment.kind`). A kind says what its configurations
-are, what makes a run the one it is, and how one is prepared, done, estimated and shown; folder, lock, log, threads,
-interruption, and what is done with finished runs are the runner's (`lra.benchmarks.runs.runner`). Kinds are declared
-without torch, which is imported where a run is prepared.
+time (`lra.benchmarks.increment.kind`). A kind says what its configurations are, what makes a run the one it is, and how
+one is prepared, done, estimated and shown; folder, lock, log, threads, interruption, and what is done with finished
+runs are the runner's (`lra.benchmarks.runs.runner`). Kinds are declared without torch, which is imported where a run is
+prepared.
 """
 
 from __future__ import annotations
@@ -257,9 +257,11 @@ class Kind(ABC):
     def moved(self, tree: Tree) -> str | None:
         """The option that says where something is now that a configuration refers to and that is not there, if any."""
 
-    @abstractmethod
     def write_report(self, folder: Path) -> Path:
         """Write ``report.html`` and return its path."""
+        from lra.benchmarks.reports.report import write_report
+
+        return write_report(folder)
 
 
 DEFAULT = "run"
