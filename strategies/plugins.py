@@ -150,10 +150,23 @@ class Calibration(SupervisedPlugin):
             calibrate(strategy.model, [images], anew=experience.current_experience == 0)
 
 
-class AdversarialExamples(SupervisedPlugin):
-    """Attacks new and replayed images before each step; their labels stay those of the clean ones.
+class Alteration(SupervisedPlugin):
+    """Lets the student learn from what it makes of new and replayed samples before each step.
 
-    What buffers are offered (``strategy.acquired``) stays clean.
+    What buffers are offered (``strategy.acquired``) stays as it was.
+    """
+
+    @abstractmethod
+    def altered(self, batch: Batch) -> Batch:
+        """What the student is to learn from in place of ``batch``."""
+
+    def before_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Exchange the samples."""
+        strategy.alter(self.altered)
+
+
+class AdversarialExamples(Alteration):
+    """Attacks new and replayed images before each step; their labels stay those of the clean ones.
 
     Args:
         attacker: learns during synthesis.
@@ -164,11 +177,8 @@ class AdversarialExamples(SupervisedPlugin):
         self.attacker = attacker
         self._counts: dict[str, Any] = {"images": 0, "swapped": 0, "attacked": 0, "queries": 0}
 
-    def before_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Replace images and soft targets."""
-        strategy.alter(self._applied)
-
-    def _applied(self, batch: Batch) -> Batch:
+    def altered(self, batch: Batch) -> Batch:
+        """Other images, and soft targets."""
         before = self.attacker.teacher.queries
         result = self.attacker.applied(batch)
         found: dict[str, Any] = {"images": len(batch.images), "swapped": result.swapped, "attacked": result.attacked}
