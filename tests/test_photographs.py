@@ -1,7 +1,14 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from lra.benchmarks.cost import photographs
 from lra.benchmarks.cost.timed_run import PARTS, BareLoop, Stopwatch, TimedRun
+from lra.benchmarks.setup.resolution import read_options
+from lra.benchmarks.sweeps.grid import plan
+
+STUDY = Path(__file__).parents[1] / "benchmarks" / "studies" / "photographs"
 
 
 class Work:
@@ -96,3 +103,24 @@ def test_the_bare_loop_learns_from_as_many_images(run):
     assert run.plain(1)["steps"] == 1
     assert isinstance(run.bare, BareLoop)
     assert (run.bare.new, len(run.bare.images)) == (8, 9)  # an eighth of the batch is replayed
+
+
+@pytest.mark.parametrize(
+    ("grid", "runs", "budgets"),
+    [
+        ("methods", 5, {(6_000, 128)}),
+        ("retention", 12, {(6_000, 128)}),
+        ("seeds", 12, {(6_000, 128)}),
+        ("published", 6, {(80_000, 256), (120_000, 512)}),
+    ],
+)
+def test_the_grids_of_photographs_have_the_budgets_that_they_name(grid, runs, budgets, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        images = np.zeros((20, 32, 32, 3), np.uint8)
+        np.savez(tmp_path / "data" / f"cifar10-{split}.npz", images=images, labels=np.arange(20) % 10)
+    monkeypatch.chdir(tmp_path)
+    planned = [run.config for run in plan(read_options(STUDY / f"{grid}.yaml", "grid"), STUDY)]
+    assert len(planned) == runs
+    assert {(config.student_steps, config.schedule.batch_size) for config in planned} == budgets
+    assert all(config.evaluations >= 20 for config in planned)
