@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lra.anatomy import Side, batchnorm_layers, penultimate
+from lra.problem import single
 from lra.state import untouched
 
 
@@ -156,7 +157,7 @@ class BatchNormStatistics(Tap):
         for index, module in enumerate(self._batchnorms):
             if index not in self._values or module.running_mean is None or module.running_var is None:
                 continue
-            value = self._values[index]
+            value = single(self._values[index])
             axes = [axis for axis in range(value.dim()) if axis != 1]
             variance, mean = torch.var_mean(value, axes, correction=0)
             found.append(LayerStatistics(mean, variance, module.running_mean, module.running_var))

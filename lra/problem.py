@@ -1,12 +1,27 @@
 """What a distillation problem looks like from outside: images, classes, device, a teacher that answers. No data."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+
+
+def reduced(precision: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """Passes of networks in here are made in ``precision`` where that loses least (autocast); single changes nothing.
+
+    Weights are brought to it anew at each pass: a context may last for many updates of them.
+    """
+    if precision == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, precision, cache_enabled=False)
+
+
+def single(values: Tensor) -> Tensor:
+    """``values`` of a pass in half precision in single, all others as they are."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 class Batch(NamedTuple):
@@ -57,10 +72,12 @@ class Teacher(nn.Module):
 
     Args:
         network: images (n, C, H, W) in [0, 1] -> logits (n, K); normalises by itself.
+        precision: of its passes, see `reduced`; its answers are in single precision again. Measures ask the network.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, precision: torch.dtype = torch.float32):
         super().__init__()
+        self.precision = precision
         self.network = network.requires_grad_(False).eval()
         self.queries = 0
 
@@ -71,7 +88,8 @@ class Teacher(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, K) of ``images`` (n, C, H, W); counts n queries."""
         self.queries += len(images)
-        return self.network(images)
+        with reduced(self.precision, images.device):
+            return single(self.network(images))
 
     @torch.no_grad()
     def label(self, images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lra.anatomy import stages
 from lra.features import BatchNormStatistics, FeatureTap, LayerStatistics, Tap
-from lra.problem import Batch, Teacher
+from lra.problem import Batch, Teacher, single
 from lra.state import frozen, in_mode
 
 Quantity = Literal["features", "maps", "batchnorm", "student_features", "student_maps"]
@@ -54,15 +54,16 @@ def _passed(forward: Callable[[Tensor], Tensor], images: Tensor, taps: Mapping[s
     with ExitStack() as stack:
         for tap in taps.values():
             stack.enter_context(tap)
-        return _Pass(forward(images), taps)
+        return _Pass(single(forward(images)), taps)
 
 
 class View:
     """Images beside what teacher and student make of them, each computed at most once and only when asked.
 
     Gradients flow to ``images`` through teacher and student; neither network's weights get any, and hooks
-    exist only while a network runs. Features, maps and statistics have to be announced with `watching` before
-    the first look at a network; `lra.synthesis.terms.total` does so for its terms.
+    exist only while a network runs. All that is seen is in single precision, whatever that of the passes. Features,
+    maps and statistics have to be announced with `watching` before the first look at a network;
+    `lra.synthesis.terms.total` does so for its terms.
 
     Args:
         images: (n, C, H, W) in [0, 1], usually with a graph back to a generator; augmented ones, if the
@@ -83,8 +84,8 @@ class View:
         student_mode: str = "eval",
         plain: Tensor | None = None,
     ):
-        self.images = images
-        self.plain = images if plain is None else plain
+        self.images = single(images)
+        self.plain = self.images if plain is None else single(plain)
         self.labels = labels
         self._teacher = teacher
         self._student = student
@@ -145,7 +146,7 @@ class View:
     @property
     def teacher_maps(self) -> list[Tensor]:
         """(n, c, h, w) of each stage, see `lra.anatomy.stages`. Needs "maps"."""
-        return self._teacher_pass.taps["maps"].values
+        return [single(maps) for maps in self._teacher_pass.taps["maps"].values]
 
     @cached_property
     def statistics(self) -> list[LayerStatistics]:
@@ -186,7 +187,7 @@ class View:
     @property
     def student_maps(self) -> list[Tensor]:
         """(n, c, h, w) of each stage of the student. Needs "student_maps"."""
-        return self._student_pass.taps["maps"].values
+        return [single(maps) for maps in self._student_pass.taps["maps"].values]
 
 
 class StudentView(View):
@@ -234,21 +235,16 @@ class StudentView(View):
 
     @property
     def student_features(self) -> Tensor:
-        """(n, d'), in single precision. Needs "student_features"."""
-        return self._own(super().student_features)
+        """(n, d'). Needs "student_features"."""
+        return super().student_features[: len(self.images)]
 
     @property
     def student_maps(self) -> list[Tensor]:
-        """(n, c, h, w) of each stage, in single precision. Needs "student_maps"."""
-        return [self._own(maps) for maps in super().student_maps]
-
-    def _own(self, values: Tensor) -> Tensor:
-        """The part of features that is of the batch's images, in single precision, as its logits are."""
-        own = values[: len(self.images)]
-        return own.float() if own.dtype in (torch.bfloat16, torch.float16) else own
+        """(n, c, h, w) of each stage. Needs "student_maps"."""
+        return [maps[: len(self.images)] for maps in super().student_maps]
 
 
 def _features(made: _Pass) -> Tensor:
     tap = made.taps["features"]
     assert isinstance(tap, FeatureTap)
-    return tap.features
+    return single(tap.features)

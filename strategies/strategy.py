@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from lra.distillation.objective import Objective
 from lra.problem import Batch, Teacher, joined
+from lra.randomness import drawn_on_device
 from lra.state import Owner, State
 from lra.strategies.stream import Draws, Slices, SynthesisExperience, SynthesisStream, TestExperience
 from lra.view import StudentView
@@ -117,6 +118,7 @@ class DataFreeDistillation(SupervisedTemplate):
         device: where to train.
         precision: of the student's own training passes, by autocast: ``torch.bfloat16`` halves the time of a ResNet's
             on hardware that has it. Weights, losses, evaluation and synthesis stay as they are.
+        drawn_on_device: let the device draw the random numbers that it needs in training, see `lra.randomness`.
         stock_data: use Avalanche's datasets and loaders for synthesis experiences too, for plugins that work on
             them (its `ReplayPlugin`, say). Slow, and grows with the number of experiences.
 
@@ -143,6 +145,7 @@ class DataFreeDistillation(SupervisedTemplate):
         evaluator: EvaluationPlugin | None = None,
         device: str | torch.device = "cpu",
         precision: torch.dtype = torch.float32,
+        drawn_on_device: bool = False,
         stock_data: bool = False,
         **kwargs: Any,
     ):
@@ -165,6 +168,7 @@ class DataFreeDistillation(SupervisedTemplate):
         )
         self.objective = objective
         self.precision = precision
+        self.drawn_on_device = drawn_on_device
         self.stock_data = stock_data
         self.acquired: Batch | None = None
         self.replayed: Batch | None = None
@@ -179,8 +183,9 @@ class DataFreeDistillation(SupervisedTemplate):
         if isinstance(experiences, SynthesisStream):
             experiences.student = self.model
             self._stream = experiences
-        # Avalanche assigns into the sequence it is given.
-        return super().train(experiences, list(eval_streams), **kwargs)
+        with drawn_on_device(self.drawn_on_device):
+            # Avalanche assigns into the sequence it is given.
+            return super().train(experiences, list(eval_streams), **kwargs)
 
     def stop_training(self) -> None:
         """End training on the stream: after the step being taken, no more of them, nor experiences.

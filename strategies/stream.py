@@ -19,7 +19,7 @@ from torch.utils.data import TensorDataset
 
 from lra.closed_loop import ClosedLoop
 from lra.images import unit
-from lra.problem import Batch, Teacher
+from lra.problem import Batch, Teacher, reduced, single
 from lra.synthesis.synthesizer import Synthesizer
 from lra.synthesis.terms import TermValue
 
@@ -44,7 +44,8 @@ class SynthesisExperience(DatasetExperience):
     def draw(self, n: int) -> Batch:
         """``n`` fresh images (n, C, H, W) with the teacher's logits (n, K)."""
         stream = self.origin_stream
-        images = stream.synthesizer.draw(n)
+        with reduced(stream.precision, stream.device):
+            images = single(stream.synthesizer.draw(n))
         return Batch(images, stream.teacher.label(images))
 
     @property
@@ -100,6 +101,7 @@ class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperie
         steps: student steps per experience.
         batch_size: images per student step.
         last_steps: student steps in the last experience, where a budget ends inside one.
+        precision: of the passes of synthesis, see `lra.problem.reduced`; what is drawn is in single precision again.
 
     Attributes:
         student: the network that synthesis works against; a `DataFreeDistillation` strategy sets it.
@@ -113,6 +115,7 @@ class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperie
         steps: int,
         batch_size: int,
         last_steps: int | None = None,
+        precision: torch.dtype = torch.float32,
     ):
         CLStream.__init__(self, "synthesis", exps_iter=(), set_stream_info=False)
         ClosedLoop.__init__(self, length)
@@ -121,7 +124,13 @@ class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperie
         self.steps = steps
         self.batch_size = batch_size
         self.last_steps = last_steps or steps
+        self.precision = precision
         self.student: nn.Module | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples are made."""
+        return next(self.teacher.parameters()).device
 
     def open(self) -> SynthesisExperience:
         """Update the sample source, which opens the next experience.
@@ -131,7 +140,8 @@ class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperie
         """
         if self.student is None:
             raise ValueError("the stream has no student: set stream.student, or train with DataFreeDistillation")
-        terms = self.synthesizer.step(self.student)
+        with reduced(self.precision, self.device):
+            terms = self.synthesizer.step(self.student)
         steps = self.last_steps if self.position == self.length - 1 else self.steps
         return SynthesisExperience(self, self.position, terms, steps)
 

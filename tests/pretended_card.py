@@ -30,6 +30,7 @@ SIZED_BY_VALUES = {
 """What has to be computed before the host knows how much of it there is."""
 ANSWERED = {aten._local_scalar_dense.default, aten.equal.default, aten.is_nonzero.default, aten.item.default}
 """What gives the host a number."""
+SENT = "sent ahead"
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor}
 
 
@@ -54,11 +55,12 @@ class OnCard(Tensor):
 
 
 class Card(TorchDispatchMode):
-    """While it is open, ``cuda`` is the pretended card, and ``waits`` counts by line what the host waits for."""
+    """While it is open, `CARD` is there; counts by line what the host waits for, and what it sends without waiting."""
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
         self.watching = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -66,7 +68,7 @@ class Card(TorchDispatchMode):
 
     def waited(self, why: str) -> None:
         if self.watching:
-            self.waits[f"{_line()}: {why}"] += 1
+            (self.sent if why == SENT else self.waits)[f"{_line()}: {why}"] += 1
 
 
 def computed(func: Any, args: Any, kwargs: dict[str, Any], waited: Callable[[str], None]) -> Any:
@@ -78,8 +80,8 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any], waited: Callable[[str
     wanted = None if wanted is None else torch.device(wanted)
     if func is aten._to_copy.default:
         on_card = bool(there) if wanted is None else wanted == CARD
-        if on_card and not there and not kwargs.get("non_blocking"):
-            waited("copies from the host")
+        if on_card and not there:
+            waited(SENT if kwargs.get("non_blocking") else "copies from the host")
         if there and not on_card:
             waited("copies to the host")
     elif func is aten.copy_.default:

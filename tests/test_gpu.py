@@ -7,14 +7,20 @@ is. The last test asks a real one.
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pretended_card import CARD, Card, OnCard, pretended
 from short_runs import experiment
 
+from lra.benchmarks.robustness.unchanged import quick
+from lra.benchmarks.runs import machine
 from lra.benchmarks.setup.experiment import Experiment
+from lra.benchmarks.setup.resolution import resolve, restored
 from lra.memory.buffers import reservoir_places
+from lra.problem import reduced
 from lra.randomness import drawn_on_device, integers, normal, permutation, sent, uniform
 from lra.state import untouched
 from lra.strategies.methods import METHODS
@@ -192,6 +198,87 @@ def test_buffers_are_put_back_after_one_look(card: Card) -> None:
         assert not torch.equal(norm.running_mean.held, before)  # type: ignore[union-attr]
     assert torch.equal(norm.running_mean.held, before)  # type: ignore[union-attr]
     assert card.waits.total() == 1
+
+
+@pytest.mark.parametrize(("method", "replay"), [("predfkd", "generative"), ("cmi", "none")])
+def test_a_run_that_draws_on_the_device(card: Card, method: str, replay: str) -> None:
+    """Next to nothing is sent to it then, which every step is otherwise."""
+
+    def sent_ahead(where: str) -> int:
+        settings = (f"device={CARD}", f"compute.random={where}", "schedule.steps_per_experience=3")
+        made = experiment(method, *settings, replay=replay, experiences=EXPERIENCES)
+        card.sent.clear()
+        trained(made, lambda on: setattr(card, "watching", on))
+        return sum(count for line, count in card.sent.items() if line.startswith("lra/"))
+
+    rare = STEADY * 2  # Labels, and rows of a bank: once a batch.
+    assert sent_ahead("device") <= rare < STEADY * 3 < sent_ahead("host")
+
+
+def test_on_a_processor_it_is_all_one_where_numbers_are_drawn() -> None:
+    def ended(where: str) -> list[torch.Tensor]:
+        made = experiment("cmi", f"compute.random={where}", replay="pool", experiences=2)
+        made.strategy.train(made.stream)
+        return list(made.strategy.model.state_dict().values())
+
+    assert all(map(torch.equal, ended("host"), ended("device")))
+
+
+@pytest.mark.parametrize(("method", "meta"), [("predfkd", True), ("cmi", False), ("rgal", False), ("dfq", False)])
+def test_synthesis_in_bfloat16(method: str, meta: bool) -> None:
+    """Generator, teacher and student pass in it; all that is left behind or compared is in single precision."""
+    records: list[dict[str, Any]] = []
+    settings = ("compute.precision=bfloat16", "synthesis.steps=2")
+    made = experiment(method, *settings, replay="memory", meta=meta, experiences=2, keep=records.append)
+    seen: dict[str, set[torch.dtype]] = {"teacher": set(), "generator": set()}
+    for name, dtypes in seen.items():
+        for layer in made.networks[name].modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.register_forward_hook(lambda module, given, output, dtypes=dtypes: dtypes.add(output.dtype))
+    made.strategy.train(made.stream)
+    assert torch.bfloat16 in seen["teacher"]
+    assert seen["generator"] >= {torch.bfloat16}
+    assert made.strategy.acquired is not None
+    for value in (
+        *made.strategy.acquired[:2],
+        *made.strategy.model.parameters(),
+        *made.networks["generator"].parameters(),
+    ):
+        assert value.dtype == torch.float32
+        assert value.isfinite().all()
+    assert records[-1]["losses"]["objective"] > 0
+    assert made.stream.precision == torch.bfloat16
+
+
+def test_half_precision_follows_weights_that_are_updated() -> None:
+    """Autocast would keep its copies of weights as long as the context lasts, over all steps of an experience."""
+    layer = torch.nn.Linear(2, 1, bias=False)
+    with reduced(torch.bfloat16, torch.device("cpu")):
+        layer.weight.data.fill_(1.0)
+        before = layer(torch.ones(1, 2))
+        layer.weight.data.fill_(2.0)
+        assert (before.dtype, before.item(), layer(torch.ones(1, 2)).item()) == (torch.bfloat16, 2.0, 4.0)
+
+
+@pytest.mark.parametrize("option", ["student.precision", "compute.precision"])
+def test_bfloat16_where_the_hardware_has_none(
+    lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr(machine, "has_bfloat16", lambda device: False)
+    code, out, err = lra_bench("run", *tiny, "--set", f"{option}=bfloat16", "--out", tmp_path)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == (
+        f"lra-bench: {option} = 'bfloat16': cpu has no bfloat16; leave it out, or use another device"
+    )
+
+
+def test_how_it_is_computed_is_part_of_the_configuration() -> None:
+    """Said, it is stored and makes another run; unsaid, configurations and hashes are those of before."""
+    plain, half = (resolve([quick("dafl", "none", False), layer]) for layer in ({}, {"compute": {"random": "device"}}))
+    assert "compute" not in plain.tree()
+    assert half.tree()["compute"] == {"precision": "float32", "random": "device"}
+    assert plain.provisional != half.provisional
+    assert restored(half.tree()) == half
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -10,7 +10,7 @@ from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError,
 from lra.benchmarks.files import sha256
 from lra.benchmarks.progress import Introduction, tell
 from lra.benchmarks.runs.kind import DEFAULT, Cell, Kind, Prepared, Tracker, Tree, Trial, parted
-from lra.benchmarks.runs.machine import refuse_device, threads_of
+from lra.benchmarks.runs.machine import refuse_device, refuse_precision, threads_of
 from lra.benchmarks.runs.run_folder import difference, recorded
 from lra.benchmarks.setup.config import Identity, RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
@@ -97,6 +97,7 @@ class Distillation(Kind):
         from lra.benchmarks.runs.rollback import RetreatingRun
         from lra.benchmarks.runs.training import Training, built
 
+        refuse_precision(config)
         data = data_of(config.data)
         config = sized(config, data)
         for note in self.notes(config):

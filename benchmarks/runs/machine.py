@@ -37,6 +37,23 @@ def refuse_device(device: str) -> None:
         raise UsageError(f"device = {device!r} cannot be used: {one_line(error, most=500)}") from None
 
 
+def refuse_precision(config: RunConfig) -> None:
+    """Raise `UsageError` where passes are to be made in bfloat16 and the device of a run cannot."""
+    asked = {"student.precision": config.student.precision, "compute.precision": config.compute.precision}
+    option = next((name for name, value in asked.items() if value == "bfloat16"), None)
+    if option is None or has_bfloat16(config.device):
+        return
+    raise UsageError(f"{option} = 'bfloat16': {config.device} has no bfloat16; leave it out, or use another device")
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether ``device`` computes in bfloat16 by itself; every processor can, some only slowly."""
+    import torch
+
+    kind = torch.device(device).type
+    return kind == "cpu" or (kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
+
+
 def processors() -> int:
     """How many processors this process may use: those it is bound to, or what its container has of them."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

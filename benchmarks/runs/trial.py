@@ -14,7 +14,7 @@ import torch
 from lra.benchmarks.errors import LraError, UsageError, in_one_line
 from lra.benchmarks.progress import Introduction, at_steps
 from lra.benchmarks.runs.kind import Trial
-from lra.benchmarks.runs.machine import peak_memory, refuse_device
+from lra.benchmarks.runs.machine import peak_memory, refuse_device, refuse_precision
 from lra.benchmarks.runs.memory import bounded, sized
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.training import built
@@ -55,6 +55,7 @@ def trial(config: RunConfig, out: Path, began: float | None = None, introduction
     with in_one_line():
         RunFolder(out).refuse_unwritable()
         refuse_device(config.device)
+        refuse_precision(config)
         data = data_of(config.data)
         config = sized(config, data)
         test = data.load("test") if config.data.test else None

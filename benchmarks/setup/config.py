@@ -122,6 +122,17 @@ class StudentOptions(Options):
     """Where the student's penultimate features are, said as ``teacher.features`` is."""
 
 
+class ComputeOptions(Options):
+    """How a run is computed, beside the student's own passes, as far as its results depend on it."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the passes of synthesis, and of the teacher wherever it answers: bfloat16 (autocast), where the hardware has
+    it; weights, losses, memory generators and evaluation stay in float32."""
+    random: Literal["host", "device"] = "host"
+    """Where random numbers are drawn in training: on the host, so that all devices see the same ones; or on the device
+    that computes, which saves copies to a GPU. What synthesis asks for, and whole batches' jitter, stays the host's."""
+
+
 class ScheduleOptions(Options):
     """How long, in what portions, and the student's learning rate over it."""
 
@@ -251,6 +262,8 @@ class RunConfig(Options):
     schedule: ScheduleOptions
     evaluation: EvaluationOptions
     plugin: PluginOptions
+    compute: ComputeOptions = ComputeOptions()
+    """Left out of a stored configuration where nothing in it was changed."""
     quantization: QuantizationOptions | None = None
     """How a student in few bits is made. Left out of a stored configuration of full precision."""
     carry: CarryOptions | None = None
@@ -263,6 +276,8 @@ class RunConfig(Options):
         found = self.student.model_dump(include={*FULL_PRECISION}, exclude_defaults=True)
         if self.quantization is not None and found:
             raise ValueError(f"student.{next(iter(found))} is for students of full precision; leave it out")
+        if self.quantization is not None and self.compute.precision != "float32":
+            raise ValueError("compute.precision is for students of full precision; leave it out")
         return self
 
     @property
@@ -284,7 +299,9 @@ class RunConfig(Options):
     def tree(self) -> Tree:
         """The configuration as plain data, to be stored and run again."""
         optional = ("scale", "preset", "quantization", "carry", "code")
-        return self.model_dump(mode="json", exclude={name for name in optional if getattr(self, name) is None})
+        left_out = {name for name in optional if getattr(self, name) is None}
+        left_out |= {"compute"} if self.compute == ComputeOptions() else set()
+        return self.model_dump(mode="json", exclude=left_out)
 
     def identity(self, teacher_sha256: str, tested_on: str = "") -> Tree:
         """What makes the run the one it is, part by part; see `lra.benchmarks.runs.run_folder.IDENTITY`.

@@ -78,7 +78,8 @@ def prepare(
     """
     device = torch.device(config.device)
     problem = Problem(data.image, data.classes, trained.mean, trained.std, device)
-    teacher = Teacher(trained.network.to(device))
+    precision = getattr(torch, config.compute.precision)
+    teacher = Teacher(trained.network.to(device), precision)
     experiences, last = budget(config)
     schedule = config.schedule
     setup = Setup(
@@ -98,7 +99,7 @@ def prepare(
         except MetaStepError as error:
             raise UsageError(f"--meta: {error}") from None
     stream = SynthesisStream(
-        parts.synthesizer, teacher, experiences, schedule.steps_per_experience, schedule.batch_size, last
+        parts.synthesizer, teacher, experiences, schedule.steps_per_experience, schedule.batch_size, last, precision
     )
     optimiser = torch.optim.SGD(
         [*student.parameters(), *parts.objective.parameters()],
@@ -130,6 +131,7 @@ def prepare(
         evaluator=evaluation.evaluator,
         device=device,
         precision=getattr(torch, config.student.precision),
+        drawn_on_device=config.compute.random == "device",
         stock_data=needs_stock_data(config),
     )
     return Experiment(

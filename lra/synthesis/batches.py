@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lra.images import to_bytes
 from lra.options import BatchOptions
-from lra.problem import Teacher
+from lra.problem import Teacher, single
 from lra.randomness import permutation, sent
 from lra.state import State, untouched
 from lra.synthesis.augmentation import Augmentation, views
@@ -92,7 +92,7 @@ class BatchSynthesizer(Synthesizer):
         kept, best, losses = torch.empty(0), torch.full((), torch.inf, device=device), []
         values: dict[str, TermValue] = {}
         for _ in range(o.steps):
-            images = self.source.images()
+            images = single(self.source.images())
             view = View(self.augment(images), self.teacher, student, labels, plain=images)
             loss, values = total(terms, view)
             losses.append(loss.detach())
@@ -114,7 +114,7 @@ class BatchSynthesizer(Synthesizer):
             for term in terms:
                 term.keep()
             with torch.no_grad():
-                kept = self.source.images().detach().clone()
+                kept = single(self.source.images()).detach().clone()
         self.source.end()
         for term in terms:
             term.settle()

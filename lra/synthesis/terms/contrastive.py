@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lra.features import pooled
 from lra.options import Layers
-from lra.problem import Teacher
+from lra.problem import Teacher, single
 from lra.randomness import permutation, sent
 from lra.relations import TripletSampler, cross_view_nce, triplet_loss
 from lra.state import State
@@ -100,7 +100,7 @@ class FeatureBank:
 def description(view: View, layers: Layers) -> Tensor:
     """(n, D): pixel averages of what the teacher's BatchNorm layers take in, or of its stages' last maps."""
     maps = view.batchnorm_inputs if layers == "batchnorm" else view.teacher_maps
-    return torch.cat([pooled(each) for each in maps], dim=1)
+    return torch.cat([single(pooled(each)) for each in maps], dim=1)
 
 
 class CrossView(Term):
