@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lra.benchmarks.analyses import behaviour, bit_flip_study
+from lra.benchmarks import analyses
 from lra.benchmarks.runs.runner import run
 from lra.benchmarks.setup.layers import parse_assignment
 from lra.benchmarks.setup.resolution import resolve
@@ -138,8 +138,7 @@ def test_what_cannot_be_looked_at_is_refused_before_any_work(
     def never(folder: Path) -> None:
         raise AssertionError("begun")
 
-    for module in (behaviour, bit_flip_study):
-        monkeypatch.setattr(module, "rebuilt", never)
+    monkeypatch.setattr(analyses, "rebuilt", never)
     copy = shutil.copytree(finished, tmp_path / "copy")
     for name in lost:
         (copy / name).unlink()

@@ -126,11 +126,11 @@ def convergence(folder: Path, out: Path | None) -> None:
 @OUT
 def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path | None) -> None:
     """Confidence and predicted classes of the teacher on real, synthetic and attacked images; of any finished run."""
-    from lra.benchmarks.analyses import require_images
+    from lra.benchmarks.runs.distillation import require_images
 
     require_images(folder)
     with loading("torch", "avalanche"):
-        from lra.benchmarks.analyses.behaviour import behaviour as do
+        from lra.benchmarks.analyses import behaviour as do
 
     _say(do(folder, out or folder, images, attack_steps, seed))
 
@@ -147,11 +147,11 @@ def bitflip(folder: Path, runs: int, iterations: int, images: int, out: Path | N
     Real images, noise, and what the run made: its last batch, its generator's images; of aeahl-rg also images of new
     generators with parts of its own.
     """
-    from lra.benchmarks.analyses import require_images
+    from lra.benchmarks.runs.distillation import require_images
 
     require_images(folder)
     with loading("torch", "avalanche"):
-        from lra.benchmarks.analyses.bit_flip_study import bit_flip_study
+        from lra.benchmarks.analyses import bit_flip_study
 
     _say(bit_flip_study(folder, out or folder, runs, iterations, images))
 

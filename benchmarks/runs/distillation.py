@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError, concerning
 from lra.benchmarks.files import sha256
 from lra.benchmarks.progress import Introduction, tell
+from lra.benchmarks.records import GENERATOR, SYNTHETIC
 from lra.benchmarks.runs.kind import DEFAULT, Cell, Kind, Prepared, Tracker, Tree, Trial, parted
 from lra.benchmarks.runs.machine import refuse_device, refuse_precision, threads_of
 from lra.benchmarks.runs.run_folder import difference, recorded
@@ -172,6 +173,23 @@ def stored_configuration(folder: Path) -> RunConfig:
     if before is not None and (other := difference({"code": before.get("code", {})}, code)):
         raise UsageError(f"{folder}: {other}, or begin anew with lra-bench run --config {file}")
     return config
+
+
+def require_images(folder: Path) -> None:
+    """Raise `MissingInput` unless a run left images, or a generator of some, and its data are there.
+
+    Every method leaves one or the other when it is finished: those with a generator that lasts that generator, those
+    that synthesise batches their last one.
+    """
+    config = stored_configuration(folder)
+    if not (folder / "result.json").is_file():
+        raise MissingInput(f"run {folder} is not finished: go on with lra-bench resume {folder}")
+    if not any((folder / name).is_file() for name in (GENERATOR, SYNTHETIC)):
+        raise MissingInput(
+            f"run {folder} has neither {GENERATOR} nor {SYNTHETIC} any more, of which every method leaves one: delete "
+            "its result.json to run again"
+        )
+    data_of(config.data).require()
 
 
 def _of_the_paper(method: object) -> str:

@@ -2,8 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -99,13 +98,6 @@ class _Enough(BaseException):
     """No further step is to be timed. No ``except Exception`` on the way, of a plugin say, is to keep this."""
 
 
-@contextmanager
-def _at_each_step(look: Callable[[torch.optim.Optimizer], None]) -> Iterator[None]:
-    """Call ``look`` with the optimiser after each of its steps; it may raise `_Enough` to end the block."""
-    with suppress(_Enough), at_steps(look):
-        yield
-
-
 class _Stopwatch:
     """Times of experiences, of the student's steps and of evaluations.
 
@@ -165,7 +157,7 @@ class _Stopwatch:
 def _timed(experiment: Experiment, config: RunConfig, test: Labelled | None) -> tuple[float, str]:
     """Seconds of the whole run, and what they are from."""
     watch = _Stopwatch(experiment)
-    with bounded(config.device), _at_each_step(watch.step):
+    with bounded(config.device), suppress(_Enough), at_steps(watch.step):
         experiment.strategy.train(experiment.stream)
     evaluation = median(watch.evaluations) if watch.evaluations else _tested(experiment, test)
     seconds, basis = _whole(watch, config)
@@ -224,7 +216,7 @@ def _lessons(config: RunConfig, data: DataSet) -> float:
         if len(times) > LESSONS + 1 or times[-1] - times[0] > LIMIT:
             raise _Enough
 
-    with tempfile.TemporaryDirectory(prefix="lra-") as scratch, _at_each_step(look):
+    with tempfile.TemporaryDirectory(prefix="lra-") as scratch, suppress(_Enough), at_steps(look):
         train(options, data, Path(scratch) / "teacher.safetensors", torch.device(config.device), quiet=True)
     spans = [after - before for before, after in pairwise(times)]
     steps = options.epochs * -(-len(data.load("train").images) // options.batch_size)
