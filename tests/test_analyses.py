@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lra.benchmarks import analyses
+from lra.benchmarks.analyses import teachers
 from lra.benchmarks.runs.runner import run
 from lra.benchmarks.setup.layers import parse_assignment
 from lra.benchmarks.setup.resolution import resolve
@@ -138,7 +138,7 @@ def test_what_cannot_be_looked_at_is_refused_before_any_work(
     def never(folder: Path) -> None:
         raise AssertionError("begun")
 
-    monkeypatch.setattr(analyses, "rebuilt", never)
+    monkeypatch.setattr(teachers, "rebuilt", never)
     copy = shutil.copytree(finished, tmp_path / "copy")
     for name in lost:
         (copy / name).unlink()

@@ -6,12 +6,10 @@ from typing import Any
 import pytest
 import torch
 from short_runs import experiment
-from torch import nn
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.presets import presets
 from lra.benchmarks.setup.resolution import configuration
-from lra.strategies.checkpoint import capture
 from lra.strategies.methods import METHODS
 
 
@@ -36,18 +34,6 @@ def test_a_curriculum_gets_older_and_harder() -> None:
     (ring,) = (term for term in built.stream.synthesizer.terms if term.name == "ring")
     assert ring.hardness == 0.5
     assert ring.queue.pushed == 20 + 8 * 16
-
-
-@pytest.mark.parametrize("meta", [False, True])
-def test_a_projection_learns_with_the_student_and_is_saved(meta: bool) -> None:
-    """The student has 42 features, the teacher 32."""
-    built = experiment("adadfkd", "synthesis.negatives=20", replay="memory", meta=meta, experiences=3)
-    (project,) = (m for m in built.strategy.objective.terms.modules() if isinstance(m, nn.Linear))
-    before = project.weight.clone()
-    built.strategy.train(built.stream)
-    assert not torch.equal(project.weight, before)
-    state = capture(built.strategy, built.stream)["objective"]
-    assert any(torch.equal(value, project.weight) for value in state["terms"].values())
 
 
 def test_a_projection_gets_the_gradient_of_both_losses_where_they_were_taken() -> None:

@@ -81,7 +81,8 @@ def test_embeddings_of_classes(embedding: str | list[list[float]]) -> None:
     assert torch.allclose(vectors @ vectors.T, torch.eye(10), atol=1e-5)
 
 
-@pytest.mark.parametrize("compared", ["global", "features", "logits"])
+# What it compares by default is in test_conformance.py.
+@pytest.mark.parametrize("compared", ["features", "logits"])
 def test_rgal_compares_what_it_is_told_and_learns_its_adapters(compared: str) -> None:
     built = experiment("rgal", *BATCHES, f"synthesis.compared={compared}", meta=True, experiences=3)
     adapters = [p.detach().clone() for p in built.strategy.objective.parameters()]

@@ -130,7 +130,7 @@ def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path
 
     require_images(folder)
     with loading("torch", "avalanche"):
-        from lra.benchmarks.analyses import behaviour as do
+        from lra.benchmarks.analyses.teachers import behaviour as do
 
     _say(do(folder, out or folder, images, attack_steps, seed))
 
@@ -151,7 +151,7 @@ def bitflip(folder: Path, runs: int, iterations: int, images: int, out: Path | N
 
     require_images(folder)
     with loading("torch", "avalanche"):
-        from lra.benchmarks.analyses import bit_flip_study
+        from lra.benchmarks.analyses.teachers import bit_flip_study
 
     _say(bit_flip_study(folder, out or folder, runs, iterations, images))
 
