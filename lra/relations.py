@@ -6,10 +6,11 @@ Pure functions and small modules of feature tensors, for synthesis and for the s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lra.features import pooled
@@ -166,7 +167,30 @@ def cross_view_nce(local: Tensor, whole: Tensor, current: int, temperature: floa
     Returns:
         Mean of -log softmax over all global views for the current images, plus the mean for banked ones if any.
     """
-    scores = local @ whole.detach().T / temperature
-    losses = F.cross_entropy(scores, torch.arange(len(scores), device=scores.device), reduction="none")
+    losses: Tensor = _Matching.apply(local, whole.detach(), temperature)
     fresh, banked = losses[:current].mean(), losses[current:]
     return fresh + banked.mean() if len(banked) else fresh
+
+
+class _Matching(torch.autograd.Function):
+    """-log softmax of (n,d)·(n,d)ᵀ/τ on its diagonal, (n,), with a gradient for the first of the two.
+
+    With thousands of rows the matrix is most of the work: one is made, of which the way back needs a product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, columns: Tensor, temperature: float) -> Tensor:
+        scores = (rows / temperature) @ columns.T
+        own, largest = scores.diagonal().clone(), scores.amax(dim=1)
+        scores.sub_(largest[:, None]).exp_()
+        mass = scores.sum(dim=1)
+        ctx.save_for_backward(scores, mass, columns)
+        ctx.temperature = temperature
+        return largest + mass.log() - own
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        scores, mass, columns = ctx.saved_tensors
+        gradient = (gradients[0] / ctx.temperature)[:, None]
+        return (scores @ columns) * (gradient / mass[:, None]) - gradient * columns, None, None

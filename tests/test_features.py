@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from lra.anatomy import HeadNotFound, batchnorm_layers, classifier, penultimate, stages
-from lra.features import BatchNormStatistics, FeatureTap, Tap
+from lra.features import BatchNormStatistics, FeatureTap, Tap, moments
 from lra.networks import build
 
 IMAGE = (3, 16, 16)
@@ -207,3 +207,18 @@ def test_finding_stages_changes_nothing():
 def test_a_perceptron_has_no_stages():
     with pytest.raises(ValueError, match="makes no feature maps"):
         stages(build("mlp", 10, IMAGE), IMAGE)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 4, 5), (4, 3), (2, 3, 5), (1, 2, 1, 1)])
+@pytest.mark.parametrize("last", [False, True])
+def test_moments_and_their_two_derivatives_are_those_of_the_definition(shape, last):
+    torch.manual_seed(0)
+    values = 3 + torch.randn(shape, dtype=torch.double)
+    if last and len(shape) == 4:
+        values = values.contiguous(memory_format=torch.channels_last)
+    axes = [0, *range(2, len(shape))]
+    variance, mean = torch.var_mean(values, axes, correction=0)
+    torch.testing.assert_close(moments(values), (mean, variance))
+    values.requires_grad_()
+    assert torch.autograd.gradcheck(moments, (values,))
+    assert torch.autograd.gradgradcheck(moments, (values,))

@@ -178,3 +178,16 @@ def test_cross_view_is_least_on_the_diagonal():
     views = torch.eye(6, dtype=torch.double)
     assert cross_view_nce(views, views, 6, 0.1) < 1e-3
     assert cross_view_nce(views, views.roll(1, 0), 6, 0.1) > 5
+
+
+@pytest.mark.parametrize("tau", [0.005, 0.1, 3.0])
+def test_cross_view_is_the_cross_entropy_of_scores_with_its_gradient(tau):
+    torch.manual_seed(0)
+    local = F.normalize(torch.randn(9, 4, dtype=torch.double), dim=1).requires_grad_(True)
+    whole = F.normalize(torch.randn(9, 4, dtype=torch.double), dim=1)
+    losses = F.cross_entropy(local @ whole.T / tau, torch.arange(9), reduction="none")
+    expected = losses[:3].mean() + losses[3:].mean()
+    found = cross_view_nce(local, whole, 3, tau)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(loss, local)[0] for loss in (found, expected)]
+    torch.testing.assert_close(*gradients)
