@@ -131,3 +131,11 @@ def _moved(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[bool]:
         return []
     device = pairs[0][0].device
     return torch.stack([(now != before).any().to(device) for now, before in pairs]).tolist()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw torch's random numbers from ``seed`` for a while, on all devices; those of before come after it."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

@@ -41,7 +41,10 @@ BOUNDED = {
     "pool": ["replay.policy=reservoir", "replay.capacity=24"],
     AVALANCHE: ["plugin={mem_size: 24, batch_size_mem: 2}"],
 }
-FORMS = {"zskt original": ["synthesis.form=original", "synthesis.attention=250", "synthesis.clip=5"]}
+FORMS = {
+    "zskt original": ["synthesis.form=original", "synthesis.attention=250", "synthesis.clip=5"],
+    "fixed distinct": ["synthesis={family: deadleaves, distinct: 20}"],
+}
 """Other forms of a method that have more to remember."""
 
 
@@ -202,7 +205,7 @@ def test_it_counts_what_it_asks(ended: Outcome) -> None:
     counted, answered = ended.asked[STOP - 2]
     assert counted > 0
     # Measures ask uncounted, and have not yet asked; the stages of a network are found with an image of their own.
-    assert answered - counted in ((0, 1) if ended.choice.form in FORMS else (0,))
+    assert answered - counted in ((0, 1) if ended.choice.form == "zskt original" else (0,))
 
 
 @pytest.mark.parametrize("choice", CANNOT, ids=str)
@@ -229,8 +232,8 @@ def test_a_teacher_without_batchnorm_will_do_or_is_refused_with_a_remedy(method:
     assert all(value.isfinite().all() for value in built.strategy.model.state_dict().values())
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_triplet_term_joins_any_method(method: str) -> None:
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "fixed"])
+def test_the_triplet_term_joins_any_method_that_learns(method: str) -> None:
     records: list[dict[str, Any]] = []
     built = experiment(method, "synthesis.triplet=0.1", experiences=1, keep=records.append)
     built.strategy.train(built.stream)

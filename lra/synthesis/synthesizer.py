@@ -32,7 +32,7 @@ class Reusable(Owner):
         """
         generator = self.generator_to_reuse()
         if generator is None:
-            raise ValueError("its generator starts anew with every batch, so that none can be carried over")
+            raise ValueError("it has no generator that outlives a batch, so that none can be carried over")
         load_reused(generator, weights)
 
 

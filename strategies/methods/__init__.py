@@ -12,6 +12,7 @@ from lra.strategies.methods.dafl import DAFL
 from lra.strategies.methods.dfme import DFME
 from lra.strategies.methods.dfq import DFQ
 from lra.strategies.methods.fast import Fast
+from lra.strategies.methods.fixed import Fixed
 from lra.strategies.methods.gdfq import GDFQ
 from lra.strategies.methods.nayer import NAYER
 from lra.strategies.methods.predfkd import PreDFKD
@@ -39,6 +40,7 @@ METHODS: dict[str, type[Method]] = {
         ZSKD,
         SoftTarget,
         GDFQ,
+        Fixed,
     )
 }
 """Name to method, in the order they are listed."""
