@@ -62,6 +62,8 @@ class Setup:
     experiences: int
     """Experiences in the run."""
     experiences_per_epoch: int
+    source: Synthesizer | None = None
+    """What makes the samples, for plugins, which are built after it."""
 
     @property
     def epochs(self) -> int:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from lra.average import Average
 from lra.images import to_bytes
 from lra.memory.buffers import Buffer, ImagePool
 from lra.memory.generator import MemoryGenerator
@@ -107,6 +108,64 @@ class GenerativeReplay(Replay):
         """Take up a state of `state_dict`."""
         super().load_state_dict(state)
         self.memory.load_state_dict(state["memory"])
+
+
+class EMAReplay(Replay):
+    """Replays images of the generator's own exponential moving average (MAD; Do et al., NeurIPS 2022).
+
+    No image is stored, and nothing more is trained; the teacher answers anew for every image. The average takes the
+    generator in at the end of each experience, so that with α = 0 it is that of the experience before. (MAD updates it
+    before the student's steps, an experience earlier. Its weights of new and replayed samples are not public: here
+    each counts by its share.)
+
+    Args:
+        source: whose generator it averages.
+        teacher: answers for what is replayed.
+        size: images replayed per step.
+        decay: α in [0, 1]; it remembers ln ½ / ln α experiences to the half.
+        warmup: experiences before the first replay.
+
+    Raises:
+        ValueError: if the source has no generator that is never renewed, or for another decay.
+    """
+
+    def __init__(self, source: Synthesizer, teacher: Teacher, size: int, decay: float = 0.95, warmup: int = 1):
+        super().__init__(size)
+        sampler = source.sampler()
+        if sampler is None:
+            raise ValueError(
+                "replay ema averages a generator that lives on, and this method's samples come from none or from one "
+                "that is renewed: take another replay, or a method with an online generator, such as predfkd"
+            )
+        self.sampler = sampler
+        self.teacher = teacher
+        self.warmup = warmup
+        self.average = Average(sampler.generator, decay)
+
+    def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Begin with the generator of the very first experience, unless with what an earlier task left."""
+        if not self.completed:
+            self.average.restart()
+
+    def recall(self) -> Batch | None:
+        """``size`` images of the average, after the warm-up."""
+        if self.completed < self.warmup:
+            return None
+        images = self.sampler.draw(self.average.network, self.size)
+        return Batch(images, self.teacher.label(images))
+
+    def remember(self, strategy: DataFreeDistillation) -> None:
+        """Take the generator into the average."""
+        self.average.update()
+
+    def state_dict(self) -> State:
+        """The average, and the number of experiences."""
+        return super().state_dict() | {"average": self.average.network.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        super().load_state_dict(state)
+        self.average.network.load_state_dict(state["average"])
 
 
 class PoolReplay(Replay):

@@ -134,11 +134,42 @@ class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
         return GenerativeReplay(memory, self.size(setup), self.updates, self.warmup)
 
 
+class AveragedGenerator(ReplayOptions):
+    """MAD's moving average of the generator (Do et al., NeurIPS 2022), for methods whose generator lives on.
+
+    Beside plain training a step costs the average's images and, of as many as ``fraction`` says, the passes of teacher
+    and student.
+    """
+
+    summary = "moving average of the generator itself: no images, nothing trained (MAD)"
+
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    decay: Fraction = 0.95
+    """α of the average, updated once an experience: half of its memory is of the last ln ½ / ln α of them."""
+    warmup: Whole = 1
+    """Experiences before the first replay."""
+
+    def build(self, setup: Setup) -> Replay:
+        """The average of the source's generator.
+
+        Raises:
+            ValueError: if the source has none to average.
+        """
+        from lra.strategies.replay import EMAReplay
+
+        if setup.source is None:
+            raise ValueError(
+                "replay ema needs the source of samples: give Setup the method's synthesizer as its source"
+            )
+        return EMAReplay(setup.source, setup.teacher, self.size(setup), self.decay, self.warmup)
+
+
 REPLAYS: dict[str, type[ReplayOptions]] = {
     "none": NoReplay,
     "memory": MemoryBank,
     "reservoir": ReservoirReplay,
     "pool": PoolOfImages,
     "generative": GenerativeMemory,
+    "ema": AveragedGenerator,
 }
 """Name, as typed after ``--replay``, to options."""

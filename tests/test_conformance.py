@@ -24,6 +24,7 @@ from lra.benchmarks.setup.experiment import Experiment
 from lra.benchmarks.setup.retaining import forgetful
 from lra.state import State, random_states, seed_everything
 from lra.strategies.checkpoint import capture, restore
+from lra.strategies.method import OptimisedMethod
 from lra.strategies.methods import METHODS
 from lra.strategies.replay import BufferReplay, PoolReplay
 from lra.strategies.retention import REPLAYS
@@ -80,8 +81,15 @@ class Choice(NamedTuple):
 
 
 CHOICES = [Choice(*row) for row in product([*METHODS, *FORMS], [*REPLAYS, AVALANCHE], (False, True))]
-CANNOT = [choice for choice in CHOICES if choice.meta and not choice.retains]
+FORGETS = [choice for choice in CHOICES if choice.meta and not choice.retains]
 """The LRA step needs something that replays, and Avalanche's replay tells it nothing."""
+RENEWS = [
+    choice
+    for choice in CHOICES
+    if choice.replay == "ema" and (issubclass(METHODS[choice.method], OptimisedMethod) or "distinct" in choice.form)
+]
+"""There is no generator to average."""
+CANNOT = [*FORGETS, *RENEWS]
 
 
 class Outcome(NamedTuple):
@@ -208,9 +216,17 @@ def test_it_counts_what_it_asks(ended: Outcome) -> None:
     assert answered - counted in ((0, 1) if ended.choice.form == "zskt original" else (0,))
 
 
-@pytest.mark.parametrize("choice", CANNOT, ids=str)
+@pytest.mark.parametrize("choice", FORGETS, ids=str)
 def test_the_lra_step_without_a_replay_is_refused_in_one_line(choice: Choice) -> None:
     with pytest.raises(UsageError, match="--meta") as refusal:
+        choice.build()
+    assert "\n" not in str(refusal.value)
+    assert refusal.value.code == 2
+
+
+@pytest.mark.parametrize("choice", RENEWS, ids=str)
+def test_the_average_of_a_generator_that_is_renewed_is_refused_in_one_line(choice: Choice) -> None:
+    with pytest.raises(UsageError, match="replay ema averages a generator that lives on") as refusal:
         choice.build()
     assert "\n" not in str(refusal.value)
     assert refusal.value.code == 2

@@ -1,7 +1,7 @@
 """From a configuration to a run ready to train: teacher, student, stream, strategy, measures."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -107,7 +107,8 @@ def prepare(
         momentum=config.student.momentum,
         weight_decay=config.student.weight_decay,
     )
-    retaining, scheduling = retention(config, setup), _schedule(config, optimiser, experiences)
+    retaining = retention(config, replace(setup, source=parts.synthesizer))
+    scheduling = _schedule(config, optimiser, experiences)
     plugins = [*_calibration(config), *retaining, *parts.plugins, *scheduling]
     probe_every = max(1, -(-config.evaluations // config.evaluation.probes))
     measures = standard(stream, parts.objective, trained.answers, probe_every, config.evaluation.probe_size)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lra.images import Image, per_channel, to_bytes
 from lra.problem import Teacher
 from lra.state import State, seeded, untouched
-from lra.synthesis.synthesizer import FiniteBatch, Synthesizer
+from lra.synthesis.synthesizer import FiniteBatch, Sampler, Synthesizer
 from lra.synthesis.terms import TermValue
 
 Family = Callable[[int], Tensor]
@@ -80,6 +80,12 @@ class FixedSource(Synthesizer):
         """The finite set, the same in every experience."""
         return self._held
 
+    def sampler(self) -> Sampler | None:
+        """The random generator, if there is no end to its images: its average is itself."""
+        if self.distinct is not None or not isinstance(self.family, RandomGenerator):
+            return None
+        return Sampler(self.family.generator, self.family.drawn_by)
+
     def generator_to_reuse(self) -> nn.Module | None:
         """The random generator, if images are drawn from one."""
         return self.family.generator if isinstance(self.family, RandomGenerator) else None
@@ -139,10 +145,14 @@ class RandomGenerator:
     def _latents(self, n: int) -> Tensor:
         return torch.randn(n, self.latent).to(next(self.generator.parameters()).device)
 
-    @torch.no_grad()
     def __call__(self, n: int) -> Tensor:
         """(n, C, H, W) of fresh latents."""
-        images: Tensor = self.generator.eval()(self._latents(n))
+        return self.drawn_by(self.generator, n)
+
+    @torch.no_grad()
+    def drawn_by(self, generator: nn.Module, n: int) -> Tensor:
+        """(n, C, H, W) of fresh latents, by a copy of the generator."""
+        images: Tensor = generator.eval()(self._latents(n))
         return images
 
 

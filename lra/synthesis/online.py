@@ -5,12 +5,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from lra.networks.composed import ConditionedGenerator
 from lra.problem import Teacher
 from lra.randomness import integers, normal
 from lra.state import State, untouched
-from lra.synthesis.synthesizer import Synthesizer
+from lra.synthesis.synthesizer import Sampler, Synthesizer
 from lra.synthesis.terms import Term, TermValue, total
 from lra.view import View
 
@@ -109,6 +110,22 @@ class OnlineGenerator(Synthesizer):
         """(n, z) standard normal."""
         return normal(n, self.latent, device=next(self.generator.parameters()).device)
 
+    def latents_for(self, generator: nn.Module, n: int) -> Tensor:
+        """(n, z): fresh ones, for a copy of the generator at other weights."""
+        return OnlineGenerator.latents(self, n)
+
+    def sampler(self) -> Sampler:
+        """Fresh latents, in the mode that the student sees."""
+        return Sampler(self.generator, self._drawn_by)
+
+    @torch.no_grad()
+    def _drawn_by(self, generator: nn.Module, n: int) -> Tensor:
+        generator.train(self.sampling_mode == "train")
+        # What train mode moves are copies.
+        buffers = {name: buffer.clone() for name, buffer in generator.named_buffers()}
+        images: Tensor = functional_call(generator, buffers, (self.latents_for(generator, n),))
+        return images
+
     def generator_to_reuse(self) -> nn.Module:
         """The generator."""
         return self.generator
@@ -161,8 +178,17 @@ class ConditionedOnlineGenerator(OnlineGenerator):
     def latents(self, n: int) -> Tensor:
         """(n, z), for classes that are ``asked`` from now on."""
         noise = super().latents(n)
-        self.asked = integers(self.generator.embedding.num_embeddings, n, device=noise.device)
+        self.asked = self._classes(noise)
         return self.generator.latents(noise, self.asked)
+
+    def latents_for(self, generator: nn.Module, n: int) -> Tensor:
+        """(n, z): fresh ones, of its own embedding of classes drawn anew; what is ``asked`` of the source stays."""
+        noise = super().latents_for(generator, n)
+        assert isinstance(generator, ConditionedGenerator)
+        return generator.latents(noise, self._classes(noise))
+
+    def _classes(self, noise: Tensor) -> Tensor:
+        return integers(self.generator.embedding.num_embeddings, len(noise), device=noise.device)
 
 
 class SharedLatents(OnlineGenerator):

@@ -1,7 +1,7 @@
 """The contract of everything that makes samples, and of what it leaves to a later task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -58,6 +58,18 @@ class FiniteBatch(NamedTuple):
     """(n,) int64: the classes they were asked to be."""
 
 
+class Sampler(NamedTuple):
+    """How a generator that outlives experiences makes what the student sees."""
+
+    generator: nn.Module
+    """The generator itself, as it is learning."""
+    draw: Callable[[nn.Module, int], Tensor]
+    """So many images (n, C, H, W) of a copy of it at other weights, as `Synthesizer.draw` makes them of itself.
+
+    Without a graph. It leaves no trace in the copy's buffers, nor in the source but for random numbers.
+    """
+
+
 class Synthesizer(Reusable, ABC):
     """Owns a source of samples and how it is updated; one `step` opens one experience.
 
@@ -94,6 +106,10 @@ class Synthesizer(Reusable, ABC):
 
         In evaluation mode where that is how the student sees it, without a graph; ``None`` if there is no such one.
         """
+        return None
+
+    def sampler(self) -> Sampler | None:
+        """How its generator draws; ``None`` if not all that the student sees comes from one that is never renewed."""
         return None
 
     def batch(self) -> FiniteBatch | None:
