@@ -16,6 +16,8 @@ import yaml
 from lra.benchmarks.errors import MissingInput, UsageError, one_line
 from lra.metrics.quantities import Quantity, at
 
+STUDENT, AVERAGE = "student.safetensors", "average.safetensors"
+"""What a finished run leaves: its student, and the moving average of it if one was kept."""
 GENERATOR, REPLAY, SYNTHETIC = "generator.safetensors", "replay.pt", "synthetic.safetensors"
 """What a finished run may leave for later ones: its generator, its replay, the last batch that it synthesised."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -44,6 +44,7 @@ BOUNDED = {
 }
 FORMS = {
     "zskt original": ["synthesis.form=original", "synthesis.attention=250", "synthesis.clip=5"],
+    "predfkd averaged": ["student.ema=0.9"],
     "fixed distinct": ["synthesis={family: deadleaves, distinct: 20}"],
 }
 """Other forms of a method that have more to remember."""

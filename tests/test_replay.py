@@ -1,6 +1,7 @@
 """Replay plugins: when they store, what they bring, and how it is weighed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -184,10 +185,11 @@ def test_every_replay_resumes_from_its_state(
 ) -> None:
     torch.manual_seed(4)
     options = REPLAYS[name].model_validate({"width": 8, "latent": 6} if name == "generative" else {})
+    stream = make_stream(length=4)
+    setup = replace(setup, source=stream.synthesizer)
     replay, other = options.build(setup), options.build(setup)
     if replay is None or other is None:
         return
-    stream = make_stream(length=4)
     make_strategy(student, [replay]).train(stream)
     other.load_state_dict(replay.state_dict())
     for each in (replay, other):

@@ -16,7 +16,7 @@ from lra.benchmarks.runs.kind import Configuration, kind_of
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.text import experience_line, quantity_text
-from lra.metrics.quantities import COMPARED, QUANTITIES
+from lra.metrics.quantities import COMPARED, QUANTITIES, Quantity, quantities
 
 
 def show(folder: RunFolder, as_json: bool) -> None:
@@ -60,10 +60,15 @@ def table(result: dict[str, Any], folder: Path) -> str:
         *_stopped(result),
         *_rollbacks(result.get("rollbacks") or []),
         *lines.items(),
-        *((QUANTITIES[name].title, said[name]) for name in COMPARED if name not in named),
+        *((q.title, said[q.name]) for q in quantities(*COMPARED) if q.name not in named and _had(result, q)),
         ("report", str(folder / "report.html")),
     ]
     return "\n".join(f"{name:11} {text}" for name, text in rows)
+
+
+def _had(result: dict[str, Any], quantity: Quantity) -> bool:
+    """Whether a run has a value for it, or any run like it should."""
+    return quantity.usual or value(result, quantity) is not None
 
 
 def increment_table(result: dict[str, Any], folder: Path) -> str:

@@ -147,7 +147,7 @@ def measured(
             kept[name] = column
         elif asked:
             raise UsageError(f"none of {len(runs)} runs has a value for {name!r}: {_why(column, runs)}")
-        if lacking:
+        if lacking and (asked or name in kept or column.usual):
             share = "no run has" if name not in kept else f"{len(lacking)} of {len(runs)} runs have no"
             notes.append(f"{share} {name}: {_why(column, lacking)}")
     if not kept:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lra.benchmarks.errors import LraError, MissingInput, UsageError, suggestion
 from lra.benchmarks.export.model_card import model_card
 from lra.benchmarks.files import write_atomically, write_text
-from lra.benchmarks.records import DISTILLED, Run, read_run
+from lra.benchmarks.records import AVERAGE, DISTILLED, STUDENT, Run, read_run
 from lra.benchmarks.runs.distillation import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.user_code import code_of
@@ -46,7 +46,7 @@ IMAGES = (9, 4, 1)
 
 
 def export(folder: Path, formats: Sequence[str], out: Path | None = None, licence: str | None = None) -> list[Path]:
-    """Write the student of a finished run in some formats, with a model card.
+    """Write the student of a finished run in some formats, and its moving average if one was kept, with a model card.
 
     Args:
         folder: of the run.
@@ -72,23 +72,27 @@ def export(folder: Path, formats: Sequence[str], out: Path | None = None, licenc
     if "onnx" in names:
         require_onnx()
     run, student, notes = load_student(folder)
+    networks = {"student": student}
+    if (folder / AVERAGE).is_file():
+        networks["average"] = load_student(folder, AVERAGE)[1]
 
     import torch
 
     from lra.quantization.network import in_integers
 
-    if notes["quantization"] is not None:
-        student = in_integers(student)
     images = torch.rand(max(IMAGES), *notes["image"], generator=torch.Generator().manual_seed(0))
     place = out or folder / "export"
-    files = [_export(name, student, place / f"student.{name}", images, notes) for name in names]
+    files = []
+    for what, network in networks.items():
+        written = network if notes["quantization"] is None else in_integers(network)
+        files += [_export(name, written, place / f"{what}.{name}", images, notes) for name in names]
     card = place / "README.md"
     write_text(card, model_card(run, notes, files, licence))
     return [*files, card]
 
 
-def load_student(folder: Path) -> tuple[Run, Normalized, dict[str, Any]]:
-    """A finished run, its student in evaluation mode, and what is needed to use it.
+def load_student(folder: Path, file: str = STUDENT) -> tuple[Run, Normalized, dict[str, Any]]:
+    """A finished run, its student in evaluation mode, and what is needed to use it; or, of another file, its average.
 
     Raises:
         MissingInput: if the run is not finished.
@@ -96,7 +100,7 @@ def load_student(folder: Path) -> tuple[Run, Normalized, dict[str, Any]]:
     """
     from lra.benchmarks.setup.datasets import data_of
 
-    run, weights = read_run(folder), folder / "student.safetensors"
+    run, weights = read_run(folder), folder / file
     if run.kind != DISTILLED:
         raise UsageError(f"{folder} is of lra-bench {run.kind}, which leaves no student to export")
     if not run.result or not weights.is_file():

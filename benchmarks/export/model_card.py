@@ -30,10 +30,12 @@ MOST_NAMES = 20
 """Most names of classes in a row."""
 
 USES = {
-    "student.safetensors": "`lra-bench run --teacher student.safetensors`, or `safetensors.torch.load_file`",
-    "student.onnx": "any ONNX runtime; input `images`, output `logits`",
-    "student.pt2": '`torch.export.load("student.pt2").module()(images)`',
+    ".safetensors": "`lra-bench run --teacher {name}`, or `safetensors.torch.load_file`",
+    ".onnx": "any ONNX runtime; input `images`, output `logits`",
+    ".pt2": '`torch.export.load("{name}").module()(images)`',
 }
+"""How a file is used, by its suffix."""
+OF_AVERAGE = "; the moving average of the student"
 
 
 def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: str | None) -> str:
@@ -111,7 +113,8 @@ def _teacher(teacher: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _measures(run: Run) -> list[tuple[str, str]]:
     titles = {"accuracy": TESTED}
-    return [(titles.get(q.name, q.title_alone or q.title), _said(q, run.value(q))) for q in quantities(*ON_CARDS)]
+    shown = [q for q in quantities(*ON_CARDS) if q.usual or run.value(q) is not None]
+    return [(titles.get(q.name, q.title_alone or q.title), _said(q, run.value(q))) for q in shown]
 
 
 def _said(quantity: Quantity, value: object) -> str:
@@ -148,7 +151,10 @@ def _use(notes: dict[str, Any], files: Sequence[Path]) -> list[tuple[str, str]]:
         ("input", f"images (n × {shape}), float32 in [0, 1]; normalised inside"),
         ("output", f"logits (n × {notes['classes']})"),
         *([("classes, in the order of the logits", _names(notes["names"]))] if notes["names"] else []),
-        *((f"`{file.name}`", USES[file.name]) for file in files),
+        *(
+            (f"`{file.name}`", USES[file.suffix].format(name=file.name) + OF_AVERAGE * file.stem.startswith("average"))
+            for file in files
+        ),
     ]
 
 

@@ -35,7 +35,7 @@ from lra.benchmarks.reports import figures
 from lra.benchmarks.reports.drawing import NARROW, WIDE, Series
 from lra.benchmarks.text import number_text
 from lra.metrics.evolution import evolution_record
-from lra.metrics.quantities import COMPARED_INCREMENTS, QUANTITIES, TILES, Quantity, quantities
+from lra.metrics.quantities import AVERAGE, COMPARED_INCREMENTS, QUANTITIES, TILES, Quantity, quantities
 
 MOST_ROWS = 400
 MOST_CLASSES = 100
@@ -189,7 +189,13 @@ class Numbers:
             "max": ": choosing it needs a test set, so it is no result of a data-free run" if self.tested else "",
             "alignment": "" if tail is None else f"; last half {number_text(tail, 4, '+')}",
         }
-        shown = [q for q in QUANTITIES.values() if q.cost == cost and q.usual and not q.derived]
+        shown = [
+            q
+            for q in QUANTITIES.values()
+            if q.cost == cost
+            and not q.derived
+            and (q.usual or (AVERAGE in q.needs and self.values[q.name] is not None))
+        ]
         return [
             self._shown(q, (cost and q.title_alone) or q.title, q.unit, q.meaning + more.get(q.name, "")) for q in shown
         ]

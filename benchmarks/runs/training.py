@@ -17,6 +17,7 @@ from torchvision.utils import make_grid
 
 from lra.benchmarks.files import packed, write_atomically, write_checkpoint
 from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
+from lra.benchmarks.records import AVERAGE, STUDENT
 from lra.benchmarks.runs.kind import Tracker
 from lra.benchmarks.runs.machine import environment, peak_memory
 from lra.benchmarks.runs.memory import as_far_as_it_fits, bounded, refuse_oversize
@@ -33,6 +34,7 @@ from lra.benchmarks.setup.teachers import TrainedTeacher
 from lra.benchmarks.setup.user_code import refuse_edited, remember
 from lra.benchmarks.setup.weights_files import save_weights
 from lra.state import State, seed_everything
+from lra.strategies import student_average
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.evaluation import Record
 from lra.strategies.plugins import norm
@@ -200,7 +202,9 @@ class Training:
 
     def _close(self) -> None:
         student = self.experiment.strategy.model
-        save_weights(self.folder.path / "student.safetensors", student)
+        save_weights(self.folder.path / STUDENT, student)
+        if (average := self.experiment.networks.get(student_average.NAME)) is not None:
+            save_weights(self.folder.path / AVERAGE, average)
         self.processes.sum_up(self.experiment)
         if self.processes.rank:
             return

@@ -120,6 +120,9 @@ class StudentOptions(Options):
     """Keep its images channel by channel for each pixel: a fifth less time for a ResNet's plain step on a processor."""
     features: str | None = None
     """Where the student's penultimate features are, said as ``teacher.features`` is."""
+    ema: Fraction | None = None
+    """Keep the moving average of its weights and BatchNorm statistics beside it, at this decay a step (0.99, say):
+    evaluated, saved and exported too; training is the same with it and without."""
 
 
 class ComputeOptions(Options):

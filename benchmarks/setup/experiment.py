@@ -28,6 +28,7 @@ from lra.strategies.metrics import standard
 from lra.strategies.plugins import Calibration, DivergenceGuard, ScheduleByEpoch
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream, TestExperience, no_test_stream
+from lra.strategies.student_average import AverageAccuracy, StudentAverage
 from lra.view import require
 
 
@@ -109,14 +110,15 @@ def prepare(
     )
     retaining = retention(config, replace(setup, source=parts.synthesizer))
     scheduling = _schedule(config, optimiser, experiences)
-    plugins = [*_calibration(config), *retaining, *parts.plugins, *scheduling]
+    averaging = [] if config.student.ema is None else [StudentAverage(student, config.student.ema)]
+    plugins = [*_calibration(config), *retaining, *parts.plugins, *scheduling, *averaging]
     probe_every = max(1, -(-config.evaluations // config.evaluation.probes))
     measures = standard(stream, parts.objective, trained.answers, probe_every, config.evaluation.probe_size)
     evaluation = Evaluation(
         _test_stream(test, device),
         config.between,
         experiences,
-        [*measures, *parts.measures],
+        [*measures, *parts.measures, *(AverageAccuracy(kept.average.network) for kept in averaging)],
         schedule.experiences_per_epoch,
         keep,
         loggers(),

@@ -34,6 +34,7 @@ TEST_SET = Need("a test set", "accuracy.final")
 SEVERAL_EVALUATIONS = Need("a curve of several evaluations", "accuracy.mean")
 PROBES = Need("several evaluations with probes", "forgetting.average")
 REPLAY = Need("a replay", "alignment.mean")
+AVERAGE = Need("a student's average (student.ema)", "average.accuracy", other_kind=True)
 INCREMENT = Need("a run of increments", "average_incremental_accuracy", other_kind=True)
 QUANTIZED = Need("a quantised student", "quantization", other_kind=True)
 
@@ -118,6 +119,14 @@ _DECLARED = (
              meaning="mean with each evaluation weighted by the student steps since the one before"),
     Quantity("step_variance", "accuracy.curve", "σ² by student step", better=-1, needs=_EVOLVED,
              of_curve=lambda curve: by_step(curve)[1], meaning="variance weighted likewise, in squared points"),
+    Quantity("average_accuracy", "average.accuracy", "average’s accuracy, final", "%", better=1,
+             needs=(AVERAGE, TEST_SET), record="average.accuracy",
+             title_alone="final accuracy of the student’s average",
+             meaning="of the moving average of the student’s weights, at the last evaluation"),
+    Quantity("average_mean", "average.mean", "average’s μ", "%", better=1, needs=(AVERAGE, TEST_SET),
+             meaning="mean accuracy of that over every evaluation from the first"),
+    Quantity("average_max", "average.max", "average’s max", "%", better=1, needs=(AVERAGE, TEST_SET),
+             meaning="its best of all evaluations"),
     Quantity("lost", "teacher.accuracy", "below the teacher", "points", minus=_FINAL, better=-1, needs=_TESTED,
              meaning="the teacher’s accuracy minus the student’s final one"),
     Quantity("forgetting", "forgetting.average", "forgetting", "points", better=-1, needs=(PROBES,),
@@ -171,6 +180,7 @@ QUANTITIES = {quantity.name: quantity for quantity in _DECLARED}
 
 COMPARED = (
     "accuracy",
+    "average_accuracy",
     "mean",
     "variance",
     "max",
@@ -184,7 +194,7 @@ COMPARED = (
     "seconds",
     "teacher_queries",
 )
-"""What a comparison shows that names nothing."""
+"""What a comparison shows that names nothing; of what only another kind of run has, what some run has."""
 COMPARED_INCREMENTS = (
     *("accuracy", "average_incremental", "forgetting", "forgetting_from_best", "generator_steps", "seconds"),
 )
@@ -193,7 +203,7 @@ TILES = ("accuracy", "mean", "variance", "max", "forgetting", "agreement", "stud
 """What heads the report of a run."""
 FOLLOWED = ("accuracy", "agreement", "forgetting")
 """What progress says of an evaluation."""
-ON_CARDS = ("accuracy", "agreement", "mean", "variance", "forgetting")
+ON_CARDS = ("accuracy", "average_accuracy", "agreement", "mean", "variance", "forgetting")
 """What a model card has."""
 
 

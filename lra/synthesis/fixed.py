@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lra.images import Image, per_channel, to_bytes
 from lra.problem import Teacher
+from lra.randomness import normal, permutation, sent
 from lra.state import State, seeded, untouched
 from lra.synthesis.synthesizer import FiniteBatch, Sampler, Synthesizer
 from lra.synthesis.terms import TermValue
@@ -65,8 +66,9 @@ class FixedSource(Synthesizer):
             return self.family(n)
         if self._held is None:
             raise ValueError("no experience is open: step() first")
-        where = torch.cat([torch.randperm(self.distinct) for _ in range(-(-n // self.distinct))])[:n]
-        return self.shown(self._held.images[where.to(self._held.images.device)])
+        device = self._held.images.device
+        where = torch.cat([permutation(self.distinct, device) for _ in range(-(-n // self.distinct))])[:n]
+        return self.shown(self._held.images[where])
 
     def peek(self, n: int) -> Tensor:
         """As `draw`, with random states and counters put back."""
@@ -143,7 +145,7 @@ class RandomGenerator:
         self.generator.eval()
 
     def _latents(self, n: int) -> Tensor:
-        return torch.randn(n, self.latent).to(next(self.generator.parameters()).device)
+        return normal(n, self.latent, device=next(self.generator.parameters()).device)
 
     def __call__(self, n: int) -> Tensor:
         """(n, C, H, W) of fresh latents."""
@@ -168,12 +170,13 @@ class Noise:
 
     def __init__(self, image: Image, mean: Sequence[float], std: Sequence[float], device: torch.device):
         self.image = image
-        self.mean, self.std = per_channel(mean, image[0], "mean"), per_channel(std, image[0], "std")
+        self.mean = per_channel(mean, image[0], "mean").to(device)
+        self.std = per_channel(std, image[0], "std").to(device)
         self.device = device
 
     def __call__(self, n: int) -> Tensor:
         """(n, C, H, W)."""
-        return (self.mean + self.std * torch.randn(n, *self.image)).clamp(0, 1).to(self.device)
+        return (self.mean + self.std * normal(n, *self.image, device=self.device)).clamp(0, 1)
 
 
 class DeadLeaves:
@@ -207,7 +210,7 @@ class DeadLeaves:
             if not len(rows):
                 break
             images[rows], bare[rows] = self._fall(images[rows], bare[rows], min(together, self.most - fallen))
-        return images.transpose(1, 2).reshape(n, *self.image).to(self.device)
+        return sent(images.transpose(1, 2).reshape(n, *self.image), self.device)
 
     def _fall(self, images: Tensor, bare: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Let ``count`` shapes fall on each image (n, H·W, C), one after another until it is covered.
