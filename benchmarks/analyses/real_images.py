@@ -56,7 +56,7 @@ class RealImages(Alteration):
         return cls(found, setup.teacher, AugmentationOptions(flip=flip, shift=shift))
 
     def altered(self, batch: Batch) -> Batch:
-        """As many real images."""
+        """A batch of as many real images."""
         where = torch.randint(len(self.images), (len(batch.images),))
         images = self.augment(unit(self.images[where])).to(batch.images.device)
         return Batch(images, self.teacher.label(images))

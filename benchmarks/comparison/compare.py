@@ -156,7 +156,7 @@ def measured(
 
 
 def _why(column: Quantity, lacking: Sequence[Run]) -> str:
-    """What the runs want of what the column needs, most of it: a run has the one before the other."""
+    """What the column needs and the runs lack: of each run the first thing, and of these the one that comes last."""
     if not column.needs:
         return "their results lack it"
     met = [[at(run.result, need.shown_by) is not None for need in column.needs] for run in lacking]

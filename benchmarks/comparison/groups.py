@@ -14,8 +14,8 @@ from lra.metrics.quantities import Quantity
 from lra.strategies.retention import REPLAYS
 
 UNHEEDED = ("seed", "device", "threads", "on_divergence", "scale", "preset")
-"""What may differ between the seeds of one configuration, or says only where its settings are from; besides, how a
-meta step that is off would be taken."""
+"""Settings that make no other configuration: the seed, what changes no result, what only says where others are from.
+Nor do those of an LRA step that is off."""
 
 SHORT = {
     "method": "method",

@@ -228,7 +228,7 @@ COLUMNS: dict[str, Callable[[Answer], str]] = {
     "synthesis, s a call": lambda r: f"{r['synthesis']:.2f}",
     "evaluation, s": lambda r: f"{r['evaluation']:.1f}",
 }
-"""Of a row's record, by their headings."""
+"""What the columns say of a row's record, by their headings."""
 OTHERS = {"step": "other", "synthesis": "other synthesis", "evaluation": "other evaluation"}
 """What is compared with another version, by where the ratio is."""
 

@@ -41,7 +41,7 @@ def folded(maps: Tensor, layer: DoublingConvolution) -> Tensor:
 
 
 def seconds(form: Callable[[Tensor, DoublingConvolution], Tensor], maps: Tensor, layer: DoublingConvolution) -> float:
-    """Of one forward, and of a backward where the maps ask for one."""
+    """Seconds of one forward, and of a backward where the maps ask for one."""
     clock = time.process_time
     if maps.is_cuda:
         torch.cuda.synchronize()

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Processes:
-    """Those of a run, seen from one of them.
+    """The processes of a run, seen from one of them.
 
     Args:
         rank: which this is; 0 leads: it alone writes the run folder.

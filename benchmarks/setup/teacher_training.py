@@ -28,7 +28,7 @@ from lra.synthesis.augmentation import flipped, shifted
 OFTEN = 5.0
 """Seconds from one saved state to the next, at least."""
 DEAR = 30
-"""So many times the seconds that saving took pass before the next, so that it costs a thirtieth of the time."""
+"""Times the seconds that saving took that pass before the next, so that it costs a thirtieth of the time."""
 
 AUXILIARY = 0.3
 """Weight of an auxiliary classifier, as GoogLeNet's have it (Szegedy et al., CVPR 2015)."""

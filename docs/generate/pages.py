@@ -153,7 +153,7 @@ TREE = ROOT / "build" / "reference"
 """The package as it is once installed: ``strategies/`` and ``benchmarks/`` inside of ``lra/``."""
 
 FOLDERS = {"lra": "lra", "strategies": "lra.strategies", "benchmarks": "lra.benchmarks"}
-"""Of the sources, with the packages that they are."""
+"""Folders of the sources, with the packages that they are."""
 
 PRIVATE = ("lra.benchmarks.cli", "lra.benchmarks.commands", "lra.benchmarks.cost", "lra.benchmarks.robustness")
 """What is used through the command line."""

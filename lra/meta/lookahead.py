@@ -307,7 +307,7 @@ def surrogate_loss(value: Tensor, parameters: Sequence[Tensor], gradients: Seque
 
 
 def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """Of ``loss`` for ``parameters``, zeros where it does not depend on them; keeps the graph."""
+    """The gradients of ``loss`` for ``parameters``, zeros where it does not depend on them; keeps the graph."""
     if not parameters:
         return []
     return _filled(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True), parameters)
