@@ -28,7 +28,6 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from lra.benchmarks.cost.meta_step import machine
-from lra.benchmarks.cost.startup import seconds
 from lra.benchmarks.cost.timed_run import NEVER, PARTS, WHOLE
 from lra.benchmarks.files import write_text
 from lra.benchmarks.setup.layers import merged, parse_assignment
@@ -153,7 +152,7 @@ def of_a_step(found: Answer, evaluation: float, steps: int, between: int) -> Ans
 
 
 def measure(
-    cell: Cell, method: str, meta: bool, options: argparse.Namespace, ours: Worker, other: Worker | None
+    cell: Cell, method: str, meta: bool, options: argparse.Namespace, ours: Worker, other: Worker | None = None
 ) -> Answer:
     """One row."""
     tree, (steps, between) = settings(cell, method, meta, options)
@@ -193,6 +192,20 @@ def measure(
     return row | found | {"of_peak": of_peak, "images": batch / found["step"]}
 
 
+def seconds(command: Sequence[str], folder: str, environment: Mapping[str, str]) -> float:
+    """Seconds of processor time of a process from start to end.
+
+    Raises:
+        SystemExit: if it fails.
+    """
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd=folder, env=environment)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} fails")
+    return used.ru_utime + used.ru_stime
+
+
 def whole_runs(options: argparse.Namespace) -> list[Answer]:
     """Whole processes of this version and of the other, in turn; the first of each, which makes teachers, apart."""
     found = []
@@ -203,15 +216,13 @@ def whole_runs(options: argparse.Namespace) -> list[Answer]:
                 times.append([])
                 for index, python in enumerate(filter(None, [sys.executable, options.against])):
                     out = f"{scratch}/{number}-{index}"
-                    command = [python, "-m", "lra.benchmarks", *WHOLE_RUNS[name], "--out", out]
+                    command = [python, "-P", "-m", "lra.benchmarks", *WHOLE_RUNS[name], "--out", out]
                     own = {"LRA_CACHE": f"{scratch}/cache-{index}"} | ONE_THREAD
-                    times[-1].append(seconds(command, os.environ | own)[0])
+                    times[-1].append(seconds(command, scratch, os.environ | own))
         ratios = [pair[0] / pair[1] for pair in times[1:] if len(pair) > 1]
-        command = " ".join(["lra-bench", *WHOLE_RUNS[name]])
-        found.append(
-            {"run": command, "seconds": median(pair[0] for pair in times[1:])}
-            | ({"other": median(ratios)} if ratios else {})
-        )
+        row: Answer = {"run": " ".join(["lra-bench", *WHOLE_RUNS[name]])}
+        row["seconds"] = median(pair[0] for pair in times[1:])
+        found.append(row | ({"other": median(ratios)} if ratios else {}))
     return found
 
 
@@ -249,12 +260,11 @@ def whole_table(rows: Sequence[Answer]) -> str:
 
 def by_cell(options: argparse.Namespace, workers: Sequence[Worker]) -> Iterable[tuple[str, list[Answer]]]:
     """The rows of each cell, and their table."""
-    ours, other = workers[0], workers[1] if len(workers) > 1 else None
     for name in options.cells:
         rows = []
         for method in options.methods:
             for meta in options.meta:
-                rows.append(measure(CELLS[name], method, meta == "meta", options, ours, other))
+                rows.append(measure(CELLS[name], method, meta == "meta", options, *workers))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         yield table(rows), rows
 
@@ -268,7 +278,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--methods", nargs="+", default=list(WORK), choices=list(WORK), metavar="METHOD")
     command.add_argument("--meta", nargs="+", default=["plain", "meta"], choices=["plain", "meta"])
     command.add_argument("--whole", nargs="*", default=[], choices=list(WHOLE_RUNS), metavar="RUN")
-    command.add_argument("--against", metavar="PYTHON", help="python of an environment with another version")
+    command.add_argument(
+        "--against", type=os.path.abspath, metavar="PYTHON", help="python of an environment with another version"
+    )
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an option, for this version")
     command.add_argument("--teacher", type=Path, metavar="FILE", help="weights of the teacher of the one cell")
     command.add_argument("--batch", type=int, help="images a step")
