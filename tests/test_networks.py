@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 from lra.anatomy import batchnorm_layers, classifier
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.setup.config import StudentOptions
+from lra.benchmarks.setup.networks import gains_channels_last, in_best_order, ordered
 from lra.networks import NETWORKS, build, is_known
 from lra.networks.normalized import Normalized
 from lra.networks.weights import load_weights, unwrapped
@@ -254,3 +257,64 @@ def test_weights_of_another_network_are_refused_and_change_nothing():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     with pytest.raises(ValueError, match="no weights"):
         unwrapped({"epoch": 1})
+
+
+class Viewing(nn.Module):
+    """Takes its maps for contiguous, in training mode or in both."""
+
+    def __init__(self, always):
+        super().__init__()
+        self.maps, self.head = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout()), nn.Linear(1568, 5)
+        self.always = always
+
+    def forward(self, images):
+        maps = self.maps(images)
+        return self.head(maps.view(len(maps), -1) if self.training or self.always else maps.flatten(1))
+
+
+def are_last(network):
+    """For each convolution whose weights tell it, whether they are ordered so."""
+    weights = [m.weight for m in network.modules() if isinstance(m, nn.Conv2d)]
+    told = [weight for weight in weights if min(weight.shape[1:]) > 1]
+    return [weight.is_contiguous(memory_format=torch.channels_last) for weight in told]
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "device", "gains"),
+    [
+        *(("wrn10-1", CIFAR, "cpu", True), ("resnet8", (1, 16, 16), "cpu", True), ("vgg11", CIFAR, "cpu", True)),
+        *(("resnet8", (1, 8, 8), "cpu", False), ("lenet5", CIFAR, "cpu", False), ("mlp", CIFAR, "cpu", False)),
+        ("wrn10-1", CIFAR, "cuda", False),
+    ],
+)
+def test_which_networks_have_their_maps_channels_last_is_told_by_what_they_are(name, image, device, gains):
+    network = build(name, 5, image)
+    assert gains_channels_last(network, image, device) == gains
+    images, before = torch.rand(2, *image), copy.deepcopy(network.state_dict())
+    expected = network.eval()(images)
+    state = torch.random.get_rng_state()
+    in_best_order(network, image, device)
+    assert set(are_last(network)) <= {gains}
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not network.training
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    torch.testing.assert_close(network(images), expected)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_network_that_views_its_maps_keeps_them_contiguous(always):
+    network = Viewing(always)
+    options = StudentOptions(network="mine")
+    ordered(network, options, (3, 16, 16), "cpu")
+    assert network.maps[0].weight.is_contiguous()
+    assert network(torch.rand(2, 3, 16, 16)).shape == (2, 5)
+    with pytest.raises(UsageError, match=r"student.channels_last: mine cannot be run so \(view size.*leave it out"):
+        ordered(network, options.model_copy(update={"channels_last": True}), (3, 16, 16), "cpu")
+    assert network.maps[0].weight.is_contiguous()
+
+
+def test_channels_last_can_be_refused_and_asked_for():
+    for asked in (False, True):
+        network = build("resnet8", 5, (1, 8, 8) if asked else CIFAR)
+        ordered(network, StudentOptions(channels_last=asked), (1, 8, 8) if asked else CIFAR, "cpu")
+        assert set(are_last(network)) == {asked}

@@ -11,7 +11,7 @@ from lra.anatomy import batchnorm_layers
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.config import QuantizationOptions, RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
-from lra.benchmarks.setup.networks import channels_last, network_for
+from lra.benchmarks.setup.networks import in_best_order, network_for, ordered
 from lra.benchmarks.setup.retaining import needs_stock_data, retention
 from lra.benchmarks.setup.teachers import TrainedTeacher, answers_of, percent_right
 from lra.meta.checks import MetaStepError, check_student
@@ -93,6 +93,7 @@ def prepare(
         schedule.experiences_per_epoch,
     )
     student, quantization = _student(config, problem, trained, test)
+    in_best_order(trained.network, problem.image, config.device, training=False)
     parts = _parts(config, setup, student)
     if config.meta.enabled:
         try:
@@ -156,8 +157,7 @@ def _student(
     if config.quantization is not None:
         return _quantized_student(config.quantization, name, trained, problem, test)
     network = network_for(name, problem.classes, problem.image, "student.network")
-    if config.student.channels_last:
-        network = channels_last(network, name, problem.image)
+    ordered(network, config.student, problem.image, config.device)
     student = Normalized(network, problem.mean, problem.std).to(problem.device)
     if config.student.features:
         try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lra.benchmarks.errors import LraError, MissingInput, UsageError, in_one_line, one_line
-from lra.benchmarks.setup.config import RunConfig
+from lra.benchmarks.setup.config import AUTO, RunConfig, StudentOptions
 from lra.networks import build
 
 if TYPE_CHECKING:
@@ -57,24 +57,70 @@ def refuse_single(config: RunConfig, data: DataSet) -> None:
         network.train()(torch.zeros(1, *data.image))
 
 
-def channels_last(network: nn.Module, name: str, image: tuple[int, int, int]) -> nn.Module:
-    """``network`` with its convolutions' weights channel by channel, so that its maps come out so.
+LEAST_SIDE_LAST, MULTIPLE_LAST = 16, 8
+"""The shorter side of images, and what numbers of channels are multiples of, from which channels-last maps are faster
+on a processor: ``python -m lra.benchmarks.cost.convolutions`` measures it."""
+
+
+def gains_channels_last(network: nn.Module, image: tuple[int, int, int], device: str) -> bool:
+    """Whether a network is faster with its maps channels last: by what it is, never by a clock.
+
+    Only of a processor it is known. A LeNet's 6 and 16 channels gain nothing, nor do maps of few pixels.
+    """
+    from torch import nn
+
+    widths = [module.out_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
+    wide = bool(widths) and not any(width % MULTIPLE_LAST for width in widths)
+    return device == "cpu" and min(image[1:]) >= LEAST_SIDE_LAST and wide
+
+
+def channels_last(network: nn.Module, image: tuple[int, int, int], training: bool = True) -> None:
+    """Order the weights of a network's convolutions channel by channel, so that its maps come out so.
+
+    Args:
+        network: still on the processor; left as it was if it cannot be run so.
+        image: channels, height and width.
+        training: whether it is to be tried in training mode too.
 
     Raises:
-        UsageError: if it takes its maps for contiguous.
+        RuntimeError: if it takes its maps for contiguous; and whatever else it raises.
     """
     import torch
 
-    from lra.state import in_mode
+    from lra.state import untouched
 
-    network = network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)
     try:
-        with torch.no_grad(), in_mode(network, training=False):
-            network(torch.zeros(2, *image))
-    except RuntimeError as error:
-        reason = one_line(error).rstrip(".")
-        raise UsageError(f"student.channels_last: {name} cannot be run so ({reason}): leave it out") from None
-    return network
+        with torch.no_grad(), untouched(network):
+            for mode in (False, True)[: 1 + training]:
+                network.train(mode)(torch.zeros(2, *image))
+    except Exception:
+        network.to(memory_format=torch.contiguous_format)
+        raise
+
+
+def in_best_order(network: nn.Module, image: tuple[int, int, int], device: str, training: bool = True) -> None:
+    """Have `channels_last` maps where a network `gains_channels_last` and can be run so; arguments as theirs."""
+    if gains_channels_last(network, image, device):
+        # What else is wrong with it, training says.
+        with suppress(Exception):
+            channels_last(network, image, training)
+
+
+def ordered(network: nn.Module, student: StudentOptions, image: tuple[int, int, int], device: str) -> None:
+    """Order a student's maps as ``student.channels_last`` says.
+
+    Raises:
+        UsageError: if they are asked for channels last, and it takes them for contiguous.
+    """
+    if student.channels_last == AUTO:
+        in_best_order(network, image, device)
+    elif student.channels_last:
+        try:
+            channels_last(network, image)
+        except RuntimeError as error:
+            reason = f"{student.network} cannot be run so ({one_line(error).rstrip('.')})"
+            raise UsageError(f"student.channels_last: {reason}: leave it out") from None
 
 
 def sizes(config: RunConfig, data: DataSet) -> dict[str, Footprint]:

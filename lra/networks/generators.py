@@ -21,8 +21,8 @@ LARGEST = 64
 """Longest side that the two doublings of the published generators are for; larger images take more of them."""
 FOLDED_PIXELS, FOLDED_PRODUCTS = 2**10, 2**19
 """Of a batch of maps, the pixels n·h·w and the products of a tap n·h·w·c·c' from which upsampling and convolution are
-cheaper as one transposed convolution, by ``python -m lra.benchmarks.cost.upsampling``: with fewer of the first, summing
-the kernel's taps costs what it saves; with fewer of the second, starting operations does."""
+cheaper as one transposed convolution, by ``python -m lra.benchmarks.cost.convolutions``: with fewer of the first,
+summing the kernel's taps costs what it saves; with fewer of the second, starting operations does."""
 SMALLEST_MAP = 8
 """Longest side, at most, of the first map of a generator of larger images, and of the last map of their encoder."""
 
