@@ -2,11 +2,13 @@
 
 import fcntl
 import json
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,14 +16,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from lra.benchmarks import progress
 from lra.benchmarks.comparison.compare import compare
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.interruption import Interrupted
+from lra.benchmarks.runs import machine
 from lra.benchmarks.runs.run_folder import RunFolder
-from lra.benchmarks.sweeps import sweep_progress
+from lra.benchmarks.sweeps import engines, sweep_progress
 from lra.benchmarks.sweeps.engines import Engine, Job, LocalEngine, Outcome, work
 from lra.benchmarks.sweeps.grid import expand, plan
 from lra.benchmarks.sweeps.sweep import Entry, SweepDisplay, sweep
@@ -190,7 +194,7 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path: Path, done: Path) -> No
 
 def test_failures_are_listed_at_the_end(tmp_path: Path, lra_bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "lra.benchmarks.sweeps.engines.LocalEngine", lambda workers: Inline(lambda job: ("failed", "no"))
+        "lra.benchmarks.sweeps.engines.LocalEngine", lambda *arguments: Inline(lambda job: ("failed", "no"))
     )
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump(GRID))
@@ -332,6 +336,75 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, done: Path) -> None:
     assert pids
     assert (entry.status, entry.reason) == ("done", "")
     assert engine.pool == []
+
+
+def test_runs_are_spread_over_the_gpus(
+    tmp_path: Path, lra_bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many on each, also when one has died; each process sees its own and no other."""
+    made: list[LocalEngine] = []
+
+    def engine(workers: int, cards: Sequence[str]) -> Inline:
+        made.append(LocalEngine(workers, cards))
+        return Inline(lambda job: ("done", ""))
+
+    monkeypatch.setattr(machine, "cards", lambda: ["3", "5"])
+    monkeypatch.setattr("lra.benchmarks.sweeps.engines.LocalEngine", engine)
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID | {"device": "cuda"}))
+    call = ("sweep", tmp_path / "grid.yaml", "--out", tmp_path / "out")
+    lra_bench(*call, "--per-gpu", 3)
+    assert made[0].workers == 6
+    for _ in range(4):
+        made[0].pool.append(SimpleNamespace(card=made[0]._emptiest()))  # type: ignore[arg-type]
+    assert [worker.card for worker in made[0].pool] == ["3", "5", "3", "5"]
+    del made[0].pool[1]
+    assert made[0]._emptiest() == "5"
+    assert LocalEngine(2)._emptiest() is None
+
+    ours, theirs = multiprocessing.Pipe()
+    monkeypatch.setattr(os, "setpgid", lambda *ids: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr(engines, "work", lambda job: os.environ["CUDA_VISIBLE_DEVICES"])
+    ours.send("a job")
+    thread = threading.Thread(target=engines._serve, args=(theirs, "5"))
+    thread.start()
+    assert ours.recv() == "5"
+    ours.close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("grid", "cards", "more", "said"),
+    [
+        ({"device": "cuda"}, [], (), "torch sees no GPU on this machine"),
+        ({"device": "cuda:1"}, ["0", "1"], (), "is on 'cuda:1': say device: cuda in the grid"),
+        ({}, ["0"], (), "is on 'cpu': say device: cuda in the grid"),
+        ({"device": "cuda"}, ["0"], ("--workers", 2), "leave --workers out"),
+        ({"device": "cuda"}, ["0"], ("--engine", "ray"), "say --gpus for --engine ray"),
+    ],
+)
+def test_what_cannot_be_spread_over_gpus(
+    tmp_path: Path,
+    lra_bench: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    grid: dict[str, Any],
+    cards: list[str],
+    more: tuple[object, ...],
+    said: str,
+) -> None:
+    monkeypatch.setattr(machine, "cards", lambda: cards)
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID | grid))
+    code, out, err = lra_bench("sweep", tmp_path / "grid.yaml", "--out", tmp_path / "out", "--per-gpu", 2, *more)
+    assert (code, out) == (2, "")
+    assert said in err.splitlines()[-1]
+
+
+def test_gpus_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert machine.cards() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-9f")
+    assert machine.cards() == ["4", "GPU-9f"]
 
 
 RAY = """

@@ -30,6 +30,7 @@ THREADS = click.IntRange(1, 1024)
 @click.argument("grid", type=PATH)
 @click.option("--out", type=PATH, help="Folder of the sweep. [default: runs/NAME OF GRID]")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time. [default: as many as fit; one on a GPU]")
+@click.option("--per-gpu", type=click.IntRange(1), help="Runs at a time on each GPU of this machine.")
 @click.option("--threads", type=THREADS, help="Torch threads of each run. [default: by the size of its networks]")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to run.")
 @click.option("--address", help="Ray cluster to use, such as auto. [default: start one on this machine]")
@@ -42,6 +43,7 @@ def sweep(
     grid: Path,
     out: Path | None,
     workers: int | None,
+    per_gpu: int | None,
     threads: int | None,
     engine: str,
     address: str | None,
@@ -56,14 +58,17 @@ def sweep(
     """
     if engine == "local" and (address is not None or gpus):
         raise UsageError("--address and --gpus are for --engine ray")
+    if per_gpu is not None and (engine == "ray" or workers is not None):
+        raise UsageError("--per-gpu stands alone: leave --workers out, and say --gpus for --engine ray")
     place = out or Path("runs") / grid.stem
     tree, planned = _planned(grid, place, threads)
-    number = workers or at_a_time(planned)
+    cards = [] if per_gpu is None else cards_for(planned)
+    number = len(cards) * per_gpu if per_gpu is not None else workers or at_a_time(planned)
     if dry_run:
         for line in _estimated(planned, place, number, as_json):
             click.echo(line)
     else:
-        click.echo(_done(tree, planned, place, _engine(engine, number, most(planned), address, gpus), as_json))
+        click.echo(_done(tree, planned, place, _engine(engine, number, most(planned), address, gpus, cards), as_json))
 
 
 def _done(grid: Tree, planned: Sequence[Planned], out: Path, engine: Engine, as_json: bool) -> str:
@@ -139,9 +144,28 @@ def at_a_time(planned: Sequence[Planned]) -> int:
     return max(1, processors() // most(planned))
 
 
-def _engine(name: str, workers: int, threads: int, address: str | None, gpus: float) -> Engine:
+def cards_for(planned: Sequence[Planned]) -> list[str]:
+    """The GPUs of this machine, for runs that leave it to the sweep which one they take.
+
+    Raises:
+        UsageError: if there are none, or a run is to be on another device, or says which.
+    """
+    from lra.benchmarks.runs.machine import cards
+
+    there = cards()
+    if not there:
+        raise UsageError("--per-gpu: torch sees no GPU on this machine; leave it out")
+    for run in planned:
+        if run.config.device != "cuda":
+            raise UsageError(f"--per-gpu: {run.label} is on {run.config.device!r}: say device: cuda in the grid")
+    return there
+
+
+def _engine(
+    name: str, workers: int, threads: int, address: str | None, gpus: float, cards: Sequence[str] = ()
+) -> Engine:
     from lra.benchmarks.sweeps.engines import LocalEngine, RayEngine
 
     if name == "local":
-        return LocalEngine(workers)
+        return LocalEngine(workers, cards)
     return RayEngine(workers, threads, address, gpus)

@@ -54,6 +54,15 @@ def has_bfloat16(device: str) -> bool:
     return kind == "cpu" or (kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
 
 
+def cards() -> list[str]:
+    """The GPUs that torch sees, by the names that ``CUDA_VISIBLE_DEVICES`` has for them."""
+    import torch
+
+    told = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = torch.cuda.device_count()
+    return told[:count] or [str(index) for index in range(count)]
+
+
 def processors() -> int:
     """How many processors this process may use: those it is bound to, or what its container has of them."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -124,10 +124,13 @@ class LocalEngine:
 
     Args:
         workers: processes at most.
+        cards: GPUs, as ``CUDA_VISIBLE_DEVICES`` names them, over which processes are spread; each sees one.
+            Where none are named, all see what this one does.
     """
 
-    def __init__(self, workers: int):
+    def __init__(self, workers: int, cards: Sequence[str] = ()):
         self.workers = workers
+        self.cards = list(cards)
         self.pool: list[_Worker] = []
         self.stopping = False
 
@@ -182,20 +185,30 @@ class LocalEngine:
             if idle is None:
                 if len(self.pool) == self.workers:
                     return
-                idle = _Worker()
+                idle = _Worker(self._emptiest())
                 self.pool.append(idle)
             index = waiting.popleft()
             idle.give(index, jobs[index])
 
+    def _emptiest(self) -> str | None:
+        """The card on which the fewest processes are, if any are named."""
+        used = [worker.card for worker in self.pool]
+        return min(self.cards, key=used.count, default=None)
+
 
 class _Worker:
-    """A process that does one job after another."""
+    """A process that does one job after another.
 
-    def __init__(self) -> None:
+    Args:
+        card: the GPU that it is to see, if it is not to see all.
+    """
+
+    def __init__(self, card: str | None = None) -> None:
+        self.card = card
         context = multiprocessing.get_context("spawn")
         self.pipe: Connection[Any, Any]
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,))
+        self.process = context.Process(target=_serve, args=(theirs, card))
         self.process.start()
         theirs.close()
         self.job: int | None = None
@@ -232,7 +245,9 @@ class _Worker:
         return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
 
 
-def _serve(pipe: "Connection[Any, Any]") -> None:
+def _serve(pipe: "Connection[Any, Any]", card: str | None = None) -> None:
+    if card is not None:  # Before anything asks which there are.
+        os.environ["CUDA_VISIBLE_DEVICES"] = card
     os.setpgid(0, 0)  # Ctrl-C on the terminal goes to the sweep, which tells its workers
     try:
         while True:
