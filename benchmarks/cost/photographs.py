@@ -83,6 +83,7 @@ class Worker:
     """A process with a `lra.benchmarks.cost.timed_run.TimedRun`, under some version of the toolkit."""
 
     def __init__(self, python: str):
+        self.python = python
         command = [python, "-P", str(Path(__file__).with_name("timed_run.py"))]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | ONE_THREAD
@@ -108,7 +109,7 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.process.args} ended at {what}, as it says above")
+            raise SystemExit(f"{self.python} ended at {what}, as it says above")
         return dict(json.loads(line))
 
 

@@ -19,7 +19,7 @@ since 13f1ced have. Seconds are those of the processor on a CPU, else of the wal
 import json
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +39,7 @@ class Stopwatch:
 
     def __init__(self, clock: Callable[[], float]):
         self.clock = clock
-        self.spent: Counter[str] = Counter()
+        self.spent: defaultdict[str, float] = defaultdict(float)
         self._open: list[str] = []
         self._since = 0.0
 
@@ -209,8 +209,8 @@ class TimedRun:
     def plain(self, steps: int) -> dict[str, float]:
         """The bare loop on the same numbers of images; the first call warms it up."""
         if self.bare is None:
-            old = 0 if self.strategy.replayed is None else len(self.strategy.replayed.images)
-            new, whole = len(self.strategy.acquired.images), self.config.schedule.batch_size
+            parts, whole = (self.strategy.acquired, self.strategy.replayed), self.config.schedule.batch_size
+            new, old = (0 if part is None else len(part.images) for part in parts)
             # Replayed images of a pool are labelled anew.
             new, old = (whole, 0) if new < whole else (new, old)
             names, distance = (self.config.teacher.network, self.config.student.network), self.strategy.objective
