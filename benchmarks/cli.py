@@ -13,8 +13,7 @@ from lra.benchmarks.commands.results import analyse, compare, export, report
 from lra.benchmarks.commands.run import increment, quantize, resume, run
 from lra.benchmarks.commands.sweep import sweep
 from lra.benchmarks.commands.tasks import tasks
-from lra.benchmarks.errors import LraError, in_one_line
-from lra.benchmarks.interruption import AtOnce
+from lra.benchmarks.errors import AtOnce, LraError, in_one_line
 
 MOST = 1000
 """Characters of a complaint at most; what it quotes may be a whole file."""

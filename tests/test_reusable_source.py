@@ -10,7 +10,7 @@ from lra.networks.composed import FusedGenerator
 from lra.networks.generators import gen_s, memory_generator
 from lra.problem import Teacher
 from lra.synthesis.sources import ReusableSource, symmetric
-from lra.synthesis.sources.reusable import RATES, calmer
+from lra.synthesis.sources.lasting import RATES, calmer
 from lra.synthesis.synthesizer import load_reused
 
 IMAGE = (1, 8, 8)

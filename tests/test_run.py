@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lra.benchmarks import interruption
+from lra.benchmarks import errors
 from lra.benchmarks.files import write_checkpoint
 from lra.benchmarks.runs import training
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
@@ -394,7 +394,7 @@ def test_a_signal_in_a_long_experience_stops_the_run_at_the_end_of_a_step(
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(interruption, "PATIENCE", 0.0)
+        patch.setattr(errors, "PATIENCE", 0.0)
         patch.setattr(training, "PATIENCE", 0.0)
         hook = register_optimizer_step_post_hook(count)
         try:

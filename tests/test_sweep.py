@@ -21,8 +21,7 @@ import yaml
 
 from lra.benchmarks import progress
 from lra.benchmarks.comparison.compare import compare
-from lra.benchmarks.errors import LraError
-from lra.benchmarks.interruption import Interrupted
+from lra.benchmarks.errors import Interrupted, LraError
 from lra.benchmarks.runs import machine
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.sweeps import engines, sweep_progress

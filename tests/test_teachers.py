@@ -19,9 +19,8 @@ from safetensors.torch import save_file
 
 from lra.benchmarks import files
 from lra.benchmarks.comparison.groups import settings as settings_of_run
-from lra.benchmarks.errors import LraError, MissingInput, UsageError
+from lra.benchmarks.errors import Interrupted, LraError, MissingInput, UsageError
 from lra.benchmarks.files import held, read_checkpoint, sha256, write_checkpoint
-from lra.benchmarks.interruption import Interrupted
 from lra.benchmarks.records import read_run
 from lra.benchmarks.setup import teacher_training
 from lra.benchmarks.setup.config import TeacherOptions

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from lra.benchmarks.errors import LraError, UsageError, in_one_line
+from lra.benchmarks.errors import GivenUp, Interrupted, LraError, UsageError, at_a_step, in_one_line, interrupts
 from lra.benchmarks.increment.configuration import IncrementConfig, checked
-from lra.benchmarks.interruption import GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.progress import Introduction, Progress, at_steps, tell
 from lra.benchmarks.records import INCREMENT
 from lra.benchmarks.runs.kind import Trial

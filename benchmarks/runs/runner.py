@@ -13,9 +13,17 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError, in_one_line, one_line
+from lra.benchmarks.errors import (
+    AtOnce,
+    Interrupted,
+    LraError,
+    MissingInput,
+    Resumable,
+    UsageError,
+    in_one_line,
+    one_line,
+)
 from lra.benchmarks.files import CannotWrite, sha256
-from lra.benchmarks.interruption import AtOnce, Interrupted
 from lra.benchmarks.progress import Introduction, loading, tell
 from lra.benchmarks.runs.kind import DEFAULT, Configuration, Kind, Tracker, kind_named, kind_of
 from lra.benchmarks.runs.machine import leads, refuse_device

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from lra.benchmarks.errors import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.files import packed, write_atomically, write_checkpoint
-from lra.benchmarks.interruption import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.records import AVERAGE, STUDENT
 from lra.benchmarks.runs.kind import Tracker
 from lra.benchmarks.runs.machine import environment, peak_memory

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lra.benchmarks.errors import LraError, UsageError, one_line
+from lra.benchmarks.errors import Interrupted, LraError, UsageError, interrupts, one_line
 from lra.benchmarks.files import held, read_checkpoint, write_checkpoint
-from lra.benchmarks.interruption import Interrupted, interrupts
 from lra.benchmarks.progress import Introduction, Progress
 from lra.benchmarks.setup.config import TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, normalisation

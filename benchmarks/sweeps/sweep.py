@@ -11,9 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, Protocol
 
-from lra.benchmarks.errors import LraError, Resumable
+from lra.benchmarks.errors import Interrupted, LraError, Resumable, interrupts
 from lra.benchmarks.files import held, sha256, write_json
-from lra.benchmarks.interruption import Interrupted, interrupts
 from lra.benchmarks.progress import clock
 from lra.benchmarks.runs.kind import Configuration, kind_of
 from lra.benchmarks.runs.run_folder import RunFolder

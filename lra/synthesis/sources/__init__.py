@@ -2,8 +2,8 @@
 
 from lra.synthesis.sources.lasting import MetaSource as MetaSource
 from lra.synthesis.sources.lasting import NoisyLayerSource as NoisyLayerSource
-from lra.synthesis.sources.reusable import ReusableSource as ReusableSource
-from lra.synthesis.sources.reusable import symmetric as symmetric
+from lra.synthesis.sources.lasting import ReusableSource as ReusableSource
+from lra.synthesis.sources.lasting import symmetric as symmetric
 from lra.synthesis.sources.source import LatentSource as LatentSource
 from lra.synthesis.sources.source import Pixels as Pixels
 from lra.synthesis.sources.source import Source as Source
