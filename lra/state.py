@@ -92,6 +92,12 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def turn(module: nn.Module, training: bool) -> None:
+    """Put ``module`` as a whole in training or evaluation mode, at no cost if it is in it as a whole."""
+    if module.training != training:
+        module.train(training)
+
+
 @contextmanager
 def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
     """Put ``module`` in training or evaluation mode for a while."""

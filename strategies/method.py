@@ -218,7 +218,7 @@ class OnlineMethod(Method):
         generator = (make or gen_l)(latent, problem.image, width=o.width or width).to(problem.device)
         return (kind or OnlineGenerator)(
             generator,
-            torch.optim.Adam(generator.parameters(), lr=o.lr, betas=o.betas),
+            torch.optim.Adam(generator.parameters(), lr=o.lr, betas=o.betas, fused=True),
             terms,
             self.setup.teacher,
             latent=latent,

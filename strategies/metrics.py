@@ -22,8 +22,7 @@ from lra.metrics.student import (
     class_accuracy,
     class_histogram,
     gradient_alignment,
-    loyalty,
-    loyalty_reference,
+    loyalties,
 )
 from lra.problem import Batch, Teacher
 from lra.state import State, in_mode, untouched
@@ -85,13 +84,14 @@ class TestFidelity(Measure):
         self.by_class = _by_class(student, teacher, classes)
         self.curve.append(100 * (student.argmax(dim=1) == classes).double().mean().item())
         summary = evolution(self.curve)
+        loyal, loyal_reference = loyalties(student, teacher)
         return {
             "accuracy": summary.final,
             "accuracy_mean": summary.mean,
             "accuracy_variance": summary.variance,
             "agreement": 100 * agreement(student, teacher),
-            "loyalty": loyalty(student, teacher),
-            "loyalty_reference": loyalty_reference(student, teacher),
+            "loyalty": loyal,
+            "loyalty_reference": loyal_reference,
         }
 
     def outcome(self, records: Sequence[Record]) -> Record:

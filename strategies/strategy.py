@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.distillation.objective import Objective
+from lra.networks.folded import folded
 from lra.problem import Batch, Teacher, joined
 from lra.randomness import drawn_on_device
 from lra.state import Owner, State
@@ -174,6 +175,7 @@ class DataFreeDistillation(SupervisedTemplate):
         self.replayed: Batch | None = None
         self.stopped: str | None = None
         self._view: StudentView | None = None
+        self._examined: nn.Module = model
         self._stream: SynthesisStream | None = None
         # The first train() would otherwise wipe the optimiser's state and put every parameter in it.
         self.optimized_param_id = dict(model.named_parameters())
@@ -227,6 +229,14 @@ class DataFreeDistillation(SupervisedTemplate):
             self.dataloader = Slices(*self.experience.tensors, self.eval_mb_size)
         else:
             super().make_eval_dataloader(**kwargs)
+
+    def eval_epoch(self, **kwargs: Any) -> None:
+        """Go over the test data; BatchNorm is folded into the student's convolutions for a test set held in tensors."""
+        self._examined = folded(self.model) if isinstance(self.experience, TestExperience) else self.model
+        try:
+            super().eval_epoch(**kwargs)
+        finally:
+            self._examined = self.model
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
         """Leave model and optimiser alone on synthesis experiences, which bring no new classes."""
@@ -294,7 +304,7 @@ class DataFreeDistillation(SupervisedTemplate):
 
     def forward(self) -> Tensor:
         """Student logits of the minibatch."""
-        forward = self.cast(self.model) if self.is_training else self.model
+        forward = self.cast(self.model) if self.is_training else self._examined
         if not self.mb_y.is_floating_point():
             return forward(self.mb_x)
         own = self._step.view(self) if self.is_training and self._step is not None else None

@@ -174,7 +174,9 @@ def _networks(config: RunConfig, data: DataSet, made: Experiment | None) -> list
     ]
     if made is not None:
         return kept
-    kept.append(Demand("data.size", config.data.size, _tested(config, data) * prod(data.image)))
+    # Beside the bytes of images, the answers of teacher and student.
+    each = prod(data.image) + 2 * FLOAT * data.classes
+    kept.append(Demand("data.size", config.data.size, _tested(config, data) * each))
     found = sizes(config, data)
     learning = [Demand("student.network", config.student.network, LEARNT * found["student"].weights)]
     if "teacher" in found:

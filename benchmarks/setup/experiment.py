@@ -13,7 +13,7 @@ from lra.benchmarks.setup.config import QuantizationOptions, RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled
 from lra.benchmarks.setup.networks import in_best_order, network_for, ordered
 from lra.benchmarks.setup.retaining import needs_stock_data, retention
-from lra.benchmarks.setup.teachers import TrainedTeacher, answers_of, percent_right
+from lra.benchmarks.setup.teachers import TrainedTeacher, answers_of, at_once, percent_right
 from lra.meta.checks import MetaStepError, check_student
 from lra.metrics.student import agreement
 from lra.networks.families import canonical
@@ -131,6 +131,7 @@ def prepare(
         optimizer=optimiser,
         objective=parts.objective,
         train_mb_size=schedule.batch_size,
+        eval_mb_size=at_once(device),
         plugins=[*plugins, DivergenceGuard(networks), evaluation],
         evaluator=evaluation.evaluator,
         device=device,

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from lra.networks.normalized import Normalized
 
-BATCH = 512
-"""Test images at a time."""
 SHOWN = 256
 """Images that are tried: a wrong normalisation that matters shows on fewer, and a whole test set takes minutes."""
 DEVIATIONS = 3.0
@@ -200,13 +198,19 @@ def answers_of(
     from lra.state import in_mode
 
     found: list[Tensor] = []
+    batch = at_once(device)
     progress = Progress(len(test.classes), "images", what, quiet, patient=True)
     with torch.no_grad(), in_mode(network, training=False):
-        for images, _ in test.batches(BATCH):
+        for images, _ in test.batches(batch):
             found.append(network(images.to(device)).cpu())
-            progress.show(min(len(found) * BATCH, len(test.classes)))
+            progress.show(min(len(found) * batch, len(test.classes)))
     progress.close()
     return torch.cat(found)
+
+
+def at_once(device: str | torch.device) -> int:
+    """Images that a network is asked about at once: so many that a processor's caches hold the maps, more on a GPU."""
+    return 128 if str(device).startswith("cpu") else 512
 
 
 def percent_right(answers: Tensor, classes: Tensor) -> float:

@@ -17,7 +17,7 @@ from lra.networks.generators import halvings, reset_parameters_uniform
 from lra.options import MemoryGeneratorOptions
 from lra.problem import Batch, Teacher
 from lra.randomness import normal
-from lra.state import Owner, State
+from lra.state import Owner, State, turn
 from lra.synthesis.terms import Balance, OneHot, total
 from lra.view import View
 
@@ -140,12 +140,12 @@ class MemoryGenerator(Owner):
         self.latent = latent
         self.options = options
         self.terms = [OneHot(options.one_hot), Balance(options.balance)]
-        self._optimisers = [torch.optim.Adam(m.parameters(), lr=options.lr) for m in (generator, encoder)]
+        self._optimisers = [torch.optim.Adam(m.parameters(), lr=options.lr, fused=True) for m in (generator, encoder)]
         self.updates = 0
 
     def sample(self, n: int) -> Batch:
         """``n`` remembered images with the teacher's logits; M uses its running statistics."""
-        self.generator.eval()
+        turn(self.generator, training=False)
         images = self._infer(n)
         return Batch(images, self.teacher.label(images))
 
@@ -157,8 +157,8 @@ class MemoryGenerator(Owner):
         Returns:
             The loss: L1 between images, L1 between the teacher's logits of them, and the weighted KL.
         """
-        self.generator.train()
-        self.encoder.train()
+        turn(self.generator, training=True)
+        turn(self.encoder, training=True)
         for optimiser in self._optimisers:
             optimiser.zero_grad()
         target = new

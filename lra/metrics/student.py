@@ -16,6 +16,9 @@ from lra.distillation.objective import Objective
 from lra.problem import Batch
 from lra.state import untouched
 
+AT_ONCE = 4096
+"""Samples whose probabilities are there at once, in double precision."""
+
 
 def agreement(student: Tensor, teacher: Tensor) -> float:
     """Share in [0, 1] of samples on which the argmax of logits (n, K) agree ("Agree@1")."""
@@ -28,8 +31,7 @@ def loyalty(student: Tensor, teacher: Tensor) -> float:
     1 for identical predictions, 0 for disjoint one-hot ones. The square root of the Jensen-Shannon divergence
     is a distance; base 2 makes it at most 1.
     """
-    bits = js(student.double(), teacher.double()) / math.log(2)
-    return (1 - bits.clamp(0, 1).sqrt()).mean().item()
+    return loyalties(student, teacher)[0]
 
 
 def loyalty_reference(student: Tensor, teacher: Tensor) -> float:
@@ -38,8 +40,14 @@ def loyalty_reference(student: Tensor, teacher: Tensor) -> float:
     The root is taken twice there, so the range is [1 - (ln 2)^¼, 1] = [0.0876, 1]. For comparison with
     published values only.
     """
-    nats = js(student.double(), teacher.double()).clamp(0, math.log(2))
-    return (1 - nats**0.25).mean().item()
+    return loyalties(student, teacher)[1]
+
+
+def loyalties(student: Tensor, teacher: Tensor) -> tuple[float, float]:
+    """`loyalty` and `loyalty_reference`, of divergences that are computed once, a part of the samples at a time."""
+    parts = zip(student.split(AT_ONCE), teacher.split(AT_ONCE), strict=True)
+    nats = torch.cat([js(ours.double(), theirs.double()) for ours, theirs in parts]).clamp(0, math.log(2))
+    return (1 - (nats / math.log(2)).sqrt()).mean().item(), (1 - nats**0.25).mean().item()
 
 
 def class_histogram(logits: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from lra.networks.composed import ConditionedGenerator
 from lra.problem import Teacher
 from lra.randomness import integers, normal
-from lra.state import State, untouched
+from lra.state import State, turn, untouched
 from lra.synthesis.synthesizer import Sampler, Synthesizer
 from lra.synthesis.terms import Term, TermValue, total
 from lra.view import View
@@ -90,7 +90,7 @@ class OnlineGenerator(Synthesizer):
     @torch.no_grad()
     def draw(self, n: int) -> Tensor:
         """``n`` fresh images of the current generator."""
-        self.generator.train(self.sampling_mode == "train")
+        turn(self.generator, training=self.sampling_mode == "train")
         self.images_generated += n
         return self.generator(self.latents(n))
 

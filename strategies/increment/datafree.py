@@ -38,6 +38,7 @@ from lra.features import FeatureTap
 from lra.meta.options import LookAheadOptions
 from lra.meta.step import LookAheadStep
 from lra.networks.composed import ConditionedGenerator
+from lra.networks.folded import folded
 from lra.networks.generators import gen_s, sized_for
 from lra.networks.normalized import Normalized
 from lra.problem import Batch, Teacher
@@ -106,9 +107,10 @@ class Recollection:
         width, latent = options.width or width, options.latent or latent
         generator = ConditionedGenerator(gen_s(latent, image, width=width), len(classes)).to(device)
         self._known = Known(model, classes)
+        self._answering: nn.Module | None = None
         self.synthesizer = ConditionedOnlineGenerator(
             generator,
-            torch.optim.Adam(generator.parameters(), lr=options.generator_lr, betas=(0.5, 0.999)),
+            torch.optim.Adam(generator.parameters(), lr=options.generator_lr, betas=(0.5, 0.999), fused=True),
             [OneHot(options.one_hot), BNStat(options.bn), Balance(options.balance), options.triplet_term()],
             Teacher(self._normalised(self._known)),
             latent,
@@ -134,13 +136,15 @@ class Recollection:
     @torch.no_grad()
     def answer(self, images: Tensor) -> Tensor:
         """The frozen model's logits (n, k), in the order of the classes, of normalised images (n, C, H, W)."""
-        return self._known(images)
+        if self._answering is None:
+            self._answering = folded(self._known)
+        return self._answering(images)
 
     @torch.no_grad()
     def impression(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """`answer` (n, k), and the frozen model's penultimate features (n, d)."""
         with FeatureTap(self.model, images.shape[1:]) as tap:
-            return self.answer(images), tap.features
+            return self._known(images), tap.features
 
     def _normalised(self, model: nn.Module) -> Normalized:
         return Normalized(model, self._mean, self._std).to(self._device)

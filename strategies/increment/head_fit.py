@@ -160,7 +160,7 @@ class HeadFit:
     def _fit(self, head: nn.Module) -> None:
         """Cross-entropy of the classes met, each as often, over features drawn anew in every step."""
         classes, steps = sorted(self.features.known), self.options.align_steps
-        optimiser = torch.optim.Adam(head.parameters(), self.options.align_lr)
+        optimiser = torch.optim.Adam(head.parameters(), self.options.align_lr, fused=True)
         annealed = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         draw = self.features.drawing(classes)
         for _ in range(steps):

@@ -1,0 +1,69 @@
+"""BatchNorm folded into the convolutions before it, for many passes of one network in evaluation mode."""
+
+from collections import Counter
+
+import torch
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lra.networks.normalized import Normalized
+
+WRITTEN_HERE = ("lra", "torch", "torchvision")
+"""Packages whose modules do the same whenever they are called in evaluation mode, so that one look shows what."""
+
+
+@torch.no_grad()
+def folded(network: nn.Module) -> nn.Module:
+    """``network`` in evaluation mode, with every BatchNorm in the convolution whose output it alone takes in.
+
+    Equal to it but for rounding, with fewer passes over maps, as long as its weights do not change: all else is shared
+    with it. A network is returned as it is if there is nothing to fold, if it is watched by hooks, if it is not of this
+    toolkit, torch or torchvision, or if its way depends on what it is given; a part from elsewhere runs as a whole.
+    """
+    if isinstance(network, Normalized):
+        body = folded(network.network)
+        if body is network.network:
+            return network
+        return Normalized(body, network.mean.flatten(), network.std.flatten()).to(network.mean)
+    parts = list(network.modules())
+    if (
+        not any(type(part) is nn.BatchNorm2d for part in parts)
+        or any(part.training or part._forward_hooks or part._forward_pre_hooks for part in parts)
+        or _is_foreign(network)
+    ):
+        return network
+    try:
+        traced = fx.GraphModule(network, _Tracer().trace(network))
+    except (ValueError, RuntimeError, TypeError):
+        return network
+    return traced if _fold(traced) else network
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] not in WRITTEN_HERE
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _is_foreign(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _fold(traced: fx.GraphModule) -> int:
+    """Fold in place what can be; returns how many layers that was."""
+    called = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
+    count = 0
+    for node in traced.graph.nodes:
+        before = node.args[0] if node.op == "call_module" and len(node.args) == 1 else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        convolution, norm = traced.get_submodule(str(before.target)), traced.get_submodule(str(node.target))
+        if type(convolution) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
+            continue
+        if called[before.target] == called[node.target] == 1:
+            traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+            count += 1
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return count

@@ -1,0 +1,91 @@
+"""BatchNorm folded for evaluation: the same logits, and nothing of the network itself changes."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lra.networks import build
+from lra.networks.folded import folded
+from lra.networks.normalized import Normalized
+
+IMAGE = (3, 16, 16)
+PLAIN = ("resnet8", "resnet8x4", "wrn10-1", "resnet18", "mobilenetv2")
+
+
+def trained(name: str) -> nn.Module:
+    """A network in double precision whose BatchNorm has seen something, in evaluation mode."""
+    torch.manual_seed(0)
+    network = Normalized(build(name, 10, IMAGE), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)).double()
+    for _ in range(3):
+        network(1 + 2 * torch.rand(16, *IMAGE, dtype=torch.double))
+    return network.eval()
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(part, nn.BatchNorm2d) for part in network.modules())
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_logits_are_those_of_the_network(name: str) -> None:
+    network, images = trained(name), torch.rand(5, *IMAGE, dtype=torch.double)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with torch.no_grad():
+        quick = folded(network)
+        torch.testing.assert_close(quick(images), network(images), rtol=1e-9, atol=1e-10)
+    assert norms(quick) < norms(network)
+    torch.testing.assert_close(dict(network.state_dict()), before, rtol=0, atol=0)
+
+
+def test_all_of_a_resnet_is_folded_and_of_a_pre_activated_one_what_follows_a_convolution() -> None:
+    assert norms(folded(trained("resnet8"))) == 0
+    # Stem and sums go to several places, or through ReLU: the second norm of each of three blocks is left to fold.
+    assert norms(trained("wrn10-1")) - norms(folded(trained("wrn10-1"))) == 3
+
+
+class Own(nn.Module):
+    """A network from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body(images)
+
+
+class Twice(nn.Module):
+    """One convolution in two places, as if it were of this package."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        nn.init.constant_(self.second.weight, 2.0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(self.conv(self.first(self.conv(images)))).flatten(1)
+
+
+def test_a_part_from_elsewhere_runs_as_a_whole() -> None:
+    network = build("resnet8", 10, IMAGE)
+    network.set_submodule("layer2", nn.Sequential(nn.Conv2d(16, 3, 1), Own(), nn.Unflatten(1, (4, 14, 14))))
+    network.set_submodule("layer3", nn.Conv2d(4, 64, 1))
+    network.eval()
+    quick, images = folded(network), torch.rand(2, *IMAGE)
+    assert norms(quick) == 1
+    torch.testing.assert_close(quick(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_not_known_is_returned_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for network in (Own().eval(), Normalized(Own(), [0.5] * 3, [0.5] * 3).eval(), build("lenet5", 10, IMAGE).eval()):
+        assert folded(network) is network
+    learning = build("resnet8", 10, IMAGE)
+    assert folded(learning) is learning
+    watched = build("resnet8", 10, IMAGE).eval()
+    watched.get_submodule("layer1").register_forward_hook(lambda *_: None)
+    assert folded(watched) is watched
+    monkeypatch.setattr(Twice, "__module__", "lra.networks")
+    twice = Twice().eval()
+    assert folded(twice) is twice
+    dependent = build("vgg11-cmi", 10, IMAGE).eval()
+    images = torch.rand(2, *IMAGE)
+    torch.testing.assert_close(folded(dependent)(images), dependent(images), rtol=1e-4, atol=1e-5)
