@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lra.networks import build
 from lra.networks.folded import folded
+from lra.networks.generators import gen_s
 from lra.networks.normalized import Normalized
 
 IMAGE = (3, 16, 16)
@@ -40,6 +41,18 @@ def test_all_of_a_resnet_is_folded_and_of_a_pre_activated_one_what_follows_a_con
     assert norms(folded(trained("resnet8"))) == 0
     # Stem and sums go to several places, or through ReLU: the second norm of each of three blocks is left to fold.
     assert norms(trained("wrn10-1")) - norms(folded(trained("wrn10-1"))) == 3
+
+
+@pytest.mark.parametrize("batch", [2, 64])  # With few images the upsampling is an operation of its own.
+def test_a_generator_is_folded_too(batch: int) -> None:
+    torch.manual_seed(0)
+    generator, latents = gen_s(7, (3, 18, 16), width=16).double(), torch.randn(batch, 7, dtype=torch.double)
+    for _ in range(3):
+        generator(torch.randn(16, 7, dtype=torch.double))
+    generator.eval()
+    quick = folded(generator)
+    torch.testing.assert_close(quick(latents), generator(latents), rtol=1e-9, atol=1e-10)
+    assert norms(quick) == 1  # Behind the linear layer.
 
 
 class Own(nn.Module):

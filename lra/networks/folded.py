@@ -6,10 +6,14 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from lra.networks.generators import DoublingConvolution
 from lra.networks.normalized import Normalized
 
 WRITTEN_HERE = ("lra", "torch", "torchvision")
 """Packages whose modules do the same whenever they are called in evaluation mode, so that one look shows what."""
+
+LINEAR = (nn.Conv2d, DoublingConvolution)
+"""Convolutions that scale as their weights and bias do."""
 
 
 @torch.no_grad()
@@ -45,7 +49,7 @@ def _is_foreign(module: nn.Module) -> bool:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _is_foreign(m) or super().is_leaf_module(m, module_qualified_name)
+        return _is_foreign(m) or isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _fold(traced: fx.GraphModule) -> int:
@@ -57,7 +61,7 @@ def _fold(traced: fx.GraphModule) -> int:
         if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
             continue
         convolution, norm = traced.get_submodule(str(before.target)), traced.get_submodule(str(node.target))
-        if type(convolution) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
+        if type(convolution) not in LINEAR or type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
             continue
         if called[before.target] == called[node.target] == 1:
             traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
