@@ -22,6 +22,7 @@ from lra.metrics.student import (
     class_histogram,
     cosine,
     gradient_alignment,
+    loyalties,
     loyalty,
     loyalty_reference,
 )
@@ -139,6 +140,13 @@ def test_loyalty_by_hand() -> None:
     bits = 0.5 * (p * np.log2(p / m)).sum() + 0.5 * (q * np.log2(q / m)).sum()
     logits = [torch.tensor(np.log(x))[None] for x in (p, q)]
     assert loyalty(*logits) == pytest.approx(1 - bits**0.5)
+
+
+def test_loyalty_of_a_large_test_set_is_that_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("lra.metrics.student.AT_ONCE", 2)
+    singles = [(loyalty(a[None], b[None]), loyalty_reference(a[None], b[None])) for a, b in zip(ours, theirs)]
+    assert loyalties(ours, theirs) == pytest.approx(tuple(np.mean(singles, axis=0)))
 
 
 def test_alignment_by_hand(student: nn.Module, double: None) -> None:

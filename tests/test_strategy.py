@@ -151,4 +151,5 @@ def test_training_in_half_precision_rounds_the_students_passes_and_nothing_else(
     shown: list[torch.Tensor] = []
     strategy.plugins.append(Each("after_eval_forward", lambda s: shown.extend([s.mb_x, s.mb_output])))
     strategy.eval(TestExperience(torch.rand(10, 1, 8, 8), torch.arange(10)).origin_stream)
-    assert torch.equal(shown[1], student.eval()(shown[0]))
+    # BatchNorm is folded there; half precision would be off in the third digit.
+    torch.testing.assert_close(shown[1], student.eval()(shown[0]).detach(), rtol=1e-5, atol=1e-5)

@@ -54,7 +54,7 @@ class ConditionedGenerator(nn.Module):
     def __init__(self, generator: UpsamplingGenerator, classes: int) -> None:
         """Build it around ``generator``, with an embedding of its number of latents for each class."""
         super().__init__()
-        self.generator = generator
+        self.generator: nn.Module = generator
         self.embedding = nn.Embedding(classes, generator.latent)
 
     def latents(self, noise: Tensor, labels: Tensor) -> Tensor:

@@ -119,12 +119,14 @@ class Recollection:
         )
 
     def train(self, learner: nn.Module) -> None:
-        """Train the generator; ``learner``, the model that will be shown the samples, is only looked at.
+        """Train the generator, once; ``learner``, the model that will be shown the samples, is only looked at.
 
         Raises:
             ValueError: if BatchNorm statistics are asked for and the model has none.
         """
         self.synthesizer.step(self._normalised(learner))
+        generator = self.synthesizer.generator.eval()
+        generator.generator = folded(generator.generator)
 
     @torch.no_grad()
     def sample(self, n: int) -> Batch:
