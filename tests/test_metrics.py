@@ -145,7 +145,8 @@ def test_loyalty_by_hand() -> None:
 def test_loyalty_of_a_large_test_set_is_that_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr("lra.metrics.student.AT_ONCE", 2)
-    singles = [(loyalty(a[None], b[None]), loyalty_reference(a[None], b[None])) for a, b in zip(ours, theirs)]
+    parts = zip(ours.split(1), theirs.split(1), strict=True)
+    singles = [(loyalty(*part), loyalty_reference(*part)) for part in parts]
     assert loyalties(ours, theirs) == pytest.approx(tuple(np.mean(singles, axis=0)))
 
 
