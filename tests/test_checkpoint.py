@@ -119,6 +119,11 @@ def test_a_student_with_batchnorm_resumes(build: Build) -> None:
     check_resume(build, at=3, replay="memory", meta=True, student="resnet8")
 
 
+def test_folded_convolutions_and_maps_channels_last_resume(build: Build) -> None:
+    wide = ["synthesis.width=64", "schedule.batch_size=64", "student.channels_last=true"]
+    check_resume(build, *wide, at=3, replay="memory", student="resnet8")
+
+
 def test_a_state_of_another_run_is_refused(build: Build) -> None:
     first, _ = build(replay="memory")
     state = stop_after(first, 2)
