@@ -60,8 +60,11 @@ class TripletSampler:
         drawn = torch.multinomial(weights[usable], int(pairs.sum(dim=1).max()), replacement=True)
         # The r-th positive of an anchor takes the anchor's r-th draw.
         rank = pairs.cumsum(dim=1)[rows, positives] - 1
-        found = (sent(where, labels.device) for where in (usable[rows], positives, drawn[rows, rank]))
-        return Triplets(*found, empty[sent(usable, labels.device)].to(vectors.dtype).mean())
+        device = labels.device
+        fallback = empty[sent(usable, device)].to(vectors.dtype).mean()
+        chosen = usable[rows], positives, drawn[rows, rank]
+        anchors, positives, negatives = (sent(where, device) for where in chosen)
+        return Triplets(anchors, positives, negatives, fallback)
 
     def _weights(self, vectors: Tensor, different: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (n, n) of negatives, and which anchors (n,) had none in the window."""

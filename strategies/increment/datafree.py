@@ -42,6 +42,7 @@ from lra.networks.folded import folded
 from lra.networks.generators import gen_s, sized_for
 from lra.networks.normalized import Normalized
 from lra.problem import Batch, Teacher
+from lra.randomness import sent
 from lra.state import State
 from lra.strategies.increment.head_fit import Former, HeadFit, Spread
 from lra.strategies.increment.options import DataFreeReplayOptions, RecollectionOptions
@@ -250,7 +251,7 @@ class DataFreeReplayPlugin(FeaturePlugin):
         real = len(images)
         wanted = max(1, round(real * self._weight(strategy))) if self.options.balanced else real
         self.replayed = replayed = self.recollection.sample(self.options.size or wanted)
-        named = torch.tensor(self.classes, device=classes.device)[replayed.logits.argmax(dim=1)]
+        named = sent(torch.tensor(self.classes), classes.device)[replayed.logits.argmax(dim=1)]
         tasks = others[-1].new_zeros(len(named))
         strategy.mbatch = [torch.cat([images, replayed.images]), torch.cat([classes, named]), *others[:-1]]
         strategy.mbatch.append(torch.cat([others[-1], tasks]))

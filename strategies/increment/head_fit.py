@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from lra.anatomy import classifier
 from lra.features import FeatureTap
+from lra.randomness import normal
 from lra.state import in_mode
 from lra.strategies.increment.options import HeadFitOptions
 
@@ -94,7 +95,7 @@ class ClassFeatures:
         roots = axes * variances.clamp_min(0).sqrt()[:, None]
 
         def draw(each: int) -> tuple[Tensor, Tensor]:
-            noise = torch.randn(len(classes), each, means.shape[1]).to(means)
+            noise = normal(len(classes), each, means.shape[1], device=means.device).to(means.dtype)
             features = means[:, None] + noise @ roots.mT
             return features.flatten(0, 1), torch.arange(len(classes), device=means.device).repeat_interleave(each)
 

@@ -161,9 +161,10 @@ class CrossView(Term):
 
     def keep(self, where: Tensor | None = None) -> None:
         """Remember the latest descriptions until `settle`."""
-        assert self._latest is not None
-        first = where is None or self._kept is None
-        self._kept = self._latest if first else torch.where(where, self._latest, self._kept)
+        if where is None or self._kept is None or self._latest is None:
+            self._kept = self._latest
+        else:
+            self._kept = torch.where(where, self._latest, self._kept)
 
     def settle(self) -> None:
         """The kept images enter the bank."""
