@@ -24,8 +24,13 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IMAGE_LIMIT = 4_000_000  # bytes of one sample picture
 Record = dict[str, Any]
 
-DISTILLED, INCREMENT = "run", "increment"
+DISTILLED, INCREMENT, TASKS = "run", "increment", "tasks"
 """Kinds of runs, as these say what they are of; those that distil do not say it."""
+
+
+def again(kind: str, file: Path) -> str:
+    """The command that does the run whose configuration is in a file."""
+    return f"lra-bench {kind} {'' if kind == TASKS else '--config '}{file}"
 
 
 class ReportError(UsageError, ValueError):
@@ -118,6 +123,21 @@ def read_run(folder: Path) -> Run:
         data=_record(folder / "data.json"),
         identity=_record(folder / "identity.json"),
     )
+
+
+def parts_of(chain: Run) -> dict[str, str]:
+    """The finished tasks of a chain, by name: their folders, from that which all its runs are in.
+
+    Raises:
+        ReportError: if what it says of them is damaged.
+    """
+    found: dict[str, str] = {}
+    for row in chain.rows:
+        name, folder = row.get("task"), row.get("folder")
+        if not isinstance(name, str) or not isinstance(folder, str) or not inner(folder):
+            raise ReportError(f"{chain.folder / 'metrics.jsonl'}: damaged; resume the run to write it again")
+        found[name] = folder
+    return found
 
 
 def by_place(result: Record) -> Record:

@@ -116,7 +116,7 @@ def test_a_grid_that_is_shown_is_one() -> None:
     shown = [block for block in BLOCKS if block.title == "grid.yaml"]
     assert shown
     for block in shown:
-        assert len(plan(yaml.safe_load(block.text))) > 1
+        assert len(plan(yaml.safe_load(block.text), ROOT / "examples")) > 1
 
 
 @pytest.mark.parametrize(

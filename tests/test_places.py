@@ -164,7 +164,7 @@ def test_so_it_does_in_grids_and_tasks(here: Path) -> None:
     assert [run.config.data.name for run in runs] == [f"npz:{here}/project/own.npz", "digits"]
     assert {run.config.seed for run in runs} == {4}
     found = task_file.plan({"tasks": [{"dataset": "npz:own.npz"}]}, here / "project")
-    assert found.config(0, found.chains[0]).data.name == f"npz:{here}/project/own.npz"
+    assert found.chains[0].at(0).data.name == f"npz:{here}/project/own.npz"
 
 
 @pytest.mark.parametrize(

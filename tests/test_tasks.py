@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.setup.reuse import load_generator
-from lra.benchmarks.tasks import task_stream
-from lra.benchmarks.tasks.task_file import Chain, plan
+from lra.benchmarks.tasks import kind
+from lra.benchmarks.tasks.task_file import plan
 from lra.closed_loop import ClosedLoop
 
 SETTINGS = {
@@ -112,7 +112,7 @@ def test_tasks_may_have_images_of_different_sizes(tasks: Call, tmp_path: Path) -
 def test_a_task_that_fails_leaves_the_others_and_is_taken_up_again(
     tasks: Call, lra_bench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, broken = task_stream.run, ["digits-turned"]
+    run, broken = kind.run, ["digits-turned"]
 
     def failing(config: Any, out: Path, **options: Any) -> Any:
         if config.data.name in broken:
@@ -123,7 +123,7 @@ def test_a_task_that_fails_leaves_the_others_and_is_taken_up_again(
         chains = json.loads((tmp_path / "out" / "tasks.json").read_text())["chains"]
         return [task["status"] for task in chains[0]["tasks"]]
 
-    monkeypatch.setattr(task_stream, "run", failing)
+    monkeypatch.setattr(kind, "run", failing)
     done = tasks(tree(reuse="common", tasks=[*TWO, {"name": "high", "dataset": "digits-5-9"}]))
     assert done.code == 1
     for word in ("'turned'", "diverged", f"resume {tmp_path / 'out'}"):
@@ -182,14 +182,22 @@ def test_a_resumed_task_may_roll_back(tasks: Call, tmp_path: Path, lra_bench: Ca
     assert (done.code, "after 3 rollbacks" in done.err) == (1, True), done
 
 
-def test_the_plan_gives_every_task_its_chains_seed_and_its_own_settings() -> None:
+def test_the_plan_gives_every_task_its_chains_seed_and_its_own_settings(tmp_path: Path) -> None:
     content = tree(seed=[3, 4], tasks=[{"dataset": "digits-0-4", "set": {"student.lr": 0.02}}, {"dataset": "digits"}])
-    found = plan(content)
-    assert found.chains == (Chain("anew", 3), Chain("anew", 4))
-    assert found.names == ("1", "2")
-    low = found.config(0, found.chains[1], {"synthesis.reuse": "fix"})
-    assert (low.seed, low.data.name, low.student.lr, low.synthesis["reuse"]) == (4, "digits-0-4", 0.02, "fix")
-    assert found.config(1, found.chains[0]).student.lr != 0.02
+    found = plan(content).chains
+    assert [(chain.reuse, chain.seed, chain.names) for chain in found] == [
+        ("anew", 3, ("1", "2")),
+        ("anew", 4, ("1", "2")),
+    ]
+    low = found[1].at(0)
+    assert (low.seed, low.data.name, low.student.lr) == (4, "digits-0-4", 0.02)
+    assert found[0].at(1).student.lr != 0.02
+    (chain,) = plan(content | {"reuse": "fix", "seed": 0}).chains
+    (tmp_path / "generator.safetensors").touch()
+    later = chain.at(1, tmp_path)
+    assert (chain.at(0).synthesis["reuse"], later.synthesis["reuse"]) == ("anew", "fix")
+    assert later.carry is not None
+    assert later.carry.generator == str(tmp_path / "generator.safetensors")
 
 
 def test_a_closed_loop_opens_each_item_when_its_turn_comes_and_goes_on_where_it_stopped() -> None:

@@ -218,7 +218,7 @@ def test_grids_and_tasks_find_code_and_notice_edits(
     def folders() -> set[str]:
         done = lra(command, "file.yaml", "--out", "out", *extra)
         assert done.code == 0, done.err
-        return {file.parent.parent.name for file in Path("out").rglob("config.yaml")}
+        return {file.parent.parent.name for file in Path("out").rglob("teacher.json")}
 
     first = folders()
     assert len(first) == 1

@@ -54,7 +54,7 @@ def run(
 @ON_DIVERGENCE
 @AS_JSON
 def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> None:
-    """Go on with a run, or tasks in sequence, that were stopped or failed."""
+    """Go on with a run, or with tasks in sequence, that were stopped or failed."""
     if (folder / "tasks.json").is_file():
         from lra.benchmarks.commands.tasks import resume as go_on
 

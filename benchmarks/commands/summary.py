@@ -11,7 +11,7 @@ import click
 import yaml
 
 from lra.benchmarks.progress import Introduction, clock, loading
-from lra.benchmarks.records import INCREMENT, value
+from lra.benchmarks.records import INCREMENT, TASKS, value
 from lra.benchmarks.runs.kind import Configuration, kind_of
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.setup.config import RunConfig
@@ -23,7 +23,13 @@ def show(folder: RunFolder, as_json: bool) -> None:
     """Print the result of a finished run; of several processes the one that leads does."""
     from lra.benchmarks.runs.machine import leads
 
-    if leads() and (result := folder.result) is not None:
+    if not leads() or (result := folder.result) is None:
+        return
+    if result.get("kind") == TASKS:
+        from lra.benchmarks.tasks.task_report import told
+
+        click.echo(told(folder.path, result | {"run_dir": str(folder.path)} if as_json else None))
+    else:
         shown = increment_table if result.get("kind") == INCREMENT else table
         click.echo(json.dumps(result | {"run_dir": str(folder.path)}) if as_json else shown(result, folder.path))
 

@@ -20,9 +20,9 @@ from lra.benchmarks.comparison.estimates import FEWEST, Difference, Estimate, Ho
 from lra.benchmarks.comparison.groups import CONTENT, SHORT, Group, finished, grouped, run_folders
 from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.files import NotPlain, parse_yaml
-from lra.benchmarks.records import DISTILLED, INCREMENT, Record, Run, flatten, pick
+from lra.benchmarks.records import DISTILLED, INCREMENT, TASKS, Record, Run, flatten, pick
 from lra.benchmarks.setup.presets import presets
-from lra.metrics.quantities import COMPARED, COMPARED_INCREMENTS, QUANTITIES, Quantity, at
+from lra.metrics.quantities import COMPARED, COMPARED_INCREMENTS, COMPARED_TASKS, QUANTITIES, Quantity, at
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def chosen(names: str | None, kind: str = DISTILLED) -> dict[str, Quantity]:
     Raises:
         UsageError: for an unknown one.
     """
-    usual = COMPARED_INCREMENTS if kind == INCREMENT else COMPARED
+    usual = {INCREMENT: COMPARED_INCREMENTS, TASKS: COMPARED_TASKS}.get(kind, COMPARED)
     wanted = list(usual) if names is None else [name.strip() for name in names.split(",") if name.strip()]
     known = ", ".join(QUANTITIES)
     for name in wanted:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.records import INCREMENT, Record, Run, flatten, inner, of_increment, pick, read_run
+from lra.benchmarks.records import INCREMENT, TASKS, Record, Run, flatten, inner, of_increment, parts_of, pick, read_run
 from lra.benchmarks.setup.config import AUTO
 from lra.benchmarks.setup.places import data_kind, data_label
 from lra.metrics.quantities import Quantity
@@ -27,6 +27,9 @@ SHORT = {
     "student": "student.network",
 }
 """The settings that name a run, by the flag that sets them."""
+
+TASK_RECORD = "tasks.json"
+"""Beside the folders of the chains of one file of tasks: which they are, and what became of each."""
 
 CONTENT = "data.content"
 """Where the hash of a user's own data is, which says more than their name, which may have changed."""
@@ -76,8 +79,9 @@ def run_folders(places: Iterable[Path]) -> list[Path]:
 
 def _inside(place: Path) -> Iterator[Path]:
     sweep = place / "sweep.json"
-    if sweep.is_file():
-        listed = (place / run["folder"] for run in sweep_record(sweep)["runs"])
+    if sweep.is_file() or (place / TASK_RECORD).is_file():
+        record = sweep_record(sweep)["runs"] if sweep.is_file() else task_record(place)["chains"]
+        listed = (place / run["folder"] for run in record if run["folder"])
         yield from (folder for folder in listed if (folder / "config.yaml").is_file())
     else:
         found = sorted({file.parent for name in ("config.yaml", "result.json") for file in place.rglob(name)})
@@ -99,6 +103,35 @@ def sweep_record(file: Path) -> Record:
     return dict(record)
 
 
+def task_record(folder: Path) -> Record:
+    """The record that the chains of a file of tasks left of themselves.
+
+    Raises:
+        MissingInput: if there is none.
+        UsageError: if it is damaged.
+    """
+    file = folder / TASK_RECORD
+    if not file.is_file():
+        raise MissingInput(f"no {TASK_RECORD} in {folder}: make one with lra-bench tasks FILE --out {folder}")
+    try:
+        record = json.loads(file.read_text())
+        if (
+            isinstance(record["file"], dict)
+            and isinstance(record.get("code", {}), dict)
+            and all(map(_sound, record["chains"]))
+        ):
+            return dict(record)
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
+        pass
+    raise UsageError(f"{file} is damaged: do the tasks again to write it again")
+
+
+def _sound(chain: Record) -> bool:
+    """Whether a chain's record has all that is read of it."""
+    named = isinstance(chain["reuse"], str) and isinstance(chain["seed"], int) and inner(chain["folder"])
+    return named and all(isinstance(t["name"] + t["status"], str) and inner(t["folder"]) for t in chain["tasks"])
+
+
 def finished(folders: Iterable[Path]) -> tuple[list[Run], int]:
     """The finished runs among ``folders``, and how many are not.
 
@@ -108,6 +141,9 @@ def finished(folders: Iterable[Path]) -> tuple[list[Run], int]:
     """
     folders = list(folders)
     runs = [read_run(folder) for folder in folders if (folder / "result.json").is_file()]
+    of_others = {run.folder.parents[2] / part for run in runs if run.kind == TASKS for part in parts_of(run).values()}
+    folders = [folder for folder in folders if folder not in of_others]
+    runs = [run for run in runs if run.folder not in of_others]
     if not runs:
         raise MissingInput(f"none of {len(folders)} runs is finished: go on with lra-bench resume {folders[0]}")
     return runs, len(folders) - len(runs)
@@ -142,6 +178,8 @@ def settings(run: Run) -> Record:
     result = run.result
     if run.kind == INCREMENT:
         return _by_content(_of_increments(run.config), run.identity)
+    if run.kind == TASKS:
+        return _of_tasks(run)
     named = {
         "method": result.get("method"),
         "replay": {"name": result.get("replay")},
@@ -150,13 +188,32 @@ def settings(run: Run) -> Record:
         "student": {"network": pick(result, "student", "name")},
         "teacher": {"network": pick(result, "teacher", "name")},
     }
-    tree = run.config or named
-    if not pick(tree, "meta", "enabled"):
-        tree = tree | {"meta": {"enabled": False}}
-    found = dict(flatten({k: v for k, v in tree.items() if k not in UNHEEDED}))
+    found = _heeded(run.config or named)
     if found.get("teacher.network") == AUTO:
         found["teacher.network"] = pick(result, "teacher", "name") or pick(run.teacher, "name") or AUTO
     return _by_content(found, run.identity)
+
+
+def _heeded(tree: Record) -> Record:
+    """A configuration as dotted keys, without what a group leaves open."""
+    if not pick(tree, "meta", "enabled"):
+        tree = tree | {"meta": {"enabled": False}}
+    return dict(flatten({k: v for k, v in tree.items() if k not in UNHEEDED}))
+
+
+def _of_tasks(run: Run) -> Record:
+    """What a chain of tasks carries, and the settings of its tasks: of one that differs, those of all in a row."""
+    listed = run.config.get("tasks")
+    tasks = [task for task in listed if isinstance(task, dict)] if isinstance(listed, list) else []
+    alone = [
+        _by_content(_heeded(dict(pick(task, "set") or {})), pick(run.identity, "tasks", str(task.get("name"))) or {})
+        for task in tasks
+    ]
+    found = {"reuse": run.config.get("reuse"), "carry": run.config.get("carry")}
+    for key in dict.fromkeys(key for one in alone for key in one):
+        values = [one.get(key) for one in alone]
+        found[key] = values[0] if len(set(map(_text, values))) == 1 else ", ".join(map(_text, values))
+    return found
 
 
 def _of_increments(config: Record) -> Record:

@@ -21,7 +21,7 @@ from lra.benchmarks.increment.configuration import (
 )
 from lra.benchmarks.progress import Introduction
 from lra.benchmarks.records import INCREMENT
-from lra.benchmarks.runs.kind import Cell, Kind, Prepared, Tracker, Tree, Trial, parted
+from lra.benchmarks.runs.kind import Cell, Kind, Prepared, Tracker, Tree, Trial, going_on, parted
 from lra.benchmarks.runs.machine import threads_for
 from lra.benchmarks.setup.config import Identity
 from lra.benchmarks.setup.networks import network_size
@@ -118,10 +118,10 @@ class Increment(Kind):
         name = str(tree.get("benchmark", "")).removeprefix(PREFIX)
         return {"benchmark": PREFIX + placed_data(name, [base]), "code": tree.get("code")}
 
-    def moved(self, tree: Tree) -> str | None:
-        """``--benchmark``, if the data are not there."""
+    def moved(self, tree: Tree, file: Path) -> str | None:
+        """The command with ``--benchmark``, if the data are not there."""
         found = moved({"data": {"name": str(tree["benchmark"]).removeprefix(PREFIX)}})
-        return None if found is None else found.replace("--dataset ", f"--benchmark {PREFIX}")
+        return going_on(self.name, file, found and found.replace("--dataset ", f"--benchmark {PREFIX}"))
 
 
 INCREMENTS = Increment()

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.files import write_json
+from lra.benchmarks.records import TASKS as IN_SEQUENCE
 from lra.benchmarks.runs.runner import run
 from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.setup.resolution import resolve
@@ -115,10 +116,12 @@ TASKS = {
 
 
 def ends(folder: Path) -> dict[str, str]:
-    """The hash of each record in ``folder``, of its runs in the order in which they ended."""
+    """The hash of each record in ``folder``, of its runs in the order in which they ended; tasks say it for a chain."""
     found: dict[str, bytes] = {}
-    for index, file in enumerate(sorted(folder.rglob("result.json"), key=lambda file: file.stat().st_mtime_ns)):
-        if "accuracy_matrix" in (result := json.loads(file.read_text())):
+    files = sorted(folder.rglob("result.json"), key=lambda file: file.stat().st_mtime_ns)
+    results = [(file, result) for file in files if (result := json.loads(file.read_text())).get("kind") != IN_SEQUENCE]
+    for index, (file, result) in enumerate(results):
+        if "accuracy_matrix" in result:
             found[f"{index}/accuracy_matrix"] = json.dumps(result["accuracy_matrix"]).encode()
         else:
             there = [name for name in RECORDS if (file.parent / name).is_file()]

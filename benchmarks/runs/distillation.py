@@ -10,7 +10,7 @@ from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError,
 from lra.benchmarks.files import sha256
 from lra.benchmarks.progress import Introduction, tell
 from lra.benchmarks.records import GENERATOR, SYNTHETIC
-from lra.benchmarks.runs.kind import DEFAULT, Cell, Kind, Prepared, Tracker, Tree, Trial, parted
+from lra.benchmarks.runs.kind import DEFAULT, Cell, Kind, Prepared, Tracker, Tree, Trial, going_on, parted
 from lra.benchmarks.runs.machine import refuse_device, refuse_precision, threads_of
 from lra.benchmarks.runs.run_folder import difference, recorded
 from lra.benchmarks.setup.config import Identity, RunConfig
@@ -147,9 +147,9 @@ class Distillation(Kind):
         """The places of data, teacher's file, what the run starts from, and code."""
         return places_of(placed_layer(expanded(tree), [base]))
 
-    def moved(self, tree: Tree) -> str | None:
-        """The option for what is not there."""
-        return moved(tree)
+    def moved(self, tree: Tree, file: Path) -> str | None:
+        """The command with the option for what is not there."""
+        return going_on(self.name, file, moved(tree))
 
 
 DISTILLATION = Distillation()

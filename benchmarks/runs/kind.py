@@ -1,10 +1,10 @@
 """What a run is, whatever is learnt in it: what a kind of run gives to the one runner, the sweep and the report.
 
 ``lra-bench run`` and ``quantize`` distil (`lra.benchmarks.runs.distillation`), ``increment`` learns classes a few at a
-time (`lra.benchmarks.increment.kind`). A kind says what its configurations are, what makes a run the one it is, and how
-one is prepared, done, estimated and shown; folder, lock, log, threads, interruption, and what is done with finished
-runs are the runner's (`lra.benchmarks.runs.runner`). Kinds are declared without torch, which is imported where a run is
-prepared.
+time (`lra.benchmarks.increment.kind`), ``tasks`` distils teachers one after another (`lra.benchmarks.tasks.kind`). A
+kind says what its configurations are, what makes a run the one it is, and how one is prepared, done, estimated and
+shown; folder, lock, log, threads, interruption, and what is done with finished runs are the runner's
+(`lra.benchmarks.runs.runner`). Kinds are declared without torch, which is imported where a run is prepared.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.files import sha256
+from lra.benchmarks.records import again
 from lra.benchmarks.setup.config import Identity, RunConfig
 
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ def parted(cell: Cell) -> tuple[Cell, Cell]:
     """The flags of a combination, and its settings, by key."""
     flags = {key: value for key, value in cell.items() if not key.startswith("set:")}
     return flags, {key.removeprefix("set:"): value for key, value in cell.items() if key not in flags}
+
+
+def going_on(kind: str, file: Path, option: str | None) -> str | None:
+    """How to go on with the run whose configuration is the ``file`` in its folder, with an ``option``, if there is one.
+
+    Such an option says where something is now.
+    """
+    return None if option is None else f"go on with {again(kind, file)} {option} --out {file.parents[3]}"
 
 
 Tracker = Callable[[Path, RunConfig], Any]
@@ -254,8 +263,8 @@ class Kind(ABC):
         """The options of a configuration stored in the folder ``base`` that say where something lies."""
 
     @abstractmethod
-    def moved(self, tree: Tree) -> str | None:
-        """The option that says where something is now that a configuration refers to and that is not there, if any."""
+    def moved(self, tree: Tree, file: Path) -> str | None:
+        """What to do, if something that the configuration in a ``file`` of a run folder refers to is not there."""
 
     def write_report(self, folder: Path) -> Path:
         """Write ``report.html`` and return its path."""
@@ -270,6 +279,7 @@ DEFAULT = "run"
 KINDS = {
     DEFAULT: "lra.benchmarks.runs.distillation:DISTILLATION",
     "increment": "lra.benchmarks.increment.kind:INCREMENTS",
+    "tasks": "lra.benchmarks.tasks.kind:TASKS_IN_TURN",
 }
 """Where each kind is, by its name."""
 

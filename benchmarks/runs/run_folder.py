@@ -22,7 +22,7 @@ from lra.benchmarks.files import (
     write_checkpoint,
     write_text,
 )
-from lra.benchmarks.records import flatten
+from lra.benchmarks.records import again, flatten
 from lra.benchmarks.setup.config import Identity, Tree, fingerprint
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ That is content: settings, teacher, test data, code, and what it starts from. Wh
 is no part of it, so that a run can be moved, and so can what it is made of.
 """
 
-PARTS = ("settings", "teacher", "test", "data", "code", "carry")
+PARTS = ("settings", "teacher", "test", "data", "code", "carry", "tasks")
 """Its parts, in the order in which they are compared."""
 
 log = logging.getLogger("lra")
@@ -77,11 +77,11 @@ class RunFolder:
         """Raise `UsageError` if what began here is another run, wherever it was moved, saying what is not as it was."""
         before = recorded(self.path)
         kind = dict((self.identity or {}).get("settings") or {}).get("kind", "run")
-        again = f"begin anew with lra-bench {kind} --config {self.path / 'config.yaml'}"
+        anew = f"begin anew with {again(kind, self.path / 'config.yaml')}"
         if before is None and self.path.absolute().parent.name != self.config_hash:
-            raise UsageError(f"{self.path} is of other data, code or teacher, or of an earlier version: {again}")
+            raise UsageError(f"{self.path} is of other data, code or teacher, or of an earlier version: {anew}")
         if before is not None and (other := difference(before, self.identity or {})):
-            raise UsageError(f"{self.path}: {other}, or {again}")
+            raise UsageError(f"{self.path}: {other}, or {anew}")
 
     @property
     def config_hash(self) -> str:
@@ -129,8 +129,11 @@ class RunFolder:
         return self.path / "rollback.pt"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, wait: bool = False) -> Iterator[None]:
         """Hold the folder against other processes, and tidy up after killed ones.
+
+        Args:
+            wait: until another process that holds it has done with it.
 
         Raises:
             UsageError: if it cannot be written to, or a name in it leads elsewhere.
@@ -139,7 +142,8 @@ class RunFolder:
         for path in self.path.iterdir() if self.path.is_dir() else ():
             if path.is_symlink():
                 raise UsageError(f"{path} is a symbolic link, which a run does not write through: remove it")
-        with held(self.path / ".lock", f"run {self.path} is in use by another process: wait for it or stop it"):
+        busy = f"run {self.path} is in use by another process: wait for it or stop it"
+        with held(self.path / ".lock", busy, wait=(lambda: None) if wait else None):
             clear_drafts(self.path)
             yield
 
@@ -152,7 +156,7 @@ class RunFolder:
 
         What other runs of the same place left is named from here, so that they can be moved together.
         """
-        carry = dict(tree.get("carry") or {})
+        carry = dict(found) if isinstance(found := tree.get("carry"), Mapping) else {}
         for key in ("generator", "replay"):
             if carry.get(key) and Path(carry[key]).is_relative_to(self.path.absolute().parents[2]):
                 carry[key] = os.path.relpath(carry[key], self.path.absolute())
@@ -248,6 +252,10 @@ def difference(before: Identity, now: Identity) -> str | None:
 
 
 def _said(part: str, old: object, new: object) -> str:
+    if part == "tasks":  # Of as many names, or the settings differ.
+        news = _mapping(new)
+        found = ((name, difference(_mapping(one), _mapping(news.get(name)))) for name, one in _mapping(old).items())
+        return next((f"task {name!r}: {other}" for name, other in found if other), "a task changed")
     since = "since the run began: put {} back to go on"
     if part == "teacher":
         back = since.format("its file, or what it was trained on,")

@@ -47,6 +47,7 @@ def run(
     quiet: bool = False,
     at: Path | None = None,
     heading: str = "",
+    part_of: Path | None = None,
 ) -> RunFolder:
     """Do a run, or finish it, or return it, which is said on stderr, if it was finished before.
 
@@ -59,6 +60,8 @@ def run(
         quiet: nothing on stderr.
         at: the folder that it is to be in, wherever that was moved.
         heading: a line to say before all others.
+        part_of: the folder of what it is a part of, which is to be gone on with in its place. If another process does
+            the same part of something else, that is waited for.
 
     Raises:
         LraError: with an exit code, for everything that a user can mend.
@@ -79,7 +82,7 @@ def run(
     with in_one_line(), journal() as kept, processes(config.device) as group:
         config = config.model_copy(update={"device": local_device(config.device)})
         try:
-            return _run(kind, config, out, trackers, quiet, at, heading, introduction, group, kept)
+            return _run(kind, config, out, trackers, quiet, at, heading, part_of, introduction, group, kept)
         except PeerLost as error:
             raise LraError(f"process {group.rank} of {group.count}: {error}; then start the run again") from None
         except Interrupted as stopped:
@@ -96,6 +99,7 @@ def _run(
     quiet: bool,
     at: Path | None,
     heading: str,
+    part_of: Path | None,
     introduction: Introduction,
     group: Processes,
     kept: Journal,
@@ -122,7 +126,9 @@ def _run(
     try:
         with group.folder(folder) as own:
             work = prepared.build(own)
-            with own.locked(), kept.into(own.path / "log.txt"), failure_in_log():
+            with own.locked(wait=part_of is not None), kept.into(own.path / "log.txt"), failure_in_log():
+                if own.result is not None:  # Another process has done it since.
+                    return folder
                 try:
                     work.open(introduction.say)
                     work.complete()
@@ -132,8 +138,12 @@ def _run(
                     again = f"when that is mended, go on with lra-bench resume {folder.path}"
                     raise Resumable(f"{error}; {again}") from None
     except KeyboardInterrupt:
-        again = f"go on with lra-bench resume {folder.path}"
+        again = f"go on with lra-bench resume {part_of or folder.path}"
         raise AtOnce(again if folder.checkpoint.exists() else "nothing is saved, start it again") from None
+    except LraError as error:
+        if part_of is not None:
+            error.args = (str(error).replace(f"resume {folder.path}", f"resume {part_of}"),)
+        raise
     return folder
 
 
@@ -191,18 +201,17 @@ def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None)
     config = stored(path)
     kind = kind_of(config)
     if on_divergence is not None:
-        if kind.name != DEFAULT:
+        if "on_divergence" not in kind.flags:
             raise UsageError(f"--on-divergence is for runs that distil, and {path} is of lra-bench {kind.name}")
         config = config.model_copy(update={"on_divergence": on_divergence})
     out = (path / "../../..").resolve()
     try:
         return run(config, out, at=path)
     except MissingInput as error:
-        option = kind.moved(config.tree())
-        if option is None:
+        again = kind.moved(config.tree(), path / "config.yaml")
+        if again is None:
             raise
-        again = f"lra-bench {kind.name} --config {path / 'config.yaml'} {option} --out {out}"
-        raise MissingInput(f"{error}; if it was moved, go on with {again}") from None
+        raise MissingInput(f"{error}; if it was moved, {again}") from None
 
 
 def finished(

@@ -20,6 +20,7 @@ from lra.benchmarks.runs.training import built
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.datasets import DataSet, Labelled, data_of
 from lra.benchmarks.setup.experiment import Experiment
+from lra.benchmarks.setup.reuse import save_for_reuse
 from lra.benchmarks.setup.teacher_training import train
 from lra.benchmarks.setup.teachers import obtain, stand_in, untrained
 from lra.images import unit
@@ -35,7 +36,13 @@ LESSONS = 12
 """Steps of a teacher's training that are timed."""
 
 
-def trial(config: RunConfig, out: Path, began: float | None = None, introduction: Introduction | None = None) -> Trial:
+def trial(
+    config: RunConfig,
+    out: Path,
+    began: float | None = None,
+    introduction: Introduction | None = None,
+    leave: Path | None = None,
+) -> Trial:
     """Build a run, do its first steps, and say what all of it would take; nothing is written, no teacher trained.
 
     A teacher that is still to be trained is stood in for by one with fresh weights, which costs as much to ask.
@@ -45,6 +52,7 @@ def trial(config: RunConfig, out: Path, began: float | None = None, introduction
         out: parent of run folders, where it would go.
         began: `time.perf_counter` when starting up began, if not now.
         introduction: said once it is built, and nothing is refused any more but by its steps.
+        leave: a folder for what the run would leave to a later one, as it is by then.
 
     Raises:
         LraError: for whatever the run itself would refuse.
@@ -75,6 +83,8 @@ def trial(config: RunConfig, out: Path, began: float | None = None, introduction
             raise UsageError(f"--meta: {error}") from None
         except PluginFailed as error:
             raise LraError(str(error)) from None
+        if leave is not None:
+            save_for_reuse(leave, experiment, teacher)
         lessons = 0.0 if there else _lessons(config, data)
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in experiment.networks.items()}
     peak = peak_memory(config.device)

@@ -97,7 +97,8 @@ def work(job: Job) -> tuple[Status, str]:
     from lra.benchmarks.runs.runner import run
 
     try:
-        config = kind_named(job.tree.get("kind", DEFAULT)).trusted(job.tree | {"threads": job.threads})
+        config = kind_named(job.tree.get("kind", DEFAULT)).trusted(job.tree)
+        config = config.model_copy(update={"threads": job.threads})
         run(config, Path(job.out), quiet=True, at=Path(job.folder))
     except Resumable as error:
         return "stopped", str(error)
@@ -110,7 +111,7 @@ def work(job: Job) -> tuple[Status, str]:
 
 def _explained(error: Exception, folder: Path) -> str:
     """One line on an unforeseen error, whose traceback goes into the run folder."""
-    line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    line = f"{type(error).__name__}: {one_line(error, most=300)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").write_text(traceback.format_exc())

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from lra.benchmarks.errors import Interrupted, LraError, Resumable, interrupts
 from lra.benchmarks.files import held, sha256, write_json
 from lra.benchmarks.progress import clock
-from lra.benchmarks.runs.kind import Configuration, kind_of
+from lra.benchmarks.runs.kind import Configuration, Trial, kind_of
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.runner import finished
 from lra.benchmarks.sweeps.engines import Engine, Job
@@ -171,6 +171,11 @@ class Estimate:
     teacher: float = 0.0
     memory: float = 0.0
 
+    @classmethod
+    def of(cls, trial: Trial) -> "Estimate":
+        """What the first steps of a run say."""
+        return cls(trial.seconds, trial.basis, trial.teacher, trial.peak_memory_mb)
+
 
 def estimates(entries: Sequence[Entry], out: Path) -> list[Estimate]:
     """The cost of each run in the folder ``out``; configurations that differ in the seed alone are timed once."""
@@ -191,10 +196,9 @@ def _finished(entries: Sequence[Entry]) -> Estimate | None:
 
 def _timed(config: Configuration, out: Path) -> Estimate:
     try:
-        found = kind_of(config).trial(config, out)
+        return Estimate.of(kind_of(config).trial(config, out))
     except LraError as error:
         return Estimate(None, str(error))
-    return Estimate(found.seconds, found.basis, found.teacher, found.peak_memory_mb)
 
 
 def record(entries: Sequence[Entry], out: Path) -> list[dict[str, Any]]:
@@ -208,35 +212,44 @@ def record(entries: Sequence[Entry], out: Path) -> list[dict[str, Any]]:
 def dry_run(entries: Sequence[Entry], workers: int, out: Path) -> Iterator[str]:
     """The estimate as lines to be read."""
     runs = record(entries, out)
+    missing = {
+        kind_of(e.config).shared(e.config): run["teacher"]
+        for run, e in zip(runs, entries, strict=True)
+        if e.folder is None and e.status == "waiting"
+    }
+    return told(runs, workers, missing)
+
+
+def told(runs: Sequence[Mapping[str, Any]], workers: int, missing: Mapping[str, float]) -> Iterator[str]:
+    """A `record` as lines to be read; ``missing`` are teachers that are to be trained, and the seconds of each."""
     rows = [(run["status"], run["label"], _cost(run)) for run in runs]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     for state, label, cost in rows:
         yield f"{state:{widths[0]}}  {label:{widths[1]}}  {cost}".rstrip()
-    todo = [run["seconds"] for run, entry in zip(runs, entries, strict=True) if entry.status == "waiting"]
+    todo = [run["seconds"] for run in runs if run["status"] in (TO_DO, HALF_DONE)]
     total, unknown = sum(seconds or 0 for seconds in todo), todo.count(None)
     yield (
-        f"{len(entries)} runs, {len(todo)} to do: {clock(total)} of work, "
+        f"{len(runs)} runs, {len(todo)} to do: {clock(total)} of work, "
         f"about {clock(total / workers)} on {workers} workers"
     )
     if unknown:
         yield f"{unknown} of them could not be timed"
     if memory := max((run["memory"] for run in runs), default=0.0):
         yield f"peak memory: {memory:,.0f} MB of each at most"
-    missing = {
-        kind_of(e.config).shared(e.config): run["teacher"]
-        for run, e in zip(runs, entries, strict=True)
-        if e.folder is None and e.status == "waiting"
-    }
     if missing:
         training = clock(sum(missing.values()))
         yield f"{len(missing)} teacher{'s' if len(missing) > 1 else ''} would be trained first: {training} of work"
 
 
+FINISHED, HALF_DONE, TO_DO = "finished", "half done", "to do"
+"""What an estimate says of runs."""
+
+
 def _state(entry: Entry) -> str:
     if entry.status == "waiting" and entry.folder and entry.folder.checkpoint.is_file():
-        return "half done"
-    return {"finished before": "finished", "waiting": "to do"}.get(entry.status, entry.status)
+        return HALF_DONE
+    return {"finished before": FINISHED, "waiting": TO_DO}.get(entry.status, entry.status)
 
 
-def _cost(run: dict[str, Any]) -> str:
+def _cost(run: Mapping[str, Any]) -> str:
     return run["basis"] if run["seconds"] is None else f"{clock(run['seconds'])} ({run['basis']})"

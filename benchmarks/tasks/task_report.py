@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel
 
 from lra.benchmarks.comparison.estimates import estimate, paired
+from lra.benchmarks.comparison.groups import TASK_RECORD, task_record
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256, write_json, write_text
 from lra.benchmarks.records import GENERATOR, known
@@ -34,7 +35,7 @@ from lra.benchmarks.reports.drawing import (
 )
 from lra.benchmarks.reports.figures import band
 from lra.benchmarks.reports.report import templates
-from lra.benchmarks.tasks.task_stream import PART, SHARE, TaskRun, apart, finished, modes, names, of, read_record
+from lra.benchmarks.tasks.chains import PART, SHARE, TaskRun, apart, finished, modes, names, of
 from lra.benchmarks.text import markdown_table
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ def write_task_report(folder: Path) -> Path:
     tables = _tables(runs, kept.recognition)
     parts = [part for title, head, rows, words in tables for part in (title, markdown_table(head, rows, (0, 1)), words)]
     write_text(folder / "report.md", "\n\n".join(["# Tasks in sequence", *filter(None, parts)]) + "\n")
+    chains = task_record(folder)["chains"] if (folder / TASK_RECORD).is_file() else []
     failed = [
         (chain["reuse"], chain["seed"], task["name"], task.get("reason", ""))
-        for chain in read_record(folder)["chains"]
+        for chain in chains
         for task in chain["tasks"]
         if task["status"] == "failed"
     ]
@@ -85,6 +87,13 @@ def write_task_report(folder: Path) -> Path:
     shown = page.render(name=folder.resolve().name, tables=tables, figures=drawn, failed=failed)
     write_text(folder / "report.html", shown.encode("utf-8", "replace").decode())
     return folder / "report.html"
+
+
+def told(folder: Path, record: Mapping[str, Any] | None = None) -> str:
+    """What is said of tasks once their report is written: its tables; or a ``record`` with its numbers, as JSON."""
+    if record is not None:
+        return json.dumps({**record, **json.loads((folder / "report.json").read_text())})
+    return f"{(folder / 'report.md').read_text()}\nreport      {folder / 'report.html'}"
 
 
 def _record(runs: Sequence[TaskRun], kept: Recognitions) -> dict[str, Any]:

@@ -36,6 +36,10 @@ PROBES = Need("several evaluations with probes", "forgetting.average")
 REPLAY = Need("a replay", "alignment.mean")
 AVERAGE = Need("a student's average (student.ema)", "average.accuracy", other_kind=True)
 INCREMENT = Need("a run of increments", "average_incremental_accuracy", other_kind=True)
+TASKS = Need("several tasks in sequence", "later", other_kind=True)
+GENERATOR_LOSS = Need(
+    "the loss of every step of synthesis, which aeahl-rg records", "later.early_loss", other_kind=True
+)
 QUANTIZED = Need("a quantised student", "quantization", other_kind=True)
 
 
@@ -103,7 +107,7 @@ _EVOLVED = (TEST_SET, SEVERAL_EVALUATIONS)
 # fmt: off
 _DECLARED = (
     Quantity("accuracy", _FINAL, "accuracy, final", "%", better=1, needs=_TESTED, record="accuracy",
-             title_alone="final accuracy", meaning="at the last evaluation"),
+             title_alone="final accuracy", meaning="at the last evaluation; of tasks in sequence their mean"),
     Quantity("max", "accuracy.max", "max", "%", better=1, needs=_TESTED, title_alone="best, max",
              meaning="best of all evaluations"),
     Quantity("mean", "accuracy.mean", "μ", "%", better=1, needs=_EVOLVED, title_alone="mean over the run, μ",
@@ -143,6 +147,14 @@ _DECLARED = (
              meaning="mean over experiences of the accuracy on all classes met"),
     Quantity("forgetting_from_best", "forgetting_from_best", "forgetting from the best", "points", better=-1,
              needs=(INCREMENT,), meaning="best accuracy on an experience at any earlier time minus that at the end"),
+    Quantity("later_accuracy", "later.accuracy", "accuracy, later tasks", "%", better=1, needs=(TASKS, TEST_SET),
+             meaning="mean over the tasks of a chain but the first, into which nothing is carried"),
+    Quantity("later_steps", "later.student_steps", "steps to 90 %, later tasks", digits=0, better=-1,
+             needs=(TASKS, TEST_SET), meaning="student steps until the agreement is first at 90 % of the final one"),
+    Quantity("early_loss", "later.early_loss", "generator loss, early", better=-1, needs=(TASKS, GENERATOR_LOSS),
+             meaning="mean over the first 100 inner steps of synthesis of each later task"),
+    Quantity("late_loss", "later.late_loss", "generator loss, late", better=-1, needs=(TASKS, GENERATOR_LOSS),
+             meaning="mean over the last 100 of them"),
     Quantity("agreement", "agreement", "agreement", "%", better=1, needs=_TESTED, record="agreement",
              title_alone="agreement with the teacher",
              meaning="share of images on which student and teacher name the same class"),
@@ -199,6 +211,11 @@ COMPARED_INCREMENTS = (
     *("accuracy", "average_incremental", "forgetting", "forgetting_from_best", "generator_steps", "seconds"),
 )
 """The same of runs of increments."""
+COMPARED_TASKS = (
+    *("accuracy", "later_accuracy", "later_steps", "early_loss", "late_loss"),
+    *("student_steps", "seconds", "teacher_queries"),
+)
+"""The same of tasks in sequence."""
 TILES = ("accuracy", "mean", "variance", "max", "forgetting", "agreement", "student_steps", "seconds")
 """What heads the report of a run."""
 FOLLOWED = ("accuracy", "agreement", "forgetting")
