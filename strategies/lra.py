@@ -16,6 +16,9 @@ for each parameter tensor, learned down the same objective (`lra.meta.step.Learn
 The released code never applied the second term: it differentiated through detached copies of the student
 (``higher``'s default), so its step equals plain replay to the last bit. That is ``objective="reference_detached"``
 here. What it meant to do, L_ret(θ') beside the loss of the joint batch, is ``objective="reference"``.
+
+Two cheaper forms are ours: ``along="momentum"`` looks along the optimiser's momentum m, θ' = θ - α (1-μ) m, a constant
+in the objective above; ``every=k`` looks ahead in one step of k, the others being plain replay.
 """
 
 import inspect
@@ -24,7 +27,8 @@ from collections.abc import Sequence
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from lra.anatomy import batchnorm_layers
+from lra.meta.engines import trainable
+from lra.meta.inner import along_momentum
 from lra.meta.lookahead import Forward, LookAhead, Loss, in_one_batch
 from lra.meta.options import LRAOptions
 from lra.meta.step import LookAheadStep
@@ -55,33 +59,52 @@ class LRA(StudentStep):
         super().__init__()
         self.replay = replay
         self.options = options or LRAOptions()
-        self.apart = self.options.objective == "paper"
+        self._of_paper = self.options.objective == "paper"
         # The joint batch's own forward pass moves the statistics under the reference objective.
-        self.lookahead = LookAheadStep(self.options, updates_statistics=self.apart)
+        self.lookahead = LookAheadStep(self.options, updates_statistics=self._of_paper)
         self._look: LookAhead | None = None
-        self._retains_graph = False
+        self._is_heard_after = False
 
     def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Refuse to wait for samples that nothing brings; on a GPU, leave it to a guard to look for bad numbers.
+        """Refuse to wait for samples that nothing brings, or to look along a momentum that there is none of.
+
+        On a GPU, leave it to a guard to look for bad numbers.
 
         Raises:
-            ValueError: if the strategy does not have the replay among its plugins.
+            ValueError: if the strategy does not have the replay among its plugins, or its optimiser no momentum.
         """
+        self._along(strategy)
+        self._is_heard_after = _is_heard_after(self, strategy.plugins)
         if self.replay not in strategy.plugins:
             raise ValueError("LRA's replay is none of the strategy's plugins: say plugins=[replay, LRA(replay)]")
         guarded = any(isinstance(plugin, DivergenceGuard) for plugin in strategy.plugins)
         self.lookahead.at_once = strategy.device.type == "cpu" or not guarded
 
+    def apart(self, strategy: DataFreeDistillation) -> bool:
+        """In a step that looks ahead, under the paper's objective."""
+        return self._of_paper and self._looks(strategy)
+
+    def _looks(self, strategy: DataFreeDistillation) -> bool:
+        return strategy.clock.train_iterations % self.options.every == 0
+
+    def _along(self, strategy: DataFreeDistillation) -> list[Tensor | None] | None:
+        """What the optimiser would go along by itself, if the inner step is to go there."""
+        if self.options.along == "acquisition":
+            return None
+        return along_momentum(strategy.optimizer, trainable(strategy.model))
+
     def view(self, strategy: DataFreeDistillation) -> StudentView | None:
         """Open a look-ahead from θ; the acquisition's forward pass goes through it."""
-        if strategy.replayed is None or self.options.objective == "reference_detached":
+        if strategy.replayed is None or self.options.objective == "reference_detached" or not self._looks(strategy):
             return None
-        _, share = self._weights(strategy)
-        self._look = self.lookahead.open(strategy.model, share, float(strategy.optimizer.param_groups[0]["lr"]))
-        if not self.apart:
+        # The momentum is of both losses as they count.
+        share = self._weights(strategy)[1] if self.options.along == "acquisition" else 1.0
+        rate, along = float(strategy.optimizer.param_groups[0]["lr"]), self._along(strategy)
+        self._look = look = self.lookahead.open(strategy.model, share, rate, along)
+        if not self._of_paper:
             return None
-        forward = self._with_replayed(self._look.student, strategy)
-        return strategy.objective.view(strategy.model, strategy.minibatch, forward, self._look.network)
+        forward = self._with_replayed(look, look.student, strategy)
+        return strategy.objective.view(strategy.model, strategy.minibatch, forward, look.network)
 
     def before_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Put the objective, with its gradient, in the place of the loss: s (L_acq(θ) + w L_ret(θ'))."""
@@ -92,29 +115,30 @@ class LRA(StudentStep):
         student, runs = strategy.model, look.network
 
         def acquisition(forward: Forward) -> Tensor:
-            return loss if self.apart else objective(student, new, self._with_replayed(forward, strategy), runs)
+            if self._of_paper:
+                return loss
+            return objective(student, new, self._with_replayed(look, forward, strategy), runs)
 
         def retention(forward: Forward) -> Tensor:
             return objective(student, old, strategy.cast(forward), runs)
 
-        self._retains_graph = _is_heard_after(self, strategy.plugins)
         weight, share = self._weights(strategy)
         with look:
             ahead = look.objective(
                 acquisition,
                 retention,
                 weight,
-                curvature=self._curvature(strategy, new),
-                include_acquisition=self.apart,
+                curvature=self._curvature(look, strategy, new),
+                include_acquisition=self._of_paper,
                 extra=list(objective.parameters()),
-                retain_graph=self._retains_graph,
+                retain_graph=self._is_heard_after,
             )
-        strategy.loss = share * ahead if self.apart else loss + ahead
+        strategy.loss = share * ahead if self._of_paper else loss + ahead
 
     def after_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Learn the rates, from what several processes have averaged by now; let go of the minibatch's graph."""
-        if self._retains_graph:
-            strategy.mb_output, self._retains_graph = strategy.mb_output.detach(), False
+        if self._is_heard_after:
+            strategy.mb_output = strategy.mb_output.detach()
         self.lookahead.learn()
 
     def _weights(self, strategy: DataFreeDistillation) -> tuple[float, float]:
@@ -129,20 +153,19 @@ class LRA(StudentStep):
             return weight, 1 / (1 + weight)
         return weight * replayed / new, new / (new + replayed)
 
-    def _curvature(self, strategy: DataFreeDistillation, new: Batch) -> Loss | None:
+    def _curvature(self, look: LookAhead, strategy: DataFreeDistillation, new: Batch) -> Loss | None:
         """The acquisition loss of a part of the new images, if its Hessian is to stand for that of all."""
         if self.options.curvature == 1:
             return None
         count = max(2, round(self.options.curvature * len(new.images)))  # BatchNorm needs two
         part = new.first(count)
-        return lambda forward: strategy.objective(strategy.model, part, self._with_replayed(forward, strategy))
+        return lambda forward: strategy.objective(strategy.model, part, self._with_replayed(look, forward, strategy))
 
-    def _with_replayed(self, forward: Forward, strategy: DataFreeDistillation) -> Forward:
+    def _with_replayed(self, look: LookAhead, forward: Forward, strategy: DataFreeDistillation) -> Forward:
         """A forward pass in which BatchNorm sees the replayed images too, if it is to and there is any."""
         assert strategy.replayed is not None
-        others = strategy.replayed.images
-        if self.options.statistics == "joint" and batchnorm_layers(strategy.model, others.shape[1:]):
-            forward = in_one_batch(forward, others)
+        if look.lends_statistics:
+            forward = in_one_batch(forward, strategy.replayed.images)
         return strategy.cast(forward)
 
     def state_dict(self) -> State:

@@ -92,13 +92,11 @@ class Replay(SupervisedPlugin, Owner, ABC):
 
 
 class StudentStep(SupervisedPlugin):
-    """A plugin that takes the student's step in its own way, as `lra.strategies.lra.LRA` does; a run has one at most.
+    """Takes the student's step in its own way, as `lra.strategies.lra.LRA` does; a run has one at most."""
 
-    Attributes:
-        apart: whether replayed samples stay out of the minibatch, for the plugin to send through the student.
-    """
-
-    apart: bool = False
+    def apart(self, strategy: "DataFreeDistillation") -> bool:
+        """Whether replayed samples stay out of the next minibatch, for the plugin to send through the student."""
+        return False
 
     def view(self, strategy: "DataFreeDistillation") -> StudentView | None:
         """The minibatch as it goes through another pass than the student's own, if it is to."""
@@ -300,7 +298,7 @@ class DataFreeDistillation(SupervisedTemplate):
 
     @property
     def _apart(self) -> bool:
-        return self._step is not None and self._step.apart
+        return self._step is not None and self._step.apart(self)
 
     def forward(self) -> Tensor:
         """Student logits of the minibatch."""

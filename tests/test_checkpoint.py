@@ -115,6 +115,11 @@ def test_wherever_it_stops(build: Build, at: int) -> None:
     check_resume(build, at=at, replay="memory", meta=True)
 
 
+@pytest.mark.parametrize("form", [("meta.order=1", "meta.every=3"), ("meta.along=momentum",)])
+def test_cheaper_look_aheads_resume(build: Build, form: tuple[str, ...]) -> None:
+    check_resume(build, *form, at=4, replay="memory", meta=True)
+
+
 def test_a_student_with_batchnorm_resumes(build: Build) -> None:
     check_resume(build, at=3, replay="memory", meta=True, student="resnet8")
 

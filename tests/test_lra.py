@@ -212,6 +212,88 @@ def test_variants_of_the_inner_step(trained: Trained, student: nn.Module, option
         assert_close(step.gradient, by_hand.gradient(by_hand.loss(by_hand.theta, step.new) + retention))
 
 
+class Momentum:
+    """Gives the optimiser momentum, and keeps what it was before each step; comes before the spy."""
+
+    def __init__(self, momentum: float = 0.9) -> None:
+        self.momentum = momentum
+        self.kept: list[dict[str, Tensor]] = []
+
+    def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        strategy.optimizer.param_groups[0]["momentum"] = self.momentum
+
+    def before_update(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        state = strategy.optimizer.state
+        named = {name: state[p].get("momentum_buffer") for name, p in strategy.model.named_parameters() if p in state}
+        self.kept.append({name: m.clone() for name, m in named.items() if m is not None})
+
+
+@pytest.mark.parametrize("statistics", ["batch", "joint"])
+def test_along_the_momentum_theta_moves_by_a_constant(trained: Trained, student: nn.Module, statistics: str) -> None:
+    """s·L_acq(θ) + w·L_ret(θ - α(1 - μ)m), m the optimiser's momentum, against the objective written out."""
+    momentum = Momentum()
+    options = {"alpha": 0.3, "along": "momentum", "statistics": statistics}
+    steps, _ = trained("memory", options, before=(momentum,), length=4)
+    for step, kept in list(zip(steps, momentum.kept, strict=True))[2:]:
+        by_hand = Objective(student, step)
+        assert step.old is not None
+        ahead = {name: value - 0.3 * (1 - 0.9) * kept[name] for name, value in by_hand.theta.items()}
+        if statistics == "batch":
+            acquisition, retention = by_hand.loss(by_hand.theta, step.new), by_hand.loss(ahead, step.old)
+        else:
+            acquisition = by_hand.beside(by_hand.theta, step.new, step.old)
+            retention = by_hand.given(ahead, by_hand.moments(by_hand.theta, step.new, step.old), step.old)
+        total = 16 / 20 * acquisition + 4 / 20 * retention
+        assert_close(step.gradient, by_hand.gradient(total))
+        assert step.loss == pytest.approx(total.item())
+        assert not any(torch.equal(ahead[name], value) for name, value in step.theta.items())
+
+
+def test_a_momentum_that_is_not_there_is_refused(trained: Trained) -> None:
+    with pytest.raises(ValueError, match="needs an optimiser with momentum"):
+        trained("memory", {"along": "momentum"}, before=(Momentum(0.0),))
+
+
+@pytest.mark.parametrize("statistics", ["batch", "joint"])
+def test_steps_between_look_aheads_are_plain_replay(trained: Trained, student: nn.Module, statistics: str) -> None:
+    steps, _ = trained("memory", {"alpha": 0.3, "every": 3, "statistics": statistics}, length=5)
+    for index, step in enumerate(steps):
+        by_hand = Objective(student, step)
+        if step.old is None:
+            continue
+        plain = by_hand.gradient(by_hand.loss(by_hand.theta, step.new, step.old))
+        if index % 3:
+            assert_close(step.gradient, plain)
+        else:
+            found, expected = (torch.cat([part.flatten() for part in parts]) for parts in (step.gradient, plain))
+            assert float((found - expected).norm() / expected.norm()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"along": "momentum", "alpha_rate": 0.1}, "alpha_rate=0.1"),
+        ({"along": "momentum", "clip": 1.0}, "clip=1.0"),
+        ({"along": "momentum", "inner": "adam"}, "inner=adam"),
+        ({"along": "momentum", "engine": "higher"}, "engine=higher"),
+        ({"along": "momentum", "objective": "reference"}, "objective=reference"),
+        ({"every": 2, "mixture": "sum"}, "every=2"),
+        ({"every": 2, "weight": 0.5}, "every=2"),
+        ({"every": 0}, "every"),
+    ],
+)
+def test_forms_that_do_not_compose_are_refused(options: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        LRAOptions(**options)
+
+
+def test_the_momentum_of_a_run_must_be_there(tiny: list[str], lra_bench: Callable[..., Any], tmp_path: Path) -> None:
+    asked = ("--replay", "memory", "--meta", "--set", "meta.along=momentum", "--set", "student.momentum=0")
+    done = lra_bench("run", *tiny, *asked, "--out", tmp_path)
+    assert done.code == 2
+    assert "meta.along=momentum and student.momentum is 0: raise it" in done.err
+
+
 def test_curvature_of_a_part_of_the_batch(trained: Trained, student: nn.Module) -> None:
     """g + (I - αH)v, with H of the first quarter of the new samples."""
     alpha = 0.3

@@ -92,6 +92,7 @@ def test_compiled_students_are_refused() -> None:
     student.compile()
     refused(student, "compiled")
     refused(nn.DataParallel(small()), "DataParallel")
+    refused(torch.jit.trace(small(), torch.ones(1, 1, 2, 2)), "scripted")
 
 
 def test_in_place_operations_that_break_the_derivative() -> None:

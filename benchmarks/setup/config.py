@@ -282,6 +282,8 @@ class RunConfig(Options):
             raise ValueError(f"student.{next(iter(found))} is for students of full precision; leave it out")
         if self.quantization is not None and self.compute.precision != "float32":
             raise ValueError("compute.precision is for students of full precision; leave it out")
+        if self.meta.enabled and self.meta.along == "momentum" and not self.student.momentum:
+            raise ValueError("meta.along=momentum and student.momentum is 0: raise it, or drop meta.along")
         return self
 
     @property

@@ -89,15 +89,18 @@ def check_student(student: nn.Module, engine: str) -> None:
         engine: ``"lean"`` or ``"higher"``.
 
     Raises:
-        MetaStepError: compiled or replicated students; under ``higher`` also buffers that layers share, hooks of any
-            kind (old-style spectral norm is one) and bound methods kept on a module, which keep calling the original.
+        MetaStepError: compiled, scripted or replicated students; under ``higher`` also buffers that layers share, hooks
+            of any kind (old-style spectral norm is one) and bound methods kept on a module, which keep calling the
+            original.
     """
     if engine == "higher":
         _check_buffers(student)
     for name, module in student.named_modules():
         where = f"student module {name or type(module).__name__}"
+        if isinstance(module, torch.jit.ScriptModule):
+            _refuse(where, "scripted, which hides its weights", "pass the module as it was before scripting")
         # Under dynamo an autograd function is traced through and its second derivative dropped, silently.
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+        if "_orig_mod" in module._modules or module._compiled_call_impl is not None:
             _refuse(
                 where,
                 "compiled, which would drop second-order terms",

@@ -11,13 +11,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lra.meta.checks import MetaStepError
 from lra.meta.closed_form.batchnorm import Moments, normalised_by, recording
-from lra.meta.closed_form.rules import closed_form
+from lra.meta.closed_form.rules import closed_form, pays
 from lra.meta.inner import InnerRule
 
 
@@ -36,26 +35,30 @@ class Engine(ABC):
         student: in the mode it should train in.
         inner: makes θ', and knows the options.
         updates_statistics: whether passes move the student's running statistics, by the option ``batchnorm``.
+        order: of the derivatives that the pass at θ is going to have.
 
     Attributes:
         network: whose modules run in the forward passes.
         theta: the trainable parameters, θ.
         there: θ', the same order; None before `advance`.
-        step: how θ' came about, if it is a leaf and this is known.
+        lends_moments: whether batch norm at θ' uses, with their graph, the moments of the pass at θ.
+        directions: what θ' is away from θ by, in units of -α, detached; None where θ' is θ.
     """
 
-    def __init__(self, student: nn.Module, inner: InnerRule, updates_statistics: bool) -> None:
+    def __init__(self, student: nn.Module, inner: InnerRule, updates_statistics: bool, order: int) -> None:
+        self.order = order
         self.module = self.network = student
         self.inner = inner
         self.options = inner.options
         self.updates: Literal["acquisition", "both", "none"] = inner.options.batchnorm if updates_statistics else "none"
-        self.names = trainable(student)
-        if not self.names:
+        self.theta: list[Tensor] = list(trainable(student))
+        if not self.theta:
             raise MetaStepError("student has no trainable parameter; set requires_grad on what should learn")
-        self.theta: list[Tensor] = list(self.names.values())
         self.there: list[Tensor] | None = None
-        self.step: InnerStep | None = None
+        self.directions: list[Tensor | None] = []
         self._moments: list[Moments] = []
+        has_batchnorm = any(isinstance(module, _BatchNorm) for module in student.modules())
+        self.lends_moments = has_batchnorm and inner.options.statistics == "joint"
 
     def inner_step(self, gradients: Sequence[Tensor | None]) -> InnerStep:
         """θ' anew, from leaves that hold θ and ∇L_acq(θ)."""
@@ -63,28 +66,27 @@ class Engine(ABC):
         given = [None if gradient is None else gradient.detach().requires_grad_() for gradient in gradients]
         return InnerStep(theta, given, self.inner.update(theta, given))
 
-    @property
-    def _lends_moments(self) -> bool:
-        """Whether batch norm at θ' uses, with their graph, the moments of the pass at θ."""
-        return self.options.statistics == "joint"
-
     @contextmanager
-    def _pass_at_theta(self) -> Iterator[None]:
+    def _pass_at_theta(self, args: Sequence[Any]) -> Iterator[None]:
         self._moments.clear()
         with ExitStack() as stack:
-            stack.enter_context(differentiable(self.options.rules, self.options.order))
-            if self._lends_moments:
+            stack.enter_context(differentiable(self._by_rules(self.order, args), self.order))
+            if self.lends_moments:
                 stack.enter_context(recording(self._moments, self.options.rules))
             yield
 
     @contextmanager
-    def _pass_ahead(self, module: nn.Module) -> Iterator[None]:
+    def _pass_ahead(self, module: nn.Module, args: Sequence[Any]) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(differentiable(self.options.rules, 1))
+            stack.enter_context(differentiable(self._by_rules(1, args), 1))
             stack.enter_context(running_statistics(module, self.options.statistics == "running"))
-            if self._lends_moments:
+            if self.lends_moments:
                 stack.enter_context(normalised_by(self._moments))
             yield
+
+    def _by_rules(self, times: int, args: Sequence[Any]) -> bool:
+        """Whether the rules are there for a pass of ``args``: of a few images all that they gain is lost on asking."""
+        return self.options.rules and (times == 2 or all(pays(x, 1) for x in args if isinstance(x, Tensor)))
 
     @abstractmethod
     def student(self, *args: Any, **kwargs: Any) -> Any:
@@ -105,31 +107,32 @@ class Engine(ABC):
 class LeanEngine(Engine):
     """``torch.autograd.grad`` and tensors swapped into the student itself."""
 
-    def __init__(self, student: nn.Module, inner: InnerRule, updates_statistics: bool) -> None:
-        super().__init__(student, inner, updates_statistics)
+    def __init__(self, student: nn.Module, inner: InnerRule, updates_statistics: bool, order: int) -> None:
+        super().__init__(student, inner, updates_statistics, order)
         # Only what is listed here is swapped in; the rest of a forward works on the student's own buffers.
-        self._buffers: dict[str, Tensor] = clones(student) if self.updates == "none" else {}
-        self._ahead_buffers: dict[str, Tensor] | None = None
+        self._buffers: dict[int, Tensor] = clones(student) if self.updates == "none" else {}
+        self._ahead_buffers: dict[int, Tensor] | None = None
 
     def student(self, *args: Any, **kwargs: Any) -> Any:
         """The student as it is; under buffer policy ``none`` on cloned buffers."""
-        with self._pass_at_theta():
+        with self._pass_at_theta(args):
             if not self._buffers:
                 return self.module(*args, **kwargs)
-            return swapped(self.module, self._buffers, args, kwargs)
+            with swapped(self.module, self._buffers):
+                return self.module(*args, **kwargs)
 
     def advance(self, acquisition: Tensor, create_graph: bool, retain_graph: bool) -> list[Tensor | None]:
         """See `Engine`."""
-        retain = retain_graph or create_graph or self._lends_moments
+        retain = retain_graph or create_graph or self.lends_moments
         gradients = torch.autograd.grad(
             acquisition, self.theta, retain_graph=retain, create_graph=create_graph, allow_unused=True
         )
-        if create_graph:
-            self.there = self.inner.update(self.theta, gradients)
-        else:
-            self.step = self.inner_step(gradients)
-            self.there = [moved.detach().requires_grad_() for moved in self.step.moved]
-        return [None if gradient is None else gradient.detach() for gradient in gradients]
+        with torch.set_grad_enabled(create_graph):
+            directions = self.inner.directions(self.theta, self.inner.shaped(gradients))
+            there = self.inner.moved(self.theta, directions)
+        self.directions = _cut(directions)
+        self.there = there if create_graph else [moved.detach().requires_grad_() for moved in there]
+        return _cut(gradients)
 
     def ahead(self, *args: Any, **kwargs: Any) -> Any:
         """The student with θ' swapped in; its buffers are clones unless the policy is ``both``."""
@@ -137,16 +140,16 @@ class LeanEngine(Engine):
         if self._ahead_buffers is None:
             own = self.updates == "both"
             self._ahead_buffers = {} if own else self._buffers or clones(self.module)
-        state = {**dict(zip(self.names, self.there, strict=True)), **self._ahead_buffers}
-        with self._pass_ahead(self.module):
-            return swapped(self.module, state, args, kwargs)
+        instead = self._ahead_buffers | {id(own): moved for own, moved in zip(self.theta, self.there, strict=True)}
+        with self._pass_ahead(self.module, args), swapped(self.module, instead):
+            return self.module(*args, **kwargs)
 
 
 class HigherEngine(Engine):
     """``higher.monkeypatch`` and its differentiable optimisers (Grefenstette et al., arXiv:1910.01727)."""
 
-    def __init__(self, student: nn.Module, inner: InnerRule, updates_statistics: bool) -> None:
-        super().__init__(student, inner, updates_statistics)
+    def __init__(self, student: nn.Module, inner: InnerRule, updates_statistics: bool, order: int) -> None:
+        super().__init__(student, inner, updates_statistics, order)
         try:
             import higher
         except ImportError as error:
@@ -157,36 +160,38 @@ class HigherEngine(Engine):
             # The default copies the weights off the graph: no retention gradient would reach the student.
             student,
             copy_initial_weights=False,
-            track_higher_grads=self.options.order == 2,
+            track_higher_grads=order == 2,
         )
         self.network = self._patched
-        order = {id(parameter): index for index, parameter in enumerate(student.parameters())}
-        self._indices = [order[id(parameter)] for parameter in self.theta]
+        position = {id(parameter): index for index, parameter in enumerate(student.parameters())}
+        self._indices = [position[id(parameter)] for parameter in self.theta]
         # The student's own parameters, so that losses which know them directly (a penalty, say) count too.
         self._start: list[Tensor] = list(student.parameters())
         self._moved = self._start
 
     def student(self, *args: Any, **kwargs: Any) -> Any:
         """The patched module at θ."""
-        with self._pass_at_theta():
+        with self._pass_at_theta(args):
             output = self._forward(self._start, args, kwargs)
         self._keep_buffers(self.updates != "none")
         return output
 
     def advance(self, acquisition: Tensor, create_graph: bool, retain_graph: bool) -> list[Tensor | None]:
         """See `Engine`; ``create_graph`` was settled when the module was patched."""
-        retain = retain_graph or self._lends_moments
+        retain = retain_graph or self.lends_moments
         kept: list[Tensor | None] = [None] * len(self.theta)
 
         def reuse(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
             kept[:] = [gradients[index] for index in self._indices]
-            shaped: list[Tensor | None] = [None] * len(gradients)
-            for index, gradient in zip(self._indices, self.inner.shaped(kept), strict=True):
-                shaped[index] = gradient
-            return shaped
+            shaped = self.inner.shaped(kept)
+            self.directions = _cut(self.inner.directions(self.theta, _cut(shaped)))
+            placed: list[Tensor | None] = [None] * len(gradients)
+            for index, gradient in zip(self._indices, shaped, strict=True):
+                placed[index] = gradient
+            return placed
 
         step = self._higher.get_diff_optim(
-            self.inner.optimizer(list(self.names.values())),
+            self.inner.optimizer(trainable(self.module)),
             self.module.parameters(),
             fmodel=self._patched,
             override={"lr": self.inner.rates},
@@ -198,11 +203,11 @@ class HigherEngine(Engine):
             self._moved = [moved.detach().requires_grad_(moved.requires_grad) for moved in self._moved]
             self._patched.update_params(self._moved)
         self.there = [self._moved[index] for index in self._indices]
-        return [None if gradient is None else gradient.detach() for gradient in kept]
+        return _cut(kept)
 
     def ahead(self, *args: Any, **kwargs: Any) -> Any:
         """The patched module at θ'."""
-        with self._pass_ahead(self._patched):
+        with self._pass_ahead(self._patched, args):
             output = self._forward(self._moved, args, kwargs)
         self._keep_buffers(self.updates == "both")
         return output
@@ -225,37 +230,48 @@ class HigherEngine(Engine):
                 own[name].copy_(buffer)
 
 
-def trainable(student: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters a step moves, by name, each once, in the student's order."""
-    return {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+def trainable(student: nn.Module) -> list[nn.Parameter]:
+    """The parameters a step moves, each once, in the student's order."""
+    return [parameter for parameter in student.parameters() if parameter.requires_grad]
 
 
-def clones(student: nn.Module) -> dict[str, Tensor]:
-    """The student's buffers (running statistics, spectral-norm vectors, ...), cloned."""
-    return {name: buffer.detach().clone() for name, buffer in student.named_buffers()}
+def clones(student: nn.Module) -> dict[int, Tensor]:
+    """The student's buffers (running statistics, spectral-norm vectors, ...), cloned, by the ``id`` of each."""
+    return {id(buffer): buffer.detach().clone() for buffer in student.buffers()}
 
 
-def swapped(student: nn.Module, tensors: Mapping[str, Tensor], args: Any, kwargs: Any) -> Any:
-    """A forward pass of ``student`` with other ``tensors`` in the place of some of its own, by any of their names.
+@contextmanager
+def swapped(student: nn.Module, instead: Mapping[int, Tensor]) -> Iterator[None]:
+    """While this is open ``student`` has other tensors in the place of some of its parameters and buffers.
 
-    What several layers share, a weight or a whole layer, is swapped for all of them.
+    What several layers share, a weight or a whole layer, is swapped for all of them. No value is written: graphs
+    through the student's own tensors stay valid.
+
+    Args:
+        student: of which the modules stay as they are.
+        instead: the other tensors, by the ``id`` of the student's own.
     """
-    # functional_call's own ties would leave a layer that has two names with the tensor that was swapped in.
-    named = dict([*student.named_parameters(), *student.named_buffers()])
-    instead = {id(named[name]): tensor for name, tensor in tensors.items()}
-    places = {
-        f"{prefix}.{slot}" if prefix else slot: instead[id(own)]
-        for prefix, part in student.named_modules()
-        for slot, own in [*part._parameters.items(), *part._buffers.items()]
-        if own is not None and id(own) in instead
-    }
-    return functional_call(student, places, args, kwargs, tie_weights=False)
+    kept: list[dict[str, Any]] = [each for part in student.modules() for each in (part._parameters, part._buffers)]
+    places = [(held, name, own) for held in kept for name, own in held.items() if id(own) in instead]
+    try:
+        for held, name, own in places:
+            held[name] = instead[id(own)]
+        yield
+    finally:
+        for held, name, own in places:
+            held[name] = own
+
+
+def _cut(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The tensors without their graphs."""
+    return [None if tensor is None else tensor.detach() for tensor in tensors]
 
 
 @contextmanager
 def running_statistics(module: nn.Module, active: bool) -> Iterator[None]:
     """If ``active``, batch norm uses its running statistics, and leaves them alone, while this is open."""
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training and active]
+    modules = module.modules() if active else ()
+    layers = [layer for layer in modules if isinstance(layer, _BatchNorm) and layer.training]
     for layer in layers:
         layer.training = False
     try:

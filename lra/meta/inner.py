@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lra.meta.options import LookAheadOptions
 
 Rate = float | Tensor
-"""α of one parameter: a number, or a scalar tensor that requires grad, which is learned."""
+"""α of one parameter: a number, or a scalar tensor on the parameter's device."""
 
 Average = Callable[[Sequence[Tensor | None]], list[Tensor | None]]
 """Averages the gradients of all parameters: takes those of one process, gives those of all."""
@@ -33,13 +33,9 @@ class InnerRule(ABC):
         self.options = options
         self.average = average
 
-    def learnable(self) -> list[Tensor]:
-        """The rates that are learned, in order."""
-        return [rate for rate in self.rates if isinstance(rate, Tensor)]
-
     def describe(self) -> str:
         """α in words, for messages: ``0.01``, or ``0.001..0.1`` when parameters differ."""
-        values = [float(rate.detach()) if isinstance(rate, Tensor) else rate for rate in self.rates]
+        values = [float(rate) for rate in self.rates]
         low, high = min(values, default=0.0), max(values, default=0.0)
         return f"{high:g}" if low == high else f"{low:g}..{high:g}"
 
@@ -57,18 +53,25 @@ class InnerRule(ABC):
         scale = 1 / norm if clip is None else (clip / norm).clamp(max=1)
         return [None if gradient is None else gradient * scale for gradient in gradients]
 
-    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    def directions(self, parameters: Sequence[Tensor], shaped: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """(θ − θ') / α of each parameter, of inner gradients that are `shaped`; None where there is none."""
+        decay = self.options.inner_weight_decay
+        decayed = [
+            gradient.add(parameter, alpha=decay) if gradient is not None and decay else gradient
+            for parameter, gradient in zip(parameters, shaped, strict=True)
+        ]
+        return [None if gradient is None else self.direction(gradient) for gradient in decayed]
+
+    def moved(self, parameters: Sequence[Tensor], directions: Sequence[Tensor | None]) -> list[Tensor]:
         """θ' of each parameter; one without a gradient stays as it is, as in torch's optimisers."""
-        moved: list[Tensor] = []
-        for parameter, gradient, rate in zip(parameters, self.shaped(gradients), self.rates, strict=True):
-            if gradient is None:
-                moved.append(parameter)
-                continue
-            if self.options.inner_weight_decay:
-                gradient = gradient.add(parameter, alpha=self.options.inner_weight_decay)
-            step = self.direction(gradient)
-            moved.append(parameter - rate * step if isinstance(rate, Tensor) else parameter.add(step, alpha=-rate))
-        return moved
+        return [
+            p if d is None else (p - rate * d if isinstance(rate, Tensor) else p.add(d, alpha=-rate))
+            for p, d, rate in zip(parameters, directions, self.rates, strict=True)
+        ]
+
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
+        """θ' of each parameter, from ∇L_acq(θ)."""
+        return self.moved(parameters, self.directions(parameters, self.shaped(gradients)))
 
     @abstractmethod
     def direction(self, gradient: Tensor) -> Tensor:
@@ -110,6 +113,23 @@ class InnerAdam(InnerRule):
         betas, decay = (0.9, 0.999), self.options.inner_weight_decay
         eps = self.eps * (1 - betas[1]) ** 0.5
         return torch.optim.Adam(_groups(parameters), lr=0.0, betas=betas, eps=eps, weight_decay=decay)
+
+
+def along_momentum(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """(1 − μ) m of each parameter, the mean of past gradients that its momentum m is; None where it has none yet.
+
+    Args:
+        optimizer: SGD, dampened or not, whose parameters these are; m is Σ μ^k g_k over the steps k ago.
+        parameters: θ.
+
+    Raises:
+        ValueError: if it has no momentum.
+    """
+    rates = {id(p): group.get("momentum", 0) for group in optimizer.param_groups for p in group["params"]}
+    if not all(rates.get(id(parameter)) for parameter in parameters):
+        raise ValueError("along=momentum needs an optimiser with momentum, torch.optim.SGD(..., momentum=0.9) say")
+    kept = [optimizer.state.get(parameter, {}).get("momentum_buffer") for parameter in parameters]
+    return [None if m is None else (1 - rates[id(p)]) * m for p, m in zip(parameters, kept, strict=True)]
 
 
 def _groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ A `LookAhead` is one step; `lra.meta.step.LookAheadStep` opens it, and knows α 
 """
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -56,14 +57,14 @@ class MetaStep(NamedTuple):
 class LookAhead:
     """One step: `student`, `advance`, `ahead`, `gradient`, in this order, or `objective`, which does it all.
 
-
     Args:
         student: see `LookAheadStep.open`, which makes look-aheads.
         inner: α and the rule that makes θ'.
         updates_statistics: see `LookAheadStep`.
-        received: is handed the gradient for each α that is learned.
+        received: is handed the gradient for each α, if they are learned.
         at_once: whether to look at every step whether its numbers are finite, for which a GPU is waited for; without,
             the caller is to look.
+        along: what the inner step goes along in place of ∇L_acq(θ), one for each parameter; for `objective` alone.
     """
 
     def __init__(
@@ -71,20 +72,22 @@ class LookAhead:
         student: nn.Module,
         inner: InnerRule,
         updates_statistics: bool,
-        received: Callable[[Sequence[Tensor]], None],
+        received: Callable[[Sequence[Tensor]], None] | None,
         at_once: bool = True,
+        along: Sequence[Tensor | None] | None = None,
     ):
         self.inner = inner
         self.options = inner.options
         self.received = received
         self.at_once = at_once
-        self._alphas = inner.learnable()
         self._module = student
         self._acquired: list[Tensor | None] = []
         self._acquisition: Tensor | None = None
         self._curvature: Loss | None = None
         self._retain_graph = False
-        self._engine: Engine | None = ENGINES[self.options.engine](student, inner, updates_statistics)
+        self._along = along
+        order = self.options.order if along is None else 1
+        self._engine: Engine | None = ENGINES[self.options.engine](student, inner, updates_statistics, order)
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +120,8 @@ class LookAhead:
             extra: what the losses learn beside the student; it gets its gradient too, at θ.
         """
         acquired = acquisition(self.student)
+        if self._along is not None:
+            return self._objective_along(acquired, retention, weight, include_acquisition)
         learnt = _gradients(acquired, extra)
         self.advance(acquired, curvature, retain_graph)
         retained = retention(self.ahead)
@@ -124,7 +129,27 @@ class LookAhead:
         step = self.gradient(retained, weight, include_acquisition)
         own = [include_acquisition * a + weight * r for a, r in zip(learnt, kept, strict=True)]
         value = weight * step.retention + (step.acquisition if include_acquisition else 0)
-        return surrogate_loss(value, [*trainable(self._module).values(), *extra], [*step.gradients, *own])
+        return surrogate_loss(value, [*trainable(self._module), *extra], [*step.gradients, *own])
+
+    def _objective_along(self, acquired: Tensor, retention: Loss, weight: float, include_acquisition: bool) -> Tensor:
+        """The objective where θ' − θ is a constant, so that it has nothing but its own graph."""
+        engine = self._open()
+        self._begin(acquired)
+        engine.there = self.inner.moved(engine.theta, self._along or [])
+        retained = retention(self.ahead)
+        self._require_sane(retained, "retention loss")
+        return weight * retained + (acquired if include_acquisition else 0)
+
+    def _begin(self, acquisition: Tensor) -> None:
+        """Take note of L_acq(θ), if it is a number."""
+        if self.at_once and not isfinite(loss := float(acquisition.detach())):
+            raise MetaDiverged(f"acquisition loss is {loss:g} at θ; the student has diverged: lower its learning rate")
+        self._acquisition = acquisition.detach()
+
+    @property
+    def lends_statistics(self) -> bool:
+        """Whether BatchNorm at θ' normalises by what it saw at θ, new and replayed images together."""
+        return self._open().lends_moments
 
     def _open(self) -> Engine:
         if self._engine is None:
@@ -159,12 +184,10 @@ class LookAhead:
             raise MetaStepError("advance() was already called in this look-ahead; open a new one for each step")
         if curvature is not None and (self.options.engine, self.options.order) != ("lean", 2):
             raise MetaStepError("curvature= needs engine='lean' and order=2; change these, or drop it")
-        if self.at_once and not bool(torch.isfinite(acquisition.detach()).all()):
-            raise MetaDiverged(
-                f"acquisition loss is {float(acquisition.detach()):g} at θ; the student has diverged: "
-                "lower its learning rate"
-            )
-        self._acquisition, self._curvature, self._retain_graph = acquisition.detach(), curvature, retain_graph
+        if self._along is not None:
+            raise MetaStepError("this look-ahead takes no gradient of acquisition; take its objective()")
+        self._begin(acquisition)
+        self._curvature, self._retain_graph = curvature, retain_graph
         with explained("inner step"):
             self._acquired = engine.advance(acquisition, create_graph=not self._detached, retain_graph=retain_graph)
         if not self._detached:
@@ -198,22 +221,26 @@ class LookAhead:
         self._require_sane(retention, "retention loss")
         count = len(engine.theta)
         with explained("outer gradient"):
-            targets = [*engine.theta, *engine.there, *self._alphas]
+            targets = [*engine.theta, *engine.there]
             found = torch.autograd.grad(retention, targets, retain_graph=self._retain_graph, allow_unused=True)
-            outer, rest = found[:count], list[Tensor | None](found[2 * count :])
-            ahead = _filled(found[count : 2 * count], engine.theta)
-            if self._detached:
-                through, rest = self._through_step(engine, ahead)
-                meta = _plus(outer, through)
+            outer, ahead = found[:count], _filled(found[count:], engine.theta)
+            if self._curvature is not None:
+                meta = _plus(outer, self._through_step(engine, ahead))
+            elif self.options.order == 1:
+                meta = _plus(outer, ahead)
             else:
                 meta = _filled(outer, engine.theta)
         acquired = _filled(self._acquired, engine.theta)
-        alpha_gradient = tuple(weight * g for g in _filled(rest, self._alphas))
         base = acquired if include_acquisition else _filled([None] * count, engine.theta)
-        total = tuple(g.add(m, alpha=weight) for g, m in zip(base, meta, strict=True))
+        total = tuple(torch._foreach_add(base, meta, alpha=weight))
         if self.at_once:
             self._require_sane(get_total_norm(total), "gradient norm")
-        if alpha_gradient:
+        alpha_gradient: tuple[Tensor, ...] = ()
+        if self.received is not None:
+            # Of θ' = θ − α d, at any order: d does not depend on α.
+            zero = retention.new_zeros(())
+            pairs = zip(engine.directions, ahead, strict=True)
+            alpha_gradient = tuple(zero if d is None else -weight * (d * v).sum() for d, v in pairs)
             self.received(alpha_gradient)
         return MetaStep(self._acquisition, retention.detach(), total, alpha_gradient, acquired, ahead)
 
@@ -221,27 +248,22 @@ class LookAhead:
     def _detached(self) -> bool:
         return self.options.order == 1 or self._curvature is not None
 
-    def _through_step(self, engine: Engine, ahead: Sequence[Tensor]) -> tuple[Sequence[Tensor], list[Tensor | None]]:
-        """∇L_ret(θ') carried from the leaf θ' back to θ and α, H left out (order 1) or stood in for."""
-        if self.options.order == 1 and not self._alphas:
-            return ahead, []
-        theta, given, moved = engine.step or engine.inner_step(self._acquired)
-        if self._curvature is None:
-            return ahead, list(torch.autograd.grad(moved, self._alphas, ahead, allow_unused=True))
+    def _through_step(self, engine: Engine, ahead: Sequence[Tensor]) -> list[Tensor]:
+        """∇L_ret(θ') carried from the leaf θ' back to θ, through a Hessian that stands in for H."""
+        theta, given, moved = engine.inner_step(self._acquired)
         present = [gradient for gradient in given if gradient is not None]
-        found = torch.autograd.grad(moved, [*theta, *present, *self._alphas], ahead, allow_unused=True)
-        split = len(theta) + len(present)
-        cotangents = iter(found[len(theta) : split])
+        found = torch.autograd.grad(moved, [*theta, *present], ahead, allow_unused=True)
+        cotangents = iter(found[len(theta) :])
         bent = self._hessian_product(engine, [None if g is None else next(cotangents) for g in given])
-        return _plus(found[: len(theta)], bent), list(found[split:])
+        return _plus(found[: len(theta)], bent)
 
     def _hessian_product(self, engine: Engine, vector: Sequence[Tensor | None]) -> list[Tensor]:
         assert self._curvature is not None
         buffers = clones(self._module)
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            with differentiable(self.options.rules, 2):
-                return swapped(self._module, buffers, args, kwargs)
+            with differentiable(self.options.rules, 2), swapped(self._module, buffers):
+                return self._module(*args, **kwargs)
 
         gradients = torch.autograd.grad(self._curvature(forward), engine.theta, create_graph=True, allow_unused=True)
         require_twice_differentiable(gradients)
@@ -256,7 +278,7 @@ class LookAhead:
         return _filled(torch.autograd.grad(outputs, engine.theta, cotangents, allow_unused=True), engine.theta)
 
     def _require_sane(self, value: Tensor, name: str) -> None:
-        if not self.at_once or bool(torch.isfinite(value.detach()).all()):
+        if not self.at_once or isfinite(float(value.detach())):
             return
         present = [gradient for gradient in self._acquired if gradient is not None]
         raise MetaDiverged(
@@ -280,7 +302,7 @@ class _SurrogateLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         (output,) = outputs
-        return None, None, *(gradient * output for gradient in ctx.gradients)
+        return None, None, *torch._foreach_mul(ctx.gradients, output.reshape(()))
 
 
 def surrogate_loss(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:

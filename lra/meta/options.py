@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lra.options import NonNegative, Options, Positive
+from lra.options import Count, NonNegative, Options, Positive
 
 
 class LookAheadOptions(Options):
@@ -80,3 +80,37 @@ class LRAOptions(LookAheadOptions):
     samples together, and the student's effective rate doubles)."""
     objective: Literal["paper", "reference", "reference_detached"] = "paper"
     """What is minimised; see above."""
+    along: Literal["acquisition", "momentum"] = "acquisition"
+    """What the inner step goes down: ∇L_acq as it counts; or, ours and in no paper, the mean of all late gradients that
+    the optimiser's momentum m is, (1 − μ) m, known before the step: no gradient of its own is taken, and no Hessian
+    comes in. In turn that direction is some steps old, and of both losses; α is constant."""
+    every: Count = 1
+    """Look ahead in one student step of so many, ours and in no paper; the others are plain replay."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_beforehand(cls, given: Any) -> Any:
+        """No rates are learned along the momentum, unless that is asked for."""
+        if not isinstance(given, dict) or given.get("along") != "momentum" or "alpha_rate" in given:
+            return given
+        return {**given, "alpha_rate": 0.0}
+
+    @model_validator(mode="after")
+    def _composes(self) -> Self:
+        if self.along == "momentum":
+            for name in ("alpha_rate", "clip", "normalise", "inner", "inner_weight_decay", "curvature", "engine"):
+                value, needed = getattr(self, name), _ALONG.get(name, type(self).model_fields[name].default)
+                if value != needed:
+                    raise ValueError(f"{name}={value} is about the gradient of acquisition: drop it, or along=momentum")
+            if self.objective != "paper":
+                raise ValueError(f"objective={self.objective} goes along the acquisition alone: drop along=momentum")
+        if self.every > 1 and (self.objective, self.mixture, self.weight) != ("paper", "proportional", 1):
+            raise ValueError(
+                f"every={self.every} takes steps of plain replay between, which count both losses by their images: "
+                "it needs objective=paper, mixture=proportional and weight=1"
+            )
+        return self
+
+
+_ALONG = {"alpha_rate": 0.0}
+"""What options of the inner gradient must be along the momentum, where that is not their default."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,8 @@ class LearnedRates:
         self.optimizer = torch.optim.Adam([self.log], lr=rate)
 
     def rates(self, share: float = 1.0) -> tuple[Tensor, ...]:
-        """``share`` times α of each parameter, for an inner rule."""
-        return (share * self.log.exp()).unbind()
+        """``share`` times α of each parameter, for an inner rule: scalars, without a graph."""
+        return (share * self.log.detach().exp()).unbind()
 
     def receive(self, gradients: Sequence[Tensor], share: float = 1.0) -> None:
         """Make the ``alpha_gradient`` of a step taken with ``rates(share)`` the gradient of ``log``."""
@@ -113,13 +114,21 @@ class LookAheadStep:
             look.advance(acquisition(look.student), curvature)
             return look.gradient(retention(look.ahead), weight)
 
-    def open(self, student: nn.Module, share: float = 1.0, student_lr: float | None = None) -> LookAhead:
+    def open(
+        self,
+        student: nn.Module,
+        share: float = 1.0,
+        student_lr: float | None = None,
+        along: Sequence[Tensor | None] | None = None,
+    ) -> LookAhead:
         """Open one step on ``student``, of which nothing changes but its buffers.
 
         Args:
             student: in the mode it should train in. Parameters without ``requires_grad`` stay out of the step.
             share: the factor with which acquisition counts, and so α: the inner step goes down ``share`` · L_acq.
             student_lr: the student's own learning rate, of which ``alpha_ratio`` is a multiple.
+            along: what the inner step goes along in place of ∇L_acq(θ), one for each trainable parameter, None for one
+                that stays; see `LookAhead`.
 
         Returns:
             A context manager::
@@ -135,14 +144,10 @@ class LookAheadStep:
             ValueError: if ``alpha_ratio`` is to be taken of a rate that is not given.
         """
         check_student(student, self.options.engine)
-        rates = self._rates(list(trainable(student).values()), share, student_lr)
+        rates = self._rates(trainable(student), share, student_lr)
         inner = INNER[self.options.inner](rates, self.options, self.average)
-
-        def received(gradients: Sequence[Tensor]) -> None:
-            if self.learned is not None:
-                self.learned.receive(gradients, share)
-
-        return LookAhead(student, inner, self.updates_statistics, received, self.at_once)
+        received = None if self.learned is None else partial(self.learned.receive, share=share)
+        return LookAhead(student, inner, self.updates_statistics, received, self.at_once, along)
 
     def _rates(self, parameters: Sequence[Tensor], share: float, student_lr: float | None) -> Sequence[Rate]:
         """α of each of ``parameters``, times the share with which acquisition counts."""

@@ -192,24 +192,31 @@ _RULES: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
 _LEAST = {1: 2**16, 2: 2**14}
 
 
+def pays(x: Tensor, times: int, least: int | None = None) -> bool:
+    """Whether the time saved covers that of an autograd function written in Python, some 50 microseconds.
+
+    Args:
+        x: what a rule would take in.
+        times: how often it is going to be differentiated, 1 or 2.
+        least: see `closed_form`.
+    """
+    if x.device.type == "cpu":
+        return x.numel() >= (_LEAST[times] if least is None else least)
+    return times == 2
+
+
 class _ClosedForm(TorchFunctionMode):
-    def __init__(self, times: int, least: int) -> None:
+    def __init__(self, times: int, least: int | None) -> None:
         super().__init__()
         self._times = times
         self._least = least
-
-    def _pays(self, x: Tensor) -> bool:
-        """Whether the time saved covers that of an autograd function written in Python, some 50 microseconds."""
-        if x.device.type == "cpu":
-            return x.numel() >= self._least
-        return self._times == 2
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.Tensor.view:
             return _view(*args, **kwargs)
         rule = _RULES.get(func)
-        if rule is not None and self._pays(args[0] if args else kwargs["input"]):
+        if rule is not None and pays(args[0] if args else kwargs["input"], self._times, self._least):
             found = rule(*args, **kwargs)
             if found is not None:
                 return found
@@ -227,5 +234,5 @@ def closed_form(times: int = 2, least: int | None = None) -> Iterator[None]:
         times: how often what runs is going to be differentiated, 1 or 2.
         least: on a CPU, leave calls with fewer input values to PyTorch; None for the measured break-even.
     """
-    with _ClosedForm(times, _LEAST[times] if least is None else least):
+    with _ClosedForm(times, least):
         yield
