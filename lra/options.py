@@ -163,10 +163,15 @@ class TripletOptions(Options):
 class PoolOptions(Options):
     """What a pool keeps."""
 
-    policy: Literal["unbounded", "reservoir", "fifo"] = "unbounded"
-    """Everything, as published; or a uniform sample of it; or the latest."""
+    policy: Literal["unbounded", "reservoir", "fifo", "useful"] = "unbounded"
+    """Everything, as published; or a uniform sample of it; or the latest; or the most useful: images of rare classes
+    that the teacher finds hard take the places of others (ours, after SSD-KD)."""
     capacity: Count = 51200
-    """Images held by ``reservoir`` and ``fifo``; an unbounded pool grows to what the run makes."""
+    """Images held but by ``unbounded``, which grows to what the run makes."""
+    useful_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Of ``useful``: the share of an experience's images that may take others' places."""
+    useful_focus: NonNegative = 2.0
+    """Of ``useful``: γ of (1 - p)^γ, for the teacher's largest probability p; 0 looks at classes alone."""
 
 
 class MemoryGeneratorOptions(Options):

@@ -33,6 +33,8 @@ class Batch(NamedTuple):
     """(n, K), the teacher's."""
     labels: Tensor | None = None
     """(n,) int64: the classes, where they are not those that the teacher names."""
+    weights: Tensor | None = None
+    """(n,) ≥ 0: what each sample's loss counts times, where not all count alike."""
 
     @property
     def classes(self) -> Tensor:
@@ -41,7 +43,8 @@ class Batch(NamedTuple):
 
     def first(self, n: int) -> "Batch":
         """The first ``n`` images."""
-        return Batch(self.images[:n], self.logits[:n], None if self.labels is None else self.labels[:n])
+        labels, weights = (None if each is None else each[:n] for each in (self.labels, self.weights))
+        return Batch(self.images[:n], self.logits[:n], labels, weights)
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
@@ -49,7 +52,13 @@ def joined(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     labels = None if all(b.labels is None for b in batches) else torch.cat([b.classes for b in batches])
-    return Batch(torch.cat([b.images for b in batches]), torch.cat([b.logits for b in batches]), labels)
+    alike = all(b.weights is None for b in batches)
+    weights = (
+        None
+        if alike
+        else torch.cat([b.logits.new_ones(len(b.images)) if b.weights is None else b.weights for b in batches])
+    )
+    return Batch(torch.cat([b.images for b in batches]), torch.cat([b.logits for b in batches]), labels, weights)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,10 @@ class LRA(StudentStep):
             return objective(student, new, self._with_replayed(look, forward, strategy), runs)
 
         def retention(forward: Forward) -> Tensor:
-            return objective(student, old, strategy.cast(forward), runs)
+            view = objective.view(student, old, strategy.cast(forward), runs)
+            if self.apart:
+                strategy.answered = view.student_logits.detach()
+            return objective.loss(view)
 
         weight, share = self._weights(strategy)
         with look:

@@ -181,6 +181,9 @@ class OnlineOptions(SynthesisOptions):
     """Latents: as published, if the images are as large as CIFAR's; smaller for smaller ones."""
     width: Count | None = None
     """128 for CIFAR; follows the image size unless set."""
+    redraws: Whole = 0
+    """Show the student only samples that the teacher is sure of (TA-DFKD, AAAI 2024), drawn again at most so many
+    times (20, say) until there are enough; 0: all."""
 
 
 class OnlineMethod(Method):
@@ -210,6 +213,7 @@ class OnlineMethod(Method):
         import torch
 
         from lra.networks.generators import gen_l, sized_for
+        from lra.synthesis.confidence import Filter
         from lra.synthesis.online import OnlineGenerator
 
         o, problem = self.options, self.setup.problem
@@ -224,6 +228,7 @@ class OnlineMethod(Method):
             latent=latent,
             batch_size=self.setup.batch_size,
             steps=o.steps,
+            confident=Filter(o.redraws) if o.redraws else None,
             **settings,
         )
 

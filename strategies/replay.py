@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from lra.average import Average
-from lra.images import to_bytes
+from lra.distances import kl
+from lra.images import to_bytes, unit
 from lra.memory.buffers import Buffer, ImagePool
 from lra.memory.generator import MemoryGenerator
+from lra.memory.priorities import Priorities
 from lra.problem import Batch, Teacher
 from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation, Replay
+from lra.synthesis.batches import Diverged
 from lra.synthesis.synthesizer import Synthesizer
 
 
@@ -42,8 +45,13 @@ class BufferReplay(Replay):
         """``size`` stored samples; none before the first offer."""
         return self.buffer.sample(self.size) if len(self.buffer) else None
 
+    def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Tell priorities what the student made of what it saw again."""
+        _prioritise(self, self.buffer.priorities, strategy)
+
     def remember(self, strategy: DataFreeDistillation) -> None:
         """Offer the last step's new samples to the buffer, if it is time."""
+        _check(self.buffer.priorities)
         due = self.completed >= self.first and (self.completed - self.first) % self.period == 0
         if due and strategy.acquired is not None:
             self.buffer.add(strategy.acquired)
@@ -223,18 +231,26 @@ class PoolReplay(Replay):
         """``size`` old images, as their source would show them; none before the second experience."""
         if self._source is None or not len(self.pool) or not self.size:
             return None
-        stored = self.pool.sample(-(-self.size // self._source.views)).images
-        images = self._source.shown(stored)[: self.size]
-        return Batch(images, self.teacher.label(images))
+        views = self._source.views
+        stored, weights = self.pool.draw(-(-self.size // views))
+        images = self._source.shown(stored.images)[: self.size]
+        weights = None if weights is None else weights.repeat(views)[: self.size]
+        return Batch(images, self.teacher.label(images), weights=weights)
+
+    def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Tell priorities what the student made of what it saw again."""
+        _prioritise(self, self.pool.priorities, strategy)
 
     def remember(self, strategy: DataFreeDistillation) -> None:
         """The experience enters the pool."""
+        _check(self.pool.priorities)
         birth = self.completed - 1
         new = None if self._source is None else self._source.batch()
         if new is not None:
-            self.pool.add(new.images, new.labels, birth)
-        elif strategy.acquired is not None:
-            self.pool.add(to_bytes(strategy.acquired.images), strategy.acquired.classes, birth)
+            asked = self.pool.usefulness is not None
+            self.pool.add(new.images, new.labels, birth, self.teacher.label(unit(new.images)) if asked else None)
+        elif (seen := strategy.acquired) is not None:
+            self.pool.add(to_bytes(seen.images), seen.classes, birth, seen.logits)
 
     def state_dict(self) -> State:
         """The pool and the number of experiences."""
@@ -244,3 +260,27 @@ class PoolReplay(Replay):
         """Take up a state of `state_dict`."""
         super().load_state_dict(state)
         self.pool.load_state_dict(state["pool"])
+
+    def begin_with(self, state: State, teacher: Teacher) -> None:
+        """The stored images; the new teacher's answers are asked for when they are seen, and all priorities alike."""
+        self.load_state_dict(state)
+        if self.pool.priorities is not None:
+            self.pool.priorities.reset()
+        if self.pool.usefulness is not None and (held := self.pool.contents()) is not None:
+            judged = [teacher.label(unit(images)) for images in held.images.split(self.batch_size)]
+            self.pool.usefulness.judge(torch.cat(judged))
+
+
+def _prioritise(replay: Replay, priorities: Priorities | None, strategy: DataFreeDistillation) -> None:
+    """Let priorities learn how far student and teacher were apart, KL at temperature 1, on what was replayed."""
+    if priorities is not None and strategy.answered is not None and strategy.replayed is not None:
+        distances = kl(strategy.answered, strategy.replayed.logits)
+        priorities.learn(strategy.brought_by(replay, distances))
+
+
+def _check(priorities: Priorities | None) -> None:
+    if priorities is not None:
+        try:
+            priorities.check()
+        except ValueError as error:
+            raise Diverged(str(error)) from None

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lra.options import Count, Fraction, MemoryGeneratorOptions, Options, PoolOptions, Whole
+from lra.options import Count, Fraction, MemoryGeneratorOptions, NonNegative, Options, PoolOptions, Whole
 from lra.strategies.method import Setup
 
 if TYPE_CHECKING:
+    from lra.memory.priorities import Priorities
     from lra.strategies.strategy import Replay
 
 
@@ -33,6 +34,23 @@ class ReplayOptions(Options):
         """The plugin, or ``None`` for no replay."""
 
 
+class PriorityOptions(ReplayOptions):
+    """Which of the stored images are drawn: those on which student and teacher differed most (after SSD-KD; ours)."""
+
+    priority: NonNegative = 0.0
+    """Exponent a of an image's chance, δ^a of its distance when it was last seen: 0 for all alike (Schaul et al., ICLR
+    2016: 0.6). Its loss is weighed for it, (N·P)^-β over the largest."""
+    priority_correction: Fraction = 0.4
+    """β at the start, from where it grows evenly to 1 over the run."""
+
+    def priorities(self, setup: Setup) -> Priorities | None:
+        """The priorities, if there are to be any."""
+        from lra.memory.priorities import Priorities
+
+        draws = setup.experiences * setup.steps
+        return Priorities(self.priority, self.priority_correction, draws) if self.priority else None
+
+
 class NoReplay(ReplayOptions):
     """Finetuning: nothing is retained."""
 
@@ -42,7 +60,7 @@ class NoReplay(ReplayOptions):
         """No plugin."""
 
 
-class MemoryBank(ReplayOptions):
+class MemoryBank(PriorityOptions):
     """MB-DFKD's memory bank (Binici et al., WACV 2022)."""
 
     summary = "ring of past batches with the teacher's logits (MB-DFKD)"
@@ -59,10 +77,11 @@ class MemoryBank(ReplayOptions):
 
         size = self.size(setup)
         epoch = setup.experiences_per_epoch
-        return BufferReplay(Ring(self.slots, size), size, first=epoch, period=self.period * epoch)
+        ring = Ring(self.slots, size, self.priorities(setup))
+        return BufferReplay(ring, size, first=epoch, period=self.period * epoch)
 
 
-class ReservoirReplay(ReplayOptions):
+class ReservoirReplay(PriorityOptions):
     """A uniform sample of everything seen."""
 
     summary = "uniform sample of everything seen (algorithm R)"
@@ -76,10 +95,10 @@ class ReservoirReplay(ReplayOptions):
         from lra.memory.buffers import Reservoir
         from lra.strategies.replay import BufferReplay
 
-        return BufferReplay(Reservoir(self.capacity), self.size(setup))
+        return BufferReplay(Reservoir(self.capacity, self.priorities(setup)), self.size(setup))
 
 
-class PoolOfImages(ReplayOptions, PoolOptions):
+class PoolOfImages(PriorityOptions, PoolOptions):
     """The image pool of the methods that optimise batches, for any method."""
 
     summary = "every image made so far, in bytes (what ADI, CMI, Fast, RGAL, NAYER do)"
@@ -97,8 +116,14 @@ class PoolOfImages(ReplayOptions, PoolOptions):
 
         if self.least > setup.batch_size:
             raise ValueError(f"replay.least = {self.least} and a step has {setup.batch_size} images: lower it")
+        if self.policy == "useful" and self.capacity < setup.problem.classes:
+            raise ValueError(
+                f"replay.capacity = {self.capacity}: a pool of useful images balances {setup.problem.classes} classes, "
+                "give it at least as many places"
+            )
         size = self.size(setup) if self.share == "beside" else 0
-        return PoolReplay(ImagePool(self), setup.teacher, setup.batch_size, self.share, size, self.least)
+        pool = ImagePool(self, self.priorities(setup))
+        return PoolReplay(pool, setup.teacher, setup.batch_size, self.share, size, self.least)
 
 
 class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):

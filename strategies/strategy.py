@@ -127,6 +127,7 @@ class DataFreeDistillation(SupervisedTemplate):
     Attributes:
         acquired: the new samples of the current step, as they were drawn.
         replayed: what is replayed in it, or ``None``.
+        answered: the student's logits of that, (r, K), once it has seen it in this step; without a graph.
         stopped: what stopped training on the stream, if anything did; see `stop_training`.
     """
 
@@ -171,9 +172,12 @@ class DataFreeDistillation(SupervisedTemplate):
         self.stock_data = stock_data
         self.acquired: Batch | None = None
         self.replayed: Batch | None = None
+        self.answered: Tensor | None = None
         self.stopped: str | None = None
         self._view: StudentView | None = None
         self._examined: nn.Module = model
+        self._recalled: list[tuple[Replay, int]] = []
+        self._weights: Tensor | None = None
         self._stream: SynthesisStream | None = None
         # The first train() would otherwise wipe the optimiser's state and put every parameter in it.
         self.optimized_param_id = dict(model.named_parameters())
@@ -255,11 +259,13 @@ class DataFreeDistillation(SupervisedTemplate):
     def _unpack_minibatch(self) -> None:
         """Compose what the step learns from; before any plugin is called."""
         super()._unpack_minibatch()
+        self._weights = self.answered = None
         if not self.is_training:
             return
         self.acquired = new = self.minibatch
-        recalled = [batch for replay in self._replays if (batch := replay.recall()) is not None]
-        self.replayed = joined(recalled) if recalled else None
+        recalled = {replay: batch for replay in self._replays if (batch := replay.recall()) is not None}
+        self._recalled = [(replay, len(batch.images)) for replay, batch in recalled.items()]
+        self.replayed = joined([*recalled.values()]) if recalled else None
         if self.replayed is not None and not self._apart:
             self._show(joined([new, self.replayed]))
 
@@ -267,9 +273,16 @@ class DataFreeDistillation(SupervisedTemplate):
     def minibatch(self) -> Batch:
         """What the current forward pass is about: new samples first, and those that are replayed unless kept apart."""
         images, logits, *labels = self.mbatch[:-1]
-        return Batch(images, logits, *labels[:1])
+        return Batch(images, logits, labels[0] if labels else None, self._weights)
+
+    def brought_by(self, replay: Replay, values: Tensor) -> Tensor:
+        """Of ``values`` (r, …), one for each sample ``replayed`` in this step, those for what ``replay`` brought."""
+        parts = values.split([size for _, size in self._recalled])
+        own = [part for part, (other, _) in zip(parts, self._recalled, strict=True) if other is replay]
+        return own[0] if own else values[:0]
 
     def _show(self, batch: Batch) -> None:
+        self._weights = batch.weights
         labels = [] if batch.labels is None else [batch.labels]
         tasks = torch.zeros(len(batch.images), dtype=torch.long, device=batch.images.device)
         self.mbatch = [batch.images, batch.logits, *labels, tasks]
@@ -277,11 +290,11 @@ class DataFreeDistillation(SupervisedTemplate):
     def alter(self, change: Callable[[Batch], Batch]) -> None:
         """Let the student learn from what ``change`` makes of the minibatch, and of replayed samples kept out of it.
 
-        What is ``acquired``, which buffers are offered, stays as it is.
+        What is ``acquired``, which buffers are offered, stays as it is, and so do weights.
         """
-        self._show(change(self.minibatch))
+        self._show(change(self.minibatch)._replace(weights=self._weights))
         if self.replayed is not None and self._apart:
-            self.replayed = change(self.replayed)
+            self.replayed = change(self.replayed)._replace(weights=self.replayed.weights)
 
     @property
     def displaced(self) -> int:
@@ -327,6 +340,8 @@ class DataFreeDistillation(SupervisedTemplate):
         assert self._view is not None
         # What a plugin may have made of the logits counts.
         self._view.student_logits = self.mb_output
+        if self.replayed is not None and not self._apart:
+            self.answered = self.mb_output[-len(self.replayed.images) :].detach()
         return self.objective.loss(self._view)
 
     def backward(self) -> None:

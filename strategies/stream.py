@@ -55,7 +55,7 @@ class SynthesisExperience(DatasetExperience):
         Its ``targets`` are the teacher's classes. As many images as the student's steps take, drawn at the first call.
         """
         if "dataset" not in self._drawn:
-            images, logits, _ = self.draw(self.steps * self.origin_stream.batch_size)
+            images, logits, *_ = self.draw(self.steps * self.origin_stream.batch_size)
             drawn = TensorDataset(images.cpu(), logits.cpu())
             self._drawn["dataset"] = with_classes(drawn, logits.argmax(dim=1).tolist())
         return self._drawn["dataset"]
@@ -84,7 +84,7 @@ class Draws(Iterable[list[Tensor]]):
         for _ in range(self.experience.steps):
             if self.over():
                 return
-            images, logits, _ = self.experience.draw(n)
+            images, logits, *_ = self.experience.draw(n)
             yield [images, logits, tasks]
 
 

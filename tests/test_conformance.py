@@ -44,6 +44,12 @@ BOUNDED = {
 }
 FORMS = {
     "zskt original": ["synthesis.form=original", "synthesis.attention=250", "synthesis.clip=5"],
+    "predfkd prioritised": ["replay.priority=0.6"],
+    "cmi prioritised": ["replay.priority=0.6"],
+    "predfkd useful": ["replay={policy: useful, capacity: 24}"],
+    "cmi useful": ["replay={policy: useful, capacity: 24}"],
+    "predfkd confident": ["synthesis.redraws=3"],
+    "gdfq confident": ["synthesis.redraws=1"],
     "predfkd averaged": ["student.ema=0.9"],
     "fixed distinct": ["synthesis={family: deadleaves, distinct: 20}"],
 }
@@ -67,7 +73,7 @@ class Choice(NamedTuple):
     @property
     def bounded(self) -> bool:
         """Whether its replay is given a capacity: without the LRA step a pool keeps everything."""
-        return self.replay in BOUNDED and (self.replay, self.meta) != ("pool", False)
+        return self.replay in BOUNDED and ((self.replay, self.meta) != ("pool", False) or self.form.endswith("useful"))
 
     @property
     def retains(self) -> bool:
@@ -75,13 +81,19 @@ class Choice(NamedTuple):
         return self.replay in REPLAYS and self.replay != "none"
 
     def build(self) -> Experiment:
-        more = [*FORMS.get(self.form, []), *(BOUNDED[self.replay] if self.bounded else [])]
+        more = [*(BOUNDED[self.replay] if self.bounded else []), *FORMS.get(self.form, [])]
         if "width" in METHODS[self.method].Options.model_fields:
             more.append("synthesis.width=4")
         return experiment(self.method, *SHORT, *more, replay=self.replay, meta=self.meta)
 
 
-CHOICES = [Choice(*row) for row in product([*METHODS, *FORMS], [*REPLAYS, AVALANCHE], (False, True))]
+PRIORITISED = [name for name, options in REPLAYS.items() if "priority" in options.model_fields]
+CHOICES = [
+    Choice(*row)
+    for row in product([*METHODS, *FORMS], [*REPLAYS, AVALANCHE], (False, True))
+    if (not row[0].endswith("prioritised") or row[1] in PRIORITISED)
+    and (not row[0].endswith("useful") or row[1] == "pool")
+]
 FORGETS = [choice for choice in CHOICES if choice.meta and not choice.retains]
 """The LRA step needs something that replays, and Avalanche's replay tells it nothing."""
 RENEWS = [

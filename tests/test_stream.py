@@ -113,7 +113,7 @@ def test_batches_carry_the_teachers_logits_and_queries_are_counted(make_stream: 
     stream.student = student
     experience = next(iter(stream))
     before = stream.teacher.queries
-    images, logits, _ = experience.draw(7)
+    images, logits, *_ = experience.draw(7)
     assert stream.teacher.queries == before + 7
     assert torch.equal(logits, stream.teacher.network(images))
     assert not images.requires_grad

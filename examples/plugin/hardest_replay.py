@@ -31,12 +31,12 @@ class HardestReplay(Replay):
     def recall(self) -> Batch | None:
         if not self.kept:
             return None
-        images, logits, _ = self.kept
+        images, logits, *_ = self.kept
         where = torch.randint(len(images), (self.size,))
         return Batch(images[where], logits[where])
 
     def remember(self, strategy: DataFreeDistillation) -> None:
-        images, logits, _ = strategy.acquired
+        images, logits, *_ = strategy.acquired
         # A minibatch has the new samples first.
         hardness = l1(strategy.mb_output[: len(images)].detach(), logits)
         new = [images, logits, hardness]

@@ -83,8 +83,13 @@ class Objective:
         return frozenset(need for term in self.active() for need in term.needs)
 
     def loss(self, view: StudentView) -> Tensor:
-        """Scalar loss of what was seen."""
-        return self.per_sample(view).mean()
+        """Scalar loss of what was seen: the mean, each sample's times its weight if it has one."""
+        return self.mean(self.per_sample(view), view)
+
+    @staticmethod
+    def mean(losses: Tensor, view: StudentView) -> Tensor:
+        """The mean of losses (n,), or one () of the batch, times the weights that the batch has."""
+        return losses.mean() if view.batch.weights is None else (view.batch.weights * losses).mean()
 
     def per_sample(self, view: StudentView) -> Tensor:
         """Loss (n,) of each sample; a term of the whole batch counts in each."""
@@ -165,7 +170,7 @@ class SelfPaced(Objective):
     def loss(self, view: StudentView) -> Tensor:
         """Scalar loss of what was seen."""
         weights, losses = self._weighed(view)
-        return (weights * losses).mean()
+        return self.mean(weights * losses, view)
 
     def parts(self, view: StudentView) -> dict[str, Tensor]:
         """The parts of any objective, with the mean weight v and the difficulty Σvℓ/Σv of what is learnt."""

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lra.memory.priorities import Priorities
+from lra.memory.usefulness import Usefulness
 from lra.options import PoolOptions
 from lra.problem import Batch
 from lra.randomness import integers, sent
@@ -14,10 +16,16 @@ from lra.state import State
 
 
 class Buffer(ABC):
-    """A store of labelled images of fixed capacity; memory is taken at the first `add`, never again."""
+    """A store of labelled images of fixed capacity; memory is taken at the first `add`, never again.
 
-    def __init__(self, capacity: int):
+    Args:
+        capacity: images held at most.
+        priorities: by which to draw what is stored, if not all alike.
+    """
+
+    def __init__(self, capacity: int, priorities: Priorities | None = None):
         self.capacity = capacity
+        self.priorities = priorities
         self.filled = 0
         self.images: Tensor | None = None
         self.logits: Tensor | None = None
@@ -42,6 +50,8 @@ class Buffer(ABC):
         where = sent(where, self.images.device)
         self.images[where] = batch.images.detach()
         self.logits[where] = batch.logits.detach()
+        if self.priorities is not None:
+            self.priorities.admit(where, self.images.device)
 
     def read(self, where: Tensor) -> Batch:
         """The items at the positions ``where`` (n,).
@@ -54,6 +64,11 @@ class Buffer(ABC):
         where = sent(where, self.images.device)
         return Batch(self.images[where], self.logits[where])
 
+    def by_priority(self, n: int, priorities: Priorities) -> Batch:
+        """``n`` stored images with their logits and weights, drawn by their priorities."""
+        where, weights = priorities.draw(n)
+        return self.read(where)._replace(weights=weights)
+
     def relabel(self, answer: Callable[[Tensor], Tensor]) -> None:
         """Let another teacher answer for what is stored: images (n, C, H, W) -> logits (n, K')."""
         if self.images is None or not self.filled:
@@ -61,13 +76,15 @@ class Buffer(ABC):
         held = Batch(self.images[: self.filled], answer(self.images[: self.filled]))
         self.logits = None
         self.write(torch.arange(self.filled), held)
+        if self.priorities is not None:
+            self.priorities.reset()
 
     def state_dict(self) -> State:
         """Contents and counters; only the filled part is stored."""
         held = slice(0, self.filled)
         images = None if self.images is None else self.images[held].clone()
         logits = None if self.logits is None else self.logits[held].clone()
-        return {"filled": self.filled, "images": images, "logits": logits}
+        return {"filled": self.filled, "images": images, "logits": logits} | _saved(self.priorities)
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`.
@@ -80,6 +97,12 @@ class Buffer(ABC):
         self.filled = state["filled"]
         if state["images"] is not None:
             self.write(torch.arange(self.filled), Batch(state["images"], state["logits"]))
+        if self.priorities is not None:
+            self.priorities.load_state_dict(state["priorities"])
+
+
+def _saved(priorities: Priorities | None) -> State:
+    return {} if priorities is None else {"priorities": priorities.state_dict()}
 
 
 class Ring(Buffer):
@@ -88,10 +111,11 @@ class Ring(Buffer):
     Args:
         slots: batches held (published: 10).
         slot_size: images per slot (published: an eighth of the batch).
+        priorities: by which to draw images, out of all slots.
     """
 
-    def __init__(self, slots: int, slot_size: int):
-        super().__init__(slots * slot_size)
+    def __init__(self, slots: int, slot_size: int, priorities: Priorities | None = None):
+        super().__init__(slots * slot_size, priorities)
         self.slots = slots
         self.slot_size = slot_size
         self.pushes = 0
@@ -114,6 +138,8 @@ class Ring(Buffer):
 
     def sample(self, n: int) -> Batch:
         """``n`` images out of slots chosen uniformly, one whole slot (as published) if ``n`` is its size."""
+        if self.priorities is not None:
+            return self.by_priority(n, self.priorities)
         count = -(-n // self.slot_size)
         slots = torch.randint(self.filled // self.slot_size, (count,))
         where = (slots[:, None] * self.slot_size + torch.arange(self.slot_size)).flatten()
@@ -148,8 +174,8 @@ def reservoir_places(seen: int, n: int, capacity: int) -> tuple[Tensor, Tensor]:
 class Reservoir(Buffer):
     """A uniform sample of everything ever offered (Vitter 1985, algorithm R, a batch at a time)."""
 
-    def __init__(self, capacity: int):
-        super().__init__(capacity)
+    def __init__(self, capacity: int, priorities: Priorities | None = None):
+        super().__init__(capacity, priorities)
         self.seen = 0
 
     def add(self, batch: Batch) -> None:
@@ -161,7 +187,9 @@ class Reservoir(Buffer):
         self.filled = min(self.capacity, self.seen)
 
     def sample(self, n: int) -> Batch:
-        """``n`` images, uniformly with replacement."""
+        """``n`` images, uniformly with replacement, or by their priorities."""
+        if self.priorities is not None:
+            return self.by_priority(n, self.priorities)
         return self.read(torch.randint(self.filled, (n,)))
 
     def state_dict(self) -> State:
@@ -194,11 +222,15 @@ class ImagePool:
 
     Args:
         options: what is kept.
+        priorities: by which to draw what is kept, if not all alike.
     """
 
-    def __init__(self, options: PoolOptions):
+    def __init__(self, options: PoolOptions, priorities: Priorities | None = None):
+        self.priorities = priorities
         self.policy = options.policy
         self.capacity = None if options.policy == "unbounded" else options.capacity
+        useful = options.policy == "useful"
+        self.usefulness = Usefulness(options.useful_share, options.useful_focus) if useful else None
         self.seen = 0
         self.filled = 0
         self._rows: PoolBatch | None = None
@@ -207,8 +239,12 @@ class ImagePool:
         """Images held."""
         return self.filled
 
-    def _places(self, n: int) -> tuple[Tensor, Tensor]:
+    def _places(self, n: int, logits: Tensor | None) -> tuple[Tensor, Tensor]:
         """Places (m,), and which of ``n`` newcomers (m,) take them."""
+        if self.usefulness is not None and self.capacity is not None:
+            if logits is None:
+                raise ValueError("a pool of useful images needs the teacher's answers to new ones: give add() logits")
+            return self.usefulness.places(logits, self.capacity)
         if self.capacity is None:
             return torch.arange(self.seen, self.seen + n), torch.arange(n)
         if self.policy == "fifo":
@@ -217,21 +253,38 @@ class ImagePool:
             return (self.seen + chosen) % self.capacity, chosen
         return reservoir_places(self.seen, n, self.capacity)
 
-    def add(self, images: Tensor, labels: Tensor, birth: int) -> None:
+    def add(self, images: Tensor, labels: Tensor, birth: int, logits: Tensor | None = None) -> None:
         """Take in what an experience brought.
 
         Args:
             images: (n, C, H, W) uint8; see `lra.images.to_bytes`.
             labels: (n,).
             birth: index of the experience.
+            logits: (n, K) of the teacher; for a pool of useful images.
+
+        Raises:
+            ValueError: for such a pool, without them.
         """
-        places, chosen = (sent(where, images.device) for where in self._places(len(images)))
+        places, chosen = (sent(where, images.device) for where in self._places(len(images), logits))
         self.seen += len(images)
         self.filled = self.seen if self.capacity is None else min(self.seen, self.capacity)
         rows = self._rows = self._grown(PoolBatch(images, labels, torch.full_like(labels, birth)))
         rows.images[places] = images[chosen]
         rows.labels[places] = labels[chosen]
         rows.births[places] = birth
+        if self.priorities is not None:
+            self.priorities.admit(places, images.device)
+
+    def draw(self, n: int) -> tuple[PoolBatch, Tensor | None]:
+        """``n`` images with replacement, and their weights (n,) if they are drawn by priorities.
+
+        Raises:
+            IndexError: if nothing has been added yet.
+        """
+        if self.priorities is None or self._rows is None:
+            return self.sample(n), None
+        where, weights = self.priorities.draw(n)
+        return PoolBatch(*(column[where] for column in self._rows)), weights
 
     def sample(self, n: int) -> PoolBatch:
         """``n`` images, uniformly with replacement.
@@ -263,7 +316,9 @@ class ImagePool:
     def state_dict(self) -> State:
         """What is held, and how many images were offered."""
         held = self.contents()
-        return {"seen": self.seen, "rows": None if held is None else [column.clone() for column in held]}
+        rows = None if held is None else [column.clone() for column in held]
+        useful = {} if self.usefulness is None else {"usefulness": self.usefulness.state_dict()}
+        return {"seen": self.seen, "rows": rows} | useful | _saved(self.priorities)
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`.
@@ -276,3 +331,7 @@ class ImagePool:
         if self.filled > (self.capacity or self.filled):
             raise ValueError(f"a pool of {self.filled} images does not fit a capacity of {self.capacity}")
         self._rows = None if rows is None else PoolBatch(*(column.clone() for column in rows))
+        if self.priorities is not None:
+            self.priorities.load_state_dict(state["priorities"])
+        if self.usefulness is not None:
+            self.usefulness.load_state_dict(state["usefulness"])

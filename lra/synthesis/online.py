@@ -11,6 +11,7 @@ from lra.networks.composed import ConditionedGenerator
 from lra.problem import Teacher
 from lra.randomness import integers, normal
 from lra.state import State, turn, untouched
+from lra.synthesis.confidence import Filter
 from lra.synthesis.synthesizer import Sampler, Synthesizer
 from lra.synthesis.terms import Term, TermValue, total
 from lra.view import View
@@ -32,6 +33,8 @@ class OnlineGenerator(Synthesizer):
         clip: largest norm of the generator's gradient, if any.
         sampling_mode: the generator's mode when it draws for the student: "train" normalises by the batch (and
             moves the running statistics), "eval" by running statistics.
+        confident: keeps of all images those that the teacher is sure of, if it is to. The student then sees no other,
+            and a generator's step goes down the terms of the batch's own confident ones.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class OnlineGenerator(Synthesizer):
         student_mode: Literal["eval", "train"] = "eval",
         sampling_mode: Literal["eval", "train"] = "eval",
         clip: float | None = None,
+        confident: Filter | None = None,
     ):
         super().__init__(terms)
         self.generator = generator
@@ -57,6 +61,7 @@ class OnlineGenerator(Synthesizer):
         self.student_mode = student_mode
         self.sampling_mode = sampling_mode
         self.clip = clip
+        self.confident = confident
 
     divisible = True
     asked: Tensor | None = None
@@ -72,7 +77,7 @@ class OnlineGenerator(Synthesizer):
         values: dict[str, TermValue] = {}
         for _ in range(self.steps):
             images = self.generator(self.latents(self.batch_size))
-            view = View(images, self.teacher, student, self.asked, student_mode=self.student_mode)
+            view = self._view(images, student)
             loss, values = total(self.terms, view)
             self.optimiser.zero_grad()
             loss.backward()
@@ -85,14 +90,33 @@ class OnlineGenerator(Synthesizer):
             term.settle()
         self.generator_steps += self.steps
         self.images_generated += self.steps * self.batch_size
+        if self.confident is not None:
+            share = torch.tensor(self.confident.share())
+            values |= {"confident": TermValue(share, torch.zeros_like(share))}
         return values
+
+    def _view(self, images: Tensor, student: nn.Module) -> View:
+        """What terms look at: a batch, or its confident images beside the whole of it."""
+        if self.confident is None:
+            return View(images, self.teacher, student, self.asked, student_mode=self.student_mode)
+        kept = self.confident.mask(self.teacher.label(images)).to(images.device)
+        # BatchNorm, and what compares samples, needs some.
+        chosen = images[kept] if len(kept) > 1 and kept.sum() > 1 else images
+        asked = self.asked if self.asked is None or len(chosen) == len(images) else self.asked[kept]
+        return View(chosen, self.teacher, student, asked, student_mode=self.student_mode, plain=images)
 
     @torch.no_grad()
     def draw(self, n: int) -> Tensor:
-        """``n`` fresh images of the current generator."""
+        """``n`` fresh images of the current generator; the confident of more, with a filter."""
         turn(self.generator, training=self.sampling_mode == "train")
+        if self.confident is None:
+            return self._drawn(n)
+        return self.confident(self._drawn, self.teacher.label, n)
+
+    def _drawn(self, n: int) -> Tensor:
         self.images_generated += n
-        return self.generator(self.latents(n))
+        images: Tensor = self.generator(self.latents(n))
+        return images
 
     def imagine(self, n: int) -> Tensor:
         """Images as `draw` gives them."""
@@ -100,10 +124,12 @@ class OnlineGenerator(Synthesizer):
 
     def peek(self, n: int) -> Tensor:
         """Fresh images, drawn as for the student, with everything put back."""
-        before = self.images_generated
-        with untouched(self.generator):
+        before, counted = self.images_generated, None if self.confident is None else self.confident.state_dict()
+        with untouched(self.generator), self.teacher.uncounted():
             images = self.draw(n)
         self.images_generated = before
+        if self.confident is not None and counted is not None:
+            self.confident.load_state_dict(counted)
         return images
 
     def latents(self, n: int) -> Tensor:
@@ -141,13 +167,16 @@ class OnlineGenerator(Synthesizer):
     def state_dict(self) -> State:
         """Generator with buffers, optimiser, what terms remember, counters."""
         own = {"generator": self.generator.state_dict(), "optimiser": self.optimiser.state_dict()}
-        return own | super().state_dict()
+        filtered = {} if self.confident is None else {"confident": self.confident.state_dict()}
+        return own | filtered | super().state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
         super().load_state_dict(state)
         self.generator.load_state_dict(state["generator"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.confident is not None:
+            self.confident.load_state_dict(state["confident"])
 
 
 class ConditionedOnlineGenerator(OnlineGenerator):

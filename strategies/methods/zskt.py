@@ -62,7 +62,11 @@ class ZSKT(OnlineMethod):
         return self.setup.distance(student, teacher) / classes
 
     def build(self, student: nn.Module) -> Parts:
-        """G and its one term; attention transfer, clipping, and the original's cosine for G where asked for."""
+        """G and its one term; attention transfer, clipping, and the original's cosine for G where asked for.
+
+        Raises:
+            ValueError: if the original's latents, of which an experience has one batch, are to be drawn again.
+        """
         from torch.optim.lr_scheduler import CosineAnnealingLR
 
         from lra.distillation.objective import Objective
@@ -78,6 +82,11 @@ class ZSKT(OnlineMethod):
         plugins: list[SupervisedPlugin] = [] if o.clip is None else [ClipGradient(o.clip)]
         if o.form == "benchmark":
             return self.parts(self.online(terms, clip=o.clip), objective, plugins)
+        if o.redraws:
+            raise ValueError(
+                f"synthesis.redraws = {o.redraws}: form original has one batch of latents an experience, none to draw "
+                "again: leave it, or take form benchmark"
+            )
         make = partial(gen_zskt, mean=problem.mean, std=problem.std)
         modes = {"student_mode": "train", "sampling_mode": "train"}
         synthesizer = self.online(terms, make, SharedLatents, clip=o.clip, **modes)
