@@ -118,7 +118,7 @@ class Attacker:
         images, logits, count = batch.images.clone(), batch.logits.clone(), chosen.sum()
         if count:
             where = sent(chosen.nonzero().flatten(), device)
-            images[where], logits[where], _ = self.attack(batch.images[where])
+            images[where], logits[where], *_ = self.attack(batch.images[where])
         return Exchange(Batch(images, logits, batch.classes), torch.zeros_like(count), count)
 
     def state_dict(self) -> State:
