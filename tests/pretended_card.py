@@ -150,6 +150,10 @@ def _line() -> str:
     return f"{Path(ours[-1].filename).relative_to(root)}:{ours[-1].lineno} {ours[-1].line}" if ours else "elsewhere"
 
 
+def _unfused(made: Callable[..., None]) -> Callable[..., None]:
+    return lambda self, *args, **options: made(self, *args, **(options | {"fused": None}))
+
+
 @contextmanager
 def pretended(patch: pytest.MonkeyPatch) -> Iterator[Card]:
     """Have a pretended card, as ``cuda``."""
@@ -163,6 +167,9 @@ def pretended(patch: pytest.MonkeyPatch) -> Iterator[Card]:
     patch.setattr(torch, "is_autocast_enabled", lambda kind=None: kind != CARD.type and autocast(kind or "cuda"))
     for module in (rules, batchnorm):
         patch.setattr(module, "plain", handled)
+    # Fused kernels are for real devices; those that stand in for them make the same steps.
+    for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+        patch.setattr(kind, "__init__", _unfused(kind.__init__))
     # A parameter that is sent to the card is another one: the place of its values is part of the tensor here.
     patch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
     with Card() as card, _Numbers(card):
