@@ -192,7 +192,7 @@ class _Matching(torch.autograd.Function):
         return largest + mass.log() - own
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         scores, mass, columns = ctx.saved_tensors
         gradient = (gradients[0] / ctx.temperature)[:, None]

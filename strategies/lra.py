@@ -121,7 +121,7 @@ class LRA(StudentStep):
 
         def retention(forward: Forward) -> Tensor:
             view = objective.view(student, old, strategy.cast(forward), runs)
-            if self.apart:
+            if self._of_paper:
                 strategy.answered = view.student_logits.detach()
             return objective.loss(view)
 

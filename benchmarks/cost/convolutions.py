@@ -17,6 +17,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import click
 import torch
@@ -85,15 +86,19 @@ def doubling(rounds: int, device: str) -> list[list[str]]:
         layer = DoublingConvolution(inputs, outputs, bias=False).to(device)
         maps = torch.randn(batch, inputs, side, side, device=device).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
-            draw = compared(lambda m=maps, k=layer: plain(m, k), lambda m=maps, k=layer: folded(m, k), rounds, device)
+            draw = compared(partial(plain, maps, layer), partial(folded, maps, layer), rounds, device)
         maps.requires_grad_()
-        forms = [lambda f=form, m=maps, k=layer: f(m, k).sum().backward() for form in (plain, folded)]
-        update = compared(*forms, rounds, device)
+        both = compared(partial(update, plain, maps, layer), partial(update, folded, maps, layer), rounds, device)
         chosen = folds(maps, outputs)
-        wrong = update[1] > 1.1 if chosen else update[1] < 1 / 1.1
-        cells = [f"{inputs} → {outputs}", str(side), str(batch), *shown(draw, update)]
+        wrong = both[1] > 1.1 if chosen else both[1] < 1 / 1.1
+        cells = [f"{inputs} → {outputs}", str(side), str(batch), *shown(draw, both)]
         rows.append([*cells, f"{'yes' if chosen else 'no'}{'!' * wrong}"])
     return rows
+
+
+def update(form: Callable[[Tensor, DoublingConvolution], Tensor], maps: Tensor, layer: DoublingConvolution) -> None:
+    """A generator's pass, and back."""
+    form(maps, layer).sum().backward()
 
 
 def learn(network: nn.Module, images: Tensor) -> None:
@@ -119,10 +124,10 @@ def ordering(rounds: int, device: str) -> list[list[str]]:
     for name, image, batch in NETWORKS:
         network, images = build(name, 10, image).to(device), torch.rand(batch, *image, device=device)
         last = copy.deepcopy(network).to(memory_format=torch.channels_last)
-        works = [
-            [lambda w=work, n=each, x=images: w(n, x) for each in (network, last)] for work in (learn, answer, invert)
+        found = [
+            compared(partial(work, network, images), partial(work, last, images), rounds, device)
+            for work in (learn, answer, invert)
         ]
-        found = [compared(*pair, rounds, device) for pair in works]
         chosen = gains_channels_last(network, image, device)
         wrong = found[0][1] > 1.1 if chosen else found[0][1] < 1 / 1.1
         cells = [name, "x".join(map(str, image)), str(batch), *shown(*found)]

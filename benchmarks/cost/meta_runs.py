@@ -12,7 +12,9 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +31,7 @@ from lra.networks.normalized import Normalized
 from lra.state import seed_everything
 
 PLAIN = "no meta"
-CELLS = {
+CELLS: dict[str, tuple[dict[str, Any], int]] = {
     "digits": ({"dataset": "digits"}, 10),
     "digits-bn": ({"dataset": "digits", "student": "lenet5-bn"}, 10),
     "mnist": ({"dataset": "mnist"}, 20),
@@ -66,7 +68,7 @@ def measure(cell: str, replay: str, forms: Sequence[str], rounds: int) -> list[l
     for index in range(rounds):
         # Each goes before each of the others as often as after.
         for form in runs if index % 2 else reversed(runs):
-            times[form].append(seconds(lambda run=runs[form]: advance(run, experiences)))
+            times[form].append(seconds(partial(advance, runs[form], experiences)))
     rows = []
     for form, taken in times.items():
         ratios = [own / plain for own, plain in zip(taken, times[PLAIN], strict=True)]

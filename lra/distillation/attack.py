@@ -51,7 +51,7 @@ def exchange(clean: Batch, attacked: Batch, chosen: Tensor, swap: Swap = "exchan
     taken = surer | chosen if swap == "copy" else surer ^ chosen
     images = torch.where(taken.view(-1, 1, 1, 1), attacked.images, clean.images)
     logits = torch.where(taken.view(-1, 1), attacked.logits, clean.logits)
-    return Exchange(Batch(images, logits, clean.classes), surer.sum(), chosen.sum())
+    return Exchange(clean._replace(images=images, logits=logits, labels=clean.classes), surer.sum(), chosen.sum())
 
 
 class Attacker:
@@ -118,8 +118,11 @@ class Attacker:
         images, logits, count = batch.images.clone(), batch.logits.clone(), chosen.sum()
         if count:
             where = sent(chosen.nonzero().flatten(), device)
-            images[where], logits[where], *_ = self.attack(batch.images[where])
-        return Exchange(Batch(images, logits, batch.classes), torch.zeros_like(count), count)
+            attacked = self.attack(batch.images[where])
+            images[where], logits[where] = attacked.images, attacked.logits
+        return Exchange(
+            batch._replace(images=images, logits=logits, labels=batch.classes), torch.zeros_like(count), count
+        )
 
     def state_dict(self) -> State:
         """Network and optimiser."""
