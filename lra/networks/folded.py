@@ -1,6 +1,7 @@
 """BatchNorm folded into the convolutions before it, for many passes of one network in evaluation mode."""
 
 from collections import Counter
+from typing import cast
 
 import torch
 from torch import fx, nn
@@ -64,7 +65,7 @@ def _fold(traced: fx.GraphModule) -> int:
         if type(convolution) not in LINEAR or type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
             continue
         if called[before.target] == called[node.target] == 1:
-            traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            traced.set_submodule(str(before.target), fuse_conv_bn_eval(cast(nn.Conv2d, convolution), norm))
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
             count += 1
