@@ -74,7 +74,10 @@ SHORT = 4
 """Student steps in an experience of a method whose papers take hundreds on one batch."""
 EVALUATED = 10_000
 """Images of an evaluation."""
-WHOLE_RUNS = {"digits": ("run",), "increment": ("increment", "--experiences", "2", "--steps", "50")}
+WHOLE_RUNS = {
+    "digits": ("run", "--replay", "generative", "--meta"),
+    "increment": ("increment", "--experiences", "2", "--steps", "50"),
+}
 """Commands that are timed as a whole."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
