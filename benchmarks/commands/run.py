@@ -119,7 +119,8 @@ def _quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool |
 @click.option(
     "--strategy",
     metavar="NAME",
-    help="naive, lwf, joint, buffer, avalanche-generative[-plugin]; without data: generative (the default), rgal.",
+    help="naive, lwf, joint, buffer, avalanche-generative[-plugin]; without data: generative (the default), rgal; "
+    "with statistics of classes: fecam.",
 )
 @click.option("--meta/--no-meta", default=None, help="LRA step: new samples acquire, replayed retain. [default: off]")
 @click.option("--experiences", type=int, help="How many; must divide the classes. [default: 5]")

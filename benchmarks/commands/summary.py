@@ -90,6 +90,7 @@ def increment_table(result: dict[str, Any], folder: Path) -> str:
             f"average incremental accuracy     {result['average_incremental_accuracy']:6.2f} %",
             f"forgetting (first minus last)    {result['forgetting']:6.2f} points",
             f"time                             {cost['seconds']:6.1f} s, {cost['generator_steps']} generator steps",
+            f"kept of classes but the model     {cost.get('class_statistics', 0):,} numbers measured on their data",
             f"report                           {folder / 'report.html'}",
         ]
     )

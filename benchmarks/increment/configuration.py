@@ -20,7 +20,7 @@ from lra.networks import instead, is_known
 from lra.networks.foreign import is_foreign
 from lra.options import Count, Options, Seed
 from lra.strategies.increment.options import IncrementOptions
-from lra.strategies.increment.strategies import DATA_FREE, OWN_OPTIONS, STRATEGIES
+from lra.strategies.increment.strategies import DATA_FREE, OWN_OPTIONS, STRATEGIES, TRAINED_ONCE
 
 PREFIX = "split-"
 
@@ -60,7 +60,7 @@ class IncrementConfig(Options):
     @property
     def student_steps(self) -> int:
         """Steps of the model in all."""
-        return self.experiences * self.steps
+        return self.steps * (1 if self.strategy in TRAINED_ONCE else self.experiences)
 
     @property
     def dataset(self) -> str:

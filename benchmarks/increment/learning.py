@@ -30,8 +30,8 @@ from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.state import State, seed_everything
 from lra.strategies.increment.benchmark import ClassIncrementalProtocol, capture, growing, restore, split
-from lra.strategies.increment.datafree import DataFreeReplayPlugin
-from lra.strategies.increment.strategies import DATA_FREE, RESUMABLE, STRATEGIES, Plan
+from lra.strategies.increment.plugins import CarryingPlugin
+from lra.strategies.increment.strategies import DATA_FREE, RESUMABLE, STRATEGIES, TRAINED_ONCE, Plan
 
 TIMED = 6
 """Steps of each sort that a trial times."""
@@ -80,7 +80,7 @@ class Learning:
             plan = Plan(model, data.image, config.steps, config.options, self.protocol.evaluator, device)
             self.strategy = STRATEGIES[config.strategy](plan)
             for plugin in self.strategy.plugins:
-                if isinstance(plugin, DataFreeReplayPlugin):
+                if isinstance(plugin, CarryingPlugin):
                     plugin.before_training(self.strategy)  # it refuses models then
 
     def open(self, begin: Callable[[], None]) -> None:
@@ -144,7 +144,7 @@ class Learning:
             with at_steps(stepped):
                 strategy.train(experience, eval_streams=[])
             own, others = own_planned[index]
-            spent = own * median(times[True]) + others * median(times[False] or [0.0])
+            spent = own * median(times[True] or [0.0]) + others * median(times[False] or [0.0])
             total += spent * (config.experiences - 1 if index else 1)
         begun = time.perf_counter()
         strategy.eval(tests[:1])
@@ -160,7 +160,7 @@ class Learning:
         return {
             "evaluation": len(rows) - 1,
             "experience": len(rows),
-            "student_step": len(rows) * self.config.steps,
+            "student_step": sum(own for own, _ in planned(self.config)[: len(rows)]),
             "accuracy": sum(rows[-1]) / len(rows),
             "accuracies": rows[-1],
         }
@@ -181,7 +181,7 @@ class Learning:
 
     def _result(self) -> dict[str, Any]:
         config, scores = self.config, self.protocol.scores()
-        generated = [p.generator_steps for p in self.strategy.plugins if isinstance(p, DataFreeReplayPlugin)]
+        carrying = [plugin for plugin in self.strategy.plugins if isinstance(plugin, CarryingPlugin)]
         return {
             "schema": SCHEMA,
             "status": "finished",
@@ -198,7 +198,8 @@ class Learning:
             "cost": {
                 "student_steps": config.student_steps,
                 "experiences": config.experiences,
-                "generator_steps": sum(generated),
+                "generator_steps": sum(plugin.generator_steps for plugin in carrying),
+                "class_statistics": sum(plugin.class_statistics for plugin in carrying),
                 "seconds": self._elapsed(),
                 "peak_memory_mb": peak_memory(config.device),
             },
@@ -267,7 +268,8 @@ def planned(config: IncrementConfig) -> list[tuple[int, int]]:
     options, steps = config.options, config.steps
     first = steps if config.strategy == "avalanche-generative" else 0
     more = options.generator_steps + options.align_steps if config.strategy in DATA_FREE else 0
-    return [(steps, first), *[(steps, first + more)] * (config.experiences - 1)]
+    later = 0 if config.strategy in TRAINED_ONCE else steps
+    return [(steps, first), *[(later, first + more)] * (config.experiences - 1)]
 
 
 def sized(config: IncrementConfig, data: DataSet, threads: int) -> IncrementConfig:

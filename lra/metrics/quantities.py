@@ -171,6 +171,8 @@ _DECLARED = (
              meaning="one for each generator update"),
     Quantity("generator_steps", "cost.generator_steps", "generator steps", digits=0, cost=True,
              meaning="updates of the synthesizer"),
+    Quantity("class_statistics", "cost.class_statistics", "class statistics", digits=0, better=-1, cost=True,
+             needs=(INCREMENT,), meaning="numbers kept that were measured on the data of earlier classes"),
     Quantity("images", "cost.images_generated", "images generated", digits=0, cost=True),
     Quantity("teacher_queries", "cost.teacher_queries", "teacher queries", digits=0, better=-1, cost=True,
              meaning="images shown to the teacher"),
@@ -208,7 +210,8 @@ COMPARED = (
 )
 """What a comparison shows that names nothing; of what only another kind of run has, what some run has."""
 COMPARED_INCREMENTS = (
-    *("accuracy", "average_incremental", "forgetting", "forgetting_from_best", "generator_steps", "seconds"),
+    *("accuracy", "average_incremental", "forgetting", "forgetting_from_best", "generator_steps"),
+    *("class_statistics", "seconds"),
 )
 """The same of runs of increments."""
 COMPARED_TASKS = (

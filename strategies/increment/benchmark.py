@@ -21,7 +21,7 @@ from lra.anatomy import classifier
 from lra.state import State, random_states, restore_random_states
 from lra.strategies.checkpoint import CLOCK
 from lra.strategies.evaluation import QuietEvaluation
-from lra.strategies.increment.datafree import DataFreeReplayPlugin
+from lra.strategies.increment.plugins import CarryingPlugin
 from lra.strategies.stream import with_classes
 
 
@@ -161,7 +161,7 @@ def restore(state: State, strategy: SupervisedTemplate, experiences: Iterable[CL
                 plugin.lwf.post_adapt(strategy, experience)  # what it keeps is the model as it now is
         elif isinstance(plugin, LRSchedulerPlugin):
             plugin.scheduler.load_state_dict(state["plugins"][str(index)])
-        elif isinstance(plugin, DataFreeReplayPlugin):
+        elif isinstance(plugin, CarryingPlugin):
             plugin.load_state_dict(state["plugins"][str(index)])
     if isinstance(strategy, Cumulative):
         for experience in experiences:
@@ -173,4 +173,4 @@ def restore(state: State, strategy: SupervisedTemplate, experiences: Iterable[CL
 def _state(plugin: object) -> State | None:
     if isinstance(plugin, LRSchedulerPlugin):
         return {name: value for name, value in plugin.scheduler.state_dict().items() if not callable(value)}
-    return plugin.state_dict() if isinstance(plugin, DataFreeReplayPlugin) else None
+    return plugin.state_dict() if isinstance(plugin, CarryingPlugin) else None

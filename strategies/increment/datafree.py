@@ -46,7 +46,7 @@ from lra.randomness import sent
 from lra.state import State
 from lra.strategies.increment.head_fit import Former, HeadFit, Spread
 from lra.strategies.increment.options import DataFreeReplayOptions, RecollectionOptions
-from lra.strategies.increment.plugins import FeaturePlugin
+from lra.strategies.increment.plugins import CarryingPlugin, FeaturePlugin
 from lra.synthesis.online import ConditionedOnlineGenerator
 from lra.synthesis.terms import Balance, BNStat, OneHot
 
@@ -153,7 +153,7 @@ class Recollection:
         return Normalized(model, self._mean, self._std).to(self._device)
 
 
-class DataFreeReplayPlugin(FeaturePlugin):
+class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
     """Replays old classes from the model alone; see the module for what it minimises.
 
     For a `SupervisedTemplate` with a single-head model, with a head that grows (`IncrementalClassifier`) or one of all
@@ -201,6 +201,11 @@ class DataFreeReplayPlugin(FeaturePlugin):
         self.classes, self.generator_steps = list(state["classes"]), state["generator_steps"]
         if self.head_fit is not None:
             self.head_fit.features.known = {int(k): Spread(*moments) for k, moments in state["features"].items()}
+
+    @property
+    def class_statistics(self) -> int:
+        """Numbers that the head's fit keeps."""
+        return 0 if self.head_fit is None else self.head_fit.features.size
 
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Refuse models that cannot be recollected, before anything is spent on them.

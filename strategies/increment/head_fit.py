@@ -46,6 +46,11 @@ class ClassFeatures:
         self.ridge = ridge
         self.known: dict[int, Spread] = {}
 
+    @property
+    def size(self) -> int:
+        """Numbers that are kept."""
+        return sum(mean.numel() + covariance.numel() for mean, covariance in self.known.values())
+
     def measure(self, features: Tensor, classes: Tensor) -> None:
         """Take features (n, d) of images of the classes (n,), two or more of each.
 

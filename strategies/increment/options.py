@@ -1,5 +1,7 @@
 """The options of class-incremental learning, declared apart from what they set: reading them needs no torch."""
 
+from typing import Literal
+
 from lra.options import (
     BalanceOptions,
     Count,
@@ -23,6 +25,19 @@ class HeadFitOptions(Options):
     """Rate of the fit's Adam, annealed to 0."""
     align_each: Count = 32
     """Features per class and step."""
+
+
+class FeCAMOptions(Options):
+    """Options of FeCAM, the control without training."""
+
+    fecam_power: Positive = 0.5
+    """Power that FeCAM takes of features, which must not be negative then; 1 leaves them as they are."""
+    fecam_shrink: Positive = 1.0
+    """γ, how far covariances are shrunk towards equal ones."""
+    fecam_shrinkings: Whole = 2
+    """How often they are: twice, as released."""
+    fecam_prototype: Literal["mean-of-roots", "root-of-mean"] = "mean-of-roots"
+    """Where a class is: the mean of powers, or as released the power of the mean."""
 
 
 class RecollectionOptions(OneHotOptions, BalanceOptions, TripletOptions):
@@ -66,7 +81,7 @@ class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions):
     `LearnedRates`). 0 keeps it constant."""
 
 
-class IncrementOptions(DataFreeReplayOptions):
+class IncrementOptions(DataFreeReplayOptions, FeCAMOptions):
     """Options of all strategies; each takes what concerns it."""
 
     lr: Positive = 0.05

@@ -1,5 +1,6 @@
 """Parts of ordinary Avalanche strategies: how long they train, on which minibatches, and terms of features."""
 
+from abc import abstractmethod
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -9,7 +10,40 @@ from torch import Tensor
 
 from lra.features import FeatureTap
 from lra.relations import TripletSampler, triplet_loss
+from lra.state import State
 from lra.synthesis.augmentation import wobbled
+
+
+class CarryingPlugin(SupervisedPlugin):
+    """A plugin that carries something from one experience to the next beside the model.
+
+    Attributes:
+        generator_steps: taken in all experiences so far.
+        class_statistics: numbers kept that were measured on the data of classes.
+    """
+
+    generator_steps: int = 0
+
+    @property
+    def class_statistics(self) -> int:
+        """None, as a rule."""
+        return 0
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """What is carried."""
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None:
+        """Take it up, before the next experience."""
+
+    @abstractmethod
+    def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Refuse models that it cannot work with, before anything is spent on them.
+
+        Raises:
+            ValueError: for one.
+        """
 
 
 class StopAfter(SupervisedPlugin):

@@ -166,6 +166,15 @@ def rgal(plan: Plan) -> SupervisedTemplate:
     return plan.build(Naive, plugins)
 
 
+def fecam(plan: Plan) -> SupervisedTemplate:
+    """FeCAM, the control without training: a frozen backbone, and statistics of every class's features."""
+    from avalanche.training import Naive
+
+    from lra.strategies.increment.fecam import FeCAMPlugin
+
+    return plan.build(Naive, [FeCAMPlugin(plan.options)])
+
+
 STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
     "naive": naive,
     "lwf": lwf,
@@ -175,6 +184,7 @@ STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
     "avalanche-generative-plugin": avalanche_generative_plugin,
     "generative": generative,
     "rgal": rgal,
+    "fecam": fecam,
 }
 """Name, as typed after ``--strategy``, to strategy."""
 
@@ -184,6 +194,9 @@ OWN_OPTIONS = {"rgal": {"triplet": 0.1, "student_triplet": 0.1}}
 DATA_FREE = ("generative", "rgal")
 """Strategies that can take the LRA step."""
 
-RESUMABLE = ("naive", "lwf", "joint", *DATA_FREE)
+TRAINED_ONCE = ("fecam",)
+"""Strategies that take steps in the first experience alone."""
+
+RESUMABLE = ("naive", "lwf", "joint", *DATA_FREE, *TRAINED_ONCE)
 """Strategies whose state between experiences can be saved; what the others keep, images or an autoencoder, Avalanche
 does not give away."""
