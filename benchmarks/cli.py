@@ -9,7 +9,7 @@ import click
 
 from lra import __version__
 from lra.benchmarks.commands.inputs import data, list_, teacher
-from lra.benchmarks.commands.results import analyse, compare, export, report
+from lra.benchmarks.commands.results import analyse, compare, export, ls, report, show
 from lra.benchmarks.commands.run import increment, quantize, resume, run
 from lra.benchmarks.commands.sweep import sweep
 from lra.benchmarks.commands.tasks import tasks
@@ -37,7 +37,7 @@ def cli() -> None:
 
 for command in (
     *(run, resume, quantize, sweep, tasks, increment),
-    *(report, compare, export, analyse, list_, teacher, data),
+    *(show, ls, report, compare, export, analyse, list_, teacher, data),
 ):
     cli.add_command(command)
 

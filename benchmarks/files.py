@@ -118,20 +118,35 @@ def held(
     except OSError as error:
         raise UsageError(f"cannot write to {lock.parent}: {error.strerror}; choose another with {elsewhere}") from None
     try:
+        looked = False
         while not _taken(handle):
-            if wait is None:
+            if wait is not None:
+                wait()
+            elif looked:
                 raise LraError(busy)
-            wait()
+            looked = True  # Who only asks, as `is_held` does, has it for a moment.
             time.sleep(POLL)
         yield
     finally:
         os.close(handle)
 
 
-def _taken(handle: int) -> bool:
+def is_held(lock: Path) -> bool:
+    """Whether a process holds the file ``lock``; nothing is made."""
+    try:
+        handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return not _taken(handle, fcntl.LOCK_SH)
+    finally:
+        os.close(handle)
+
+
+def _taken(handle: int, how: int = fcntl.LOCK_EX) -> bool:
     """Whether a lock is ours from now on."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

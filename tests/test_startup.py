@@ -64,6 +64,8 @@ def test_what_needs_no_training_imports_nothing_that_trains(tmp_path: Path) -> N
             (2, ["increment", "--set", "augment=5"]),
             (3, ["resume", tmp_path]),
             (3, ["report", tmp_path]),
+            (3, ["show", tmp_path]),
+            (3, ["ls", tmp_path]),
             (3, ["export", tmp_path, "--out", tmp_path / "out"]),
             (2, ["sweep", tmp_path / "grid.yaml", "--out", tmp_path / "out"]),
             (2, ["sweep", tmp_path / "grid.yaml", "--out", tmp_path / "out", "--dry-run"]),
@@ -130,6 +132,8 @@ def test_what_finished_is_shown_again_whatever_it_was(
             (0, ["resume", tmp_path / "tasks"]),
             (0, ["report", tmp_path / "sweep"]),
             (0, ["report", tmp_path / "tasks"]),
+            *((0, ["show", tmp_path / place]) for place in ("sweep", "tasks")),
+            *((0, ["ls", tmp_path / place]) for place in ("sweep", "tasks", "runs")),
             (3, ["analyse", "convergence", tmp_path / "tasks"]),
             (3, ["export", half]),
             *looked,
@@ -148,8 +152,8 @@ def test_a_finished_run_is_shown_again_and_said_so(
     assert first.code == 0, first.err
     assert "finished before" not in first.err
     folder = json.loads(first.out)["run_dir"]
-    done = answers([(0, given), (0, ["resume", folder, "--json"])])
-    assert done.stdout == 2 * first.out, "standard output is the result alone"
+    done = answers([(0, given), (0, ["resume", folder, "--json"]), (0, ["show", folder, "--json"])])
+    assert done.stdout == 3 * first.out, "standard output is the result alone"
     said = f"lra-bench: finished before, nothing to train: {folder}"
     assert done.stderr.splitlines() == [said, said]
     answers([(0, ["report", folder]), (0, ["compare", tmp_path / "runs"])])

@@ -1,18 +1,65 @@
-"""Commands that look at finished runs: ``lra-bench report``, ``compare``, ``export`` and ``analyse``."""
+"""Commands that look at runs: ``lra-bench show``, ``ls``, ``report``, ``compare``, ``export`` and ``analyse``."""
 
+import json
 import shlex
 import sys
 from pathlib import Path
 
 import click
 
-from lra.benchmarks.commands.options import PATH
+from lra.benchmarks.commands.options import AS_JSON, PATH
+from lra.benchmarks.errors import UsageError
 from lra.benchmarks.progress import loading
 
 OUT = click.option("--out", type=PATH, help="Where to. [default: the folder that is looked at]")
 
 IMAGES = click.IntRange(1, 1_000_000)
 SEED = click.IntRange(0, 2**32 - 1)
+
+
+@click.command()
+@click.argument("folder", metavar="RUN|SWEEP|TASKS", type=PATH)
+@AS_JSON
+@click.option("--csv", "as_csv", is_flag=True, help="Print every evaluation of a run as CSV.")
+def show(folder: Path, as_json: bool, as_csv: bool) -> None:
+    """Print again what a run, a sweep or tasks printed at their end; of a run that has not ended, how far it is."""
+    from lra.benchmarks.commands import summary
+    from lra.benchmarks.comparison.groups import TASK_RECORD, sweep_record, task_record
+    from lra.benchmarks.runs.run_folder import RunFolder
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv are two forms of the same: give one of them")
+    if as_csv:
+        click.echo(summary.evaluations(folder), nl=False)
+    elif (folder / "sweep.json").is_file():
+        from lra.benchmarks.commands.sweep import ending
+
+        record = sweep_record(folder / "sweep.json")
+        statuses = [str(run.get("status")) for run in record["runs"]]
+        click.echo(json.dumps(record, indent=2) if as_json else ending(statuses, folder, folder / "report.html"))
+    elif (folder / TASK_RECORD).is_file() and (folder / "report.md").is_file():
+        from lra.benchmarks.tasks.task_report import told
+
+        click.echo(told(folder, task_record(folder) if as_json else None))
+    elif (folder / TASK_RECORD).is_file():
+        click.echo(summary.listed(folder, as_json))
+    elif RunFolder(folder).result is not None:
+        summary.show(RunFolder(folder), as_json)
+    else:
+        click.echo(summary.progress_of(folder, as_json))
+
+
+@click.command()
+@click.argument("place", metavar="[DIR]", type=PATH, default=Path("runs"))
+@click.option("--json", "as_json", is_flag=True, help="Print the list as one JSON object.")
+def ls(place: Path, as_json: bool) -> None:
+    """List the runs in a folder: state, accuracy, student step, age and size.
+
+    A run is finished, running (a process holds its folder), stopped, or damaged. DIR is runs unless given.
+    """
+    from lra.benchmarks.commands.summary import listed
+
+    click.echo(listed(place, as_json))
 
 
 @click.command()

@@ -1,8 +1,13 @@
-"""What commands print of a run: its result, or its configuration and cost."""
+"""What commands print of a run: its result, how far it is, or its configuration and cost; and of many runs, a list."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import shutil
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -10,13 +15,16 @@ from typing import Any
 import click
 import yaml
 
+from lra.benchmarks.comparison.groups import run_folders
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.files import is_held
 from lra.benchmarks.progress import Introduction, clock, loading
-from lra.benchmarks.records import INCREMENT, TASKS, value
+from lra.benchmarks.records import INCREMENT, TASKS, Run, flatten, number, read_run, value
 from lra.benchmarks.runs.kind import Configuration, kind_of
-from lra.benchmarks.runs.run_folder import RunFolder
+from lra.benchmarks.runs.run_folder import LOCK, RunFolder
 from lra.benchmarks.setup.config import RunConfig
-from lra.benchmarks.text import experience_line, quantity_text
-from lra.metrics.quantities import COMPARED, QUANTITIES, Quantity, quantities
+from lra.benchmarks.text import aligned_table, experience_line, number_text, quantity_text
+from lra.metrics.quantities import COMPARED, FOLLOWED, QUANTITIES, Quantity, quantities
 
 
 def show(folder: RunFolder, as_json: bool) -> None:
@@ -32,6 +40,119 @@ def show(folder: RunFolder, as_json: bool) -> None:
     else:
         shown = increment_table if result.get("kind") == INCREMENT else table
         click.echo(json.dumps(result | {"run_dir": str(folder.path)}) if as_json else shown(result, folder.path))
+
+
+DAY = 86400
+"""Seconds."""
+
+LOGGED = ("result.json", "metrics.jsonl", "log.txt", "config.yaml")
+"""What tells when a run last got on."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is.
+
+    Attributes:
+        folder: of the run.
+        state: ``finished``; ``running``, if a process holds its folder; ``stopped``; or ``damaged``, if a file of it
+            cannot be read.
+        accuracy: on the test set in percent, at its end or at its last evaluation; ``None`` if it has none.
+        student_step: of that evaluation.
+        age: seconds since it last got on.
+        bytes: what its folder takes.
+    """
+
+    folder: Path
+    state: str
+    accuracy: float | None
+    student_step: int | None
+    age: float
+    bytes: int
+
+
+def standing(folder: Path) -> Standing:
+    """How far the run in a folder is."""
+    inside = [file.stat(follow_symlinks=False) for file in folder.rglob("*") if file.is_file()]
+    times = [(folder / name).stat().st_mtime for name in LOGGED if (folder / name).is_file()]
+    age = max(0.0, time.time() - max(times, default=time.time()))
+    size = sum(found.st_size for found in inside)
+    try:
+        run = _begun(folder)
+    except UsageError:
+        return Standing(folder, "damaged", None, None, age, size)
+    state = "finished" if run.result else "running" if is_held(folder / LOCK) else "stopped"
+    step = number(run.rows[-1].get("student_step")) if run.rows else None
+    return Standing(folder, state, run.latest(QUANTITIES["accuracy"]), None if step is None else int(step), age, size)
+
+
+def _begun(folder: Path) -> Run:
+    """A run that may not have come to an evaluation yet."""
+    evaluated = any((folder / name).is_file() for name in ("result.json", "metrics.jsonl"))
+    if (folder / "config.yaml").is_file() and not evaluated:
+        return Run(folder, {}, [], {}, {}, {}, {}, {}, {})
+    return read_run(folder)
+
+
+def listed(place: Path, as_json: bool) -> str:
+    """The runs in a folder and how far each is.
+
+    Raises:
+        MissingInput: if there are none.
+    """
+    found = [standing(folder) for folder in run_folders([place])]
+    if as_json:
+        return json.dumps({"runs": [asdict(one) | {"folder": str(one.folder)} for one in found]}, indent=2)
+    head = ("run", "state", "accuracy", "step", "age", "size")
+    rows = [
+        (
+            str(one.folder.relative_to(place.resolve())) if one.folder != place.resolve() else one.folder.name,
+            one.state,
+            quantity_text(QUANTITIES["accuracy"], one.accuracy),
+            number_text(one.student_step),
+            f"{one.age / DAY:.0f} d" if one.age > 2 * DAY else clock(one.age),
+            f"{one.bytes / 1e6:.1f} MB",
+        )
+        for one in found
+    ]
+    return aligned_table([head, *rows], shutil.get_terminal_size((120, 40)).columns)
+
+
+def progress_of(folder: Path, as_json: bool) -> str:
+    """How far the unfinished run in a folder is, and how to go on with it.
+
+    Raises:
+        ReportError: if there is none, or a file of it is damaged.
+    """
+    from lra.benchmarks.sweeps.sweep_progress import last_line
+
+    run, found = _begun(folder), standing(folder)
+    values = {quantity.name: run.latest(quantity) for quantity in quantities(*FOLLOWED)}
+    if as_json:
+        return json.dumps(asdict(found) | values | {"folder": str(folder), "run_dir": str(folder)})
+    rows = [
+        ("run", f"{found.state}, {number_text(found.student_step, missing='no')} student steps evaluated"),
+        *((name, quantity_text(QUANTITIES[name], value)) for name, value in values.items() if value is not None),
+        ("said last", last_line(folder / "log.txt")),
+        ("go on", f"lra-bench resume {folder}" if found.state == "stopped" else ""),
+    ]
+    return "\n".join(f"{name:11} {text}" for name, text in rows if text)
+
+
+def evaluations(folder: Path) -> str:
+    """Every evaluation of a run as CSV: a column for each number of its records, lists as JSON in theirs.
+
+    Raises:
+        ReportError: if there is no run, or a file of it is damaged.
+    """
+    rows = [dict(flatten(row)) for row in _begun(folder).rows]
+    columns = dict.fromkeys(key for row in rows for key in row)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(columns), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: v if isinstance(v, str | int | float | None) else json.dumps(v) for k, v in row.items()})
+    return out.getvalue()
 
 
 LINES = {

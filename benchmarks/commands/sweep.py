@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from lra.benchmarks.setup.config import Tree
     from lra.benchmarks.sweeps.engines import Engine
     from lra.benchmarks.sweeps.grid import Planned
-    from lra.benchmarks.sweeps.sweep import Entry
 
 THREADS = click.IntRange(1, 1024)
 
@@ -85,13 +84,13 @@ def _done(grid: Tree, planned: Sequence[Planned], out: Path, engine: Engine, as_
     if failed:
         raise LraError(f"{len(failed)} of {len(entries)} runs failed, as listed; the same command tries them again")
     page = write_sweep_report(out)
-    return (out / RECORD).read_text().rstrip() if as_json else _ending(entries, out, page)
+    return (out / RECORD).read_text().rstrip() if as_json else ending([entry.status for entry in entries], out, page)
 
 
-def _ending(entries: Sequence[Entry], out: Path, page: Path) -> str:
-    counts = Counter(entry.status for entry in entries)
-    what = ", ".join(f"{count} {status}" for status, count in counts.items())
-    return f"runs        {len(entries)}: {what}\ncompare     lra-bench compare {out}\nreport      {page}"
+def ending(statuses: Sequence[str], out: Path, page: Path) -> str:
+    """What a sweep in the folder ``out`` says at its end: what became of its runs, and where they are reported."""
+    what = ", ".join(f"{count} {status}" for status, count in Counter(statuses).items())
+    return f"runs        {len(statuses)}: {what}\ncompare     lra-bench compare {out}\nreport      {page}"
 
 
 def _estimated(planned: Sequence[Planned], out: Path, workers: int, as_json: bool) -> Iterator[str]:

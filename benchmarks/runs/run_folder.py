@@ -39,6 +39,9 @@ That is content: settings, teacher, test data, code, and what it starts from. Wh
 is no part of it, so that a run can be moved, and so can what it is made of.
 """
 
+LOCK = ".lock"
+"""The file by which a process holds a run's folder while it works there."""
+
 PARTS = ("settings", "teacher", "test", "data", "code", "carry", "tasks")
 """Its parts, in the order in which they are compared."""
 
@@ -143,7 +146,7 @@ class RunFolder:
             if path.is_symlink():
                 raise UsageError(f"{path} is a symbolic link, which a run does not write through: remove it")
         busy = f"run {self.path} is in use by another process: wait for it or stop it"
-        with held(self.path / ".lock", busy, wait=(lambda: None) if wait else None):
+        with held(self.path / LOCK, busy, wait=(lambda: None) if wait else None):
             clear_drafts(self.path)
             yield
 
