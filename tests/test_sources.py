@@ -126,8 +126,9 @@ class Sequence(Term):
         self.seen.append(view.plain.detach().clone())
         return view.images.sum() * 0 + view.images.mean() * 1e-3 + self.values[len(self.seen) - 1]
 
-    def keep(self):
-        self.kept.append(len(self.seen) - 1)
+    def keep(self, where=True):
+        if where:
+            self.kept.append(len(self.seen) - 1)
 
 
 @pytest.mark.parametrize("kind", ["pixels", "latent", "fomaml", "noisy"])

@@ -316,7 +316,7 @@ def test_what_stops_a_task_stops_its_chain_which_is_gone_on_with(
     lra_bench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task's own folder is not what is to be resumed."""
-    from lra.benchmarks.interruption import Interrupted
+    from lra.benchmarks.errors import Interrupted
     from lra.benchmarks.runs.training import Training
 
     def stopped(work: Training) -> None:
