@@ -244,6 +244,7 @@ class Precision(Options):
     """How many bits a network gets."""
 
     weight_bits: Bits = 4
+    """Bits of each weight."""
     activation_bits: Bits = 4
     """Bits of each layer's input; the image itself always has 8, as it is bytes."""
     edge_bits: Bits | None = None

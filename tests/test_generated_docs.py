@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from lra.benchmarks.setup.schema import meaning
 from lra.meta.options import LRAOptions
 from lra.options import Options
 from lra.strategies.methods import METHODS
@@ -37,7 +38,7 @@ def test_every_option_is_in_a_table_with_its_meaning(name: str, generate: Callab
     tables = generate("tables")
     group = GROUPS[name]
     simple = [field for field, info in group.model_fields.items() if not isinstance(info.default, Options)]
-    lacking = [field for field in simple if not tables.meaning(group, field)]
+    lacking = [field for field in simple if not meaning(group, field)]
     assert not lacking, f"give {', '.join(lacking)} a docstring"
     text, short = tables.options_tables(group, "x."), tables.options_table(group, "x.")
     assert set(short.splitlines()) <= set(text.splitlines())

@@ -43,6 +43,8 @@ def test_what_needs_no_training_imports_nothing_that_trains(tmp_path: Path) -> N
     done = answers(
         [
             *((0, ["list", what]) for what in ("methods", "replays", "presets", "datasets", "models", "plugins")),
+            *((0, ["list", "options", *more]) for more in ([], ["dfq"], ["increment", "--json"], ["--schema"])),
+            (2, ["list", "options", "stdent"]),
             (0, ["teacher", "list"]),
             (0, ["run", "--dry-run", "--no-timing", "--json", "--method", "nayer", "--replay", "generative", "--meta"]),
             (0, ["run", "--dry-run", "--no-timing", "--config", tmp_path / "own.yaml", "--plugin", "avalanche:ewc"]),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lra.benchmarks.commands.options import PATH, configured
+from lra.benchmarks.commands.options import COMPLETED, PATH, completing, configured
+from lra.benchmarks.errors import UsageError, suggestion
 
 if TYPE_CHECKING:
     from lra.benchmarks.setup.datasets import DataSet
@@ -18,17 +20,62 @@ MOST_NAMES = 12
 """Most names of classes on a line."""
 
 
+LISTS = ("methods", "replays", "presets", "scales", "datasets", "models", "plugins")
+"""What there is to choose from, each a `catalogue`."""
+
+
+def _groups(given: dict[str, Any]) -> list[str]:
+    from lra.benchmarks.setup.schema import groups
+
+    return [*groups()] if given.get("what") == "options" else []
+
+
 @click.command(name="list")
-@click.argument("what", type=click.Choice(["methods", "replays", "presets", "scales", "datasets", "models", "plugins"]))
+@click.argument("what", type=click.Choice([*LISTS, "options"]))
+@click.argument("of", metavar="[SECTION|METHOD|REPLAY]", required=False, shell_complete=completing(_groups))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-def list_(what: str, as_json: bool) -> None:
-    """List what there is to choose from."""
+@click.option("--schema", is_flag=True, help="Of options: print JSON Schema of a configuration file, for editors.")
+def list_(what: str, of: str | None, as_json: bool, schema: bool) -> None:
+    """List what there is to choose from; or the options that --set takes: values, default, meaning.
+
+    list options SECTION has those of a section (student, meta, ...), of a method, of a replay, or of increment.
+    """
+    if what != "options" and (of is not None or schema):
+        raise UsageError(f"{'--schema' if schema else repr(of)} is for list options: leave it out")
+    if what == "options":
+        click.echo(options(of, as_json, schema))
+        return
     entries = catalogue(what)
     if as_json:
         click.echo(json.dumps(entries, indent=2))
     else:
         width = max(map(len, entries), default=0)
         click.echo("\n".join(f"{name:{width}}  {text}".rstrip() for name, text in entries.items()))
+
+
+def options(of: str | None, as_json: bool, schema: bool) -> str:
+    """The options of a section, a method, a replay or of increments; of a run as a whole; or their JSON Schema.
+
+    Raises:
+        UsageError: for an unknown group of options, and for a part of the schema.
+    """
+    from lra.benchmarks.setup.schema import alone, described, groups, json_schema, listing
+
+    if schema:
+        if of is not None:
+            raise UsageError(f"--schema is of a whole configuration: leave {of!r} out")
+        return json.dumps(json_schema(), ensure_ascii=False, indent=2)
+    known = groups()
+    if of is not None and of not in known:
+        raise UsageError(f"list options: unknown {of!r}; {suggestion(of, known)}")
+    every = {} if of else {"run": list(alone())}
+    every |= {name: list(described(group, prefix)) for name, (prefix, group) in known.items() if of in (None, name)}
+    if as_json:
+        found = {name: {option.key: option._asdict() for option in options} for name, options in every.items()}
+        return json.dumps(found if of is None else found[of], ensure_ascii=False, indent=2)
+    width = min(shutil.get_terminal_size((100, 40)).columns, 110)
+    texts = {name: listing(options, width) or "no options" for name, options in every.items()}
+    return texts[of] if of else "\n\n".join(f"# {name}\n{text}" for name, text in texts.items())
 
 
 def catalogue(what: str) -> dict[str, str]:
@@ -100,7 +147,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing(COMPLETED["dataset"]))
 def fetch(name: str) -> None:
     """Download a data set (see: list datasets) and print its folder.
 

@@ -1,11 +1,13 @@
-"""What several commands of ``lra-bench`` take: paths, the options of a configuration, those of a dry run."""
+"""What several commands of ``lra-bench`` take: paths, the options of a configuration, those of a dry run; completed."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.shell_completion import CompletionItem
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.flags import FLAGS, Flag
@@ -34,6 +36,41 @@ OUT = click.option("--out", type=PATH, default=Path("runs"), show_default=True, 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 
 
+def names_of(what: str) -> list[str]:
+    """The names in a list of ``lra-bench list``; of patterns, such as ``npz:TRAIN,TEST``, as far as they are names."""
+    from lra.benchmarks.commands.inputs import catalogue
+
+    return list(dict.fromkeys(re.sub(":[A-Z].*", ":", name) for name in catalogue(what)))
+
+
+def _keys(given: dict[str, Any]) -> list[str]:
+    """Keys of ``--set``, those of synthesis and replay of the method and replay that were ``given`` so far, if any."""
+    from lra.benchmarks.setup.schema import keys
+
+    return [f"{key}=" for key in keys(given.get("method"), given.get("replay"))]
+
+
+Names = Callable[[dict[str, Any]], Sequence[str]]
+"""What there is to choose from, for what was given so far."""
+
+COMPLETED: dict[str, Names] = {
+    **{flag: lambda given, what=f"{flag}s": names_of(what) for flag in ("method", "replay", "preset", "dataset")},
+    **dict.fromkeys(("teacher", "student"), lambda given: names_of("models")),
+    "set": _keys,
+}
+"""Flags that a shell completes to more than files, by name."""
+
+
+def completing(names: Names) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Complete what is typed to one of the ``names``; where it begins none, to a file."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        found = [CompletionItem(name) for name in names(ctx.params) if name.startswith(incomplete)]
+        return found or [CompletionItem(incomplete, type="file")]
+
+    return complete
+
+
 def configured(command: Command) -> Command:
     """Add the flags that make up a configuration, but for what to do about a divergence: only some commands train."""
     for flag in reversed(FLAGS):
@@ -48,8 +85,15 @@ def option(flag: Flag) -> Callable[[Command], Command]:
     if flag.kind is bool:
         return click.option(f"{typed}/--no-{flag.name}", flag.name, default=None, help=flag.help)
     kind = PATH if flag.kind is Path else click.Choice(flag.kind) if isinstance(flag.kind, tuple) else flag.kind
+    names = COMPLETED.get(flag.name)
     return click.option(
-        typed, flag.name, type=kind, multiple=bool(flag.each), metavar=flag.each or None, help=flag.help
+        typed,
+        flag.name,
+        type=kind,
+        multiple=bool(flag.each),
+        metavar=flag.each or None,
+        help=flag.help,
+        shell_complete=None if names is None else completing(names),
     )
 
 

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lra.benchmarks.commands.options import AS_JSON, ON_DIVERGENCE, OUT, PATH, DryRun, configured, tried
+from lra.benchmarks.commands.options import (
+    AS_JSON,
+    COMPLETED,
+    ON_DIVERGENCE,
+    OUT,
+    PATH,
+    DryRun,
+    completing,
+    configured,
+    names_of,
+    tried,
+)
 from lra.benchmarks.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,11 +125,33 @@ def _quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool |
     return configuration(**given)
 
 
+def _benchmarks(given: dict[str, Any]) -> list[str]:
+    from lra.benchmarks.increment.configuration import PREFIX
+
+    return [PREFIX + name for name in names_of("datasets")]
+
+
+def _strategies(given: dict[str, Any]) -> list[str]:
+    from lra.strategies.increment.strategies import STRATEGIES
+
+    return [*STRATEGIES]
+
+
+def _increment_keys(given: dict[str, Any]) -> list[str]:
+    from lra.benchmarks.setup.schema import INCREMENT, described, groups
+
+    prefix, group = groups()[INCREMENT]
+    return [f"{option.key}=" for option in described(group, prefix)]
+
+
 @click.command()
-@click.option("--benchmark", help="split- and a data set's name. [default: split-digits]")
+@click.option(
+    "--benchmark", shell_complete=completing(_benchmarks), help="split- and a data set's name. [default: split-digits]"
+)
 @click.option(
     "--strategy",
     metavar="NAME",
+    shell_complete=completing(_strategies),
     help="naive, lwf, joint, buffer, avalanche-generative[-plugin]; without data: generative (the default), rgal; "
     "with statistics of classes: fecam.",
 )
@@ -126,9 +159,18 @@ def _quantizing(given: dict[str, Any], bits: dict[str, int | None], rgal: bool |
 @click.option("--experiences", type=int, help="How many; must divide the classes. [default: 5]")
 @click.option("--steps", type=int, help="Optimiser steps per experience. [default: 200]")
 @click.option("--seed", type=int, help="Of everything, the order of classes too. [default: 0]")
-@click.option("--model", help="A network (see: list models). [default: resnet8]")
+@click.option(
+    "--model", shell_complete=completing(COMPLETED["student"]), help="A network (see: list models). [default: resnet8]"
+)
 @click.option("--config", "config_file", type=PATH, help="The config.yaml of another such run.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any option: generator_steps=500.")
+@click.option(
+    "--set",
+    "assignments",
+    shell_complete=completing(_increment_keys),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any option: generator_steps=500.",
+)
 @click.option("--device", help="Where to compute. [default: cpu]")
 @click.option("--threads", type=int, help="Torch threads. [default: by the size of the model]")
 @OUT

@@ -44,6 +44,7 @@ class DataOptions(Options):
     """The labelled data a student is evaluated on, and a teacher may be trained on."""
 
     name: str = "digits"
+    """Which data set (see: list datasets), or where the user's own are: ``imagefolder:DIR``, ``npz:TRAIN,TEST``."""
     size: int | list[int] | None = None
     """Side that images are resized to, or [height, width]; the data set's own if not given."""
     fit: Fit = "squash"
@@ -78,17 +79,23 @@ class TeacherOptions(Options):
     mean: list[float] | None = None
     """Mean of each channel in [0, 1], where the file does not say it; by default the data set's published one."""
     std: list[float] | None = None
+    """Standard deviation of each channel, likewise."""
     features: str | None = None
     """Where its penultimate features are, if its forward pass does not show that: the name of the module that puts
     them out, or ``input:NAME`` of the one that takes them in."""
     epochs: Count = 100
+    """Epochs of its training, at a rate that falls to 0 along a cosine."""
     lr: Positive = 0.1
+    """First rate of its SGD."""
     weight_decay: NonNegative = 5e-4
+    """Of its SGD."""
     batch_size: Count = 128
+    """Images per step of its training."""
     augment: float | str = 0.12
     """A number: random shifts as a fraction of half the side, turns and zooms in proportion. Or the custom of CIFAR,
     ``crop``: padded by an eighth of the shorter side and cropped; or ``crop-flip``: mirrored too."""
     seed: Seed = 0
+    """Seed of its weights and of its training."""
 
     @model_validator(mode="before")
     @classmethod
@@ -109,9 +116,13 @@ class StudentOptions(Options):
     """The student and its optimiser (SGD)."""
 
     network: str = "resnet18"
+    """Said as ``teacher.network`` is."""
     lr: Positive = 0.1
+    """Rate of its SGD, at first (see ``schedule.lr``)."""
     momentum: Fraction = 0.9
+    """Of its SGD."""
     weight_decay: NonNegative = 5e-4
+    """Of its SGD."""
     loss: LossOptions = LossOptions()
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the student's training passes: bfloat16 (autocast) halves the time of a ResNet's where the hardware has it;
@@ -143,8 +154,11 @@ class ScheduleOptions(Options):
     batch_size: Count = 256
     """New images per student step."""
     steps_per_experience: Count = 10
+    """Student steps on each experience."""
     experiences_per_epoch: Count = 36
+    """Experiences that count as an epoch: of the schedule, and of evaluations."""
     epochs: Count = 400
+    """The budget."""
     steps: Count | None = None
     """Student steps in all, in place of ``epochs``."""
     lr: Literal["cosine", "constant"] = "cosine"
@@ -179,6 +193,7 @@ class MetaOptions(LRAOptions):
     """The LRA step, on or off."""
 
     enabled: bool = False
+    """Take it."""
 
 
 class PluginOptions(Options):
@@ -245,8 +260,11 @@ class RunConfig(Options):
     """A whole run; ``synthesis`` and ``replay`` hold the options of the method and replay that are named."""
 
     method: str
+    """How samples are made (see: list methods)."""
     seed: Seed = 0
+    """Seed of everything random."""
     device: str = "cpu"
+    """Where to compute: ``cpu``, ``cuda``, ``cuda:1``."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Torch threads. If not given, 1 where networks are so small that more would wait for one another, or on another
     device; else one a processor. A stored configuration has what was taken."""
