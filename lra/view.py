@@ -73,6 +73,7 @@ class View:
         labels: (n,) classes the images were asked to be, or (n, K) probabilities, if the source conditions on any.
         student_mode: whether the student answers with running ("eval") or batch ("train") statistics.
         plain: the images before augmentation, which priors on images look at; ``images`` if not given.
+        generator_maps: (n, c, h, w) each, inside the generator that made the images, if it shows any.
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class View:
         labels: Tensor | None = None,
         student_mode: str = "eval",
         plain: Tensor | None = None,
+        generator_maps: Sequence[Tensor] = (),
     ):
         self.images = single(images)
         self.plain = self.images if plain is None else single(plain)
+        self.generator_maps = [single(maps) for maps in generator_maps]
         self.labels = labels
         self._teacher = teacher
         self._student = student

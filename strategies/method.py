@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -319,9 +319,9 @@ class OptimisedMethod(Method):
         return gen_s(latent, problem.image, width=self.options.width or width).to(problem.device)
 
     @staticmethod
-    def masked_adversary(weight: float) -> Adversarial:
-        """-KL_1(S ‖ T) where both name the same class: the adversary of CMI, Fast, RGAL and NAYER."""
+    def masked_adversary(weight: float, mask: Literal["agree", "asked"] = "agree") -> Adversarial:
+        """-KL_1(S ‖ T) where both name the same class, as in CMI, Fast, RGAL and NAYER; or with another ``mask``."""
         from lra.distances import kl
         from lra.synthesis.terms import Adversarial
 
-        return Adversarial(weight, partial(kl, temperature=1.0), mask="agree")
+        return Adversarial(weight, partial(kl, temperature=1.0), mask)

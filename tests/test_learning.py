@@ -86,6 +86,7 @@ CASES = {
     "fast": pooled(45, "synthesis.warmup=2", "synthesis.lr=0.01", "synthesis.latent_lr=0.05", "synthesis.width=8"),
     "rgal": pooled(40, "synthesis.steps=15", "synthesis.lr=0.01", "synthesis.width=8"),
     "nayer": pooled(45, "synthesis={steps: 10, warmup: 2, rounds: 1, width: 8, lr: 0.01}"),
+    "dlig": pooled(40, "synthesis={steps: 10, warmup: 2, rounds: 1, width: 8, lr: 0.01}"),
     # The attack has tests of its own, and takes its time.
     "aeahl-rg": pooled(45, "synthesis={warmup: 2, lr: 0.01, latent_lr: 0.05, width: 8, hard_loss: false}"),
     "zskd": pooled(30, "synthesis={steps: 40, rounds: 1, lr: 0.3, temperature: 20}"),

@@ -26,6 +26,7 @@ SMALL = {
     "fast": ["synthesis.warmup=1"],
     "aeahl-rg": ["synthesis.warmup=1"],
     "nayer": ["synthesis={warmup: 1, life: 2}"],
+    "dlig": ["synthesis={warmup: 1, life: 2}"],
     "zskd": ["synthesis.rounds=2"],
     "zskt": ["synthesis={form: original, clip: 5}"],
     "dfme": ["synthesis.chunk=7"],

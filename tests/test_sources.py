@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from lra.distances import l1
-from lra.networks.composed import LabelGenerator
+from lra.networks.composed import LabelGenerator, TwoLatentGenerator
 from lra.networks.generators import gen_s
 from lra.options import BatchOptions, TripletOptions
 from lra.problem import Problem, Teacher
 from lra.synthesis import labels
 from lra.synthesis.batches import BatchSynthesizer, Diverged
-from lra.synthesis.sources import LatentSource, MetaSource, NoisyLayerSource, Pixels
+from lra.synthesis.sources import LatentSource, MetaSource, NoisyLayerSource, Pixels, RenewedSource
 from lra.synthesis.terms import Adversarial, OneHot, SoftLabelKL, Term
 
 SHAPES = [(1, 8, 8), (3, 9, 7)]
@@ -44,6 +44,7 @@ def sources(image=(1, 8, 8)):
         "reptile": lambda: MetaSource(generator(image), 0.01, 0.02, 3, "reptile"),
         "sequential": lambda: MetaSource(generator(image), 0.01, 0.02, 3, "none"),
         "noisy": lambda: NoisyLayerSource(LabelGenerator(4, image, 8, latent=6, width=8), 0.01, life=2),
+        "renewed": lambda: RenewedSource(lambda: TwoLatentGenerator(6, image, width=8), 0.01, life=2),
     }
 
 

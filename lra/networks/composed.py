@@ -1,12 +1,13 @@
-"""Generators made of generators: the fused pair of AEAHL-RG, and those of GDFQ and NAYER that are told a class."""
+"""Generators of parts: AEAHL-RG's fused pair, those of GDFQ and NAYER that are told a class, DLIG's of two latents."""
 
 from itertools import pairwise
+from math import gcd
 
 import torch
 from torch import Tensor, nn
 
-from lra.images import Image
-from lra.networks.generators import UpsamplingGenerator, gen_s
+from lra.images import Image, require_side
+from lra.networks.generators import UpsamplingGenerator, cropped, deepened, doubling_block, gen_s
 
 
 class FusedGenerator(nn.Module):
@@ -127,3 +128,82 @@ class LabelGenerator(nn.Module):
             raise ValueError(f"at most {len(self.noisy) * len(self.embedding)} labels at once; got {len(labels)}")
         latents = [layer(chunk) for layer, chunk in zip(self.noisy, chunks, strict=False)]
         return self.images(torch.cat(latents))
+
+
+class TwoLatentGenerator(nn.Module):
+    """Generator of DLIG: one half of a latent is the content of an image, of which the other half is the style.
+
+    The content becomes a map as large as the image, as in GenS; every position of it asks the tokens of the style by
+    cross-attention; what comes of both, the fused map, is decoded. The release ends in a Tanh, which is then taken for
+    an image in [0,1]; here it ends in a sigmoid. Its projection of queries, which nothing uses, is left out.
+    """
+
+    def __init__(
+        self, latent: int, image: Image, *, width: int = 128, heads: int | None = None, tokens: int = 16
+    ) -> None:
+        """Build it.
+
+        Args:
+            latent: size of both halves together.
+            image: channels, height and width.
+            width: channels of the first map; maps as large as the image have half as many.
+            heads: of the attention; 4, or as many of them as a narrow generator's channels can be shared among.
+            tokens: of the style.
+
+        Raises:
+            ValueError: if a size is not positive, the latent has no halves, or the channels cannot be shared.
+        """
+        super().__init__()
+        require_side(image, 1, "a generator")
+        if min(latent, width, tokens) < 1:
+            raise ValueError(f"latent, width and tokens must be positive; got {latent}, {width} and {tokens}")
+        if latent % 2:
+            raise ValueError(f"a latent of {latent} has no halves, of content and of style: give an even number")
+        channels = deepened((width, width, max(1, width // 2)), image)
+        fused = channels[-1]
+        heads = gcd(4, fused) if heads is None else heads
+        if fused % heads:
+            raise ValueError(f"{heads} heads do not share {fused} channels, half of the width {width}, evenly")
+        self.latent, self.image = latent, image
+        scale = 2 ** (len(channels) - 1)
+        first = (channels[0], -(-image[1] // scale), -(-image[2] // scale))
+        units = first[0] * first[1] * first[2]
+        self.first = nn.Sequential(
+            nn.Linear(latent // 2, units), nn.BatchNorm1d(units), nn.LeakyReLU(0.2), nn.Unflatten(1, first)
+        )
+        self.content = nn.Sequential(
+            nn.BatchNorm2d(first[0]), *(doubling_block(inputs, outputs) for inputs, outputs in pairwise(channels))
+        )
+        self.style = nn.Sequential(
+            nn.Linear(latent // 2, tokens * fused),
+            nn.LayerNorm(tokens * fused),
+            nn.LeakyReLU(0.2),
+            nn.Unflatten(1, (tokens, fused)),
+        )
+        self.query = nn.LayerNorm(fused)
+        self.attention = nn.MultiheadAttention(fused, heads, batch_first=True)
+        self.mixing = nn.Sequential(
+            nn.LayerNorm(fused), nn.Linear(fused, 4 * fused), nn.GELU(), nn.Linear(4 * fused, fused)
+        )
+        self.smoothing = nn.Sequential(nn.Conv2d(fused, fused, 3, padding=1), nn.BatchNorm2d(fused), nn.LeakyReLU(0.2))
+        self.decoder = nn.Sequential(
+            nn.BatchNorm2d(fused), nn.LeakyReLU(0.2), nn.Conv2d(fused, image[0], 3, padding=1), nn.Sigmoid()
+        )
+
+    def fused(self, latents: Tensor) -> Tensor:
+        """Map latents (n, latent) to the map (n, width/2, H, W) that images are decoded from."""
+        content, style = latents.chunk(2, dim=1)
+        maps = self.content(self.first(content).contiguous(memory_format=torch.channels_last))
+        places = cropped(maps, self.image).flatten(2).transpose(1, 2)
+        tokens = self.style(style)
+        places = places + self.attention(self.query(places), tokens, tokens, need_weights=False)[0]
+        places = places + self.mixing(places)
+        return self.smoothing(places.transpose(1, 2).unflatten(2, self.image[1:]))
+
+    def decoded(self, fused: Tensor) -> Tensor:
+        """Map fused maps (n, width/2, H, W) to images (n,C,H,W) in (0,1)."""
+        return self.decoder(fused).contiguous()
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (n, latent) to images (n,C,H,W) in (0,1)."""
+        return self.decoded(self.fused(latents))

@@ -152,7 +152,7 @@ class UpsamplingGenerator(nn.Module):
         self.linear = nn.Linear(latent, self.first_map[0] * self.first_map[1] * self.first_map[2])
         self.norm = nn.BatchNorm2d(channels[0])
         pairs = pairwise(channels)
-        self.blocks = nn.Sequential(*(_block(inputs, outputs, bias, bn_eps) for inputs, outputs in pairs))
+        self.blocks = nn.Sequential(*(doubling_block(inputs, outputs, bias, bn_eps) for inputs, outputs in pairs))
         self.last = nn.Conv2d(channels[-1], image[0], 3, padding=1)
         self.head = _head(head, image[0], mean, std)
         if reset is not None:
@@ -166,12 +166,18 @@ class UpsamplingGenerator(nn.Module):
         first = self.linear(latents).unflatten(1, self.first_map)
         # Convolutions are faster so. Images leave as they would otherwise: whoever gets them may view them.
         maps = self.blocks(self.norm(first.contiguous(memory_format=torch.channels_last)))
-        _, height, width = self.image
-        top, left = (maps.shape[2] - height) // 2, (maps.shape[3] - width) // 2
-        return self.head(self.last(maps[:, :, top : top + height, left : left + width]).contiguous())
+        return self.head(self.last(cropped(maps, self.image)).contiguous())
 
 
-def _block(inputs: int, outputs: int, bias: bool, bn_eps: float) -> nn.Sequential:
+def cropped(maps: Tensor, image: Image) -> Tensor:
+    """The centre of ``maps`` (n,c,h,w), as large as ``image`` is: (n,c,H,W)."""
+    _, height, width = image
+    top, left = (maps.shape[2] - height) // 2, (maps.shape[3] - width) // 2
+    return maps[:, :, top : top + height, left : left + width]
+
+
+def doubling_block(inputs: int, outputs: int, bias: bool = False, bn_eps: float = 1e-5) -> nn.Sequential:
+    """Nearest upsampling by 2, 3x3 convolution, BatchNorm, LeakyReLU of slope 0.2."""
     return nn.Sequential(
         nn.Identity(),  # Where files, which name parts by number, have the upsampling.
         DoublingConvolution(inputs, outputs, bias),

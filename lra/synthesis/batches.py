@@ -92,8 +92,9 @@ class BatchSynthesizer(Synthesizer):
         kept, best, losses = torch.empty(0), torch.full((), torch.inf, device=device), []
         values: dict[str, TermValue] = {}
         for _ in range(o.steps):
-            images = single(self.source.images())
-            view = View(self.augment(images), self.teacher, student, labels, plain=images)
+            images, maps = self.source.made()
+            images = single(images)
+            view = View(self.augment(images), self.teacher, student, labels, plain=images, generator_maps=maps)
             loss, values = total(terms, view)
             losses.append(loss.detach())
             # No number is looked at before the last step is under way: a GPU would be waited for.

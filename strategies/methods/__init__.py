@@ -11,6 +11,7 @@ from lra.strategies.methods.cudfkd import CuDFKD
 from lra.strategies.methods.dafl import DAFL
 from lra.strategies.methods.dfme import DFME
 from lra.strategies.methods.dfq import DFQ
+from lra.strategies.methods.dlig import DLIG
 from lra.strategies.methods.fast import Fast
 from lra.strategies.methods.fixed import Fixed
 from lra.strategies.methods.gdfq import GDFQ
@@ -36,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
         Fast,
         RGAL,
         NAYER,
+        DLIG,
         AEAHLRG,
         ZSKD,
         SoftTarget,

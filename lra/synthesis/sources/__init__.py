@@ -2,6 +2,7 @@
 
 from lra.synthesis.sources.lasting import MetaSource as MetaSource
 from lra.synthesis.sources.lasting import NoisyLayerSource as NoisyLayerSource
+from lra.synthesis.sources.lasting import RenewedSource as RenewedSource
 from lra.synthesis.sources.lasting import ReusableSource as ReusableSource
 from lra.synthesis.sources.lasting import symmetric as symmetric
 from lra.synthesis.sources.source import LatentSource as LatentSource

@@ -4,7 +4,7 @@ Or it is reused from task to task: two fused ones and a decoder, some of them ol
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lra.anatomy import penultimate
 from lra.features import FeatureTap
-from lra.networks.composed import FusedGenerator, LabelGenerator
+from lra.networks.composed import FusedGenerator, LabelGenerator, TwoLatentGenerator
 from lra.networks.generators import UpsamplingGenerator
 from lra.options import Branch, Reuse
 from lra.problem import Teacher
@@ -22,7 +22,58 @@ from lra.synthesis.sources.source import BETAS, LatentSource, Source, descend
 from lra.synthesis.synthesizer import load_reused
 
 
-class MetaSource(LatentSource):
+class LastingSource(LatentSource):
+    """Latents of each batch's own, and a generator that outlives it; the part that such sources share."""
+
+    def generator_to_reuse(self) -> nn.Module | None:
+        """The generator."""
+        return self.generator
+
+    @torch.no_grad()
+    def imagine(self, labels: Tensor) -> Tensor:
+        """Images of fresh latents, whatever the labels."""
+        device = next(self.generator.parameters()).device
+        return self.generator.eval()(normal(len(labels), self.generator.latent, device=device))
+
+    def state_dict(self) -> State:
+        """The generator and the count."""
+        return super().state_dict() | {"generator": self.generator.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        super().load_state_dict(state)
+        self.generator.load_state_dict(state["generator"])
+
+
+class RenewedSource(LastingSource):
+    """A generator of two latents that is optimised along with those of a batch, for so many batches (DLIG).
+
+    Args:
+        make: builds the generator.
+        lr: Adam's, of the generator and the latents; each batch has a new Adam.
+        life: batches until the generator is built anew.
+    """
+
+    generator: TwoLatentGenerator
+
+    def __init__(self, make: Callable[[], TwoLatentGenerator], lr: float, life: int):
+        super().__init__(make(), lr)
+        self.make, self.life = make, life
+
+    def prepared(self) -> nn.Module:
+        """The generator, now and then a new one."""
+        if self.batches > 1 and (self.batches - 1) % self.life == 0:
+            self.generator.load_state_dict(self.make().state_dict())
+        return self.generator
+
+    def made(self) -> tuple[Tensor, Sequence[Tensor]]:
+        """Images, and the map that they are decoded from."""
+        assert self._latents is not None
+        fused = self.generator.fused(self._latents)
+        return self.generator.decoded(fused), [fused]
+
+
+class MetaSource(LastingSource):
     """A generator that lives on, from which each batch starts (Fast-Datafree; Fang et al., AAAI 2022).
 
     With ``meta="none"`` a batch optimises the generator itself. Otherwise it optimises a copy G', and the
@@ -90,16 +141,6 @@ class MetaSource(LatentSource):
             self.outer.step()
         self.fast = self.generator
 
-    def generator_to_reuse(self) -> nn.Module | None:
-        """G."""
-        return self.generator
-
-    @torch.no_grad()
-    def imagine(self, labels: Tensor) -> Tensor:
-        """Images of fresh latents, whatever the labels."""
-        device = next(self.generator.parameters()).device
-        return self.generator.eval()(normal(len(labels), self.generator.latent, device=device))
-
     def _collect(self, gradient: Callable[[Tensor, Tensor], Tensor]) -> None:
         for slow, fast in zip(self.generator.parameters(), self.fast.parameters(), strict=True):
             found = gradient(slow, fast).clone()
@@ -107,12 +148,11 @@ class MetaSource(LatentSource):
 
     def state_dict(self) -> State:
         """G, the outer optimiser, the count."""
-        return super().state_dict() | {"generator": self.generator.state_dict(), "outer": self.outer.state_dict()}
+        return super().state_dict() | {"outer": self.outer.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
         super().load_state_dict(state)
-        self.generator.load_state_dict(state["generator"])
         self.outer.load_state_dict(state["outer"])
 
 

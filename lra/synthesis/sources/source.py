@@ -5,13 +5,14 @@ iterate to keep, is the business of `lra.synthesis.batches`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lra.images import per_channel
-from lra.networks.composed import FusedGenerator
+from lra.networks.composed import FusedGenerator, TwoLatentGenerator
 from lra.networks.generators import UpsamplingGenerator, reset_parameters_dcgan
 from lra.problem import Problem
 from lra.randomness import normal
@@ -39,6 +40,10 @@ class Source(Reusable, ABC):
     @abstractmethod
     def images(self) -> Tensor:
         """The batch as it stands, (n, C, H, W) in [0, 1], with a graph to what is optimised."""
+
+    def made(self) -> tuple[Tensor, Sequence[Tensor]]:
+        """`images`, and with the same graph maps (n, c, h, w) inside the generator that terms look at; mostly none."""
+        return self.images(), ()
 
     @abstractmethod
     def update(self, loss: Tensor) -> None:
@@ -138,7 +143,12 @@ class LatentSource(Source):
         latent_lr: Adam's, of the latents; the generator's if not given.
     """
 
-    def __init__(self, generator: UpsamplingGenerator | FusedGenerator, lr: float, latent_lr: float | None = None):
+    def __init__(
+        self,
+        generator: UpsamplingGenerator | FusedGenerator | TwoLatentGenerator,
+        lr: float,
+        latent_lr: float | None = None,
+    ):
         super().__init__()
         self.generator = generator
         self.lr = lr

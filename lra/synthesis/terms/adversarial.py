@@ -20,7 +20,8 @@ class Adversarial(Term):
     Args:
         weight: factor in the sum.
         distance: of logits, per sample; the student's own objective, or another, but always said.
-        mask: ``"agree"`` counts only samples on which student and teacher name the same class: more as it improves.
+        mask: ``"agree"`` counts only samples on which student and teacher name the same class: more as it improves;
+            ``"asked"`` only those on which the teacher names the class asked for (DLIG).
         over: with a mask, divide by ``"all"`` samples, as released, or by those ``"masked"`` in.
         detach_teacher: let the gradient flow through the student alone.
     """
@@ -32,7 +33,7 @@ class Adversarial(Term):
         self,
         weight: float,
         distance: Distance,
-        mask: Literal["none", "agree"] = "none",
+        mask: Literal["none", "agree", "asked"] = "none",
         over: Literal["all", "masked"] = "all",
         detach_teacher: bool = False,
     ):
@@ -48,9 +49,15 @@ class Adversarial(Term):
         distances = self.distance(view.student_logits, teacher)
         if self.mask == "none":
             return -distances.mean()
-        agree = (view.student_logits.argmax(dim=1) == view.predicted).to(distances.dtype)
-        count = agree.sum().clamp_min(1) if self.over == "masked" else len(agree)
-        return -(distances * agree).sum() / count
+        named = hard(view.targets) if self.mask == "asked" else view.student_logits.argmax(dim=1)
+        counted = (named == view.predicted).to(distances.dtype)
+        count = counted.sum().clamp_min(1) if self.over == "masked" else len(counted)
+        return -(distances * counted).sum() / count
+
+
+def hard(labels: Tensor) -> Tensor:
+    """(n,): the classes that labels name, which may be probabilities (n, K)."""
+    return labels if labels.dim() == 1 else labels.argmax(dim=1)
 
 
 class Disagreement(Term):

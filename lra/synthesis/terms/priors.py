@@ -1,9 +1,10 @@
-"""What images of real data look like: to the teacher's BatchNorm layers, and by themselves."""
+"""What images of real data look like: to the teacher's BatchNorm layers, by themselves, and beside one another."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lra.features import LayerStatistics
 from lra.state import State
@@ -120,3 +121,30 @@ class L2(Term):
     def __call__(self, view: View) -> Tensor:
         """≥ 0."""
         return view.plain.norm()
+
+
+class Spread(Term):
+    """Minus the `spread` of the map that images are decoded from, averaged over pixels (DLIG): they are to differ."""
+
+    name = "spread"
+
+    def __call__(self, view: View) -> Tensor:
+        """In (-1, 0].
+
+        Raises:
+            ValueError: if the generator shows no map, or the batch is a single image.
+        """
+        if not view.generator_maps:
+            raise ValueError("the spread of images needs a generator that shows the map it decodes them from")
+        return -spread(view.generator_maps[-1].mean(dim=(2, 3)))
+
+
+def spread(features: Tensor) -> Tensor:
+    """Standard deviation (unbiased) over the batch of features (n, d) of length 1, mean over the d: ≥ 0.
+
+    Raises:
+        ValueError: of a single one.
+    """
+    if len(features) < 2:
+        raise ValueError(f"the spread of {len(features)} image is not defined: make 2 at a time or more")
+    return F.normalize(features, dim=1).std(dim=0).mean()

@@ -1,0 +1,107 @@
+"""DLIG: an image has two latents, its content, and a style that the content asks for by cross-attention.
+
+"Dual-Latent Interactive Generation for Data-Free Knowledge Distillation", https://github.com/yangshunzhi1994/DLIG;
+from the released code, a descendant of NAYER's: no paper was at hand.
+
+For every experience, with teacher T, student S, a generator G that is built anew now and then, a = shift and flip,
+twice:
+
+    z = (content, style) ~ N(0, I);  y = all classes as often as they fit
+    40 times, x = G(z), decoded from the map h:
+        G, z <- Adam on  bn·R_bn(T; a(x), with momentum) + one_hot·CE(T(a(x)), y)
+                         + adversarial·(-KL_1(S ‖ T), where T says y) + spread·(-mean_c std_b φ(mean over pixels of h))
+    the best x enters the pool
+    then 400 times:  S <- SGD on D of images from the pool (``--replay pool``)
+
+φ is the unit vector of each sample. Classes are asked for by the losses alone, G is not told them. Where it takes an
+adversary, NAYER counts images on which S agrees with T, this one those on which T sees what was asked for.
+
+The release cannot take a second step on a current PyTorch, since it halves z outside of the loop; here G halves it. Its
+G ends in a Tanh whose images are taken for such in [0, 1], so that half of their range is lost; here it ends in a
+sigmoid, and the former is no option. Ours: a smaller z for smaller images, and fewer heads than 4 where a narrow G has
+too few channels.
+
+Before the student's first step come 20·10 batches without the adversarial term. G's life is counted in batches: 20
+are the ten epochs of the release, whose warm-up has ten batches an epoch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from lra.options import AdversarialOptions, Count, NonNegative, Positive, Whole
+from lra.strategies.method import BatchNormOptions, GeneratorOptions, OptimisedMethod, Parts, published
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lra.networks.composed import TwoLatentGenerator
+
+
+class DLIGOptions(AdversarialOptions, BatchNormOptions, GeneratorOptions):
+    """Defaults are those of the released scripts, the same for CIFAR-10 and CIFAR-100."""
+
+    images: Count = 400
+    steps: Count = 40
+    rounds: Count = 2
+    warmup: Whole = 200
+    lr: Positive = 4e-3
+    """Rate of the Adam that makes the samples: G and latents."""
+    latent: Count | None = None
+    """Numbers that an image is generated from, content and style together: 512; fewer for smaller images."""
+    bn: NonNegative = 10.0
+    bn_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Share of earlier batches in the statistics compared."""
+    one_hot: NonNegative = 0.5
+    adversarial: NonNegative = 1.33
+    spread: NonNegative = 1.0
+    """Weight of the standard deviation of G's last map over a batch."""
+    life: Count = 20
+    """Batches until G is built anew."""
+    heads: Count | None = None
+    """Of the attention: 4, if G is wide enough."""
+    tokens: Count = 16
+    """Tokens of the style."""
+
+
+class DLIG(OptimisedMethod):
+    """A generator of two latents, and batches that are to differ."""
+
+    name = "dlig"
+    paper = "released code only"
+    Options = DLIGOptions
+    defaults = published(batch_size=512, epochs=300, lr=0.2)
+
+    def build(self, student: nn.Module) -> Parts:
+        """G and its four terms.
+
+        Raises:
+            ValueError: if a batch is a single image, or G's sizes do not fit each other.
+        """
+        from lra.synthesis import labels
+        from lra.synthesis.sources import RenewedSource
+        from lra.synthesis.terms import BNStat, OneHot, Spread
+
+        o = self.options
+        if o.images < 2:
+            raise ValueError(f"synthesis.images = {o.images}: a single image has no spread; make 2 at a time or more")
+        terms = [
+            BNStat(o.bn, o.bn_momentum),
+            OneHot(o.one_hot),
+            self.masked_adversary(o.adversarial, "asked"),
+            Spread(o.spread),
+        ]
+        source = RenewedSource(self.two_latents, o.lr, o.life)
+        return self.parts(self.batches(source, terms, labels.full_sets(self.setup.problem.classes)))
+
+    def two_latents(self) -> TwoLatentGenerator:
+        """A new G."""
+        from lra.networks.composed import TwoLatentGenerator
+        from lra.networks.generators import sized_for
+
+        o, problem = self.options, self.setup.problem
+        width, latent = sized_for(problem.image)
+        latent, width = o.latent or min(latent, 512), o.width or width
+        return TwoLatentGenerator(latent, problem.image, width=width, heads=o.heads, tokens=o.tokens).to(problem.device)
