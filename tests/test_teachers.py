@@ -286,6 +286,22 @@ def test_a_damaged_file_is_read_or_refused(whole: dict[str, bytes], tmp_path: Pa
         read_weights(file)
 
 
+@pytest.mark.parametrize("end", [b"", b"\x04", b"(" * 9])
+def test_a_damaged_pickle_that_names_a_class_is_refused(refused: Refused, tmp_path: Path, end: bytes) -> None:
+    """What explains the refusal reads the same damaged file."""
+    (tmp_path / "t.pt").write_bytes(b"\x80\x02cmyown\nNet\n" + end)
+    assert "t.pt" in refused(tmp_path / "t.pt")
+
+
+def test_a_damaged_archive_that_names_a_class_is_refused(
+    refused: Refused, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    content = whole[".pt"].replace(b"collections\nOrderedDict", b"collections\nOrderedDicu", 1)
+    assert content != whole[".pt"], "the archive's own check of its parts does not fit any more"
+    (tmp_path / "t.pt").write_bytes(content)
+    assert "t.pt" in refused(tmp_path / "t.pt")
+
+
 def test_an_unknown_network_is_named(refused: Refused, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "t.pt")
     assert "did you mean 'mlp'" in refused(tmp_path / "t.pt", network="mpl")

@@ -136,7 +136,7 @@ def _why_not(path: Path, said: str) -> str:
     inside = "['state_dict']"
     if refused.startswith("numpy"):
         what = "a number or array of numpy beside its weights"
-    elif re.match(r"(torch\.nn|torchvision|timm)\b", refused) or _is_object(_pickled(path)):
+    elif re.match(r"(torch\.nn|torchvision|timm)\b", refused) or _is_object(path):
         what, inside = "a whole module in place of its weights", ".state_dict()"
     else:
         what = "more than weights"
@@ -172,17 +172,21 @@ def _pickled(path: Path) -> bytes:
         return b"" if member is None else archive.read(member)
 
 
-def _is_object(content: bytes) -> bool:
+def _is_object(path: Path) -> bool:
     """Whether what torch pickled is an object of some class, and no dictionary, plain or ordered."""
-    stream = io.BytesIO(content)
-    # The older form of torch.save has three pickles before the one that matters; the first is a long number.
-    for _ in range(4):
-        codes = [(code.name, argument) for code, argument, _ in pickletools.genops(stream)]
-        name, argument = next(code for code in codes if code[0] not in ("PROTO", "FRAME", "MARK"))
-        if name in ("GLOBAL", "SHORT_BINUNICODE", "BINUNICODE"):
-            return not str(argument).startswith("collections")
-        if name == "EMPTY_DICT" and ("BINUNICODE", "protocol_version") not in codes:
-            return False
+    try:
+        stream = io.BytesIO(_pickled(path))
+        # The older form of torch.save has three pickles before the one that matters; the first is a long number.
+        for _ in range(4):
+            codes = [(code.name, argument) for code, argument, _ in pickletools.genops(stream)]
+            name, argument = next(code for code in codes if code[0] not in ("PROTO", "FRAME", "MARK"))
+            if name in ("GLOBAL", "SHORT_BINUNICODE", "BINUNICODE"):
+                return not str(argument).startswith("collections")
+            if name == "EMPTY_DICT" and ("BINUNICODE", "protocol_version") not in codes:
+                return False
+    # A file that names something may be damaged behind it, and raise anything.
+    except Exception:
+        return False
     return False
 
 
