@@ -175,6 +175,29 @@ def cross_view_nce(local: Tensor, whole: Tensor, current: int, temperature: floa
     return fresh + banked.mean() if len(banked) else fresh
 
 
+def supervised_contrast(first: Tensor, second: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Two views of each image are to be like each other and like those of all images of its class (SupCon).
+
+    Of 2n rows z, with P(i) all others of row i's class, the mean over i and over p in P(i) of
+    -log e^{z_i·z_p/τ} / Σ_{a≠i} e^{z_i·z_a/τ} (Khosla et al., NeurIPS 2020, the sum outside of the logarithm).
+
+    Args:
+        first: (n, d) unit vectors.
+        second: likewise, the other view of the same images; gradients flow into both.
+        labels: (n,) classes.
+        temperature: τ.
+
+    Returns:
+        (), ≥ 0.
+    """
+    rows, classes = torch.cat([first, second]), labels.repeat(2)
+    itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    alike = (classes[:, None] == classes) & ~itself
+    scores = (rows @ rows.T / temperature).masked_fill(itself, -torch.inf)
+    log_p = (scores - scores.logsumexp(dim=1, keepdim=True)).masked_fill(~alike, 0.0)
+    return -(log_p.sum(dim=1) / alike.sum(dim=1)).mean()
+
+
 class _Matching(torch.autograd.Function):
     """-log softmax of (n,d)·(n,d)ᵀ/τ on its diagonal, (n,), with a gradient for the first of the two.
 

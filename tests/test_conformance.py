@@ -50,6 +50,7 @@ FORMS = {
     "cmi useful": ["replay={policy: useful, capacity: 24}"],
     "predfkd confident": ["synthesis.redraws=3"],
     "gdfq confident": ["synthesis.redraws=1"],
+    "cpsc released": ["synthesis={logarithm: true, double_softmax: true, student_mode: train, betas: [0.0, 0.0]}"],
     "predfkd averaged": ["student.ema=0.9"],
     "fixed distinct": ["synthesis={family: deadleaves, distinct: 20}"],
 }

@@ -10,7 +10,13 @@ from torch.nn import functional as F
 
 from lra.memory.generator import Encoder
 from lra.networks import generators
-from lra.networks.composed import FusedGenerator, LabelGenerator, decoder_of_fusion
+from lra.networks.composed import (
+    ConditionalBatchNorm,
+    ConditionalNormGenerator,
+    FusedGenerator,
+    LabelGenerator,
+    decoder_of_fusion,
+)
 from lra.networks.generators import (
     DoublingConvolution,
     StandardisedGenerator,
@@ -350,3 +356,30 @@ def test_images_leave_a_generator_in_plain_order():
     """Whoever gets them may view them as vectors."""
     for make in GENERATORS.values():
         assert make((3, 32, 32))(torch.randn(2, 20)).is_contiguous()
+
+
+@pytest.mark.parametrize("image", [(1, 8, 8), (3, 30, 27), (3, 96, 96)])
+def test_a_generator_told_the_class_by_its_norms_makes_standardised_images(image):
+    generator = ConditionalNormGenerator(12, image, 4, width=8, **scales(image[0]))
+    latents = generator.latents(torch.randn(32, 12), torch.arange(32) % 4)
+    assert latents.shape == (32, generator.latent)
+    images = generator(latents)
+    assert images.shape == (32, *image)
+    assert torch.allclose(images.mean((0, 2, 3)), torch.tensor(scales(image[0])["mean"]), atol=1e-3)
+
+
+def test_equal_embeddings_are_plain_batchnorm_and_others_the_class_alone():
+    told, plain = ConditionalBatchNorm(3, 4, 1e-3), nn.BatchNorm2d(3, eps=1e-3)
+    with torch.no_grad():
+        plain.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
+        plain.bias.copy_(torch.tensor([-1.0, 0.0, 1.0]))
+        told.scale.copy_(plain.weight.expand(4, 3))
+        told.shift.copy_(plain.bias.expand(4, 3))
+    maps, labels = torch.randn(8, 3, 5, 5), torch.arange(8) % 4
+    given = F.one_hot(labels, 4).float()
+    torch.testing.assert_close(told(maps, given), plain(maps))
+    before = told(maps, given)
+    with torch.no_grad():
+        told.scale[2] *= 3
+    changed = (told(maps, given) != before).flatten(1).any(dim=1)
+    assert torch.equal(changed, labels == 2)

@@ -11,6 +11,7 @@ from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.presets import presets
 from lra.benchmarks.setup.resolution import configuration
 from lra.strategies.methods import METHODS
+from lra.strategies.plugins import ScheduleByEpoch
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
@@ -68,6 +69,38 @@ def test_a_projection_gets_the_gradient_of_both_losses_where_they_were_taken() -
     kept = torch.autograd.grad(objective(student, replayed), own)
     for found, a, r in zip(seen["gradient"], wanted, kept, strict=True):
         torch.testing.assert_close(found, a + 0.5 * r, rtol=1e-3, atol=1e-6)
+
+
+def test_adam_without_averages_moves_every_weight_of_cpsc_by_its_rate() -> None:
+    built = experiment("cpsc", "synthesis={steps: 1, lr: 0.01, betas: [0.0, 0.0]}", experiences=1)
+    weight = built.stream.synthesizer.generator.last.weight
+    before = weight.detach().clone()
+    built.stream.synthesizer.step(built.strategy.model)
+    moved = (weight - before).abs()
+    assert torch.allclose(moved, torch.full_like(moved, 0.01), rtol=0.01)
+
+
+def test_cpsc_learns_how_features_of_two_sizes_correspond() -> None:
+    built = experiment("cpsc", "student.network=lenet5-bn", experiences=1)
+    (contrast,) = (term for term in built.stream.synthesizer.terms if term.name == "contrast")
+    before = [parameter.detach().clone() for parameter in contrast.project.parameters()]
+    built.stream.synthesizer.step(built.strategy.model)
+    assert len(before) == 4
+    assert not any(torch.equal(a, b) for a, b in zip(before, contrast.project.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("rise", "rates"), [(0, [0.1, 0.0775, 0.0325]), (1, [0.1, 0.1, 0.055]), (2, [0.05, 0.1, 0.1])])
+def test_the_rate_rises_before_it_falls(rise: int, rates: list[float]) -> None:
+    """To a tenth of itself, over three epochs of one experience."""
+    schedule = f"schedule={{rise: {rise}, least_lr: 0.01, experiences_per_epoch: 1, epochs: 3, steps: null}}"
+    built = experiment("cpsc", "student.lr=0.1", schedule)
+    optimiser, found = built.strategy.optimizer, []
+    scheduling = next(p for p in built.strategy.plugins if isinstance(p, ScheduleByEpoch))
+    for _ in rates:
+        found.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        scheduling.scheduler.step()
+    assert found == pytest.approx(rates)
 
 
 def test_every_preset_resolves_and_says_where_it_is_from() -> None:

@@ -11,6 +11,7 @@ from lra.relations import (
     TripletSampler,
     cross_view_nce,
     gram_masked,
+    supervised_contrast,
     triplet_loss,
 )
 
@@ -191,3 +192,29 @@ def test_cross_view_is_the_cross_entropy_of_scores_with_its_gradient(tau):
     torch.testing.assert_close(found, expected)
     gradients = [torch.autograd.grad(loss, local)[0] for loss in (found, expected)]
     torch.testing.assert_close(*gradients)
+
+
+def test_supervised_contrast_by_hand():
+    torch.manual_seed(0)
+    labels, tau = torch.tensor([0, 1, 0, 2]), 0.3
+    views = [F.normalize(torch.randn(4, 5, dtype=torch.double), dim=1).requires_grad_(True) for _ in range(2)]
+    rows, classes = torch.cat(views).tolist(), labels.repeat(2).tolist()
+    scores = [[sum(a * b for a, b in zip(x, y, strict=True)) / tau for y in rows] for x in rows]
+    losses = []
+    for i in range(8):
+        others = math.log(sum(math.exp(scores[i][a]) for a in range(8) if a != i))
+        alike = [p for p in range(8) if p != i and classes[p] == classes[i]]
+        losses.append(sum(others - scores[i][p] for p in alike) / len(alike))
+    loss = supervised_contrast(*views, labels, tau)
+    assert loss.item() == pytest.approx(sum(losses) / 8)
+    loss.backward()
+    assert all(torch.isfinite(view.grad).all() and view.grad.abs().sum() > 0 for view in views)
+
+
+def test_supervised_contrast_of_one_image_a_class_is_the_contrast_of_two_views():
+    torch.manual_seed(0)
+    first, second = (F.normalize(torch.randn(6, 5, dtype=torch.double), dim=1) for _ in range(2))
+    rows = torch.cat([first, second])
+    scores = (rows @ rows.T / 0.07).fill_diagonal_(-math.inf)
+    expected = F.cross_entropy(scores, torch.arange(12).roll(6))
+    assert torch.isclose(supervised_contrast(first, second, torch.arange(6), 0.07), expected)

@@ -19,6 +19,7 @@ from lra.synthesis.terms import (
     BNStat,
     OneHot,
     SoftLabelKL,
+    SquaredGap,
     Term,
     TotalVariation,
     ZerothOrder,
@@ -72,6 +73,24 @@ def test_one_hot_sends_no_gradient_through_the_label(logits: Tensor) -> None:
     found = gradient(OneHot(1.0), logits_view(logits), logits)
     wanted = (logits.softmax(dim=1) - F.one_hot(logits.argmax(dim=1), CLASSES)) / len(logits)
     torch.testing.assert_close(found, wanted)
+
+
+def test_probabilities_taken_for_logits_bound_the_cross_entropy() -> None:
+    certain = 1e3 * torch.eye(CLASSES)
+    right, wrong = (
+        OneHot(1.0, double_softmax=True)(logits_view(certain, torch.arange(CLASSES).roll(n))) for n in (0, 1)
+    )
+    rest = math.e + CLASSES - 1
+    assert right.item() == pytest.approx(math.log(rest) - 1)
+    assert wrong.item() == pytest.approx(math.log(rest))
+
+
+def test_the_squared_gap_goes_through_the_student_alone(logits: Tensor) -> None:
+    # The student says twice what the teacher does, so the gap is the logits themselves.
+    assert SquaredGap(1.0)(logits_view(logits)).item() == pytest.approx(-logits.square().mean().item())
+    torch.testing.assert_close(gradient(SquaredGap(1.0), logits_view(logits), logits), -4 * logits / logits.numel())
+    assert SquaredGap(1.0, True)(logits_view(logits)).item() == pytest.approx(-logits.square().mean().log().item())
+    assert torch.isfinite(SquaredGap(1.0, True)(logits_view(logits, weight=1.0)))
 
 
 def test_balance_is_the_negative_entropy_of_the_mean_prediction(logits: Tensor) -> None:

@@ -162,7 +162,11 @@ class ScheduleOptions(Options):
     steps: Count | None = None
     """Student steps in all, in place of ``epochs``."""
     lr: Literal["cosine", "constant"] = "cosine"
-    """Over epochs, to zero; or not at all."""
+    """Over epochs, to ``least_lr``; or not at all."""
+    rise: Whole = 0
+    """Epochs in which the rate first rises evenly to its whole, before the cosine."""
+    least_lr: NonNegative = 0.0
+    """Where the cosine ends."""
 
     @property
     def student_steps(self) -> int:

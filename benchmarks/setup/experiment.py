@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from lra.anatomy import batchnorm_layers
 from lra.benchmarks.errors import UsageError
@@ -241,11 +242,14 @@ def _parts(config: RunConfig, setup: Setup, student: nn.Module) -> Parts:
 
 
 def _schedule(config: RunConfig, optimiser: torch.optim.Optimizer, experiences: int) -> list[ScheduleByEpoch]:
-    epoch = config.schedule.experiences_per_epoch
+    epoch, rise = config.schedule.experiences_per_epoch, config.schedule.rise
+    rising = [LinearLR(optimiser, start_factor=1 / rise, total_iters=max(1, rise - 1))] if rise else []
     if config.schedule.lr == "constant":
-        return []
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(1, -(-experiences // epoch)))
-    return [ScheduleByEpoch(cosine, epoch)]
+        return [ScheduleByEpoch(each, epoch) for each in rising]
+    falling = max(1, -(-experiences // epoch) - rise)
+    cosine = CosineAnnealingLR(optimiser, T_max=falling, eta_min=config.schedule.least_lr)
+    whole = SequentialLR(optimiser, [*rising, cosine], milestones=[rise]) if rising else cosine
+    return [ScheduleByEpoch(whole, epoch)]
 
 
 def _test_stream(test: Labelled | None, device: torch.device) -> Any:

@@ -1,4 +1,4 @@
-"""What the student may learn beside the distance of logits: relations, attention, channels, classes."""
+"""What the student may learn beside the one distance of logits: relations, attention, channels, classes, another."""
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,39 @@ class HardLabel(StudentTerm):
     """The hard loss of AEAHL-RG: cross-entropy of the student with a batch's classes, at temperature 1.
 
     They are the teacher's argmax; where images were attacked, of what they were before.
+
+    Args:
+        weight: factor in the sum.
+        double_softmax: take the student's probabilities for logits, as released for CPSC: bounded, and never near 0.
     """
+
+    def __init__(self, weight: float, double_softmax: bool = False):
+        super().__init__(weight)
+        self.double_softmax = double_softmax
 
     def forward(self, view: StudentView) -> Tensor:
         """(n,) ≥ 0."""
-        return F.cross_entropy(view.student_logits, view.targets, reduction="none")
+        logits = view.student_logits.softmax(dim=1) if self.double_softmax else view.student_logits
+        return F.cross_entropy(logits, view.targets, reduction="none")
+
+
+class SquaredLogits(StudentTerm):
+    """Squared difference of raw logits, mean over classes; or the logarithm of the batch's norm (CPSC).
+
+    Args:
+        weight: factor in the sum.
+        logarithm: take log ‖s - t‖₂ of all logits of the batch, of a norm of at least 1e-6: its gradient grows as the
+            student comes near, and it has no least value.
+    """
+
+    def __init__(self, weight: float, logarithm: bool = False):
+        super().__init__(weight)
+        self.logarithm = logarithm
+
+    def forward(self, view: StudentView) -> Tensor:
+        """(n,) ≥ 0; () of any sign with the logarithm."""
+        squares = (view.student_logits - view.teacher_logits).square()
+        return squares.sum().clamp_min(1e-12).log() / 2 if self.logarithm else squares.mean(dim=1)
 
 
 class InfoNCE(StudentTerm):

@@ -1,13 +1,25 @@
-"""Generators of parts: AEAHL-RG's fused pair, those of GDFQ and NAYER that are told a class, DLIG's of two latents."""
+"""Generators of parts: AEAHL-RG's pair, those of GDFQ, CPSC and NAYER that are told a class, DLIG's of two latents."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from itertools import pairwise
 from math import gcd
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lra.images import Image, require_side
-from lra.networks.generators import UpsamplingGenerator, cropped, deepened, doubling_block, gen_s
+from lra.networks.generators import (
+    DoublingConvolution,
+    Rescale,
+    UpsamplingGenerator,
+    cropped,
+    deepened,
+    doubling_block,
+    first_map,
+    gen_s,
+)
 
 
 class FusedGenerator(nn.Module):
@@ -46,7 +58,24 @@ def decoder_of_fusion(channels: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(8, channels, 3, padding=1), nn.Sigmoid())
 
 
-class ConditionedGenerator(nn.Module):
+class ClassGenerator(nn.Module, ABC):
+    """A generator that is told a class by the latents that its forward takes.
+
+    Attributes:
+        classes: K.
+    """
+
+    def __init__(self, classes: int) -> None:
+        """Build what all have."""
+        super().__init__()
+        self.classes = classes
+
+    @abstractmethod
+    def latents(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """What the forward takes for noise (n, z) and the classes (n,)."""
+
+
+class ConditionedGenerator(ClassGenerator):
     """Any generator on latents that are multiplied by a learnt embedding of the class wanted (GDFQ, ECCV 2020).
 
     Its forward takes the product of the two, see `latents`.
@@ -54,7 +83,7 @@ class ConditionedGenerator(nn.Module):
 
     def __init__(self, generator: UpsamplingGenerator, classes: int) -> None:
         """Build it around ``generator``, with an embedding of its number of latents for each class."""
-        super().__init__()
+        super().__init__(classes)
         self.generator: nn.Module = generator
         self.embedding = nn.Embedding(classes, generator.latent)
 
@@ -65,6 +94,79 @@ class ConditionedGenerator(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents (n, z) to images (n,C,H,W)."""
         return self.generator(latents)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """BatchNorm of maps (n,c,h,w) whose scale and shift are those of each image's class: plain at first.
+
+    Source: de Vries et al., NeurIPS 2017.
+    """
+
+    def __init__(self, channels: int, classes: int, eps: float) -> None:
+        """Build it with the scale 1 and the shift 0 for every class."""
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, eps=eps, affine=False)
+        self.scale = nn.Parameter(torch.ones(classes, channels))
+        self.shift = nn.Parameter(torch.zeros(classes, channels))
+
+    def forward(self, maps: Tensor, given: Tensor) -> Tensor:
+        """Normalise maps for ``given`` (n,K), a one for the class."""
+        return (given @ self.scale)[:, :, None, None] * self.norm(maps) + (given @ self.shift)[:, :, None, None]
+
+
+class ConditionalNormGenerator(ClassGenerator):
+    """Generator of CPSC (Shao et al., Pattern Recognition 2023): GenS told the class by every BatchNorm.
+
+    It ends in tanh and another such BatchNorm, so that images lie about [0,1] as standardised ones do. The first
+    normalisation has no activation after it; its convolutions have no bias, which a BatchNorm would take away again.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        image: Image,
+        classes: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        width: int = 128,
+        bn_eps: float = 1e-3,
+    ) -> None:
+        """Build it.
+
+        Args:
+            latent: size of the noise.
+            image: channels, height and width.
+            classes: K.
+            mean: of the data, one a channel.
+            std: as ``mean``.
+            width: channels of the first map.
+            bn_eps: of every BatchNorm.
+        """
+        super().__init__(classes)
+        channels = deepened((width, width, max(1, width // 2)), image)
+        self.noise, self.latent = latent, latent + classes
+        self.image, self.first_map = image, first_map(channels, image)
+        self.linear = nn.Linear(latent, self.first_map[0] * self.first_map[1] * self.first_map[2])
+        self.norm = ConditionalBatchNorm(channels[0], classes, bn_eps)
+        self.convolutions = nn.ModuleList(DoublingConvolution(*pair, bias=False) for pair in pairwise(channels))
+        self.norms = nn.ModuleList(ConditionalBatchNorm(c, classes, bn_eps) for c in channels[1:])
+        self.last = nn.Conv2d(channels[-1], image[0], 3, padding=1)
+        self.last_norm = ConditionalBatchNorm(image[0], classes, bn_eps)
+        self.rescale = Rescale(image[0], mean, std)
+
+    def latents(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """(n, z + K): the noise, and a one for the class."""
+        return torch.cat([noise, F.one_hot(labels, self.classes).to(noise.dtype)], dim=1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (n, z + K) to images (n,C,H,W)."""
+        noise, given = latents.split([self.noise, self.classes], dim=1)
+        maps = self.norm(self.linear(noise).unflatten(1, self.first_map), given)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            maps = F.leaky_relu(norm(convolution(maps), given), 0.2)
+        maps = self.last(cropped(maps, self.image)).tanh()
+        return self.rescale(self.last_norm(maps, given))
 
 
 class LabelGenerator(nn.Module):

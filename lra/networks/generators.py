@@ -147,8 +147,7 @@ class UpsamplingGenerator(nn.Module):
         if min(latent, *channels) < 1:
             raise ValueError(f"latent and channels must be positive; got {latent} and {tuple(channels)}")
         self.latent, self.image = latent, image
-        scale = 2 ** (len(channels) - 1)
-        self.first_map = (channels[0], -(-image[1] // scale), -(-image[2] // scale))
+        self.first_map = first_map(channels, image)
         self.linear = nn.Linear(latent, self.first_map[0] * self.first_map[1] * self.first_map[2])
         self.norm = nn.BatchNorm2d(channels[0])
         pairs = pairwise(channels)
@@ -167,6 +166,12 @@ class UpsamplingGenerator(nn.Module):
         # Convolutions are faster so. Images leave as they would otherwise: whoever gets them may view them.
         maps = self.blocks(self.norm(first.contiguous(memory_format=torch.channels_last)))
         return self.head(self.last(cropped(maps, self.image)).contiguous())
+
+
+def first_map(channels: Sequence[int], image: Image) -> Image:
+    """Channels and sides of the map that doublings to all further ``channels`` make an image of, or a larger one."""
+    scale = 2 ** (len(channels) - 1)
+    return channels[0], -(-image[1] // scale), -(-image[2] // scale)
 
 
 def cropped(maps: Tensor, image: Image) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lra.networks.composed import ConditionedGenerator
+from lra.networks.composed import ClassGenerator
 from lra.problem import Teacher
 from lra.randomness import integers, normal
 from lra.state import State, turn, untouched
@@ -180,7 +180,7 @@ class OnlineGenerator(Synthesizer):
 
 
 class ConditionedOnlineGenerator(OnlineGenerator):
-    """`OnlineGenerator` with a `ConditionedGenerator`: each image is asked to be of a class drawn uniformly (GDFQ).
+    """`OnlineGenerator` with a `ClassGenerator`: each image is asked to be of a class drawn uniformly (GDFQ, CPSC).
 
     Args:
         arguments: of `OnlineGenerator`.
@@ -188,7 +188,7 @@ class ConditionedOnlineGenerator(OnlineGenerator):
         settings: of `OnlineGenerator`.
     """
 
-    generator: ConditionedGenerator
+    generator: ClassGenerator
 
     def __init__(self, *arguments: Any, warmup: int = 0, **settings: Any):
         super().__init__(*arguments, **settings)
@@ -211,13 +211,13 @@ class ConditionedOnlineGenerator(OnlineGenerator):
         return self.generator.latents(noise, self.asked)
 
     def latents_for(self, generator: nn.Module, n: int) -> Tensor:
-        """(n, z): fresh ones, of its own embedding of classes drawn anew; what is ``asked`` of the source stays."""
+        """(n, z): fresh ones, as it takes them for classes drawn anew; what is ``asked`` of the source stays."""
         noise = super().latents_for(generator, n)
-        assert isinstance(generator, ConditionedGenerator)
+        assert isinstance(generator, ClassGenerator)
         return generator.latents(noise, self._classes(noise))
 
     def _classes(self, noise: Tensor) -> Tensor:
-        return integers(self.generator.embedding.num_embeddings, len(noise), device=noise.device)
+        return integers(self.generator.classes, len(noise), device=noise.device)
 
 
 class SharedLatents(OnlineGenerator):

@@ -7,6 +7,7 @@ from lra.strategies.methods.adadfkd import AdaDFKD
 from lra.strategies.methods.adi import ADI
 from lra.strategies.methods.aeahlrg import AEAHLRG
 from lra.strategies.methods.cmi import CMI
+from lra.strategies.methods.cpsc import CPSC
 from lra.strategies.methods.cudfkd import CuDFKD
 from lra.strategies.methods.dafl import DAFL
 from lra.strategies.methods.dfme import DFME
@@ -42,6 +43,7 @@ METHODS: dict[str, type[Method]] = {
         ZSKD,
         SoftTarget,
         GDFQ,
+        CPSC,
         Fixed,
     )
 }

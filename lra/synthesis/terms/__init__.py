@@ -2,10 +2,12 @@
 
 from lra.synthesis.terms.adversarial import Adversarial as Adversarial
 from lra.synthesis.terms.adversarial import Disagreement as Disagreement
+from lra.synthesis.terms.adversarial import SquaredGap as SquaredGap
 from lra.synthesis.terms.adversarial import ZerothOrder as ZerothOrder
 from lra.synthesis.terms.contrastive import CrossView as CrossView
 from lra.synthesis.terms.contrastive import FeatureBank as FeatureBank
 from lra.synthesis.terms.contrastive import RingNCE as RingNCE
+from lra.synthesis.terms.contrastive import SupervisedContrast as SupervisedContrast
 from lra.synthesis.terms.contrastive import Triplet as Triplet
 from lra.synthesis.terms.contrastive import description as description
 from lra.synthesis.terms.contrastive import projection_head as projection_head

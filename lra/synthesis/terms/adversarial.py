@@ -60,6 +60,29 @@ def hard(labels: Tensor) -> Tensor:
     return labels if labels.dim() == 1 else labels.argmax(dim=1)
 
 
+class SquaredGap(Term):
+    """Minus the mean squared difference M of raw logits, or minus its logarithm; the teacher's are taken as given.
+
+    Source: CPSC (Shao et al., Pattern Recognition 2023), beside `Adversarial`.
+
+    Args:
+        weight: factor in the sum.
+        logarithm: take -log M, whose gradient is the larger the more the two agree; M of at least 1e-12.
+    """
+
+    name = "squared"
+    competitive = True
+
+    def __init__(self, weight: float, logarithm: bool = False):
+        super().__init__(weight)
+        self.logarithm = logarithm
+
+    def __call__(self, view: View) -> Tensor:
+        """≤ 0; the logarithm of any sign."""
+        gap = F.mse_loss(view.student_logits, view.teacher_logits.detach())
+        return -(gap.clamp_min(1e-12).log() if self.logarithm else gap)
+
+
 class Disagreement(Term):
     """1 - JS(student, teacher) at a temperature: the generator looks for what the student gets wrong.
 

@@ -10,7 +10,7 @@ from lra.features import pooled
 from lra.options import Layers
 from lra.problem import Teacher, single
 from lra.randomness import permutation, sent
-from lra.relations import TripletSampler, cross_view_nce, triplet_loss
+from lra.relations import TripletSampler, cross_view_nce, supervised_contrast, triplet_loss
 from lra.state import State
 from lra.synthesis.augmentation import Augmentation
 from lra.synthesis.terms.term import Term
@@ -276,6 +276,39 @@ class RingNCE(Term):
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
         self.queue.load_state_dict(state)
+
+
+class SupervisedContrast(Term):
+    """Features of teacher and student as two views of an image, alike within a class; see `supervised_contrast`.
+
+    Source: CPSC (Shao et al., Pattern Recognition 2023). Gradients flow to the images through both networks.
+
+    Args:
+        weight: factor in the sum.
+        project: the student's features (n, d') to the teacher's (n, d).
+        temperature: τ.
+    """
+
+    name = "contrast"
+    needs = frozenset({"features", "student_features"})
+
+    def __init__(self, weight: float, project: nn.Module, temperature: float = 0.07):
+        super().__init__(weight)
+        self.project = project
+        self.temperature = temperature
+
+    def __call__(self, view: View) -> Tensor:
+        """≥ 0."""
+        ours = F.normalize(self.project(view.student_features), dim=1)
+        return supervised_contrast(ours, F.normalize(view.teacher_features, dim=1), view.targets, self.temperature)
+
+    def state_dict(self) -> State:
+        """The projection."""
+        return {"project": self.project.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state of `state_dict`."""
+        self.project.load_state_dict(state["project"])
 
 
 class Triplet(Term):

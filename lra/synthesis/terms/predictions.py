@@ -13,13 +13,23 @@ from lra.view import View
 
 
 class OneHot(Term):
-    """Cross-entropy of the teacher with the labels asked for, or with its own argmax (DAFL, eq. 3)."""
+    """Cross-entropy of the teacher with the labels asked for, or with its own argmax (DAFL, eq. 3).
+
+    Args:
+        weight: factor in the sum.
+        double_softmax: take its probabilities for logits, as released for CPSC: bounded, and never near 0.
+    """
 
     name = "one_hot"
 
+    def __init__(self, weight: float, double_softmax: bool = False):
+        super().__init__(weight)
+        self.double_softmax = double_softmax
+
     def __call__(self, view: View) -> Tensor:
         """≥ 0, in nats; no gradient through the labels."""
-        return F.cross_entropy(view.teacher_logits, view.targets)
+        logits = view.teacher_logits
+        return F.cross_entropy(logits.softmax(dim=1) if self.double_softmax else logits, view.targets)
 
 
 class Balance(Term):
