@@ -5,7 +5,7 @@ a hidden default.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,38 @@ def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     log_p = F.log_softmax(teacher / temperature, dim=1)
     log_q = F.log_softmax(student / temperature, dim=1)
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1)
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """-Σ p_T ln p_S of the softened predictions, per sample (n,), in nats and without a factor τ²."""
+    return -(F.softmax(teacher / temperature, dim=1) * F.log_softmax(student / temperature, dim=1)).sum(dim=1)
+
+
+def local_cross_entropy(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """Cross-entropy with labels (n,) of a softmax over some ``classes`` alone, per sample (n,), in nats.
+
+    Logits of other classes get no gradient (Smith et al., ICCV 2021: new classes learnt without pushing old ones away).
+
+    Args:
+        logits: (n, K).
+        labels: each among ``classes``.
+        classes: in ascending order.
+    """
+    where = torch.searchsorted(torch.tensor(classes, device=labels.device), labels)
+    return F.cross_entropy(logits[:, classes], where, reduction="none")
+
+
+def through_head(features: Tensor, reference: Tensor, head: Tensor) -> Tensor:
+    """Mean over rows w_k of (w_k·φ - w_k·φ')², per sample (n,): only what the head looks at has to stay.
+
+    Importance-weighted feature distillation (Smith et al., ICCV 2021); a bias of the head would cancel.
+
+    Args:
+        features: (n, d).
+        reference: (n, d).
+        head: (k, d), frozen.
+    """
+    return ((features - reference) @ head.T).square().mean(dim=1)
 
 
 def js(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

@@ -1,23 +1,30 @@
 """Published strategies of class increments without data: their terms, and what they do in Avalanche."""
 
 import copy
+import types
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from avalanche.benchmarks import CLScenario
-from avalanche.models import IncrementalClassifier
+from avalanche.models import IncrementalClassifier, MultiHeadClassifier
 from avalanche.training import Naive
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lra.distances import kl, local_cross_entropy, soft_cross_entropy, through_head
 from lra.strategies.evaluation import QuietEvaluation
+from lra.strategies.increment.abd import ABDPlugin
 from lra.strategies.increment.benchmark import ClassIncrementalProtocol, split
+from lra.strategies.increment.deepinversion import DeepInversionPlugin
 from lra.strategies.increment.fecam import FeCAMPlugin, NearestClass, correlation, shrunk
 from lra.strategies.increment.head_fit import Spread
-from lra.strategies.increment.options import FeCAMOptions
+from lra.strategies.increment.inversion import InversionPlugin
+from lra.strategies.increment.options import ABDOptions, DeepInversionOptions, FeCAMOptions
 from lra.strategies.increment.plugins import StopAfter
+
+QUICK: dict[str, Any] = {"generator_steps": 3, "generator_batch": 8}
 
 
 def shades(n: int) -> tuple[Tensor, Tensor]:
@@ -128,3 +135,134 @@ def test_fecam_trains_once_and_answers_for_all_classes(benchmark: CLScenario, he
     strategy.eval(benchmark.test_stream)
     # Classes of quarters that the backbone never saw are told too; by chance it would be 25 %.
     assert all(value > 0.6 for value in protocol._matrix.result()[1].tolist())
+
+
+def test_a_local_cross_entropy_leaves_other_classes_alone() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([1, 4, 4, 3, 1, 3])
+    found = local_cross_entropy(logits, labels, [1, 3, 4])
+    expected = [logits[i, [1, 3, 4]].exp().sum().log() - logits[i, label] for i, label in enumerate(labels.tolist())]
+    assert torch.allclose(found, torch.stack(expected))
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    assert gradient[:, [0, 2]].eq(0).all()
+    assert gradient[:, [1, 3, 4]].ne(0).all()
+
+
+def test_a_soft_cross_entropy_is_the_divergence_and_the_entropy() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 6, 5, dtype=torch.float64)
+    p = (teacher / 2).softmax(dim=1)
+    entropy = -(p * p.log()).sum(dim=1)
+    assert torch.allclose(soft_cross_entropy(student, teacher, 2.0), kl(student, teacher, 2.0) / 4 + entropy)
+
+
+def test_through_a_head_only_what_it_looks_at_counts() -> None:
+    torch.manual_seed(0)
+    features, reference = torch.randn(2, 4, 5, dtype=torch.float64)
+    head = torch.randn(2, 5, dtype=torch.float64)
+    found = through_head(features, reference, head)
+    by_class = [(features @ w - reference @ w).square() for w in head]
+    assert torch.allclose(found, (by_class[0] + by_class[1]) / 2)
+    assert torch.equal(through_head(features, features, head), torch.zeros(4, dtype=torch.float64))
+    blind = torch.linalg.svd(head)[2][2:]  # orthogonal to both rows
+    assert torch.allclose(through_head(features + 3 * blind[0] - blind[2], reference, head), found)
+
+
+def opened(plugin: InversionPlugin, benchmark: CLScenario) -> Naive:
+    """A strategy with ``plugin``, right before the loss of a step of the second experience."""
+    strategy = learner(network(nn.Linear(32, 4)), [plugin], 1)
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    strategy.experience = benchmark.train_stream[1]
+    plugin.before_training_exp(strategy)
+    images, labels = shades(3)
+    kept = [label in plugin.new for label in labels.tolist()]
+    strategy.mbatch = [images[kept], labels[kept], torch.zeros(sum(kept), dtype=torch.long)]
+    strategy.model.train()
+    plugin.before_training_iteration(strategy)
+    return strategy
+
+
+def passed(strategy: Naive) -> tuple[Tensor, Tensor]:
+    """Penultimate features and logits of the minibatch."""
+    features = strategy.model[:-1](strategy.mb_x)
+    return features, strategy.model[-1](features)
+
+
+def test_deepinversions_loss_is_its_box(benchmark: CLScenario) -> None:
+    plugin = DeepInversionPlugin(DeepInversionOptions(**QUICK, deepinversion_weight=0.7, deepinversion_temperature=3))
+    strategy = opened(plugin, benchmark)
+    assert plugin.classes == [0, 2]
+    assert plugin.new == [1, 3]
+    assert len(strategy.mb_x) == 12
+    features, logits = passed(strategy)
+    with torch.no_grad():
+        assert plugin.old is not None
+        old = (plugin.old(strategy.mb_x)[:, [0, 2]] / 3).softmax(dim=1)
+    on_real = -(old[:6] * (logits[:6, [0, 2]] / 3).log_softmax(dim=1)).sum() / 6
+    on_synthetic = -(old[6:] * (logits[6:] / 3).log_softmax(dim=1)[:, [0, 2]]).sum() / 6
+    expected = F.cross_entropy(logits[:6], strategy.mb_y[:6]) + 0.7 * (on_real + on_synthetic)
+    torch.testing.assert_close(plugin.loss(strategy, logits, features), expected)
+
+
+def test_abds_loss_is_its_box(benchmark: CLScenario) -> None:
+    plugin = ABDPlugin(ABDOptions(**QUICK, distil_importance=0.4))
+    strategy = opened(plugin, benchmark)
+    plugin.classes, plugin.new = [0], [1, 3]  # one old class, so that the two groups weigh differently
+    assert plugin.replayed is not None
+    plugin.replayed = plugin.replayed._replace(logits=plugin.replayed.logits[:, :1])
+    images, labels, tasks = strategy.mbatch
+    strategy.mbatch = [images, torch.cat([labels[:6], labels.new_zeros(6)]), tasks]
+    features, logits = passed(strategy)
+    with torch.no_grad():
+        assert plugin.old is not None
+        before = plugin.old[:-1](strategy.mb_x)
+        w = plugin.old[-1].weight[0]
+    local = F.cross_entropy(logits[:6, [1, 3]], (strategy.mb_y[:6] == 3).long())
+    index = torch.tensor([{0: 0, 1: 1, 3: 2}[int(y)] for y in strategy.mb_y])
+    each = F.cross_entropy(strategy.model[-1](features.detach())[:, [0, 1, 3]], index, reduction="none")
+    overall = (2 / 3 * each[:6].sum() + 1 / 3 * each[6:].sum()) / 12
+    kept = ((features - before) @ w).square().mean()
+    found = plugin.loss(strategy, logits, features)
+    torch.testing.assert_close(found, 2 / 3 * local + overall + 0.4 * kept)
+    (through_body,) = torch.autograd.grad(found, [features], retain_graph=True)
+    expected = torch.autograd.grad(2 / 3 * local + 0.4 * kept, [features])[0]
+    torch.testing.assert_close(through_body, expected)
+
+
+@pytest.mark.parametrize("kind", [DeepInversionPlugin, ABDPlugin])
+def test_the_generator_lives_on_and_the_old_model_does_not(kind: type[InversionPlugin], benchmark: CLScenario) -> None:
+    torch.manual_seed(0)
+    parts = split(shades(20), shades(5), [2, 0, 3, 1], 4)
+    plugin = kind(kind.published(**QUICK))
+    strategy, seen = learner(network(), [plugin], 2), []
+    for experience in parts.train_stream:
+        strategy.train(experience, eval_streams=[])
+        seen.append(plugin.inversion)
+        assert plugin.old is None
+        assert plugin.replayed is None
+    assert seen[0] is None
+    assert seen[1] is seen[2] is seen[3] is not None
+    assert plugin.generator_steps == 9
+    (steps,) = {int(state["step"]) for state in seen[3].optimiser.state.values()}
+    assert steps == 9, "nor does its optimiser begin anew"
+    again = kind(kind.published(**QUICK))
+    again.load_state_dict(plugin.state_dict())
+    assert again.classes == [0, 1, 2, 3]
+    assert again.mean == plugin.mean
+    images = torch.stack([image for image, *_ in parts.train_stream[0].dataset])
+    assert plugin.mean == pytest.approx([images.mean().item()])
+    assert plugin.std == pytest.approx([images.std(correction=0).item()], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [DeepInversionPlugin, ABDPlugin])
+def test_models_that_cannot_be_inverted_are_refused(kind: type[InversionPlugin]) -> None:
+    def refusal(model: nn.Module) -> str:
+        with pytest.raises(ValueError, match=kind.__name__) as caught:
+            kind().before_training(types.SimpleNamespace(model=model))  # type: ignore[arg-type]
+        return str(caught.value)
+
+    assert "single head" in refusal(nn.Sequential(nn.Flatten(), MultiHeadClassifier(64)))
+    assert "bn=0" in refusal(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))
+    pointwise = [nn.BatchNorm2d(1), nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    assert "Linear" in refusal(nn.Sequential(*pointwise))

@@ -18,6 +18,7 @@ from lra.synthesis.terms import (
     Balance,
     BNStat,
     OneHot,
+    Smoothness,
     SoftLabelKL,
     SquaredGap,
     Term,
@@ -25,6 +26,7 @@ from lra.synthesis.terms import (
     ZerothOrder,
     total,
 )
+from lra.synthesis.terms.priors import blurred
 from lra.view import View
 
 pytestmark = pytest.mark.kernels
@@ -303,3 +305,40 @@ def test_the_generators_gradient_can_be_clipped(student: nn.Module) -> None:
         pairs = zip(found.generator.parameters(), before, strict=True)
         moved.append(sum(((a - b) ** 2).sum() for a, b in pairs) ** 0.5)
     assert moved[1] <= 0.5 * 1e-3 * (1 + 1e-6) < moved[0]
+
+
+def test_the_order_of_the_divergence_of_statistics_can_be_chosen() -> None:
+    images = torch.randn(8, CLASSES, 3, 3)
+    view, norm = norm_view(images)
+    variance, mean = torch.var_mean(images, (0, 2, 3), correction=0)
+    seen = torch.distributions.Normal(mean, variance.sqrt())
+    running = torch.distributions.Normal(norm.running_mean, norm.running_var.sqrt())
+    for order, pair in {"batch": (seen, running), "running": (running, seen)}.items():
+        loss, _ = total([BNStat(1.0, gap="kl", order=order)], view)
+        expected = torch.distributions.kl_divergence(*pair).mean()
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_hot_can_be_asked_at_a_temperature() -> None:
+    torch.manual_seed(0)
+    view, _ = norm_view(torch.randn(8, CLASSES, 3, 3))
+    loss, _ = total([OneHot(1.0, 1000.0)], view)
+    logits = view.teacher_logits
+    expected = F.cross_entropy(logits / 1000, logits.argmax(dim=1))
+    torch.testing.assert_close(loss, expected)
+    assert abs(loss - math.log(CLASSES)) < 0.01, "which is nearly that of a uniform answer"
+
+
+def test_a_smooth_image_is_its_own_blur() -> None:
+    spot = torch.zeros(1, 1, 9, 9, dtype=torch.float64)
+    spot[0, 0, 4, 4] = 1
+    kernel = torch.tensor([[math.exp(-((i - 2) ** 2 + (j - 2) ** 2) / 4) for j in range(5)] for i in range(5)])
+    expected = torch.zeros(9, 9, dtype=torch.float64)
+    expected[2:7, 2:7] = kernel / kernel.sum()
+    assert torch.allclose(blurred(spot)[0, 0], expected, atol=1e-7)
+    drawn = spot * 2 + torch.eye(9)
+    mirrored = F.conv2d(F.pad(drawn, (2, 2, 2, 2), mode="reflect"), (kernel / kernel.sum())[None, None].double())
+    assert torch.allclose(blurred(drawn), mirrored, atol=1e-7)
+    flat = torch.full((2, 3, 5, 2), 0.7)
+    assert torch.allclose(blurred(flat), flat), "a side of two pixels has nothing to mirror"
+    assert torch.allclose(Smoothness(1.0)(View(spot, Teacher(Normed()))), (spot - blurred(spot)).square().mean())

@@ -31,7 +31,7 @@ from lra.networks.normalized import Normalized
 from lra.state import State, seed_everything
 from lra.strategies.increment.benchmark import ClassIncrementalProtocol, capture, growing, restore, split
 from lra.strategies.increment.plugins import CarryingPlugin
-from lra.strategies.increment.strategies import DATA_FREE, RESUMABLE, STRATEGIES, TRAINED_ONCE, Plan
+from lra.strategies.increment.strategies import DATA_FREE, GENERATING, RESUMABLE, STRATEGIES, TRAINED_ONCE, Plan
 
 TIMED = 6
 """Steps of each sort that a trial times."""
@@ -267,7 +267,8 @@ def planned(config: IncrementConfig) -> list[tuple[int, int]]:
     """Steps of the model and of all other optimisers, in each experience."""
     options, steps = config.options, config.steps
     first = steps if config.strategy == "avalanche-generative" else 0
-    more = options.generator_steps + options.align_steps if config.strategy in DATA_FREE else 0
+    generated = options.generator_steps if config.strategy in GENERATING else 0
+    more = generated + (options.align_steps if config.strategy in DATA_FREE else 0)
     later = 0 if config.strategy in TRAINED_ONCE else steps
     return [(steps, first), *[(later, first + more)] * (config.experiences - 1)]
 
@@ -283,7 +284,7 @@ def sized(config: IncrementConfig, data: DataSet, threads: int) -> IncrementConf
     pixels = FLOAT * prod(data.image)
     images = len(data.load("train").images) + len(data.load("test").images)
     each = size.kept + pixels
-    shown = options.minibatch * (2 if config.strategy in DATA_FREE else 1)
+    shown = options.minibatch * (2 if config.strategy in GENERATING else 1)
     refuse_beyond(
         config.device,
         [Demand("benchmark", config.benchmark, images * pixels), Demand("model", config.model, LEARNT * size.weights)],

@@ -31,7 +31,7 @@ from lra.benchmarks.records import TASKS as IN_SEQUENCE
 from lra.benchmarks.runs.runner import run
 from lra.benchmarks.setup.config import RunConfig, Tree
 from lra.benchmarks.setup.resolution import resolve
-from lra.strategies.increment.strategies import DATA_FREE, STRATEGIES
+from lra.strategies.increment.strategies import DATA_FREE, GENERATING, STRATEGIES
 from lra.strategies.method import OptimisedMethod
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
@@ -139,7 +139,7 @@ def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
         for strategy in STRATEGIES:
             if meta == "--no-meta" or strategy in DATA_FREE:
                 short = ["--steps", "4", "--experiences", "2", "--threads", "1", "--set", "generator_steps=3"]
-                plain = short if strategy in DATA_FREE else short[:-2]
+                plain = short if strategy in GENERATING else short[:-2]
                 yield f"increment {strategy} {meta}", ["increment", "--strategy", strategy, meta, *plain]
     quantized = ["--steps", "6", "--set", "teacher.epochs=1", "--set", "synthesis={warmup: 4, width: 8}"]
     for more in ([], ["--rgal"], ["--replay", "memory", "--meta"]):

@@ -10,8 +10,9 @@ and then for every minibatch of real samples (x, y) of the new classes C, with a
 
     L_acq(θ) = CE(f(x; θ), y) + distil_new·KL(softmax f'(x) ‖ softmax f(x; θ), both over C')
     L_ret(θ) = KL(p' ‖ softmax f(x'; θ)),   p' = softmax f'(x') over C', 0 on new classes
-    L_feat(θ) = mean ‖φ(x; θ) - φ'(x)‖² over x and x',   φ the penultimate features (off unless asked for)
-    minimise   s·L_acq(θ) + (1 - s)·L_ret(θ') + distil_features·L_feat(θ),   s = |C|/(|C| + |C'|),
+    L_feat(θ) = mean of distil_features·‖φ(x; θ) - φ'(x)‖² + distil_importance·‖W'(φ(x; θ) - φ'(x))‖²/|C'|
+                over x and x',   φ the penultimate features, W' the head of f' (both off unless asked for)
+    minimise   s·L_acq(θ) + (1 - s)·L_ret(θ') + L_feat(θ),   s = |C|/(|C| + |C'|),
     θ' = θ,   or θ - α s ∇L_acq(θ) with the LRA step, α of each tensor learned down the same objective
 
 so that every class counts alike, and the samples say both how the old classes relate and that they are none of the
@@ -28,12 +29,11 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
-from avalanche.models import MultiTaskModule
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from lra.distances import kl
+from lra.anatomy import classifier
+from lra.distances import kl, through_head
 from lra.features import FeatureTap
 from lra.meta.options import LookAheadOptions
 from lra.meta.step import LookAheadStep
@@ -46,9 +46,9 @@ from lra.randomness import sent
 from lra.state import State
 from lra.strategies.increment.head_fit import Former, HeadFit, Spread
 from lra.strategies.increment.options import DataFreeReplayOptions, RecollectionOptions
-from lra.strategies.increment.plugins import CarryingPlugin, FeaturePlugin
+from lra.strategies.increment.plugins import CarryingPlugin, FeaturePlugin, Known, joined, refuse_unfit
 from lra.synthesis.online import ConditionedOnlineGenerator
-from lra.synthesis.terms import Balance, BNStat, OneHot
+from lra.synthesis.terms import Balance, BNStat, OneHot, Smoothness
 
 IMPOSSIBLE = -1e4
 """A logit that softmax makes 0, without the NaN of infinite ones."""
@@ -56,24 +56,6 @@ IMPOSSIBLE = -1e4
 
 FOLLOWED = 512
 """Synthetic images that show, beside the new ones, how the model moved its old classes."""
-
-
-class Known(nn.Module):
-    """A model's logits of some of its classes only.
-
-    Args:
-        model: images -> logits (n, K).
-        classes: those it has learnt.
-    """
-
-    def __init__(self, model: nn.Module, classes: Sequence[int]):
-        super().__init__()
-        self.model = model
-        self.classes = list(classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, k) in the order of the classes."""
-        return self.model(images)[:, self.classes]
 
 
 class Recollection:
@@ -112,7 +94,13 @@ class Recollection:
         self.synthesizer = ConditionedOnlineGenerator(
             generator,
             torch.optim.Adam(generator.parameters(), lr=options.generator_lr, betas=(0.5, 0.999), fused=True),
-            [OneHot(options.one_hot), BNStat(options.bn), Balance(options.balance), options.triplet_term()],
+            [
+                OneHot(options.one_hot, options.one_hot_temperature),
+                BNStat(options.bn),
+                Balance(options.balance),
+                Smoothness(options.smooth),
+                options.triplet_term(),
+            ],
             Teacher(self._normalised(self._known)),
             latent,
             options.generator_batch,
@@ -148,6 +136,12 @@ class Recollection:
         """`answer` (n, k), and the frozen model's penultimate features (n, d)."""
         with FeatureTap(self.model, images.shape[1:]) as tap:
             return self._known(images), tap.features
+
+    def head(self, image: Sequence[int]) -> Tensor:
+        """The rows (k, d) of the frozen model's linear head for its classes, for images (C, H, W)."""
+        weight = classifier(self.model, image).weight
+        assert isinstance(weight, Tensor)
+        return weight[self._known.classes]
 
     def _normalised(self, model: nn.Module) -> Normalized:
         return Normalized(model, self._mean, self._std).to(self._device)
@@ -214,17 +208,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
             ValueError: for a model with several heads, without the BatchNorm layers that ``bn`` looks at, or without
                 the linear head that is to be fitted.
         """
-        heads = [type(m).__name__ for m in strategy.model.modules() if isinstance(m, MultiTaskModule)]
-        if heads:
-            raise ValueError(
-                f"{type(self).__name__} needs a model with a single head, and {heads[0]} has one for each task: "
-                "end the model in an IncrementalClassifier, or in a Linear layer of all classes"
-            )
-        if self.options.bn and not any(isinstance(m, _BatchNorm) for m in strategy.model.modules()):
-            raise ValueError(
-                f"{type(self).__name__} compares BatchNorm statistics, and the model keeps none: "
-                "set bn=0, or choose a model with BatchNorm"
-            )
+        refuse_unfit(self, strategy.model, self.options.bn > 0)
         if self.head_fit is not None and not any(isinstance(m, nn.Linear) for m in strategy.model.modules()):
             raise ValueError(
                 f"{type(self).__name__} fits a linear head, and the model has none: "
@@ -252,18 +236,17 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         """Let samples of the old classes join the minibatch."""
         if self.recollection is None:
             return
-        images, classes, *others = strategy.mbatch
+        images, classes, *_ = strategy.mbatch
         real = len(images)
         wanted = max(1, round(real * self._weight(strategy))) if self.options.balanced else real
         self.replayed = replayed = self.recollection.sample(self.options.size or wanted)
         named = sent(torch.tensor(self.classes), classes.device)[replayed.logits.argmax(dim=1)]
-        tasks = others[-1].new_zeros(len(named))
-        strategy.mbatch = [torch.cat([images, replayed.images]), torch.cat([classes, named]), *others[:-1]]
-        strategy.mbatch.append(torch.cat([others[-1], tasks]))
+        strategy.mbatch = joined(strategy.mbatch, replayed.images, named)
 
     def looks_at_features(self) -> bool:
         """Whether it distils features."""
-        return self.recollection is not None and self.options.distil_features > 0
+        o = self.options
+        return self.recollection is not None and o.distil_features + o.distil_importance > 0
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Put the objective in the place of the joint minibatch's loss."""
@@ -277,7 +260,13 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
             known, apart = self.recollection.answer(images[:new]), images.new_zeros(())
         else:
             answers, remembered = self.recollection.impression(images)
-            known, apart = answers[:new], (features - remembered).square().sum(dim=1).mean()
+            known, apart = (
+                answers[:new],
+                self.options.distil_features * (features - remembered).square().sum(dim=1).mean(),
+            )
+            if self.options.distil_importance:
+                head = self.recollection.head(images.shape[1:])
+                apart = apart + self.options.distil_importance * through_head(features, remembered, head).mean()
 
         def acquisition(outputs: Tensor) -> Tensor:
             distilled = kl(outputs[:new, self.classes], known, self.options.temperature).mean()
@@ -291,7 +280,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         else:
             with self.lookahead.open(strategy.model, share=1 / (1 + weight)) as look:
                 loss = look.objective(lambda f: acquisition(f(images)), lambda f: retention(f(images)), weight)
-        strategy.loss += loss / (1 + weight) - strategy.criterion() + self.options.distil_features * apart
+        strategy.loss += loss / (1 + weight) - strategy.criterion() + apart
 
     def after_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Learn α."""

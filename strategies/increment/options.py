@@ -40,8 +40,8 @@ class FeCAMOptions(Options):
     """Where a class is: the mean of powers, or as released the power of the mean."""
 
 
-class RecollectionOptions(OneHotOptions, BalanceOptions, TripletOptions):
-    """Options of the generator trained from a frozen model; with ``triplet`` it works against the learner (RGAL)."""
+class GeneratorOptions(OneHotOptions, BalanceOptions):
+    """Options of a generator trained from a frozen model."""
 
     generator_steps: Count = 1000
     """Steps of the generator before an experience."""
@@ -50,14 +50,54 @@ class RecollectionOptions(OneHotOptions, BalanceOptions, TripletOptions):
     generator_lr: Positive = 3e-3
     """Rate of the generator's Adam."""
     one_hot: NonNegative = 1.0
+    one_hot_temperature: Positive = 1.0
+    """Temperature of that cross-entropy; at ABD's 1000 it has hardly a gradient."""
     bn: NonNegative = 1.0
     """Weight of the distance to the BatchNorm statistics, with the weights all that the generator learns from; 0 for a
     model without any."""
     balance: NonNegative = 5.0
+    smooth: NonNegative = 0.0
+    """Weight of the squared difference of generated images from themselves blurred."""
     latent: Count | None = None
     """Numbers that an image is generated from; by the size of the images unless set, as is ``width``."""
     width: Count | None = None
     """Width of the generator, in channels."""
+
+
+class RecollectionOptions(GeneratorOptions, TripletOptions):
+    """Options of a generator told which class to make; with ``triplet`` it works against the learner (RGAL)."""
+
+
+class InversionOptions(GeneratorOptions):
+    """Options of the generator of ABD and of what is compared with it there, as published."""
+
+    generator_steps: Count = 10_000
+    generator_batch: Count = 128
+    generator_lr: Positive = 1e-3
+    one_hot_temperature: Positive = 1000.0
+    bn: NonNegative = 50.0
+    balance: NonNegative = 1.0
+    smooth: NonNegative = 1e-3
+
+
+class DeepInversionTerms(Options):
+    """Options of the distillation in DeepInversion's increments."""
+
+    deepinversion_weight: NonNegative = 1.0
+    """μ, weight of DeepInversion's distillation."""
+    deepinversion_temperature: Positive = 2.0
+    """Its temperature; there is no factor τ²."""
+
+
+class DeepInversionOptions(InversionOptions, DeepInversionTerms):
+    """Options of DeepInversion in increments."""
+
+
+class ABDOptions(InversionOptions):
+    """Options of ABD."""
+
+    distil_importance: NonNegative = 0.1
+    """μ, weight of the features' distance through the old model's head."""
 
 
 class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions):
@@ -74,6 +114,9 @@ class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions):
     old is synthetic."""
     distil_features: NonNegative = 0.0
     """Weight of the squared distance of penultimate features from the old model's, of all images."""
+    distil_importance: NonNegative = 0.0
+    """Weight of the squared distance of penultimate features as the old model's head sees them, of all images (ABD:
+    0.1)."""
     alpha: Positive | None = None
     """α of the LRA step, of the acquisition loss by its share; without one, replay is plain."""
     alpha_rate: NonNegative = 0.02
@@ -81,7 +124,7 @@ class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions):
     `LearnedRates`). 0 keeps it constant."""
 
 
-class IncrementOptions(DataFreeReplayOptions, FeCAMOptions):
+class IncrementOptions(DataFreeReplayOptions, FeCAMOptions, DeepInversionTerms):
     """Options of all strategies; each takes what concerns it."""
 
     lr: Positive = 0.05

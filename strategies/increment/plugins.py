@@ -1,12 +1,16 @@
 """Parts of ordinary Avalanche strategies: how long they train, on which minibatches, and terms of features."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.models import MultiTaskModule
 from avalanche.training import VAETraining
 from avalanche.training.templates import SupervisedTemplate
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lra.features import FeatureTap
 from lra.relations import TripletSampler, triplet_loss
@@ -44,6 +48,50 @@ class CarryingPlugin(SupervisedPlugin):
         Raises:
             ValueError: for one.
         """
+
+
+class Known(nn.Module):
+    """A model's logits of some of its classes only.
+
+    Args:
+        model: images -> logits (n, K).
+        classes: those it has learnt.
+    """
+
+    def __init__(self, model: nn.Module, classes: Sequence[int]):
+        super().__init__()
+        self.model = model
+        self.classes = list(classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, k) in the order of the classes."""
+        return self.model(images)[:, self.classes]
+
+
+def joined(minibatch: Sequence[Tensor], images: Tensor, classes: Tensor) -> list[Tensor]:
+    """Avalanche's minibatch (images, classes, …, tasks) with replayed images (m, C, H, W) of ``classes`` (m,) last."""
+    own, labels, *others, tasks = minibatch
+    of_first = tasks.new_zeros(len(classes))
+    return [torch.cat([own, images]), torch.cat([labels, classes]), *others, torch.cat([tasks, of_first])]
+
+
+def refuse_unfit(plugin: SupervisedPlugin, model: nn.Module, batchnorm: bool) -> None:
+    """Refuse a ``model`` that a generator cannot be trained from for ``plugin``.
+
+    Raises:
+        ValueError: for one with several heads, or, with ``batchnorm``, without layers that keep its statistics.
+    """
+    heads = [type(module).__name__ for module in model.modules() if isinstance(module, MultiTaskModule)]
+    if heads:
+        raise ValueError(
+            f"{type(plugin).__name__} needs a model with a single head, and {heads[0]} has one for each task: "
+            "end the model in an IncrementalClassifier, or in a Linear layer of all classes"
+        )
+    if batchnorm and not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise ValueError(
+            f"{type(plugin).__name__} compares BatchNorm statistics, and the model keeps none: "
+            "set bn=0, or choose a model with BatchNorm"
+        )
 
 
 class StopAfter(SupervisedPlugin):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lra.strategies.increment.options import IncrementOptions
+from lra.options import Options
+from lra.strategies.increment.options import ABDOptions, DeepInversionOptions, IncrementOptions
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from avalanche.training.plugins import EvaluationPlugin
     from avalanche.training.templates import SupervisedTemplate
     from torch import nn
+
+
+Part = TypeVar("Part", bound=Options)
 
 
 @dataclass
@@ -36,6 +40,10 @@ class Plan:
     options: IncrementOptions
     evaluator: EvaluationPlugin
     device: torch.device
+
+    def part(self, kind: type[Part]) -> Part:
+        """The options that a strategy has by itself, of all there are."""
+        return kind.model_validate({name: getattr(self.options, name) for name in kind.model_fields})
 
     def build(
         self, kind: Callable[..., SupervisedTemplate], plugins: Sequence[BasePlugin[Any]] = (), **settings: object
@@ -175,6 +183,24 @@ def fecam(plan: Plan) -> SupervisedTemplate:
     return plan.build(Naive, [FeCAMPlugin(plan.options)])
 
 
+def deepinversion(plan: Plan) -> SupervisedTemplate:
+    """DeepInversion in increments (Yin et al., 2020): an inverted model replayed, and distilled."""
+    from avalanche.training import Naive
+
+    from lra.strategies.increment.deepinversion import DeepInversionPlugin
+
+    return plan.build(Naive, [DeepInversionPlugin(plan.part(DeepInversionOptions))])
+
+
+def abd(plan: Plan) -> SupervisedTemplate:
+    """Always be dreaming (Smith et al., 2021): local cross-entropy, the head on all, importance-weighted features."""
+    from avalanche.training import Naive
+
+    from lra.strategies.increment.abd import ABDPlugin
+
+    return plan.build(Naive, [ABDPlugin(plan.part(ABDOptions))])
+
+
 STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
     "naive": naive,
     "lwf": lwf,
@@ -185,18 +211,27 @@ STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
     "generative": generative,
     "rgal": rgal,
     "fecam": fecam,
+    "deepinversion": deepinversion,
+    "abd": abd,
 }
 """Name, as typed after ``--strategy``, to strategy."""
 
-OWN_OPTIONS = {"rgal": {"triplet": 0.1, "student_triplet": 0.1}}
+OWN_OPTIONS: dict[str, dict[str, Any]] = {
+    "rgal": {"triplet": 0.1, "student_triplet": 0.1},
+    "deepinversion": DeepInversionOptions().model_dump(),
+    "abd": ABDOptions().model_dump(),
+}
 """Options of a strategy that are not those of all others, unless they are set."""
 
 DATA_FREE = ("generative", "rgal")
 """Strategies that can take the LRA step."""
 
+GENERATING = (*DATA_FREE, "deepinversion", "abd")
+"""Strategies that train a generator from the model before each experience but the first."""
+
 TRAINED_ONCE = ("fecam",)
 """Strategies that take steps in the first experience alone."""
 
-RESUMABLE = ("naive", "lwf", "joint", *DATA_FREE, *TRAINED_ONCE)
+RESUMABLE = ("naive", "lwf", "joint", *GENERATING, *TRAINED_ONCE)
 """Strategies whose state between experiences can be saved; what the others keep, images or an autoencoder, Avalanche
 does not give away."""

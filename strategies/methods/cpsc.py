@@ -90,7 +90,7 @@ class CPSC(OnlineMethod):
             Adversarial(o.adversarial, distance),
             SquaredGap(o.squared, o.logarithm),
             BNStat(o.bn),
-            OneHot(o.one_hot, o.double_softmax),
+            OneHot(o.one_hot, double_softmax=o.double_softmax),
         ]
         project = self.projection(student) if o.contrast else None
         if project is not None:

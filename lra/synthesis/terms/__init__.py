@@ -18,6 +18,7 @@ from lra.synthesis.terms.predictions import OneHot as OneHot
 from lra.synthesis.terms.predictions import SoftLabelKL as SoftLabelKL
 from lra.synthesis.terms.priors import L2 as L2
 from lra.synthesis.terms.priors import BNStat as BNStat
+from lra.synthesis.terms.priors import Smoothness as Smoothness
 from lra.synthesis.terms.priors import Spread as Spread
 from lra.synthesis.terms.priors import TotalVariation as TotalVariation
 from lra.synthesis.terms.term import Term as Term

@@ -13,22 +13,24 @@ from lra.view import View
 
 
 class OneHot(Term):
-    """Cross-entropy of the teacher with the labels asked for, or with its own argmax (DAFL, eq. 3).
+    """Cross-entropy of the teacher at τ with the labels asked for, or with its own argmax (DAFL, eq. 3).
 
     Args:
         weight: factor in the sum.
+        temperature: τ; 1 but in ABD, where it is 1000.
         double_softmax: take its probabilities for logits, as released for CPSC: bounded, and never near 0.
     """
 
     name = "one_hot"
 
-    def __init__(self, weight: float, double_softmax: bool = False):
+    def __init__(self, weight: float, temperature: float = 1.0, *, double_softmax: bool = False):
         super().__init__(weight)
+        self.temperature = temperature
         self.double_softmax = double_softmax
 
     def __call__(self, view: View) -> Tensor:
         """≥ 0, in nats; no gradient through the labels."""
-        logits = view.teacher_logits
+        logits = view.teacher_logits / self.temperature
         return F.cross_entropy(logits.softmax(dim=1) if self.double_softmax else logits, view.targets)
 
 

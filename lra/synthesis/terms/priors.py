@@ -28,16 +28,26 @@ class BNStat(Term):
         gap: ``"l2"``, norms not squared, as released everywhere; ``"mse"``, mean squares; ``"kl"``, mean
             KL(N(m, v) ‖ N(M, V)) of the channels (DFQ's paper).
         reduce: ``"sum"`` over layers as released, or their ``"mean"``.
+        order: of ``"kl"``: from the ``"batch"`` to the running statistics, or KL(N(M, V) ‖ N(m, v)) from the
+            ``"running"`` ones to the batch's (ABD, ICCV 2021).
     """
 
     name = "batchnorm"
     needs = frozenset({"batchnorm"})
 
-    def __init__(self, weight: float, momentum: float = 0.0, gap: Gap = "l2", reduce: Literal["sum", "mean"] = "sum"):
+    def __init__(
+        self,
+        weight: float,
+        momentum: float = 0.0,
+        gap: Gap = "l2",
+        reduce: Literal["sum", "mean"] = "sum",
+        order: Literal["batch", "running"] = "batch",
+    ):
         super().__init__(weight)
         self.momentum = momentum
         self.gap = gap
         self.reduce = reduce
+        self.order = order
         self.remembered: list[tuple[Tensor, Tensor]] | None = None
         """(m̄, v̄) of each layer."""
         self._last: list[tuple[Tensor, Tensor]] = []
@@ -66,8 +76,10 @@ class BNStat(Term):
             return variance.norm() + mean.norm()
         if self.gap == "mse":
             return variance.square().mean() + mean.square().mean()
-        ratio = (layer.variance + 1e-8) / (layer.running_variance + 1e-8)
-        return 0.5 * (ratio - 1 - ratio.log() + mean.square() / (layer.running_variance + 1e-8)).mean()
+        of, to = layer.variance + 1e-8, layer.running_variance + 1e-8
+        if self.order == "running":
+            of, to = to, of
+        return 0.5 * (of / to - 1 - (of / to).log() + mean.square() / to).mean()
 
     def settle(self) -> None:
         """m̄ <- μm̄ + (1-μ)m and likewise v̄, with the last batch of the experience."""
@@ -111,6 +123,32 @@ class TotalVariation(Term):
             x[..., 1:, :-1] - x[..., :-1, 1:],
         ]
         return sum((step.abs().mean() for step in steps if step.numel()), x.new_zeros(()))
+
+
+class Smoothness(Term):
+    """Mean squared difference of the images from themselves blurred (ABD, Smith et al., ICCV 2021).
+
+    The kernel is 5×5, Gaussian with σ = √2, over images mirrored at their borders; a side of two pixels or one has
+    nothing to mirror, and is not blurred along.
+    """
+
+    name = "smoothness"
+
+    def __call__(self, view: View) -> Tensor:
+        """≥ 0."""
+        x = view.plain
+        return (x - blurred(x)).square().mean()
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Images (n, C, H, W) under the kernel of `Smoothness`."""
+    bell = torch.exp(-(torch.arange(-2, 3, device=images.device, dtype=images.dtype) ** 2) / 4)
+    bell = bell / bell.sum()
+    for axis in (2, 3):
+        if images.shape[axis] > 2:
+            padded = F.pad(images, (0, 0, 2, 2) if axis == 2 else (2, 2, 0, 0), mode="reflect")
+            images = sum((w * padded.narrow(axis, i, images.shape[axis]) for i, w in enumerate(bell)), images * 0)
+    return images
 
 
 class L2(Term):
