@@ -143,10 +143,11 @@ def test_results_of_increments_are_no_runs(runs: Path, lra_bench: Bench) -> None
 
 
 def test_a_sweep_is_resumed_by_its_own_command(tmp_path: Path, lra_bench: Bench) -> None:
-    (tmp_path / "sweep.json").write_text("{}")
-    done = lra_bench("resume", tmp_path)
-    assert (done.code, done.err.count("\n")) == (2, 1)
-    assert f"lra-bench sweep GRID --out {tmp_path}" in done.err
+    for file, named in (({}, "GRID"), ({"file": "my grids/a.yaml"}, "'my grids/a.yaml'"), ({"file": "a\nb"}, "GRID")):
+        (tmp_path / "sweep.json").write_text(json.dumps({"runs": [], **file}))
+        done = lra_bench("resume", tmp_path)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert f"lra-bench sweep {named} --out {tmp_path}" in done.err
 
 
 def test_the_meta_step_is_compared_with_its_absence_by_seed(runs: Path) -> None:
@@ -398,11 +399,15 @@ def test_a_page_says_how_to_repeat_it(runs: Path, tmp_path: Path, lra_bench: Ben
     folders = sorted(file.parent for file in runs.rglob("result.json"))
     for folder in folders:
         (folder / "env.json").write_text(json.dumps({"cuda": None, "threads": 1, "versions": {"torch": "2.0"}}))
-    record = {"grid": {"seed": [0, 1, 2]}, "runs": [{"folder": str(f.relative_to(runs))} for f in folders]}
+    record = {
+        "file": "grids/seeds.yaml",
+        "grid": {"seed": [0, 1, 2]},
+        "runs": [{"folder": str(f.relative_to(runs))} for f in folders],
+    }
     (runs / "sweep.json").write_text(json.dumps(record))
     lra_bench("compare", runs, "--columns", "accuracy", "--write", tmp_path / "page.md")
     written = (tmp_path / "page.md").read_text()
-    assert written.startswith(f"# page\n\n```\nlra-bench sweep GRID --out {runs}\nlra-bench ")
+    assert written.startswith(f"# page\n\n```\nlra-bench sweep grids/seeds.yaml --out {runs}\nlra-bench ")
     assert "```yaml\nseed: [0, 1, 2]\n```" in written
     assert "9 runs, CPU, torch threads: 1, torch 2.0." in written
     assert "| memory + meta | 3 | 97.67" in written

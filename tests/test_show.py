@@ -101,6 +101,7 @@ def test_increments_sweeps_and_tasks_are_shown_again(
         if place is None:
             (place,) = (file.parent for file in (tmp_path / "runs").rglob("result.json"))
         assert lra_bench("show", place).out == ended.out
+        assert place.name != "sweep" or json.loads((place / "sweep.json").read_text())["file"] == "grid.yaml"
         assert "finished" in lra_bench("ls", place).out
 
 

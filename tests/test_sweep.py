@@ -27,7 +27,7 @@ from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.sweeps import engines, sweep_progress
 from lra.benchmarks.sweeps.engines import Engine, Job, LocalEngine, Outcome, work
 from lra.benchmarks.sweeps.grid import expand, plan
-from lra.benchmarks.sweeps.sweep import Entry, SweepDisplay, sweep
+from lra.benchmarks.sweeps.sweep import Entry, SweepDisplay, makespan, sweep, told
 from lra.benchmarks.sweeps.sweep_progress import SweepProgress, last_line, last_record
 
 GRID: dict[str, Any] = {
@@ -258,9 +258,28 @@ def test_dry_run_times_and_writes_nothing(done: Path, tmp_path: Path, lra_bench:
     assert "from 4 timed experiences" in fresh.out
     assert "4 runs, 4 to do: " in fresh.out
     assert not out.exists()
+    rows = json.loads(lra_bench("sweep", file, "--out", out, "--dry-run", "--json").out)["runs"]
+    assert all(row["beside"] > 0 for row in rows), "start-up and report"
     again = lra_bench("sweep", file, "--out", done, "--dry-run")
     assert again.out.count("finished ") >= 4
     assert "4 runs, 0 to do" in again.out
+
+
+def test_an_estimate_counts_starts_teachers_and_reports() -> None:
+    run = {"label": "one", "status": "to do", "basis": "", "seconds": 10.0, "beside": 5.0, "memory": 0.0}
+    done = run | {"status": "finished"}
+    lines = list(told([run, run, run, done], 2, {"teacher": 7.0}, start=4.0))
+    assert "4 runs, 3 to do: about 45 s on 2 workers" in lines, "7 + 2 * 4 + 2 rounds of 15"
+    assert any("30 s training and evaluation, 15 s start-up and reports" in line for line in lines)
+    assert "1 teacher would be trained first: 7 s, counted above" in lines
+    assert "1 runs, 0 to do: about 0 s on 2 workers" in list(told([done], 2, {}))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "workers", "whole"), [([], 2, 0), ([3, 1, 1], 2, 3), ([1, 1, 3], 2, 4), ([2, 2], 1, 4)]
+)
+def test_jobs_are_begun_in_turn_by_whoever_is_free(jobs: list[float], workers: int, whole: float) -> None:
+    assert makespan(jobs, workers) == whole
 
 
 @pytest.mark.kernels

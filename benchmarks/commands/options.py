@@ -53,9 +53,14 @@ def _keys(given: dict[str, Any]) -> list[str]:
 Names = Callable[[dict[str, Any]], Sequence[str]]
 """What there is to choose from, for what was given so far."""
 
+
+def _of(what: str) -> Names:
+    return lambda given: names_of(what)
+
+
 COMPLETED: dict[str, Names] = {
-    **{flag: lambda given, what=f"{flag}s": names_of(what) for flag in ("method", "replay", "preset", "dataset")},
-    **dict.fromkeys(("teacher", "student"), lambda given: names_of("models")),
+    **{flag: _of(f"{flag}s") for flag in ("method", "replay", "preset", "dataset")},
+    **dict.fromkeys(("teacher", "student"), _of("models")),
     "set": _keys,
 }
 """Flags that a shell completes to more than files, by name."""

@@ -72,7 +72,10 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
         click.echo(go_on(folder, on_divergence, as_json))
         return
     if (folder / "sweep.json").is_file():
-        raise UsageError(f"{folder} is a sweep: the command that began it goes on, lra-bench sweep GRID --out {folder}")
+        from lra.benchmarks.comparison.groups import sweep_record, swept_by
+
+        again = swept_by(sweep_record(folder / "sweep.json"), folder)
+        raise UsageError(f"{folder} is a sweep: the command that began it goes on, {again}")
     from lra.benchmarks.commands.summary import show
     from lra.benchmarks.runs.runner import resume as do
 

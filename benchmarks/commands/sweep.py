@@ -67,17 +67,18 @@ def sweep(
         for line in _estimated(planned, place, number, as_json):
             click.echo(line)
     else:
-        click.echo(_done(tree, planned, place, _engine(engine, number, most(planned), address, gpus, cards), as_json))
+        where = _engine(engine, number, most(planned), address, gpus, cards)
+        click.echo(_done(tree, planned, place, where, as_json, grid))
 
 
-def _done(grid: Tree, planned: Sequence[Planned], out: Path, engine: Engine, as_json: bool) -> str:
+def _done(grid: Tree, planned: Sequence[Planned], out: Path, engine: Engine, as_json: bool, file: Path) -> str:
     """Do the sweep; returns what is to be printed, or raises `LraError` if runs failed."""
     from lra.benchmarks.reports.sweep_report import write_sweep_report
     from lra.benchmarks.sweeps.sweep import RECORD
     from lra.benchmarks.sweeps.sweep import sweep as do
     from lra.benchmarks.sweeps.sweep_progress import SweepProgress
 
-    entries = do(planned, grid, out, engine, SweepProgress(len(planned)))
+    entries = do(planned, grid, out, engine, SweepProgress(len(planned)), file)
     failed = [entry for entry in entries if entry.status == "failed"]
     for entry in failed:
         print(f"failed: {entry.label}: {entry.reason}", file=sys.stderr)

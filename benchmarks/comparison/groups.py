@@ -1,6 +1,7 @@
 """Runs found in folders, and put together by configuration: what is left to differ in a group is the seed."""
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,13 @@ def sweep_record(file: Path) -> Record:
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
         raise UsageError(f"{file} is damaged: run the sweep again to write it again") from None
     return dict(record)
+
+
+def swept_by(record: Record, out: Path) -> str:
+    """The command that made the sweep in the folder ``out``, as far as its ``record`` says."""
+    file = record.get("file")
+    grid = shlex.quote(file) if isinstance(file, str) and file.isprintable() else "GRID"
+    return f"lra-bench sweep {grid} --out {out}"
 
 
 def task_record(folder: Path) -> Record:

@@ -13,7 +13,7 @@ import yaml
 
 from lra.benchmarks.comparison.compare import Comparison, Row
 from lra.benchmarks.comparison.estimates import Difference, Estimate
-from lra.benchmarks.comparison.groups import sweep_record
+from lra.benchmarks.comparison.groups import sweep_record, swept_by
 from lra.benchmarks.records import Run, pick
 from lra.benchmarks.text import aligned_table, latex_table, markdown_table, number_text
 from lra.metrics.quantities import QUANTITIES, Quantity
@@ -178,9 +178,10 @@ def markdown_page(comparisons: Sequence[Comparison], places: Sequence[Path], com
         UsageError: for a sweep whose record is damaged.
     """
     runs = [run for group in comparisons[0].groups for run in group.runs.values()]
-    grids = {place: sweep_record(place / "sweep.json")["grid"] for place in places if (place / "sweep.json").is_file()}
-    sweeps = [f"lra-bench sweep GRID --out {place}" for place in grids]
-    quoted = [yaml.safe_dump(grid, sort_keys=False, default_flow_style=None).rstrip() for grid in grids.values()]
+    found = {place: sweep_record(place / "sweep.json") for place in places if (place / "sweep.json").is_file()}
+    sweeps = [swept_by(record, place) for place, record in found.items()]
+    grids = [record["grid"] for record in found.values()]
+    quoted = [yaml.safe_dump(grid, sort_keys=False, default_flow_style=None).rstrip() for grid in grids]
     parts = [
         f"# {title}",
         _block("\n".join([*sweeps, command])),

@@ -292,7 +292,7 @@ def require_onnx() -> None:
     """Raise `MissingInput` unless the packages that ONNX takes are installed."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingInput(f"--format onnx needs {', '.join(missing)}, not installed: pip install 'lra[export]'")
+        raise MissingInput(f"--format onnx needs {', '.join(missing)}, not installed: pip install {' '.join(missing)}")
 
 
 @contextmanager

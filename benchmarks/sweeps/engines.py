@@ -325,7 +325,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise MissingInput("--engine ray needs Ray, which is not installed: pip install 'lra[ray]'") from None
+        raise MissingInput("--engine ray needs Ray, which is not installed: pip install ray") from None
     return ray
 
 

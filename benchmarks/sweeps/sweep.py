@@ -1,15 +1,25 @@
 """Many runs from a grid, and what they would cost. The unit is a run folder: finished ones are skipped, half-done ones
-go on. What a run would cost is told by finished runs of the same configuration, or else by a few timed experiences.
+go on. What a run would cost is told by finished runs of the same configuration, or else by a few timed experiences;
+what comes before and after, by doing it once: a worker's start, a run's own start-up, its report.
 
 ``sweep.json`` in the sweep's folder says which runs belong to it and what became of each.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, Protocol
+
+import yaml
 
 from lra.benchmarks.errors import Interrupted, LraError, Resumable, interrupts
 from lra.benchmarks.files import held, sha256, write_json
@@ -17,8 +27,10 @@ from lra.benchmarks.progress import clock
 from lra.benchmarks.runs.kind import Configuration, Trial, kind_of
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.runner import finished
+from lra.benchmarks.setup.config import EVALUATIONS
 from lra.benchmarks.sweeps.engines import Engine, Job
 from lra.benchmarks.sweeps.grid import Planned
+from lra.metrics.quantities import FOLLOWED, quantities
 
 Status = Literal["waiting", "finished before", "done", "failed", "stopped"]
 RECORD = "sweep.json"
@@ -54,7 +66,12 @@ class SweepDisplay(Protocol):
 
 
 def sweep(
-    planned: Sequence[Planned], grid: Mapping[str, Any], out: Path, engine: Engine, display: SweepDisplay
+    planned: Sequence[Planned],
+    grid: Mapping[str, Any],
+    out: Path,
+    engine: Engine,
+    display: SweepDisplay,
+    file: Path | None = None,
 ) -> list[Entry]:
     """Do the runs of a grid that are not finished yet; one that fails does not stop the others.
 
@@ -64,6 +81,7 @@ def sweep(
         out: folder of the sweep, parent of its run folders.
         engine: where to run.
         display: told of the progress.
+        file: that the grid is from, for the record.
 
     Raises:
         LraError: if another sweep works in ``out``.
@@ -72,10 +90,10 @@ def sweep(
     with held(out / ".sweep.lock", f"another sweep works in {out}: wait for it, stop it, or choose another with --out"):
         entries = located(planned, out)
         try:
-            _do(entries, grid, out, engine, display)
+            _do(entries, grid, out, engine, display, file)
         finally:
             engine.close()
-            _write(entries, grid, out)
+            _write(entries, grid, out, file)
     return entries
 
 
@@ -118,14 +136,16 @@ def finished_before(planned: Sequence[Planned], out: Path) -> list[RunFolder | N
     return found
 
 
-def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine, display: SweepDisplay) -> None:
+def _do(
+    entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine, display: SweepDisplay, file: Path | None
+) -> None:
     waiting = [(i, e, e.folder) for i, e in enumerate(entries) if e.status == "waiting"]
     jobs = [
         Job(entry.config.tree(), str(out.absolute()), str(folder.path.absolute()), entry.config.threads)
         for _, entry, folder in waiting
         if folder is not None
     ]
-    _write(entries, grid, out)
+    _write(entries, grid, out, file)
     for entry in entries:
         if entry.status != "waiting":
             display.ended(entry)
@@ -135,14 +155,14 @@ def _do(entries: list[Entry], grid: Mapping[str, Any], out: Path, engine: Engine
                 index = waiting[outcome.index][0]
                 entries[index] = replace(entries[index], status=outcome.status, reason=outcome.reason)
                 display.ended(entries[index])
-                _write(entries, grid, out)
+                _write(entries, grid, out, file)
             display.show(entries, [waiting[i][0] for i in engine.running()])
         display.show(entries, [])
     if caught:
         raise Interrupted(caught[0], "the same command goes on from here")
 
 
-def _write(entries: Sequence[Entry], grid: Mapping[str, Any], out: Path) -> None:
+def _write(entries: Sequence[Entry], grid: Mapping[str, Any], out: Path, file: Path | None) -> None:
     runs = [
         {
             "label": entry.label,
@@ -152,7 +172,8 @@ def _write(entries: Sequence[Entry], grid: Mapping[str, Any], out: Path) -> None
         }
         for entry in entries
     ]
-    write_json(out / RECORD, {"schema": 1, "grid": dict(grid), "runs": runs})
+    named = {} if file is None else {"file": file.name if file.is_absolute() else str(file)}
+    write_json(out / RECORD, {"schema": 1, **named, "grid": dict(grid), "runs": runs})
 
 
 @dataclass(frozen=True)
@@ -164,17 +185,19 @@ class Estimate:
         basis: where that is from, or why it cannot be told.
         teacher: seconds to train its teacher, 0 if that is done.
         memory: MB that it takes, or any that was timed before it; 0 if nothing was timed.
+        beside: seconds that it takes before its first step and after its last one, as far as they are known.
     """
 
     seconds: float | None
     basis: str
     teacher: float = 0.0
     memory: float = 0.0
+    beside: float = 0.0
 
     @classmethod
     def of(cls, trial: Trial) -> "Estimate":
         """What the first steps of a run say."""
-        return cls(trial.seconds, trial.basis, trial.teacher, trial.peak_memory_mb)
+        return cls(trial.seconds, trial.basis, trial.teacher, trial.peak_memory_mb, trial.start_up)
 
 
 def estimates(entries: Sequence[Entry], out: Path) -> list[Estimate]:
@@ -203,9 +226,13 @@ def _timed(config: Configuration, out: Path) -> Estimate:
 
 def record(entries: Sequence[Entry], out: Path) -> list[dict[str, Any]]:
     """Which runs there are, which are done, and what the rest would take, as plain data."""
+    costs = estimates(entries, out)
+    reports = {kind_of(entry.config): entry.config for entry in entries if _state(entry) in (TO_DO, HALF_DONE)}
+    after = {kind: report_seconds(config) for kind, config in reports.items()}
     return [
         {"label": entry.label, "status": _state(entry), **asdict(cost)}
-        for entry, cost in zip(entries, estimates(entries, out), strict=True)
+        | {"beside": cost.beside + after.get(kind_of(entry.config), 0.0)}
+        for entry, cost in zip(entries, costs, strict=True)
     ]
 
 
@@ -217,28 +244,78 @@ def dry_run(entries: Sequence[Entry], workers: int, out: Path) -> Iterator[str]:
         for run, e in zip(runs, entries, strict=True)
         if e.folder is None and e.status == "waiting"
     }
-    return told(runs, workers, missing)
+    return told(runs, workers, missing, worker_seconds() if _todo(runs) else 0.0)
 
 
-def told(runs: Sequence[Mapping[str, Any]], workers: int, missing: Mapping[str, float]) -> Iterator[str]:
-    """A `record` as lines to be read; ``missing`` are teachers that are to be trained, and the seconds of each."""
+def told(
+    runs: Sequence[Mapping[str, Any]], workers: int, missing: Mapping[str, float], start: float = 0.0
+) -> Iterator[str]:
+    """A `record` as lines to be read.
+
+    Args:
+        runs: the record.
+        workers: runs at a time.
+        missing: teachers that are to be trained first, one after another, and the seconds of each.
+        start: seconds that a process takes to start, this one as each worker.
+    """
     rows = [(run["status"], run["label"], _cost(run)) for run in runs]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     for state, label, cost in rows:
         yield f"{state:{widths[0]}}  {label:{widths[1]}}  {cost}".rstrip()
-    todo = [run["seconds"] for run in runs if run["status"] in (TO_DO, HALF_DONE)]
-    total, unknown = sum(seconds or 0 for seconds in todo), todo.count(None)
-    yield (
-        f"{len(runs)} runs, {len(todo)} to do: {clock(total)} of work, "
-        f"about {clock(total / workers)} on {workers} workers"
-    )
-    if unknown:
+    todo = _todo(runs)
+    work, beside = sum(run["seconds"] or 0.0 for run in todo), sum(run["beside"] for run in todo)
+    lessons = sum(missing.values())
+    whole = lessons + (2 * start + makespan([(run["seconds"] or 0.0) + run["beside"] for run in todo], workers))
+    yield f"{len(runs)} runs, {len(todo)} to do: about {clock(whole if todo else 0.0)} on {workers} workers"
+    if todo:
+        yield (
+            f"of these, {clock(work)} training and evaluation, {clock(beside)} start-up and reports of the runs, "
+            f"which the workers share; {clock(start)} each process's start"
+        )
+    if unknown := [run["seconds"] for run in todo].count(None):
         yield f"{unknown} of them could not be timed"
     if memory := max((run["memory"] for run in runs), default=0.0):
         yield f"peak memory: {memory:,.0f} MB of each at most"
     if missing:
-        training = clock(sum(missing.values()))
-        yield f"{len(missing)} teacher{'s' if len(missing) > 1 else ''} would be trained first: {training} of work"
+        s = "s" if len(missing) > 1 else ""
+        yield f"{len(missing)} teacher{s} would be trained first: {clock(lessons)}, counted above"
+
+
+def _todo(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [run for run in runs if run["status"] in (TO_DO, HALF_DONE)]
+
+
+def makespan(seconds: Iterable[float], workers: int) -> float:
+    """Seconds until all jobs are done, each begun in turn by the first of the workers that is free."""
+    free = [0.0] * workers
+    for job in seconds:
+        heapq.heapreplace(free, free[0] + job)
+    return max(free)
+
+
+def worker_seconds() -> float:
+    """Seconds until a new process has imported what a run needs."""
+    began = time.perf_counter()
+    needs = "import lra.benchmarks.runs.training, lra.benchmarks.reports.report"
+    subprocess.run([sys.executable, "-c", needs], check=False, capture_output=True)
+    return time.perf_counter() - began
+
+
+def report_seconds(config: Configuration) -> float:
+    """Seconds that the report of a run takes, from one of made-up evaluations; 0 where that cannot be made."""
+    import lra.benchmarks.reports.report  # noqa: F401
+
+    steps = [config.student_steps * (i + 1) // EVALUATIONS for i in range(EVALUATIONS)]
+    curve = [{"evaluation": i, "student_step": step} for i, step in enumerate(steps)]
+    rows = [row | dict.fromkeys((q.record for q in quantities(*FOLLOWED)), 50.0 + i) for i, row in enumerate(curve)]
+    with tempfile.TemporaryDirectory(prefix="lra-") as scratch, suppress(LraError):
+        folder = Path(scratch)
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "config.yaml").write_text(yaml.safe_dump(config.tree()))
+        began = time.perf_counter()
+        kind_of(config).write_report(folder)
+        return time.perf_counter() - began
+    return 0.0
 
 
 FINISHED, HALF_DONE, TO_DO = "finished", "half done", "to do"

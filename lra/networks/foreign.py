@@ -102,7 +102,7 @@ def _timm(name: str, classes: int, image: Image) -> Callable[[], Any]:
     try:
         import timm
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(f"network 'timm:{name}' needs timm: pip install 'lra[timm]'") from None
+        raise ModuleNotFoundError(f"network 'timm:{name}' needs timm: pip install timm") from None
     _require(name, timm.list_models(), "timm")
     return partial(timm.create_model, name, pretrained=False, num_classes=classes, in_chans=image[0])
 
