@@ -16,8 +16,8 @@ import yaml
 from lra.benchmarks.errors import MissingInput, UsageError, one_line
 from lra.metrics.quantities import Quantity, at
 
-STUDENT, AVERAGE = "student.safetensors", "average.safetensors"
-"""What a finished run leaves: its student, and the moving average of it if one was kept."""
+STUDENT, AVERAGE, BEST = "student.safetensors", "average.safetensors", "best.safetensors"
+"""What a finished run leaves: its student; if kept, the moving average of it, and what it was at its best."""
 GENERATOR, REPLAY, SYNTHETIC = "generator.safetensors", "replay.pt", "synthetic.safetensors"
 """What a finished run may leave for later ones: its generator, its replay, the last batch that it synthesised."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -187,6 +187,7 @@ def table(result: dict[str, Any], folder: Path) -> str:
         *_stopped(result),
         *_rollbacks(result.get("rollbacks") or []),
         *lines.items(),
+        *_best(result),
         *((q.title, said[q.name]) for q in quantities(*COMPARED) if q.name not in named and _had(result, q)),
         ("report", str(folder / "report.html")),
     ]
@@ -215,6 +216,14 @@ def increment_table(result: dict[str, Any], folder: Path) -> str:
             f"report                           {folder / 'report.html'}",
         ]
     )
+
+
+def _best(result: dict[str, Any]) -> list[tuple[str, str]]:
+    if "best" not in result:
+        return []
+    best = result["best"]
+    said = quantity_text(QUANTITIES["accuracy"], best["accuracy"])
+    return [("best", f"{said} at step {best['student_step']:,}, kept in {best['file']}; chosen on test data")]
 
 
 def _stopped(result: dict[str, Any]) -> list[tuple[str, str]]:

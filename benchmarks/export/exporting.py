@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lra.benchmarks.errors import LraError, MissingInput, UsageError, suggestion
 from lra.benchmarks.export.model_card import model_card
 from lra.benchmarks.files import write_atomically, write_text
-from lra.benchmarks.records import AVERAGE, DISTILLED, STUDENT, Run, read_run
+from lra.benchmarks.records import AVERAGE, BEST, DISTILLED, STUDENT, Run, read_run
 from lra.benchmarks.runs.distillation import stored_configuration
 from lra.benchmarks.setup.config import RunConfig
 from lra.benchmarks.setup.user_code import code_of
@@ -46,7 +46,7 @@ IMAGES = (9, 4, 1)
 
 
 def export(folder: Path, formats: Sequence[str], out: Path | None = None, licence: str | None = None) -> list[Path]:
-    """Write the student of a finished run in some formats, and its moving average if one was kept, with a model card.
+    """Write the student of a finished run in some formats, with a model card; its moving average and best too, if kept.
 
     Args:
         folder: of the run.
@@ -73,8 +73,9 @@ def export(folder: Path, formats: Sequence[str], out: Path | None = None, licenc
         require_onnx()
     run, student, notes = load_student(folder)
     networks = {"student": student}
-    if (folder / AVERAGE).is_file():
-        networks["average"] = load_student(folder, AVERAGE)[1]
+    for name, file in (("average", AVERAGE), ("best", BEST)):
+        if (folder / file).is_file():
+            networks[name] = load_student(folder, file)[1]
 
     import torch
 
@@ -92,7 +93,7 @@ def export(folder: Path, formats: Sequence[str], out: Path | None = None, licenc
 
 
 def load_student(folder: Path, file: str = STUDENT) -> tuple[Run, Normalized, dict[str, Any]]:
-    """A finished run, its student in evaluation mode, and what is needed to use it; or, of another file, its average.
+    """A finished run, its student in evaluation mode, and what is needed to use it; or, of another file, that one.
 
     Raises:
         MissingInput: if the run is not finished.

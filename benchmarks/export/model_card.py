@@ -35,7 +35,11 @@ USES = {
     ".pt2": '`torch.export.load("{name}").module()(images)`',
 }
 """How a file is used, by its suffix."""
-OF_AVERAGE = "; the moving average of the student"
+OF_OTHERS = {
+    "average": "; the moving average of the student",
+    "best": "; the student at its best evaluation, chosen on test data, so that its accuracy there says too much",
+}
+"""What is said of a file that is not the student's, by its name."""
 
 
 def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: str | None) -> str:
@@ -152,7 +156,7 @@ def _use(notes: dict[str, Any], files: Sequence[Path]) -> list[tuple[str, str]]:
         ("output", f"logits (n × {notes['classes']})"),
         *([("classes, in the order of the logits", _names(notes["names"]))] if notes["names"] else []),
         *(
-            (f"`{file.name}`", USES[file.suffix].format(name=file.name) + OF_AVERAGE * file.stem.startswith("average"))
+            (f"`{file.name}`", USES[file.suffix].format(name=file.name) + OF_OTHERS.get(file.stem, ""))
             for file in files
         ),
     ]

@@ -17,7 +17,7 @@ from torchvision.utils import make_grid
 
 from lra.benchmarks.errors import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.files import packed, write_atomically, write_checkpoint
-from lra.benchmarks.records import AVERAGE, STUDENT
+from lra.benchmarks.records import AVERAGE, BEST, STUDENT
 from lra.benchmarks.runs.kind import Tracker
 from lra.benchmarks.runs.machine import environment, peak_memory
 from lra.benchmarks.runs.memory import as_far_as_it_fits, bounded, refuse_oversize
@@ -176,6 +176,8 @@ class Training:
     def _keep(self, record: dict[str, Any]) -> None:
         self.metrics.append(record)
         self.times.append((record["student_step"], self._elapsed()))
+        if self.config.evaluation.keep_best and not self.processes.rank and best_of(self.metrics.records) is record:
+            save_weights(self.folder.path / BEST, self.experiment.strategy.model)
         last = record["experience"] == self.experiment.stream.length
         self.samples.take(record["evaluation"], record["student_step"], last)
         self.progress.note(record)
@@ -239,6 +241,11 @@ def built(
     return experiment
 
 
+def best_of(records: Sequence[Record]) -> Record:
+    """The evaluation of highest test accuracy, the first of equals."""
+    return max(records, key=lambda record: float(record["accuracy"]))
+
+
 def result(
     experiment: Experiment,
     teacher: TrainedTeacher,
@@ -262,12 +269,21 @@ def result(
         "student": {"name": config.student.network, "parameters": parameters},
         **({} if experiment.quantization is None else {"quantization": experiment.quantization}),
         **experiment.evaluation.outcome(records),
+        **_best(config, records),
         "rollbacks": list(rollbacks),
         **_stopped(experiment),
         "cost": _cost(experiment) | {"seconds": seconds, "peak_memory_mb": peak_memory(config.device)},
         "config_hash": config_hash,
         "versions": environment()["versions"],
     }
+
+
+def _best(config: RunConfig, records: Sequence[Record]) -> Record:
+    """Which student was kept beside the last one, and what it was chosen on."""
+    if not config.evaluation.keep_best:
+        return {}
+    best = {key: best_of(records)[key] for key in ("student_step", "accuracy")}
+    return {"best": best | {"file": BEST, "chosen_on": "test data"}}
 
 
 def _stopped(experiment: Experiment) -> Record:

@@ -191,6 +191,9 @@ class EvaluationOptions(Options):
     """Images per probe."""
     samples: Whole = 16
     """Generated images kept as a picture at some evaluations; 0 for none."""
+    keep_best: bool = False
+    """Keep the student of the evaluation of highest test accuracy, the first of equals, too. It is chosen on test data:
+    its accuracy is no estimate of what to expect, and no result here uses it."""
 
 
 class MetaOptions(LRAOptions):
@@ -304,6 +307,8 @@ class RunConfig(Options):
             raise ValueError(f"student.{next(iter(found))} is for students of full precision; leave it out")
         if self.quantization is not None and self.compute.precision != "float32":
             raise ValueError("compute.precision is for students of full precision; leave it out")
+        if self.evaluation.keep_best and not self.data.test:
+            raise ValueError("evaluation.keep_best chooses on test data and data.test is false: leave one of them out")
         if self.meta.enabled and self.meta.along == "momentum" and not self.student.momentum:
             raise ValueError("meta.along=momentum and student.momentum is 0: raise it, or drop meta.along")
         return self
