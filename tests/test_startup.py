@@ -39,6 +39,7 @@ def answers(commands: Sequence[tuple[int, Sequence[object]]]) -> subprocess.Comp
 def test_what_needs_no_training_imports_nothing_that_trains(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("method: fast\nreplay: pool\nmeta: true\n")
     (tmp_path / "grid.yaml").write_text("method: [dafl, fats]\n")
+    (tmp_path / "good.yaml").write_text("method: [dafl, fast]\n")
     (tmp_path / "tasks.yaml").write_text("method: fats\ntasks: [{name: one, dataset: digits}]\n")
     done = answers(
         [
@@ -71,6 +72,7 @@ def test_what_needs_no_training_imports_nothing_that_trains(tmp_path: Path) -> N
             (3, ["export", tmp_path, "--out", tmp_path / "out"]),
             (2, ["sweep", tmp_path / "grid.yaml", "--out", tmp_path / "out"]),
             (2, ["sweep", tmp_path / "grid.yaml", "--out", tmp_path / "out", "--dry-run"]),
+            (0, ["sweep", tmp_path / "good.yaml", "--out", tmp_path / "out", "--dry-run", "--no-timing"]),
             (3, ["sweep", tmp_path / "none.yaml", "--out", tmp_path / "out"]),
             (2, ["tasks", tmp_path / "tasks.yaml", "--out", tmp_path / "out"]),
             (2, ["tasks", tmp_path / "own.yaml", "--out", tmp_path / "out"]),

@@ -26,7 +26,7 @@ from lra.benchmarks.runs import machine
 from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.sweeps import engines, sweep_progress
 from lra.benchmarks.sweeps.engines import Engine, Job, LocalEngine, Outcome, work
-from lra.benchmarks.sweeps.grid import expand, plan
+from lra.benchmarks.sweeps.grid import expand, plan, with_settings
 from lra.benchmarks.sweeps.sweep import Entry, SweepDisplay, makespan, sweep, told
 from lra.benchmarks.sweeps.sweep_progress import SweepProgress, last_line, last_record
 
@@ -263,6 +263,35 @@ def test_dry_run_times_and_writes_nothing(done: Path, tmp_path: Path, lra_bench:
     again = lra_bench("sweep", file, "--out", done, "--dry-run")
     assert again.out.count("finished ") >= 4
     assert "4 runs, 0 to do" in again.out
+
+
+def test_what_is_set_is_set_in_all_runs_of_a_grid(tmp_path: Path, lra_bench: Any) -> None:
+    file = tmp_path / "grid.yaml"
+    grid = GRID | {"seed": 0, "replay": "none", "also": [{"set": {"student.lr": 0.2}}]}
+    file.write_text(yaml.safe_dump(grid | {"set": GRID["set"] | {"student.lr": [0.3, 0.4]}}))
+    given = ("sweep", file, "--out", tmp_path / "out", "--dry-run", "--no-timing")
+    labels = [row["label"] for row in json.loads(lra_bench(*given, "--json").out)["runs"]]
+    assert {label.partition("student.lr=")[2].split()[0] for label in labels} == {"0.2", "0.3", "0.4"}
+    two = lra_bench(*given, "--set", "student.lr=[0.5, 0.6]", "--set", "student.momentum=0.5").out
+    assert "student.lr=0.5" in two
+    assert "student.lr=0.6" in two
+    assert "0.3" not in two
+    tree = with_settings(yaml.safe_load(file.read_text()), ["student.lr=0.7"])
+    assert {run.config.student.lr for run in plan(tree)} == {0.7}
+    for wrong, said in (("student.lr", "section.key=value"), ("student.lrr=1", "student.lr")):
+        done = lra_bench(*given, "--set", wrong)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert said in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_which_runs_there_are_is_told_at_once(done: Path, tmp_path: Path, lra_bench: Any) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(GRID | {"seed": [0, 1, 7]}))
+    told = lra_bench("sweep", file, "--out", done, "--dry-run", "--no-timing")
+    assert "6 runs, 2 to do" in told.out
+    assert told.out.count("finished") == 4
+    assert lra_bench("sweep", file, "--out", done, "--no-timing").code == 2
 
 
 def test_an_estimate_counts_starts_teachers_and_reports() -> None:

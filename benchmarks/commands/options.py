@@ -118,11 +118,9 @@ def tried(command: Command) -> Command:
         click.option(
             "--dry-run",
             is_flag=True,
-            help="Build the run, time its first steps, print its configuration and what it would take; write nothing.",
+            help="Build it, time the first steps, print what would be done and what it would take; write nothing.",
         ),
-        click.option(
-            "--no-timing", is_flag=True, help="With --dry-run: check and print the configuration alone, at once."
-        ),
+        click.option("--no-timing", is_flag=True, help="With --dry-run: check, and print what would be done, at once."),
     ]
     for option in reversed(options):
         given = option(given)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lra.benchmarks.commands.options import PATH
+from lra.benchmarks.commands.options import COMPLETED, PATH, DryRun, completing, tried
 from lra.benchmarks.errors import LraError, UsageError, concerning
 from lra.benchmarks.progress import loading
 
@@ -36,8 +36,16 @@ THREADS = click.IntRange(1, 1024)
 @click.option(
     "--gpus", type=click.FloatRange(0), default=0.0, help="GPUs of each run under ray; 0.25 puts four on one."
 )
+@click.option(
+    "--set",
+    "assignments",
+    shell_complete=completing(COMPLETED["set"]),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any option of all runs, in place of what the grid has there; a list is an axis.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the sweep's record as one JSON object.")
-@click.option("--dry-run", is_flag=True, help="Print the runs and what they would take; write nothing.")
+@tried
 def sweep(
     grid: Path,
     out: Path | None,
@@ -47,8 +55,9 @@ def sweep(
     engine: str,
     address: str | None,
     gpus: float,
+    assignments: tuple[str, ...],
     as_json: bool,
-    dry_run: bool,
+    dry_run: DryRun | None,
 ) -> None:
     """Do every run of a YAML grid that is not finished yet.
 
@@ -60,7 +69,11 @@ def sweep(
     if per_gpu is not None and (engine == "ray" or workers is not None):
         raise UsageError("--per-gpu stands alone: leave --workers out, and say --gpus for --engine ray")
     place = out or Path("runs") / grid.stem
-    tree, planned = _planned(grid, place, threads)
+    tree, planned = _planned(grid, assignments)
+    if dry_run == "untimed":
+        click.echo(_listed(planned, place, as_json))
+        return
+    planned = _settled(planned, place, threads)
     cards = [] if per_gpu is None else cards_for(planned)
     number = len(cards) * per_gpu if per_gpu is not None else workers or at_a_time(planned)
     if dry_run:
@@ -105,18 +118,36 @@ def _estimated(planned: Sequence[Planned], out: Path, workers: int, as_json: boo
         yield from dry_run(entries, workers, out)
 
 
-def _planned(file: Path, out: Path, threads: int | None) -> tuple[Tree, list[Planned]]:
-    """The grid in a file, and its runs, with their threads where they are still to be done."""
+def _listed(planned: Sequence[Planned], out: Path, as_json: bool) -> str:
+    """The runs and which are finished, told at once."""
+    from lra.benchmarks.sweeps.sweep import FINISHED, TO_DO, finished_before
+
+    states = [TO_DO if done is None else FINISHED for done in finished_before(planned, out)]
+    if as_json:
+        rows = [{"label": run.label, "status": state} for run, state in zip(planned, states, strict=True)]
+        return json.dumps({"runs": rows})
+    lines = [f"{state:8}  {run.label}" for run, state in zip(planned, states, strict=True)]
+    return "\n".join([*lines, f"{len(planned)} runs, {states.count(TO_DO)} to do"])
+
+
+def _planned(file: Path, assignments: Sequence[str]) -> tuple[Tree, list[Planned]]:
+    """The grid in a file, with what was set beside it, and its runs."""
     from lra.benchmarks.setup.resolution import read_options
-    from lra.benchmarks.sweeps.grid import plan
-    from lra.benchmarks.sweeps.sweep import finished_before
+    from lra.benchmarks.sweeps.grid import plan, with_settings
 
     grid = read_options(file, "grid")
     with concerning(f"grid {file}"):
-        planned = plan(grid, file.parent)
+        grid = with_settings(grid, assignments)
+        return grid, plan(grid, file.parent)
+
+
+def _settled(planned: Sequence[Planned], out: Path, threads: int | None) -> list[Planned]:
+    """The runs of a grid, with their threads where they are still to be done."""
+    from lra.benchmarks.sweeps.sweep import finished_before
+
     done = finished_before(planned, out)
     with loading("torch") if None in done else nullcontext():
-        return grid, [run if there else settled(run, threads) for run, there in zip(planned, done, strict=True)]
+        return [run if there else settled(run, threads) for run, there in zip(planned, done, strict=True)]
 
 
 def settled(run: Planned, threads: int | None) -> Planned:

@@ -18,7 +18,7 @@ also: [{strategy: generative, set: {bn: 0}}]
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import Any
 
 from lra.benchmarks.errors import UsageError, concerning, suggestion
 from lra.benchmarks.runs.kind import DEFAULT, Cell, Configuration, kind_named
+from lra.benchmarks.setup.layers import parse_assignment
 from lra.benchmarks.setup.resolution import NothingRetained
 
 MOST = 100_000
@@ -72,6 +73,30 @@ def expand(grid: Mapping[str, Any]) -> list[Cell]:
         raise UsageError("also: a list of grids is expected, such as also: [{seed: [0, 1]}]")
     kept = {key: value for key, value in grid.items() if key != "also"}
     return cells + [cell for other in others for cell in expand(kept | other)]
+
+
+def with_settings(grid: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """A grid whose runs all have what is set, texts ``section.key=value``, whatever it and those in ``also`` had there.
+
+    Raises:
+        UsageError: for what is no such text.
+    """
+    given: dict[str, Any] = {}
+    for text in assignments:
+        path = text.partition("=")[0].strip()
+        value: Any = parse_assignment(text)
+        for key in path.split("."):
+            value = value[key]
+        given[path] = value
+    return _over(grid, given) if given else dict(grid)
+
+
+def _over(grid: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    own, others = grid.get("set") or {}, grid.get("also") or []
+    if not isinstance(own, Mapping) or not isinstance(others, list):  # Which is refused where it is expanded.
+        return dict(grid)
+    alone = [_over(other, given) if isinstance(other, Mapping) and "set" in other else other for other in others]
+    return dict(grid) | {"set": {**own, **given}} | ({"also": alone} if others else {})
 
 
 def _axis(key: str, value: Any) -> list[tuple[str, Any]]:
