@@ -1,6 +1,6 @@
 """Images: their shapes, their scale, as they are stored and as they travel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -47,6 +47,16 @@ def deviations(values: Sequence[float] | Tensor, channels: int | None) -> Tensor
     if not (tensor > 0).all():
         raise ValueError(f"std must be positive; got {tensor.flatten().tolist()}")
     return tensor
+
+
+def standardisation(mean: Sequence[float], std: Sequence[float], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """What brings images (n,C,H,W) in [0,1], on ``device``, to (x - mean) / std of each channel.
+
+    Raises:
+        ValueError: as `per_channel` and `deviations`.
+    """
+    centre, scale = per_channel(mean, None, "mean").to(device), deviations(std, len(mean)).to(device)
+    return lambda images: (images - centre) / scale
 
 
 def to_bytes(images: Tensor, rounding: Literal["nearest", "down"] = "nearest") -> Tensor:

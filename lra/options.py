@@ -73,6 +73,16 @@ class AugmentationOptions(Options):
 
         return augment
 
+    def crop_and_flip_together(self) -> Augmentation:
+        """Shift and flip the batch as one, as TA-DFKD's release does."""
+        from lra.synthesis.augmentation import flipped_together, shifted_together
+
+        def augment(images: Tensor) -> Tensor:
+            moved = shifted_together(images, self.reach(min(images.shape[2:])))
+            return flipped_together(moved) if self.flip else moved
+
+        return augment
+
     def jitter(self) -> Augmentation:
         """Roll and flip the batch as one: DeepInversion's jitter."""
         from lra.synthesis.augmentation import flipped_together, rolled

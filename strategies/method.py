@@ -101,8 +101,8 @@ class SynthesisOptions(TripletOptions):
         return False
 
 
-class BatchNormOptions(OneHotOptions, SynthesisOptions):
-    """The base of options with a term of the teacher's BatchNorm statistics, beside the one of its confidence."""
+class StatisticsOptions(SynthesisOptions):
+    """The base of options with a term of the teacher's BatchNorm statistics."""
 
     bn: NonNegative = 1.0
     """Weight of the distance to the teacher's BatchNorm statistics."""
@@ -111,6 +111,10 @@ class BatchNormOptions(OneHotOptions, SynthesisOptions):
     def needs_batchnorm(self) -> bool:
         """Whether that term has a weight."""
         return self.bn > 0
+
+
+class BatchNormOptions(OneHotOptions, StatisticsOptions):
+    """The base of options with that term beside the one of the teacher's confidence."""
 
 
 class Method(ABC):

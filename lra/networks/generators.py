@@ -119,6 +119,7 @@ class UpsamplingGenerator(nn.Module):
         head: Head = "sigmoid",
         bias: bool = False,
         bn_eps: float = 1e-5,
+        activated: bool = False,
         spectral_norm: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -134,6 +135,7 @@ class UpsamplingGenerator(nn.Module):
                 parameters; or ``"affine"``, BatchNorm with parameters. The last two end in mean + std * x.
             bias: whether the convolutions of the blocks have one (the last convolution always does).
             bn_eps: of the BatchNorm in the blocks.
+            activated: whether the first map goes through a LeakyReLU, too.
             spectral_norm: whether every convolution is spectrally normalised, one power iteration a forward.
             mean: of the data, one a channel; for the last two heads.
             std: as ``mean``.
@@ -150,6 +152,7 @@ class UpsamplingGenerator(nn.Module):
         self.first_map = first_map(channels, image)
         self.linear = nn.Linear(latent, self.first_map[0] * self.first_map[1] * self.first_map[2])
         self.norm = nn.BatchNorm2d(channels[0])
+        self.activation = nn.LeakyReLU(0.2) if activated else nn.Identity()
         pairs = pairwise(channels)
         self.blocks = nn.Sequential(*(doubling_block(inputs, outputs, bias, bn_eps) for inputs, outputs in pairs))
         self.last = nn.Conv2d(channels[-1], image[0], 3, padding=1)
@@ -164,7 +167,7 @@ class UpsamplingGenerator(nn.Module):
         """Map latents (n, latent) to images (n,C,H,W)."""
         first = self.linear(latents).unflatten(1, self.first_map)
         # Convolutions are faster so. Images leave as they would otherwise: whoever gets them may view them.
-        maps = self.blocks(self.norm(first.contiguous(memory_format=torch.channels_last)))
+        maps = self.blocks(self.activation(self.norm(first.contiguous(memory_format=torch.channels_last))))
         return self.head(self.last(cropped(maps, self.image)).contiguous())
 
 
@@ -277,6 +280,15 @@ def gen_zskt(
     """Build the generator of ZSKT (Micaelli and Storkey, NeurIPS 2019): biases, BatchNorm for sigmoid."""
     channels = deepened((width, width, max(1, width // 2)), image)
     return UpsamplingGenerator(latent, image, channels=channels, head="affine", bias=True, mean=mean, std=std)
+
+
+def gen_tadfkd(latent: int, image: Image, *, width: int = 128, bn_eps: float = 0.8) -> UpsamplingGenerator:
+    """Build the generator of TA-DFKD (Shin et al., AAAI 2024): GenS with biases, and an activation of its first map.
+
+    ``bn_eps`` of 0.8 is as released, where it was perhaps meant to be a momentum.
+    """
+    channels = deepened((width, width, max(1, width // 2)), image)
+    return UpsamplingGenerator(latent, image, channels=channels, bias=True, bn_eps=bn_eps, activated=True)
 
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

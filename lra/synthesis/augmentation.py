@@ -74,6 +74,15 @@ def rolled(images: Tensor, reach: int) -> Tensor:
     return images.roll(offsets, dims=(2, 3))
 
 
+def shifted_together(images: Tensor, reach: int) -> Tensor:
+    """All images moved by one and the same random offset of up to ``reach`` pixels; what comes in is black."""
+    if not reach:
+        return images
+    down, right = torch.randint(2 * reach + 1, (2,)).tolist()
+    height, width = images.shape[2:]
+    return F.pad(images, (reach, reach, reach, reach))[:, :, down : down + height, right : right + width]
+
+
 def flipped_together(images: Tensor) -> Tensor:
     """All images mirrored left to right, or none."""
     return images.flip(3) if torch.rand(()) < 0.5 else images

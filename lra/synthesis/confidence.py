@@ -108,13 +108,20 @@ class Filter:
         self.redraws = redraws
         self.drawn = self.kept = 0
 
-    def __call__(self, draw: Callable[[int], Tensor], label: Callable[[Tensor], Tensor], n: int) -> Tensor:
+    def __call__(
+        self,
+        draw: Callable[[int], Tensor],
+        label: Callable[[Tensor], Tensor],
+        n: int,
+        show: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """``n`` images (n, C, H, W).
 
         Args:
             draw: makes so many images.
             label: the teacher's logits of them.
             n: how many.
+            show: what to do to all images of a draw, after the teacher was asked about them as they are.
         """
         found: list[Tensor] = []
         rest: list[tuple[Tensor, Tensor]] = []
@@ -122,6 +129,7 @@ class Filter:
             images = draw(n)
             logits = label(images)
             kept = self.mask(logits).to(images.device)
+            images = images if show is None else show(images)
             found.append(images[kept])
             rest.append((images[~kept], logits[~kept]))
             if sum(map(len, found)) >= n:

@@ -11,6 +11,7 @@ from lra.networks.composed import ClassGenerator
 from lra.problem import Teacher
 from lra.randomness import integers, normal
 from lra.state import State, turn, untouched
+from lra.synthesis.augmentation import Augmentation
 from lra.synthesis.confidence import Filter
 from lra.synthesis.synthesizer import Sampler, Synthesizer
 from lra.synthesis.terms import Term, TermValue, total
@@ -35,6 +36,8 @@ class OnlineGenerator(Synthesizer):
             moves the running statistics), "eval" by running statistics.
         confident: keeps of all images those that the teacher is sure of, if it is to. The student then sees no other,
             and a generator's step goes down the terms of the batch's own confident ones.
+        show: what is done to images before networks learn from them, in synthesis and for the student; the filter
+            judges them as they are.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class OnlineGenerator(Synthesizer):
         sampling_mode: Literal["eval", "train"] = "eval",
         clip: float | None = None,
         confident: Filter | None = None,
+        show: Augmentation | None = None,
     ):
         super().__init__(terms)
         self.generator = generator
@@ -62,6 +66,7 @@ class OnlineGenerator(Synthesizer):
         self.sampling_mode = sampling_mode
         self.clip = clip
         self.confident = confident
+        self._show = show
 
     divisible = True
     asked: Tensor | None = None
@@ -97,21 +102,25 @@ class OnlineGenerator(Synthesizer):
 
     def _view(self, images: Tensor, student: nn.Module) -> View:
         """What terms look at: a batch, or its confident images beside the whole of it."""
+        shown = self._shown(images)
         if self.confident is None:
-            return View(images, self.teacher, student, self.asked, student_mode=self.student_mode)
+            return View(shown, self.teacher, student, self.asked, student_mode=self.student_mode)
         kept = self.confident.mask(self.teacher.label(images)).to(images.device)
         # BatchNorm, and what compares samples, needs some.
-        chosen = images[kept] if len(kept) > 1 and kept.sum() > 1 else images
+        chosen = shown[kept] if len(kept) > 1 and kept.sum() > 1 else shown
         asked = self.asked if self.asked is None or len(chosen) == len(images) else self.asked[kept]
-        return View(chosen, self.teacher, student, asked, student_mode=self.student_mode, plain=images)
+        return View(chosen, self.teacher, student, asked, student_mode=self.student_mode, plain=shown)
+
+    def _shown(self, images: Tensor) -> Tensor:
+        return images if self._show is None else self._show(images)
 
     @torch.no_grad()
     def draw(self, n: int) -> Tensor:
         """``n`` fresh images of the current generator; the confident of more, with a filter."""
         turn(self.generator, training=self.sampling_mode == "train")
         if self.confident is None:
-            return self._drawn(n)
-        return self.confident(self._drawn, self.teacher.label, n)
+            return self._shown(self._drawn(n))
+        return self.confident(self._drawn, self.teacher.label, n, self._shown)
 
     def _drawn(self, n: int) -> Tensor:
         self.images_generated += n
@@ -149,8 +158,7 @@ class OnlineGenerator(Synthesizer):
         generator.train(self.sampling_mode == "train")
         # What train mode moves are copies.
         buffers = {name: buffer.clone() for name, buffer in generator.named_buffers()}
-        images: Tensor = functional_call(generator, buffers, (self.latents_for(generator, n),))
-        return images
+        return self._shown(functional_call(generator, buffers, (self.latents_for(generator, n),)))
 
     def generator_to_reuse(self) -> nn.Module:
         """The generator."""

@@ -92,19 +92,22 @@ class Disagreement(Term):
         weight: factor in the sum.
         reference: use the released `lra.distances.js_reference` instead of the true divergence.
         temperature: τ, 3 in every release.
+        detach_teacher: take its answer as given; else the gradient flows through both networks.
     """
 
     name = "disagreement"
     competitive = True
 
-    def __init__(self, weight: float, reference: bool = False, temperature: float = 3.0):
+    def __init__(self, weight: float, reference: bool = False, temperature: float = 3.0, detach_teacher: bool = True):
         super().__init__(weight)
         self.distance: Distance = js_reference if reference else js
         self.temperature = temperature
+        self.detach_teacher = detach_teacher
 
     def __call__(self, view: View) -> Tensor:
-        """1 - JS, in [1 - ln 2, 1]; the teacher's answer is taken as given (no gradient through it)."""
-        divergence = self.distance(view.student_logits, view.teacher_logits.detach(), self.temperature).mean()
+        """1 - JS, in [1 - ln 2, 1]."""
+        teacher = view.teacher_logits.detach() if self.detach_teacher else view.teacher_logits
+        divergence = self.distance(view.student_logits, teacher, self.temperature).mean()
         return 1 - divergence.clamp(0, 1)
 
 

@@ -1,5 +1,6 @@
 """What images of real data look like: to the teacher's BatchNorm layers, by themselves, and beside one another."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -109,20 +110,37 @@ class TotalVariation(Term):
 
     For sources that optimise pixels: of images in [0, 1] before augmentation; releases that optimise normalised
     pixels measure about 1/std times as much.
+
+    Args:
+        weight: factor in the sum.
+        reduce: of the differences in a direction: their absolute ``"mean"``, or the ``"norm"`` of those of all images,
+            which grows with the root of how many there are (DeepInversion's other form; TA-DFKD).
+        standardise: what images are brought to before, if anything: see `lra.images.standardisation`.
     """
 
     name = "total_variation"
 
+    def __init__(
+        self,
+        weight: float,
+        reduce: Literal["mean", "norm"] = "mean",
+        standardise: Callable[[Tensor], Tensor] | None = None,
+    ):
+        super().__init__(weight)
+        self.reduce = reduce
+        self.standardise = standardise
+
     def __call__(self, view: View) -> Tensor:
         """≥ 0: columns, rows and both diagonals; a direction without neighbours counts 0."""
-        x = view.plain
+        x = view.plain if self.standardise is None else self.standardise(view.plain)
         steps = [
             x[..., :, 1:] - x[..., :, :-1],
             x[..., 1:, :] - x[..., :-1, :],
             x[..., 1:, 1:] - x[..., :-1, :-1],
             x[..., 1:, :-1] - x[..., :-1, 1:],
         ]
-        return sum((step.abs().mean() for step in steps if step.numel()), x.new_zeros(()))
+        sizes = (step.abs().mean() if self.reduce == "mean" else step.norm() for step in steps if step.numel())
+        return sum(sizes, x.new_zeros(()))
 
 
 class Smoothness(Term):
@@ -152,13 +170,22 @@ def blurred(images: Tensor) -> Tensor:
 
 
 class L2(Term):
-    """Euclidean norm of the whole batch before augmentation (DeepInversion; weight 0 in every published cell)."""
+    """Euclidean norm of the whole batch before augmentation (DeepInversion, with weight 0 in its cells; TA-DFKD).
+
+    Args:
+        weight: factor in the sum.
+        standardise: what images are brought to before, if anything: then their mean costs nothing, in place of black.
+    """
 
     name = "l2"
 
+    def __init__(self, weight: float, standardise: Callable[[Tensor], Tensor] | None = None):
+        super().__init__(weight)
+        self.standardise = standardise
+
     def __call__(self, view: View) -> Tensor:
         """≥ 0."""
-        return view.plain.norm()
+        return (view.plain if self.standardise is None else self.standardise(view.plain)).norm()
 
 
 class Spread(Term):
