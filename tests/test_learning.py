@@ -77,6 +77,7 @@ CASES = {
         "synthesis={lr: 0.003, balance_temperature: 1, adversarial: 0.05, age: 20, negatives: 80}",
         "student.lr=0.05",
     ),
+    "ta-dfkd": online(40, 10, "synthesis={lr: 0.01, flip: false, shift: 0, steps: 3}"),
     "dfme": online(30, 5, "synthesis={lr: 0.003, steps: 3}", BATCHNORM),
     "zskt-original": online(
         20, 20, "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}", "student.lr=0.05", BATCHNORM

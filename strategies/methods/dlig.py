@@ -84,7 +84,7 @@ class DLIG(OptimisedMethod):
         from lra.synthesis.sources import RenewedSource
         from lra.synthesis.terms import BNStat, OneHot, Spread
 
-        o = self.options
+        o, problem = self.options, self.setup.problem
         if o.images < 2:
             raise ValueError(f"synthesis.images = {o.images}: a single image has no spread; make 2 at a time or more")
         terms = [
@@ -93,15 +93,15 @@ class DLIG(OptimisedMethod):
             self.masked_adversary(o.adversarial, "asked"),
             Spread(o.spread),
         ]
-        source = RenewedSource(self.two_latents, o.lr, o.life)
-        return self.parts(self.batches(source, terms, labels.full_sets(self.setup.problem.classes)))
+        source = RenewedSource(self.two_latents, o.lr, o.life, problem.device)
+        return self.parts(self.batches(source, terms, labels.full_sets(problem.classes)))
 
     def two_latents(self) -> TwoLatentGenerator:
-        """A new G."""
+        """A new G, on the CPU."""
         from lra.networks.composed import TwoLatentGenerator
         from lra.networks.generators import sized_for
 
         o, problem = self.options, self.setup.problem
         width, latent = sized_for(problem.image)
         latent, width = o.latent or min(latent, 512), o.width or width
-        return TwoLatentGenerator(latent, problem.image, width=width, heads=o.heads, tokens=o.tokens).to(problem.device)
+        return TwoLatentGenerator(latent, problem.image, width=width, heads=o.heads, tokens=o.tokens)

@@ -16,7 +16,7 @@ from lra.networks.composed import FusedGenerator, LabelGenerator, TwoLatentGener
 from lra.networks.generators import UpsamplingGenerator
 from lra.options import Branch, Reuse
 from lra.problem import Teacher
-from lra.randomness import normal, uniform
+from lra.randomness import normal, sent, uniform
 from lra.state import State, untouched
 from lra.synthesis.sources.source import BETAS, LatentSource, Source, descend
 from lra.synthesis.synthesizer import load_reused
@@ -49,21 +49,26 @@ class RenewedSource(LastingSource):
     """A generator of two latents that is optimised along with those of a batch, for so many batches (DLIG).
 
     Args:
-        make: builds the generator.
+        make: builds the generator, on the CPU.
         lr: Adam's, of the generator and the latents; each batch has a new Adam.
         life: batches until the generator is built anew.
+        device: where it works.
     """
 
     generator: TwoLatentGenerator
 
-    def __init__(self, make: Callable[[], TwoLatentGenerator], lr: float, life: int):
-        super().__init__(make(), lr)
+    def __init__(
+        self, make: Callable[[], TwoLatentGenerator], lr: float, life: int, device: torch.device | None = None
+    ):
+        super().__init__(make().to(device), lr)
         self.make, self.life = make, life
 
     def prepared(self) -> nn.Module:
         """The generator, now and then a new one."""
         if self.batches > 1 and (self.batches - 1) % self.life == 0:
-            self.generator.load_state_dict(self.make().state_dict())
+            new = self.make().state_dict()
+            for name, value in self.generator.state_dict().items():
+                value.copy_(sent(new[name], value.device))
         return self.generator
 
     def made(self) -> tuple[Tensor, Sequence[Tensor]]:
