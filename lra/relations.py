@@ -105,6 +105,47 @@ def triplet_loss(maps: Sequence[Tensor], triplets: Triplets, margin: float = 0.2
     return loss
 
 
+def angles(points: Tensor) -> Tensor:
+    """cos∠ between (e_i - e_j) and (e_k - e_j) for all points (n, d): (n, n, n), by j, i, k; 0 where two coincide."""
+    unit = F.normalize(points - points[:, None], dim=2)
+    return unit @ unit.mT
+
+
+class RelationalAngle(nn.Module):
+    """Angles between samples as in a reference, each through a learnt linear map of its own (R-DFCIL, ECCV 2022).
+
+    The mean over all triples of |cos∠_ijk(Pφ) - cos∠_ijk(P₋φ₋)|, which neither scale nor shift nor rotation of Pφ or
+    P₋φ₋ changes. It is 0 too where both collapse to a point: watch `extent`.
+
+    Args:
+        features: d, of both.
+        width: of what they are mapped to.
+    """
+
+    def __init__(self, features: int, width: int = 128):
+        super().__init__()
+        # A bias would cancel.
+        self.project = nn.Linear(features, width, bias=False)
+        self.project_reference = nn.Linear(features, width, bias=False)
+        self._spread = torch.zeros(())
+
+    def forward(self, features: Tensor, reference: Tensor) -> Tensor:
+        """() in [0, 2] of features (n, d) and those of a reference (n, d).
+
+        Raises:
+            ValueError: for fewer than three samples, between which there is no angle.
+        """
+        if len(features) < 3:
+            raise ValueError(f"angles are between three samples or more; got {len(features)}")
+        projected = self.project(features)
+        self._spread = projected.detach().std(dim=0).mean()
+        return (angles(projected) - angles(self.project_reference(reference))).abs().mean()
+
+    def extent(self) -> tuple[float, float]:
+        """Norm of P, and the mean deviation of Pφ in the last batch."""
+        return float(self.project.weight.detach().norm()), float(self._spread)
+
+
 class ChannelDistillation(nn.Module):
     """Student maps made to have the teacher's channel averages, through a learnt 1x1 convolution per stage (RGAL).
 

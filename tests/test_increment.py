@@ -436,6 +436,10 @@ def test_a_finished_result_is_read_again(lra_bench: Callable[..., Any], tmp_path
         (["--model", "resnet9"], ["resnet9", "resnet"]),
         (["--model", "lenet5"], ["lenet5", "DataFreeReplayPlugin", "bn=0"]),
         (["--strategy", "avalanche-generative", "--set", "minibatch=1"], ["minibatch must be 2"]),
+        (["--strategy", "r-dfcil", "--set", "minibatch=2"], ["minibatch is 2", "rdfcil_rkd=0"]),
+        (["--strategy", "abd", "--model", "lenet5"], ["ABDPlugin", "bn=0"]),
+        (["--strategy", "fecam", "--set", "fecam_prototype=mean"], ["fecam_prototype", "root-of-mean"]),
+        (["--strategy", "fecam", "--meta"], ["--meta", "generative or rgal"]),
     ],
 )
 def test_bad_input_is_one_line(

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 from avalanche.benchmarks import CLScenario
+from avalanche.core import SupervisedPlugin
 from avalanche.models import IncrementalClassifier, MultiHeadClassifier
 from avalanche.training import Naive
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.distances import kl, local_cross_entropy, soft_cross_entropy, through_head
+from lra.relations import RelationalAngle, angles
 from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.increment.abd import ABDPlugin
 from lra.strategies.increment.benchmark import ClassIncrementalProtocol, split
@@ -21,8 +23,9 @@ from lra.strategies.increment.deepinversion import DeepInversionPlugin
 from lra.strategies.increment.fecam import FeCAMPlugin, NearestClass, correlation, shrunk
 from lra.strategies.increment.head_fit import Spread
 from lra.strategies.increment.inversion import InversionPlugin
-from lra.strategies.increment.options import ABDOptions, DeepInversionOptions, FeCAMOptions
+from lra.strategies.increment.options import ABDOptions, DeepInversionOptions, FeCAMOptions, RDFCILOptions
 from lra.strategies.increment.plugins import StopAfter
+from lra.strategies.increment.rdfcil import RDFCILPlugin, adaptive, balanced_weights
 
 QUICK: dict[str, Any] = {"generator_steps": 3, "generator_batch": 8}
 
@@ -255,7 +258,7 @@ def test_the_generator_lives_on_and_the_old_model_does_not(kind: type[InversionP
     assert plugin.std == pytest.approx([images.std(correction=0).item()], rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", [DeepInversionPlugin, ABDPlugin])
+@pytest.mark.parametrize("kind", [DeepInversionPlugin, ABDPlugin, RDFCILPlugin])
 def test_models_that_cannot_be_inverted_are_refused(kind: type[InversionPlugin]) -> None:
     def refusal(model: nn.Module) -> str:
         with pytest.raises(ValueError, match=kind.__name__) as caught:
@@ -266,3 +269,114 @@ def test_models_that_cannot_be_inverted_are_refused(kind: type[InversionPlugin])
     assert "bn=0" in refusal(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))
     pointwise = [nn.BatchNorm2d(1), nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     assert "Linear" in refusal(nn.Sequential(*pointwise))
+
+
+def test_angles_know_no_scale_shift_or_turn() -> None:
+    torch.manual_seed(0)
+    points, n = torch.randn(5, 3, dtype=torch.float64), 5
+    found = angles(points)
+    for j, i, k in [(0, 1, 2), (4, 3, 1), (2, 0, 0)]:
+        one, other = points[i] - points[j], points[k] - points[j]
+        assert torch.allclose(found[j, i, k], one @ other / (one.norm() * other.norm()))
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    assert torch.allclose(angles(3 * points @ turn + 7), found)
+    assert found.shape == (n, n, n)
+    assert found.diagonal(dim1=0, dim2=1).eq(0).all(), "a point makes no angle with itself"
+
+
+def test_relations_of_one_map_agree_and_so_do_those_of_a_point() -> None:
+    torch.manual_seed(0)
+    features, reference = torch.randn(2, 6, 4, dtype=torch.float64)
+    relation = RelationalAngle(4, 8).double()
+    relation(features, features).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in relation.parameters())
+    assert relation(features, reference) > 0.05
+    assert relation.extent()[1] == pytest.approx(float((features @ relation.project.weight.T).std(dim=0).mean()))
+    relation.project_reference.weight.data = relation.project.weight.data
+    assert relation(features, features) == 0
+    assert relation(2 * features + 3, features) < 1e-12
+    for linear in (relation.project, relation.project_reference):
+        linear.weight.data = torch.zeros(8, 4, dtype=torch.float64)
+    assert relation(features, reference) == 0, "a collapse, which only the extent tells"
+    assert relation.extent() == (0, 0)
+    with pytest.raises(ValueError, match="three samples or more; got 2"):
+        relation(features[:2], reference[:2])
+
+
+@pytest.mark.parametrize(("old", "new", "factors"), [(10, 10, (0.693, 0.388, 1.292)), (90, 10, (0.231, 1.163, 3.877))])
+def test_the_weights_adapt_to_the_numbers_of_classes(old: int, new: int, factors: tuple[float, ...]) -> None:
+    alpha, beta = adaptive(old, new)
+    assert (beta == 1) is (old == new)
+    found = (0.5 * (1 + 1 / alpha) / beta, 0.15 * alpha * beta, 0.5 * alpha * beta)
+    assert found == pytest.approx(factors, abs=1e-3)
+    assert all(0 < value < 10 for value in adaptive(1, 3)), "experiences of other sizes are fine"
+
+
+def test_balanced_weights_are_one_where_classes_come_as_often() -> None:
+    assert balanced_weights(torch.tensor([4.0, 4.0, 4.0])).tolist() == [1, 1, 1]
+    assert balanced_weights(torch.tensor([8.0, 0.0, 2.0])).tolist() == [1, 0, 4]
+
+
+def test_rdfcils_loss_is_its_box(benchmark: CLScenario) -> None:
+    options = RDFCILOptions(**QUICK, rdfcil_ce=0.3, rdfcil_hkd=0.7, rdfcil_rkd=0.9)
+    plugin = RDFCILPlugin(options, steps=10)
+    strategy = opened(plugin, benchmark)
+    assert len(strategy.mb_x) == 6, "synthetic images go by themselves"
+    assert (plugin.left, plugin.head_from, plugin.head_only) == (10, 2, False)
+    plugin.alpha, plugin.beta = 3.0, 2.0
+    assert plugin.replayed is not None
+    assert plugin.relation is not None
+    assert plugin.old is not None
+    features, logits = passed(strategy)
+    synthetic = strategy.model(plugin.replayed.images)
+    hard = (synthetic[:, [0, 2]] - plugin.old(plugin.replayed.images)[:, [0, 2]]).abs().mean()
+    local = F.cross_entropy(logits[:, [1, 3]], (strategy.mb_y == 3).long())
+    angle = plugin.relation(features, plugin.old[:-1](strategy.mb_x))
+    expected = 0.3 * (4 / 3) / 2 * local + 0.7 * 6 * hard + 0.9 * 6 * angle
+    torch.testing.assert_close(plugin.loss(strategy, logits, features), expected)
+
+    plugin.left = 2
+    strategy.model.eval()
+    features, logits = passed(strategy)
+    synthetic = strategy.model(plugin.replayed.images)
+    hard = (synthetic[:, [0, 2]] - plugin.replayed.logits).abs().mean()
+    labels = torch.cat([strategy.mb_y, plugin.named])
+    counts = labels.bincount(minlength=4)
+    weights = torch.where(counts > 0, counts.max() / counts, 0.0)
+    balanced = F.cross_entropy(torch.cat([logits, synthetic]), labels, weight=weights)
+    met = sorted({*plugin.classes, *plugin.new})
+    assert met == [0, 1, 2, 3]
+    found = plugin.loss(strategy, logits, features)
+    torch.testing.assert_close(found, balanced + 0.7 * 6 * hard)
+    assert torch.autograd.grad(found, [features], allow_unused=True) == (None,)
+
+
+def test_rdfcils_head_learns_alone_at_last(benchmark: CLScenario) -> None:
+    plugin = RDFCILPlugin(RDFCILOptions(**QUICK, rdfcil_head_share=0.5), steps=4)
+    seen: list[tuple[bool, dict[str, Tensor]]] = []
+
+    class Watch(SupervisedPlugin):
+        def after_training_iteration(self, strategy: Any, **kwargs: object) -> None:
+            seen.append((strategy.model.training, copy.deepcopy(strategy.model.state_dict())))
+
+    strategy = learner(network(nn.Linear(32, 4)), [Watch(), plugin], 4)
+    for experience in benchmark.train_stream:
+        strategy.train(experience, eval_streams=[])
+    assert [training for training, _ in seen] == [True] * 6 + [False] * 2
+
+    def moved(step: int) -> set[str]:
+        before, after = seen[step - 1][1], seen[step][1]
+        return {name for name in before if not torch.equal(before[name], after[name])}
+
+    assert {"0.weight", "1.running_mean", "3.weight", "7.weight"} <= moved(5)
+    assert moved(6) == moved(7) == {"7.weight", "7.bias"}
+    assert plugin.relation is None
+
+
+def test_two_images_at_an_epochs_end_make_no_angle_and_minibatches_of_two_are_refused(benchmark: CLScenario) -> None:
+    plugin = RDFCILPlugin(RDFCILOptions(**QUICK), steps=10)
+    strategy = opened(plugin, benchmark)
+    assert plugin._related(strategy.mb_x[:2], passed(strategy)[0][:2]) == 0
+    strategy.train_mb_size = 2
+    with pytest.raises(ValueError, match="minibatch is 2: set minibatch to 3 or more"):
+        plugin.before_training(strategy)

@@ -156,7 +156,7 @@ def _increment_keys(given: dict[str, Any]) -> list[str]:
     metavar="NAME",
     shell_complete=completing(_strategies),
     help="naive, lwf, joint, buffer, avalanche-generative[-plugin]; without data: generative (the default), rgal, "
-    "deepinversion, abd; with statistics of classes: fecam.",
+    "deepinversion, abd, r-dfcil; with statistics of classes: fecam.",
 )
 @click.option("--meta/--no-meta", default=None, help="LRA step: new samples acquire, replayed retain. [default: off]")
 @click.option("--experiences", type=int, help="How many; must divide the classes. [default: 5]")

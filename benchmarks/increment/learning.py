@@ -108,7 +108,7 @@ class Learning:
             Interrupted: at a signal.
         """
         config, protocol = self.config, self.protocol
-        with interrupts() as stopping, bounded(config.device) as lift, Steps(config, self.quiet) as steps:
+        with interrupts() as stopping, bounded(config.device) as lift, Steps(config, self._counts, self.quiet) as steps:
 
             def learnt(row: list[float]) -> None:
                 lift()
@@ -137,6 +137,8 @@ class Learning:
             last = [time.perf_counter()]
 
             def stepped(optimiser: object, times: dict[bool, list[float]] = times, last: list[float] = last) -> None:
+                if not self._counts(optimiser):
+                    return
                 now = time.perf_counter()
                 times[optimiser is strategy.optimizer].append(now - last[0])
                 last[0] = now
@@ -149,6 +151,10 @@ class Learning:
         begun = time.perf_counter()
         strategy.eval(tests[:1])
         return total + (time.perf_counter() - begun) * config.experiences * (config.experiences + 1) / 2
+
+    def _counts(self, optimiser: object) -> bool:
+        """Whether its steps are among those `planned`, and not taken along with the model's."""
+        return not any(optimiser in p.companions for p in self.strategy.plugins if isinstance(p, CarryingPlugin))
 
     def _stopped(self, stopping: Sequence[int]) -> Interrupted:
         again = "go on" if self.resumable else f"begin again, for what {self.config.strategy} keeps is not saved,"
@@ -227,7 +233,8 @@ def worded(config: IncrementConfig) -> Iterator[None]:
 class Steps:
     """Progress in steps of optimisers, of the model's and of what replays."""
 
-    def __init__(self, config: IncrementConfig, quiet: bool):
+    def __init__(self, config: IncrementConfig, counts: Callable[[object], bool], quiet: bool):
+        self.counts = counts
         self.planned = [own + others for own, others in planned(config)]
         self.experience = self.taken = 0
         self.quiet = quiet
@@ -256,6 +263,8 @@ class Steps:
             tell(line)
 
     def _step(self, optimiser: object) -> None:
+        if not self.counts(optimiser):
+            return
         self.taken += 1
         if self.progress.due():
             within = min(self.taken, self.planned[self.experience])

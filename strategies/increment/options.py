@@ -5,6 +5,7 @@ from typing import Literal
 from lra.options import (
     BalanceOptions,
     Count,
+    Fraction,
     NonNegative,
     OneHotOptions,
     Options,
@@ -100,6 +101,29 @@ class ABDOptions(InversionOptions):
     """μ, weight of the features' distance through the old model's head."""
 
 
+class RDFCILTerms(Options):
+    """Options of R-DFCIL beside those of its generator."""
+
+    rdfcil_ce: NonNegative = 0.5
+    """Weight of R-DFCIL's cross-entropy of the new classes among themselves."""
+    rdfcil_hkd: NonNegative = 0.15
+    """Weight of the absolute difference of logits on synthetic images."""
+    rdfcil_rkd: NonNegative = 0.5
+    """Weight of the difference of angles between real images."""
+    rdfcil_width: Count = 128
+    """Width of the projections that angles are taken in."""
+    rdfcil_head_share: Fraction = 0.2
+    """Part of an experience's steps, the last, in which the head alone learns, with balanced classes."""
+    rdfcil_head_lr: Positive = 0.005
+    """Rate of that head's SGD."""
+
+
+class RDFCILOptions(InversionOptions, RDFCILTerms):
+    """Options of R-DFCIL."""
+
+    generator_steps: Count = 5_000
+
+
 class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions):
     """Options of the generator, and of the steps that its samples take part in."""
 
@@ -124,7 +148,7 @@ class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions):
     `LearnedRates`). 0 keeps it constant."""
 
 
-class IncrementOptions(DataFreeReplayOptions, FeCAMOptions, DeepInversionTerms):
+class IncrementOptions(DataFreeReplayOptions, FeCAMOptions, DeepInversionTerms, RDFCILTerms):
     """Options of all strategies; each takes what concerns it."""
 
     lr: Positive = 0.05

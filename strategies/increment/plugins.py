@@ -27,6 +27,8 @@ class CarryingPlugin(SupervisedPlugin):
     """
 
     generator_steps: int = 0
+    companions: Sequence[torch.optim.Optimizer] = ()
+    """Optimisers that step along with the strategy's."""
 
     @property
     def class_statistics(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lra.options import Options
-from lra.strategies.increment.options import ABDOptions, DeepInversionOptions, IncrementOptions
+from lra.strategies.increment.options import ABDOptions, DeepInversionOptions, IncrementOptions, RDFCILOptions
 
 if TYPE_CHECKING:
     import torch
@@ -201,6 +201,15 @@ def abd(plan: Plan) -> SupervisedTemplate:
     return plan.build(Naive, [ABDPlugin(plan.part(ABDOptions))])
 
 
+def rdfcil(plan: Plan) -> SupervisedTemplate:
+    """R-DFCIL (Gao et al., 2022): angles between real images kept, hard distillation, a balanced head at last."""
+    from avalanche.training import Naive
+
+    from lra.strategies.increment.rdfcil import RDFCILPlugin
+
+    return plan.build(Naive, [RDFCILPlugin(plan.part(RDFCILOptions), steps=plan.steps)])
+
+
 STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
     "naive": naive,
     "lwf": lwf,
@@ -213,6 +222,7 @@ STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
     "fecam": fecam,
     "deepinversion": deepinversion,
     "abd": abd,
+    "r-dfcil": rdfcil,
 }
 """Name, as typed after ``--strategy``, to strategy."""
 
@@ -220,13 +230,14 @@ OWN_OPTIONS: dict[str, dict[str, Any]] = {
     "rgal": {"triplet": 0.1, "student_triplet": 0.1},
     "deepinversion": DeepInversionOptions().model_dump(),
     "abd": ABDOptions().model_dump(),
+    "r-dfcil": RDFCILOptions().model_dump(),
 }
 """Options of a strategy that are not those of all others, unless they are set."""
 
 DATA_FREE = ("generative", "rgal")
 """Strategies that can take the LRA step."""
 
-GENERATING = (*DATA_FREE, "deepinversion", "abd")
+GENERATING = (*DATA_FREE, "deepinversion", "abd", "r-dfcil")
 """Strategies that train a generator from the model before each experience but the first."""
 
 TRAINED_ONCE = ("fecam",)

@@ -1,0 +1,168 @@
+"""R-DFCIL: relations of real images kept, hard answers on synthetic ones, and a head that is balanced at last.
+
+Gao et al., ECCV 2022. From the second experience on, with x real and x' as many synthetic images in passes of their
+own, from a generator that is new in every experience (`Inversion`, otherwise as ABD's); S₋ the model before, φ
+penultimate features, O old and N new classes, n and n' their numbers, α = log₂(n'/2 + 1) and β = √(n/n'):
+
+    most of the steps:   ce·(1 + 1/α)/β·CE(softmax over N of S(x), y) + hkd·αβ·mean |S_O(x') - S₋(x')|
+                         + rkd·αβ·mean_{ijk} |cos∠_ijk(Pφ(x)) - cos∠_ijk(P₋φ₋(x))|,   P, P₋ linear and learnt too
+    the last fifth:      body frozen and in evaluation mode, the head alone at a rate of its own on
+                         CE(S(·), y or argmax S₋) over all classes and all of x, x', each class by the inverse of how
+                         often it came so far, + hkd·αβ·mean |S_O(x') - S₋(x')|
+
+ce = 0.5, hkd = 0.15, rkd = 0.5. The release's network has no bias in its head and no ReLU in its last block; here the
+model is the user's. That the head's optimiser is SGD with momentum 0.9, and that P takes the optimiser of the model,
+at its rate, anew in every experience, is inferred.
+"""
+
+import logging
+from collections.abc import Sequence
+from math import log2, sqrt
+
+import torch
+from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor
+
+from lra.anatomy import classifier
+from lra.distances import l1, local_cross_entropy
+from lra.features import FeatureTap
+from lra.relations import RelationalAngle
+from lra.strategies.increment.inversion import InversionPlugin
+from lra.strategies.increment.options import RDFCILOptions
+
+log = logging.getLogger("lra")
+
+
+def adaptive(old: int, new: int) -> tuple[float, float]:
+    """α and β of so many ``old`` and ``new`` classes, ≥ 1 each: finite and positive."""
+    return log2(new / 2 + 1), sqrt(old / new)
+
+
+def balanced_weights(counts: Tensor) -> Tensor:
+    """Weights (K,) of classes that came ``counts`` (K,) times: the inverse, 1 for the most frequent, 0 for none."""
+    return torch.where(counts > 0, counts.max() / counts.clamp_min(1), 0.0)
+
+
+class RDFCILPlugin(InversionPlugin):
+    """The strategy, for any `SupervisedTemplate`; see `InversionPlugin` for its arguments.
+
+    Args:
+        steps: of an experience, if it ends before all of the strategy's epochs are over.
+    """
+
+    options: RDFCILOptions
+    published = RDFCILOptions
+    persistent = False
+    together = False
+
+    def __init__(
+        self,
+        options: RDFCILOptions | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        steps: int | None = None,
+    ):
+        super().__init__(options, mean, std)
+        self.steps = steps
+        self.relation: RelationalAngle | None = None
+        self.left = self.head_from = 0
+
+    def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Refuse what cannot be: see `InversionPlugin`; and minibatches without an angle.
+
+        Raises:
+            ValueError: for such a model or minibatch.
+        """
+        super().before_training(strategy, **kwargs)
+        if self.options.rdfcil_rkd and strategy.train_mb_size < 3:
+            raise ValueError(
+                f"angles are between three images, and minibatch is {strategy.train_mb_size}: set minibatch to 3 or "
+                "more, or rdfcil_rkd=0"
+            )
+
+    def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Invert the model; projections, the head's optimiser and its counts begin anew."""
+        super().before_training_exp(strategy, **kwargs)
+        if self.old is None:
+            return
+        o, image = self.options, strategy.experience.dataset[0][0].shape
+        self.alpha, self.beta = adaptive(len(self.classes), len(self.new))
+        head = classifier(strategy.model, image)
+        weight = next(head.parameters())
+        self.relation = RelationalAngle(weight.shape[1], o.rdfcil_width).to(weight)
+        along = type(strategy.optimizer)(self.relation.parameters(), **strategy.optimizer.defaults)
+        of_head = torch.optim.SGD(head.parameters(), o.rdfcil_head_lr, momentum=0.9)
+        self.companions = [along, of_head]
+        self.counts = torch.zeros(max(*self.classes, *self.new) + 1, device=weight.device)
+        self.left = self.steps or strategy.train_epochs * len(strategy.dataloader)
+        self.head_from = round(self.left * o.rdfcil_head_share)
+
+    @property
+    def head_only(self) -> bool:
+        """Whether the head alone learns now."""
+        return self.old is not None and self.left <= self.head_from
+
+    def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Draw synthetic images; the body stays as it is from when the head is balanced."""
+        super().before_training_iteration(strategy, **kwargs)
+        if self.head_only:
+            strategy.model.eval()
+
+    def loss(self, strategy: SupervisedTemplate, outputs: Tensor, features: Tensor) -> Tensor:
+        """The box above."""
+        assert self.replayed is not None
+        o, scale = self.options, self.alpha * self.beta
+        with FeatureTap(strategy.model, strategy.mb_x.shape[1:]) as tap:
+            synthetic = strategy.model(self.replayed.images)
+        if self.head_only:
+            head = self.head(strategy)
+            outputs, synthetic = head(features.detach()), head(tap.features.detach())
+            learnt = self._balanced(torch.cat([outputs, synthetic]), torch.cat([strategy.mb_y, self.named]))
+        else:
+            local = local_cross_entropy(outputs, strategy.mb_y, self.new).mean()
+            learnt = o.rdfcil_ce * (1 + 1 / self.alpha) / self.beta * local
+            learnt = learnt + o.rdfcil_rkd * scale * self._related(strategy.mb_x, features)
+        return learnt + o.rdfcil_hkd * scale * l1(synthetic[:, self.classes], self.replayed.logits).mean()
+
+    def _balanced(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of all classes met, each weighted by how rare it is."""
+        self.counts += torch.bincount(labels, minlength=len(self.counts))
+        weights = balanced_weights(self.counts)[labels]
+        met = sorted({*self.classes, *self.new})
+        return (weights * local_cross_entropy(logits, labels, met)).sum() / weights.sum()
+
+    def _related(self, images: Tensor, features: Tensor) -> Tensor:
+        """The distance of angles; 0 where an epoch's last images are too few for any."""
+        assert self.relation is not None
+        if len(features) < 3 or not self.options.rdfcil_rkd:
+            return features.new_zeros(())
+        return self.relation(features, self.remembered(images)[1])
+
+    def after_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """The projections step along; or the head does, and nothing else."""
+        if self.old is None:
+            return
+        along, of_head = self.companions
+        if self.head_only:
+            of_head.step()
+            strategy.optimizer.zero_grad(set_to_none=True)  # it then leaves every weight as it is
+            return
+        for group in along.param_groups:
+            group["lr"] = strategy.optimizer.param_groups[0]["lr"]
+        along.step()
+        along.zero_grad()
+
+    def after_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Count down."""
+        if self.old is not None:
+            self.left -= 1
+
+    def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Say whether the projections collapsed, where all angles agree, and forget them."""
+        if self.relation is not None:
+            size, spread = self.relation.extent()
+            log.info(
+                "r-dfcil: the relation's projection has the norm %.3g, its features a spread of %.3g", size, spread
+            )
+        super().after_training_exp(strategy, **kwargs)
+        self.relation, self.companions = None, []
