@@ -111,6 +111,49 @@ def batchnorm_layers(model: nn.Module, image: Sequence[int]) -> list[_BatchNorm]
     return [layer for name, layer in layers.items() if name in called]
 
 
+class BatchNormNode(NamedTuple):
+    """A BatchNorm layer, and the size of the maps that it takes in."""
+
+    index: int
+    """Where it stands among `batchnorm_layers`."""
+    map: tuple[int, int, int]
+    """Channels, height and width."""
+
+
+def batchnorm_nodes(model: nn.Module, image: Sequence[int], named: Sequence[str] | None = None) -> list[BatchNormNode]:
+    """BatchNorm layers of maps, the deepest first.
+
+    Args:
+        model: takes images (C, H, W) of this shape.
+        image: C, H, W.
+        named: which layers, by their names in the network; by default the last one at every resolution of more than a
+            pixel, at most the four deepest of these.
+
+    Raises:
+        ValueError: for a name of no such layer; or if there is none.
+    """
+    layers, seen = batchnorm_layers(model, image), dict[str, BatchNormNode]()
+    names = {module: name for name, module in model.named_modules()}
+
+    def see(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if inputs[0].dim() == 4:
+            seen[names[module]] = BatchNormNode(layers.index(module), tuple(inputs[0].shape[1:]))
+
+    with torch.no_grad(), _seeing(iter(layers), see), in_mode(model, training=False):
+        model(_blank(model, image))
+    if named is None:
+        last = {node.map[1:]: node for node in seen.values() if node.map[1] * node.map[2] > 1}
+        found = sorted(last.values(), key=lambda node: node.map[1] * node.map[2])[:4]
+    else:
+        # A network that normalises by itself has its body's layers under the name of the body.
+        found = [seen[key] for name in named for key in seen if name in (key, key.removeprefix("network."))]
+        if lacking := [name for name in named if not {name, f"network.{name}"} & seen.keys()]:
+            raise ValueError(f"the teacher has no BatchNorm of maps called {lacking[0]!r}; it has {', '.join(seen)}")
+    if not found:
+        raise ValueError("the teacher has no BatchNorm of maps of more than a pixel")
+    return found
+
+
 def _anatomy(model: nn.Module, image: Sequence[int]) -> Anatomy:
     """The anatomy of a network, which is looked into once."""
     if model not in _KNOWN:

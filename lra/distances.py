@@ -59,6 +59,11 @@ def through_head(features: Tensor, reference: Tensor, head: Tensor) -> Tensor:
     return ((features - reference) @ head.T).square().mean(dim=1)
 
 
+def kl_reversed(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """τ²·KL(student ‖ teacher) of the softened predictions, per sample (n,), in nats: `kl` the other way about."""
+    return kl(teacher, student, temperature)
+
+
 def js(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """Jensen-Shannon divergence of the softened predictions, per sample (n,), in [0, ln 2]."""
     log_p = F.log_softmax(teacher / temperature, dim=1)

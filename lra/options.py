@@ -113,6 +113,8 @@ class BatchOptions(AugmentationOptions):
     """Batches before the student's first step, all of which the first experience brings; without the student."""
     keep: Literal["best", "last"] = "best"
     """The iterate of the lowest loss, or the last one (what aliasing made of "best" in ADI's and ZSKD's releases)."""
+    cutmix: Fraction = 0.0
+    """Share of the synthesis steps that look at images with parts of one another, and ask for their mixed classes."""
     rounding: Literal["nearest", "down"] = "nearest"
     """How images become bytes; ``down`` as released."""
 

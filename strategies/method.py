@@ -307,11 +307,13 @@ class OptimisedMethod(Method):
             show: augmentation of each view; by default shift and flip.
         """
         from lra.synthesis import labels as plans
+        from lra.synthesis.augmentation import mixing
         from lra.synthesis.batches import BatchSynthesizer
 
         classes = self.setup.problem.classes
         plan = labels or plans.uniform(classes, ordered=True)
-        return BatchSynthesizer(source, terms, self.setup.teacher, plan, self.options, augment, views, show)
+        mix = mixing(self.options.cutmix, classes)
+        return BatchSynthesizer(source, terms, self.setup.teacher, plan, self.options, augment, views, show, mix)
 
     def generator(self) -> UpsamplingGenerator:
         """GenS of CMI, of the size that suits the images."""
@@ -323,9 +325,14 @@ class OptimisedMethod(Method):
         return gen_s(latent, problem.image, width=self.options.width or width).to(problem.device)
 
     @staticmethod
-    def masked_adversary(weight: float, mask: Literal["agree", "asked"] = "agree") -> Adversarial:
-        """-KL_1(S ‖ T) where both name the same class, as in CMI, Fast, RGAL and NAYER; or with another ``mask``."""
-        from lra.distances import kl
+    def masked_adversary(
+        weight: float, mask: Literal["agree", "asked"] = "agree", reverse: bool = False
+    ) -> Adversarial:
+        """-KL_1(T ‖ S) where both name the same class, as in CMI, Fast, RGAL and NAYER; or with another ``mask``.
+
+        Of ``reverse`` -KL_1(S ‖ T), as CPNet has it.
+        """
+        from lra.distances import kl, kl_reversed
         from lra.synthesis.terms import Adversarial
 
-        return Adversarial(weight, partial(kl, temperature=1.0), mask)
+        return Adversarial(weight, partial(kl_reversed if reverse else kl, temperature=1.0), mask)

@@ -4,7 +4,18 @@ import pytest
 import torch
 
 from lra.options import AugmentationOptions
-from lra.synthesis.augmentation import flipped, fmixed, rolled, shifted, views, wobbled, zoomed
+from lra.synthesis.augmentation import (
+    cutmix,
+    flipped,
+    fmixed,
+    jittered,
+    mixing,
+    rolled,
+    shifted,
+    views,
+    wobbled,
+    zoomed,
+)
 
 SHAPES = [(6, 1, 8, 8), (5, 3, 9, 13)]
 
@@ -143,3 +154,41 @@ def test_a_seed_decides():
     first = augment(images)
     torch.manual_seed(5)
     assert torch.equal(first, augment(images))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_share_of_a_mixture_is_what_was_pasted(shape):
+    images = torch.rand(shape)
+    mixed, partner, share = cutmix(images)
+    own, other = (mixed == images).all(dim=1), (mixed == images[partner]).all(dim=1)
+    assert (own | other).all()
+    moved = partner != torch.arange(len(images))
+    assert torch.allclose((~own).flatten(1).double().mean(dim=1)[moved], share[moved].double())
+    for place in (~own)[moved]:
+        rows, columns = place.any(dim=1).nonzero(), place.any(dim=0).nonzero()
+        assert place.sum() == len(rows) * len(columns), "one rectangle"
+
+
+def test_labels_are_mixed_as_images_are():
+    images, labels = torch.rand(40, 1, 6, 6), torch.arange(40) % 4
+    seen, wanted = mixing(1.0, 4)(images, labels)
+    assert wanted.shape == (40, 4)
+    assert torch.allclose(wanted.sum(dim=1), torch.ones(40))
+    own = (seen == images).flatten(1).all(dim=1)
+    assert torch.equal(wanted[own].argmax(dim=1), labels[own])
+    before = torch.get_rng_state()
+    assert mixing(0.0, 4)(images, labels) == (images, labels)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_colours_change_within_bounds_and_grey_stays_grey(shape):
+    images = torch.rand(shape)
+    assert torch.allclose(jittered(images, 0.0, 1.0), images, atol=1e-5)
+    assert torch.equal(jittered(images, 0.3, 0.0), images)
+    shaken = jittered(images, 0.3, 1.0)
+    assert not torch.allclose(shaken, images, atol=1e-2)
+    assert 0 <= shaken.min() <= shaken.max() <= 1
+    grey = images[:, :1].expand(-1, shape[1], -1, -1)
+    found = jittered(grey, 0.3, 1.0)
+    assert torch.allclose(found, found[:, :1].expand_as(found), atol=2e-3)

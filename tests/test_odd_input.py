@@ -27,6 +27,7 @@ SMALL = {
     "aeahl-rg": ["synthesis.warmup=1"],
     "nayer": ["synthesis={warmup: 1, life: 2}"],
     "dlig": ["synthesis={warmup: 1, life: 2}"],
+    "cpnet": ["synthesis={warmup: 2, warmup_life: 1, life: 2, prior: 1}"],
     "zskd": ["synthesis.rounds=2"],
     "zskt": ["synthesis={form: original, clip: 5}"],
     "dfme": ["synthesis.chunk=7"],

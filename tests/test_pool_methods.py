@@ -8,7 +8,11 @@ import torch
 from short_runs import experiment
 
 from lra.benchmarks.errors import UsageError
+from lra.networks.composed import LabelGenerator
 from lra.strategies.replay import PoolReplay
+from lra.synthesis.sources import NoisyLayerSource
+from lra.synthesis.terms import OneHot
+from lra.view import View
 
 BATCHES = ["synthesis={images: 32, rounds: 1, steps: 1, warmup: 0}", "schedule.batch_size=32", "replay.least=1"]
 """An experience is one batch, as large as a student's."""
@@ -66,6 +70,7 @@ def test_replayed_images_are_of_earlier_experiences() -> None:
         ("cmi", "synthesis={images: 32, bank: 16}", "32 images does not fit a bank of 16"),
         ("nayer", "synthesis.embedding=[[1.0, 0.0]]", "10 rows"),
         ("nayer", "synthesis={embedding: orthogonal, dimension: 4}", "dimension = 4"),
+        ("cpnet", "synthesis.nodes=[layer9]", "no BatchNorm of maps called 'layer9'"),
         ("adi", "replay={name: pool, least: 99}", "replay.least = 99"),
     ],
 )
@@ -100,3 +105,63 @@ def test_rgal_drops_its_extra_terms_after_a_share_of_the_epochs() -> None:
     built.strategy.forward = lambda: steps.append([term.weight > 0 for term in terms]) or forward()
     built.strategy.train(built.stream)
     assert steps[:4] == [[True, True, False]] * 2 + [[False] * 3] * 2, "gram has no weight"
+
+
+PLAIN = "synthesis={coupling: 1.0e-30, cutmix: 0, colour: 0, divergence: forward, prior: 0, life: 99, warmup: 0}"
+
+
+def test_cpnet_without_what_is_its_own_takes_nayers_steps() -> None:
+    """On the same generator, whose coupling has next to no weight: the same images, byte for byte."""
+    built = [experiment("cpnet", *BATCHES, PLAIN, experiences=1) for _ in range(2)]
+    ours, nayers = (each.stream.synthesizer for each in built)
+    kept = [term for term in nayers.terms if term.name != "coupling"]
+    nayers.terms[:] = kept
+    for each, synthesizer in zip(built, (ours, nayers), strict=True):
+        torch.manual_seed(1)
+        synthesizer.step(each.strategy.model)
+    assert [term.name for term in kept if term.weight] == ["batchnorm", "one_hot", "adversarial"]
+    assert torch.equal(ours.batch().images, nayers.batch().images)
+
+
+def test_a_ladder_has_the_teachers_maps_and_ends_in_the_image() -> None:
+    built = experiment("cpnet", *BATCHES, experiences=1)
+    source = built.stream.synthesizer.source
+    source.begin(torch.arange(10))
+    images, maps = source.made()
+    assert images.shape[1:] == built.problem.image
+    assert [tuple(each.shape[1:]) for each in maps] == [(24, 4, 4), (8, 8, 8)], "of the small teacher, deepest first"
+
+
+def test_a_generator_is_drawn_anew_at_the_end_of_its_lives() -> None:
+    """Every third batch of the first four, then every second."""
+    torch.manual_seed(0)
+    generator = LabelGenerator(3, (1, 8, 8), 6, latent=5, width=4)
+    source, anew = NoisyLayerSource(generator, 0.01, life=2, warmup=4, warmup_life=3), []
+    for _ in range(7):
+        before = generator.images.linear.weight.detach().clone()
+        source.begin(torch.arange(3))
+        anew.append(not torch.equal(before, generator.images.linear.weight))
+    assert anew == [False, False, False, True, True, False, True]
+
+
+@pytest.mark.parametrize("method", ["fast", "nayer"])
+def test_other_methods_mix_images_too(method: str) -> None:
+    seen: list[torch.Tensor] = []
+    built = experiment(method, *BATCHES, "synthesis={cutmix: 1.0}", experiences=1)
+    (asked,) = (term for term in built.stream.synthesizer.terms if term.name == "one_hot")
+    built.stream.synthesizer.terms[:] = [Watched(asked, seen)]
+    built.stream.synthesizer.step(built.strategy.model)
+    assert seen
+    assert all(labels.dim() == 2 for labels in seen)
+
+
+class Watched(OneHot):
+    """Keeps the labels it is asked about."""
+
+    def __init__(self, term: OneHot, seen: list[torch.Tensor]):
+        super().__init__(term.weight)
+        self.seen = seen
+
+    def __call__(self, view: View) -> torch.Tensor:
+        self.seen.append(view.targets)
+        return super().__call__(view)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lra.distances import from_recovered, js, js_reversed, kl, l1, recovered
+from lra.distances import from_recovered, js, js_reversed, kl, kl_reversed, l1, recovered
 from lra.problem import Teacher
 from lra.synthesis.online import OnlineGenerator, SharedLatents
 from lra.synthesis.terms import (
@@ -17,7 +17,9 @@ from lra.synthesis.terms import (
     Adversarial,
     Balance,
     BNStat,
+    CoupledMaps,
     OneHot,
+    PriorFeature,
     Smoothness,
     SoftLabelKL,
     SquaredGap,
@@ -75,6 +77,71 @@ def test_one_hot_sends_no_gradient_through_the_label(logits: Tensor) -> None:
     found = gradient(OneHot(1.0), logits_view(logits), logits)
     wanted = (logits.softmax(dim=1) - F.one_hot(logits.argmax(dim=1), CLASSES)) / len(logits)
     torch.testing.assert_close(found, wanted)
+
+
+def test_one_hot_of_mixed_labels_is_mixed(logits: Tensor) -> None:
+    first, second = torch.arange(7) % CLASSES, torch.arange(7).flip(0) % CLASSES
+    share = torch.tensor([0.0, 1.0, 0.25, 0.5, 0.75, 0.0, 1.0])
+    soft = F.one_hot(first, CLASSES).double().lerp(F.one_hot(second, CLASSES).double(), share[:, None])
+    losses = [F.cross_entropy(logits, labels, reduction="none") for labels in (first, second)]
+    wanted = ((1 - share) * losses[0] + share * losses[1]).mean()
+    torch.testing.assert_close(OneHot(1.0)(logits_view(logits, soft)), wanted)
+
+
+def test_the_reversed_divergence_sums_over_the_students_answer(logits: Tensor) -> None:
+    p, q = logits.softmax(dim=1), (2 * logits).softmax(dim=1)
+    torch.testing.assert_close(kl_reversed(2 * logits, logits), (q * (q.log() - p.log())).sum(dim=1))
+
+
+def test_features_of_a_class_prior_lie_on_its_line() -> None:
+    """Those that say y with 0.9, for any constant: cosine 1; and no student is looked at."""
+    torch.manual_seed(0)
+    head = nn.Linear(9, CLASSES)
+    with torch.no_grad():
+        head.weight.mul_(10)
+    labels, delta = torch.arange(CLASSES), math.log(0.9 * (CLASSES - 1) / 0.1)
+    logits = delta * torch.eye(CLASSES) + torch.tensor([[3.0], [-2.0], [1.0], [0.5], [4.0]])
+    features = ((logits - head.bias) @ torch.linalg.pinv(head.weight.T)).detach()
+    teacher = Teacher(nn.Sequential(nn.Flatten(), head))
+    said = teacher(features[:, None, None]).softmax(dim=1).diagonal()
+    torch.testing.assert_close(said, torch.full((CLASSES,), 0.9))
+    term = PriorFeature(1.0, head)
+    view = View(features[:, None, None].requires_grad_(), teacher, None, labels).watching({"features"})
+    torch.testing.assert_close(term(view), torch.ones(()))
+    mixed = F.one_hot(labels, CLASSES).double().lerp(torch.full((CLASSES, CLASSES), 1 / CLASSES), 0.5)
+    assert term(View(features[:, None, None], teacher, None, mixed).watching({"features"})) == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_last_layer_that_cannot_be_inverted_is_warned_of() -> None:
+    with pytest.raises(UserWarning, match="cannot be inverted"):
+        PriorFeature(1.0, nn.Linear(CLASSES - 1, CLASSES))
+    with pytest.raises(ValueError, match="need a linear one"):
+        PriorFeature(1.0, nn.Conv2d(1, 2, 1))
+
+
+def test_coupled_maps_want_what_the_teacher_saw_with_real_statistics() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(2)
+    norm.running_mean.copy_(torch.tensor([1.0, -2.0]))
+    norm.running_var.copy_(torch.tensor([4.0, 0.25]))
+    teacher = Teacher(nn.Sequential(nn.Conv2d(1, 2, 3), norm, nn.Flatten(), nn.Linear(72, CLASSES)))
+    images = torch.rand(6, 1, 8, 8)
+    view = View(images, teacher).watching({"batchnorm"})
+    term = CoupledMaps(1.0, [0], BNStat(1.0, 0.9))
+    wanted = term.wanted(view, 0)
+    torch.testing.assert_close(wanted.mean((0, 2, 3)), norm.running_mean)
+    torch.testing.assert_close(wanted.var((0, 2, 3)), norm.running_var)
+    maps = wanted.clone().requires_grad_()
+    coupled = View(images, teacher, generator_maps=[maps]).watching({"batchnorm"})
+    assert term(coupled) == 0
+    other = copy.deepcopy(teacher)
+    with torch.no_grad():
+        other.network[0].weight.mul_(3)
+        other.network[0].bias.mul_(3).add_(1)
+    torch.testing.assert_close(term.wanted(View(images, other).watching({"batchnorm"}), 0), wanted)
+    term.statistics.remembered = [(view.statistics[0].mean + 1, view.statistics[0].variance)]
+    assert not torch.allclose(term.wanted(view, 0), wanted)
 
 
 def test_probabilities_taken_for_logits_bound_the_cross_entropy() -> None:

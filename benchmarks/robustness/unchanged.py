@@ -46,6 +46,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "adadfkd": {"adversarial": 0.1, "adversarial_slope": 0.1, "age_rate": 0.1},
     # Squared logits of which G makes all it can are too steep for the look-ahead of so few steps.
     "cpsc": {"squared": 0.1},
+    "cpnet": {"prior": 1.0, "warmup_life": 1},
 }
 """What makes parts of a method move that otherwise stand still in so short a run."""
 REPLAY: dict[str, dict[str, Any]] = {

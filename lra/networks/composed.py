@@ -1,4 +1,4 @@
-"""Generators of parts: AEAHL-RG's pair, those of GDFQ, CPSC and NAYER that are told a class, DLIG's of two latents."""
+"""Generators of parts: AEAHL-RG's pair, those of GDFQ, CPSC, NAYER and CPNet told a class, DLIG's of two latents."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -187,6 +187,7 @@ class LabelGenerator(nn.Module):
         embedding: Tensor | None = None,
         latent: int = 1000,
         width: int = 128,
+        images: nn.Module | None = None,
     ) -> None:
         """Build it for batches of at most ``batch`` samples.
 
@@ -197,6 +198,7 @@ class LabelGenerator(nn.Module):
             embedding: (K, d), or ``None`` for one-hot.
             latent: outputs of each noisy layer.
             width: of the convolutional part.
+            images: another convolutional part, latents (n, latent) -> images.
 
         Raises:
             ValueError: if the embedding has another number of rows than there are classes.
@@ -209,7 +211,7 @@ class LabelGenerator(nn.Module):
         self.norm = nn.BatchNorm1d(embedding.shape[1])
         layers = (nn.Linear(embedding.shape[1], latent) for _ in range(-(-batch // classes)))
         self.noisy = nn.ModuleList(layers)
-        self.images = gen_s(latent, image, width=width)
+        self.images: nn.Module = gen_s(latent, image, width=width) if images is None else images
         self.reset_noise()
 
     def reset_noise(self) -> None:
@@ -220,7 +222,17 @@ class LabelGenerator(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Map labels (n,) to images (n,C,H,W) in (0,1); each K samples in a row share a noisy layer.
+        """Map labels (n,) to images (n,C,H,W) in (0,1); raises ``ValueError`` as `latents`."""
+        images: Tensor = self.images(self.latents(labels))
+        return images
+
+    def made(self, labels: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """Images, and what goes into each stage of a `Ladder`; no maps of another convolutional part."""
+        latents = self.latents(labels)
+        return self.images.climbed(latents) if isinstance(self.images, Ladder) else (self.images(latents), [])
+
+    def latents(self, labels: Tensor) -> Tensor:
+        """Map labels (n,) to latents (n, latent); each K samples in a row share a noisy layer.
 
         Raises:
             ValueError: if there are more labels than the noisy layers serve.
@@ -228,8 +240,50 @@ class LabelGenerator(nn.Module):
         chunks = self.norm(self.embedding[labels]).split(len(self.embedding))
         if len(chunks) > len(self.noisy):
             raise ValueError(f"at most {len(self.noisy) * len(self.embedding)} labels at once; got {len(labels)}")
-        latents = [layer(chunk) for layer, chunk in zip(self.noisy, chunks, strict=False)]
-        return self.images(torch.cat(latents))
+        return torch.cat([layer(chunk) for layer, chunk in zip(self.noisy, chunks, strict=False)])
+
+
+class Ladder(nn.Module):
+    """Convolutional part of CPNet's generator (Chen et al., ICCV 2025): its maps have the shapes of a teacher's.
+
+    A linear layer to the first rung's map, BatchNorm; then to each further rung nearest upsampling, a 3x3 convolution,
+    BatchNorm, LeakyReLU; at last upsampling, a convolution and a sigmoid.
+    """
+
+    def __init__(self, latent: int, image: Image, rungs: Sequence[Image]) -> None:
+        """Build it.
+
+        Args:
+            latent: numbers taken in.
+            image: channels, height and width.
+            rungs: likewise of each map, the smallest first.
+        """
+        super().__init__()
+        self.first_map = rungs[0]
+        self.linear = nn.Linear(latent, rungs[0][0] * rungs[0][1] * rungs[0][2])
+        self.norm = nn.BatchNorm2d(rungs[0][0])
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Upsample(size=above[1:]),
+                nn.Conv2d(below[0], above[0], 3, padding=1, bias=False),
+                nn.BatchNorm2d(above[0]),
+                nn.LeakyReLU(0.2),
+            )
+            for below, above in pairwise(rungs)
+        )
+        last = nn.Conv2d(rungs[-1][0], image[0], 3, padding=1)
+        self.last = nn.Sequential(nn.Upsample(size=image[1:]), last, nn.Sigmoid())
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (n, latent) to images (n,C,H,W) in (0,1)."""
+        return self.climbed(latents)[0]
+
+    def climbed(self, latents: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """Images, and the map of each rung (n,c,h,w)."""
+        maps = [self.norm(self.linear(latents).unflatten(1, self.first_map))]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return self.last(maps[-1]), maps
 
 
 class TwoLatentGenerator(nn.Module):

@@ -6,6 +6,7 @@ the border that a shift brings in is black, as it is when a stored picture is pa
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -103,6 +104,92 @@ def fmixed(images: Tensor, alpha: float = 1.0, decay: float = 3.0) -> Tensor:
     ranks = noise.flatten().argsort().argsort().view(height, width)
     kept = sent(ranks >= round(share * height * width), images.device)
     return torch.where(kept, images, images[permutation(len(images), images.device)])
+
+
+def jittered(images: Tensor, strength: float = 0.1, probability: float = 0.4) -> Tensor:
+    """Some images (n, C, H, W), each with another brightness, contrast and, of three channels, saturation and hue.
+
+    Of those drawn with ``probability``: the image times a factor; its distance to its mean grey, and to its own grey,
+    times others, each from 1 - ``strength`` to 1 + ``strength``; colours turned by up to ``strength`` of a circle in
+    YIQ. In this order, and cut to [0, 1].
+    """
+    numbers = torch.rand(5, len(images), 1, 1, 1, device=source(images.device)).to(images.dtype)
+    numbers = sent(numbers, images.device)
+    bright, contrast, saturation = (1 + strength * (2 * each - 1) for each in numbers[:3])
+    angle = 2 * math.pi * strength * (2 * numbers[3] - 1)
+    shaken = images * bright
+    shaken = _grey(shaken).mean(dim=(2, 3), keepdim=True).lerp(shaken, contrast)
+    if images.shape[1] == 3:
+        shaken = _turned(_grey(shaken).lerp(shaken, saturation), angle)
+    return torch.where(numbers[4] < probability, shaken.clamp(0, 1), images)
+
+
+YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+"""Rows: grey, and the two coordinates of colour, of red, green and blue."""
+
+
+def _grey(images: Tensor) -> Tensor:
+    """(n, 1, H, W)."""
+    if images.shape[1] != 3:
+        return images.mean(dim=1, keepdim=True)
+    return (images * images.new_tensor(YIQ[0]).view(3, 1, 1)).sum(dim=1, keepdim=True)
+
+
+def _turned(images: Tensor, angle: Tensor) -> Tensor:
+    """Colours turned by angles (n, 1, 1, 1) about grey."""
+    matrix = images.new_tensor(YIQ)
+    y, i, q = torch.einsum("dc,nchw->ndhw", matrix, images).split(1, dim=1)
+    cosine, sine = angle.cos(), angle.sin()
+    turned = torch.cat([y, cosine * i - sine * q, sine * i + cosine * q], dim=1)
+    return torch.einsum("cd,ndhw->nchw", torch.linalg.inv(matrix), turned)
+
+
+class Pasted(NamedTuple):
+    """A batch of which each image holds a part of another."""
+
+    images: Tensor
+    """(n, C, H, W)."""
+    partner: Tensor
+    """(n,): whose part that is."""
+    share: Tensor
+    """(n,): the part's share of the pixels, λ in [0, 1]."""
+
+
+def cutmix(images: Tensor) -> Pasted:
+    """Each image with a rectangle of another one of the batch, in its place (Yun et al., ICCV 2019).
+
+    Of each image by itself: sides ⌊s·√u⌋ with u ~ U(0, 1), about a uniform centre, cut off at the border. The share is
+    that of the pixels that were pasted, which may be less than u.
+    """
+    n, device = len(images), images.device
+    partner = permutation(n, device)
+    numbers = uniform(3, n, 1, 1, device=device)
+    inside = torch.ones(n, *images.shape[2:], dtype=torch.bool, device=device)
+    for axis, number in ((2, numbers[1]), (1, numbers[2])):
+        side = images.shape[axis + 1]
+        cut, centre = (side * numbers[0].sqrt()).floor(), (side * number).floor()
+        first = centre - (cut / 2).floor()
+        place = torch.arange(side, device=device).view(1, -1, 1) if axis == 1 else torch.arange(side, device=device)
+        inside &= (place >= first) & (place < first + cut)
+    mixed = torch.where(inside[:, None], images[partner], images)
+    return Pasted(mixed, partner, inside.flatten(1).to(images.dtype).mean(dim=1))
+
+
+Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Images (n, C, H, W) and labels -> others, with labels (n,) or (n, K)."""
+
+
+def mixing(probability: float, classes: int) -> Mixing:
+    """`cutmix` of a batch with ``probability``: its labels (n,) or (n, K) become mixtures (n, K), λ the partner's."""
+
+    def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if not probability or torch.rand(()) >= probability:
+            return images, labels
+        pasted = cutmix(images)
+        soft = F.one_hot(labels, classes).to(images.dtype) if labels.dim() == 1 else labels
+        return pasted.images, soft.lerp(soft[pasted.partner], pasted.share[:, None].to(soft.dtype))
+
+    return mix
 
 
 def views(images: Tensor, augment: Augmentation, count: int) -> Tensor:

@@ -10,7 +10,7 @@ from lra.options import BatchOptions
 from lra.problem import Teacher, single
 from lra.randomness import permutation, sent
 from lra.state import State, untouched
-from lra.synthesis.augmentation import Augmentation, views
+from lra.synthesis.augmentation import Augmentation, Mixing, views
 from lra.synthesis.labels import LabelPlan
 from lra.synthesis.sources import Source
 from lra.synthesis.synthesizer import FiniteBatch, Synthesizer
@@ -37,6 +37,7 @@ class BatchSynthesizer(Synthesizer):
         augment: between the source and the networks in synthesis.
         views: augmented views of each image that the student gets.
         show: augmentation of each view; by default shift and flip.
+        mix: what becomes of the augmented images and their labels before the networks see them; nothing by default.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class BatchSynthesizer(Synthesizer):
         augment: Augmentation | None = None,
         views: int = 1,
         show: Augmentation | None = None,
+        mix: Mixing | None = None,
     ):
         super().__init__(terms)
         self.source = source
@@ -57,6 +59,7 @@ class BatchSynthesizer(Synthesizer):
         self.options = options
         self.augment = augment or options.crop_and_flip()
         self._show = show or options.crop_and_flip()
+        self._mix = mix or (lambda images, labels: (images, labels))
         self._views = views
         self._open: FiniteBatch | None = None
         self.losses: list[float] = []
@@ -94,7 +97,8 @@ class BatchSynthesizer(Synthesizer):
         for _ in range(o.steps):
             images, maps = self.source.made()
             images = single(images)
-            view = View(self.augment(images), self.teacher, student, labels, plain=images, generator_maps=maps)
+            seen, wanted = self._mix(self.augment(images), labels)
+            view = View(seen, self.teacher, student, wanted, plain=images, generator_maps=maps)
             loss, values = total(terms, view)
             losses.append(loss.detach())
             # No number is looked at before the last step is under way: a GPU would be waited for.

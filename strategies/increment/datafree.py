@@ -115,6 +115,7 @@ class Recollection:
         """
         self.synthesizer.step(self._normalised(learner))
         generator = self.synthesizer.generator.eval()
+        assert isinstance(generator, ConditionedGenerator)
         generator.generator = folded(generator.generator)
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ from lra.strategies.methods.adadfkd import AdaDFKD
 from lra.strategies.methods.adi import ADI
 from lra.strategies.methods.aeahlrg import AEAHLRG
 from lra.strategies.methods.cmi import CMI
+from lra.strategies.methods.cpnet import CPNet
 from lra.strategies.methods.cpsc import CPSC
 from lra.strategies.methods.cudfkd import CuDFKD
 from lra.strategies.methods.dafl import DAFL
@@ -46,6 +47,7 @@ METHODS: dict[str, type[Method]] = {
         SoftTarget,
         GDFQ,
         CPSC,
+        CPNet,
         Fixed,
     )
 }

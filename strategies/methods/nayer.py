@@ -27,14 +27,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from lra.options import AdversarialOptions, Count, NonNegative, Positive, Whole
-from lra.strategies.method import BatchNormOptions, GeneratorOptions, OptimisedMethod, Parts, published
+from lra.strategies.method import (
+    BatchNormOptions,
+    GeneratorOptions,
+    OptimisedMethod,
+    OptimisedOptions,
+    Parts,
+    published,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class NAYEROptions(AdversarialOptions, BatchNormOptions, GeneratorOptions):
-    """Defaults are those of the paper's scripts for CIFAR-10; 40 steps for CIFAR-100."""
+class LabelOptions(AdversarialOptions, BatchNormOptions, OptimisedOptions):
+    """Options of a generator that is told labels, with NAYER's three terms."""
 
     images: Count = 400
     steps: Count = 30
@@ -52,9 +59,32 @@ class NAYEROptions(AdversarialOptions, BatchNormOptions, GeneratorOptions):
     """Embeddings of the classes; a table gives them as they are."""
     dimension: Count | None = None
     """Length of orthogonal embeddings, K or more; as many as classes if not given."""
+    latent: Count | None = None
+    """Outputs of each noisy layer, 1000 as published; fewer for smaller images."""
 
 
-class NAYER(OptimisedMethod):
+class NAYEROptions(LabelOptions, GeneratorOptions):
+    """Defaults are those of the paper's scripts for CIFAR-10; 40 steps for CIFAR-100."""
+
+
+class LabelMethod(OptimisedMethod):
+    """A method whose generator is told labels."""
+
+    def embedding(self) -> Tensor:
+        """(K, d)."""
+        import torch
+
+        given, classes = self.options.embedding, self.setup.problem.classes
+        if given == "one-hot":
+            return torch.eye(classes)
+        if given == "orthogonal":
+            return orthogonal(classes, self.options.dimension or classes)
+        if len({len(row) for row in given}) != 1 or len(given) != classes:
+            raise ValueError(f"synthesis.embedding needs {classes} rows of equal length, one a class; got {len(given)}")
+        return torch.tensor(given)
+
+
+class NAYER(LabelMethod):
     """A generator of labels whose noisy layers take the place of latents."""
 
     name = "nayer"
@@ -83,19 +113,6 @@ class NAYER(OptimisedMethod):
         terms = [BNStat(o.bn, o.bn_momentum), OneHot(o.one_hot), self.masked_adversary(o.adversarial)]
         source = NoisyLayerSource(generator, o.lr, o.life)
         return self.parts(self.batches(source, terms, labels.full_sets(problem.classes)))
-
-    def embedding(self) -> Tensor:
-        """(K, d)."""
-        import torch
-
-        given, classes = self.options.embedding, self.setup.problem.classes
-        if given == "one-hot":
-            return torch.eye(classes)
-        if given == "orthogonal":
-            return orthogonal(classes, self.options.dimension or classes)
-        if len({len(row) for row in given}) != 1 or len(given) != classes:
-            raise ValueError(f"synthesis.embedding needs {classes} rows of equal length, one a class; got {len(given)}")
-        return torch.tensor(given)
 
 
 def orthogonal(rows: int, dimension: int) -> Tensor:

@@ -168,18 +168,22 @@ class NoisyLayerSource(Source):
         generator: labels (n,) -> images (n, C, H, W).
         lr: Adam's.
         life: batches until the whole generator is drawn anew.
+        warmup: batches at first with a life of their own.
+        warmup_life: that life; the generator is drawn anew at their end, too.
     """
 
-    def __init__(self, generator: LabelGenerator, lr: float, life: int):
+    def __init__(self, generator: LabelGenerator, lr: float, life: int, warmup: int = 0, warmup_life: int = 1):
         super().__init__()
         self.generator = generator
         self.lr, self.life = lr, life
+        self.warmup, self.warmup_life = warmup, warmup_life
         self._labels: Tensor | None = None
         self._optimiser: torch.optim.Optimizer | None = None
 
     def begin(self, labels: Tensor) -> None:
         """New noisy layers, a new optimiser, and now and then a new generator."""
-        if self.batches and self.batches % self.life == 0:
+        since = self.batches - self.warmup
+        if self.batches and (self.batches % self.warmup_life if since < 0 else since % self.life) == 0:
             for module in self.generator.modules():
                 if isinstance(module, (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm)):
                     module.reset_parameters()
@@ -193,6 +197,11 @@ class NoisyLayerSource(Source):
         """(n, C, H, W)."""
         assert self._labels is not None
         return self.generator(self._labels)
+
+    def made(self) -> tuple[Tensor, Sequence[Tensor]]:
+        """Images, and the maps that the generator couples to a teacher's, if it does."""
+        assert self._labels is not None
+        return self.generator.made(self._labels)
 
     def update(self, loss: Tensor) -> None:
         """An Adam step of the generator, noisy layers included."""

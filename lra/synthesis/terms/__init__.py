@@ -15,9 +15,11 @@ from lra.synthesis.terms.predictions import Activation as Activation
 from lra.synthesis.terms.predictions import Balance as Balance
 from lra.synthesis.terms.predictions import ClassPhases as ClassPhases
 from lra.synthesis.terms.predictions import OneHot as OneHot
+from lra.synthesis.terms.predictions import PriorFeature as PriorFeature
 from lra.synthesis.terms.predictions import SoftLabelKL as SoftLabelKL
 from lra.synthesis.terms.priors import L2 as L2
 from lra.synthesis.terms.priors import BNStat as BNStat
+from lra.synthesis.terms.priors import CoupledMaps as CoupledMaps
 from lra.synthesis.terms.priors import Smoothness as Smoothness
 from lra.synthesis.terms.priors import Spread as Spread
 from lra.synthesis.terms.priors import TotalVariation as TotalVariation

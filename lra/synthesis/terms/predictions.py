@@ -1,9 +1,10 @@
 """What the teacher is to make of the images: certain of each, balanced over all, close to soft labels."""
 
 import math
+import warnings
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lra.randomness import sent
@@ -32,6 +33,64 @@ class OneHot(Term):
         """≥ 0, in nats; no gradient through the labels."""
         logits = view.teacher_logits / self.temperature
         return F.cross_entropy(logits.softmax(dim=1) if self.double_softmax else logits, view.targets)
+
+
+class PriorFeature(Term):
+    """Teacher's features away from those of its class prior: mean |cos(a, u)| of the images that are not mixed (CPNet).
+
+    With the last layer f Wᵀ + b, W⁺ its inverse (see `clamped_inverse`) and δ = ln((1 - ε)(K - 1)/ε), a =
+    f - (δ·e_y - b)·W⁺ and u = 1·W⁺: the features (δ·e_y + c·1 - b)·W⁺ are, for any c, those that say y with 1 - ε and
+    all else alike, and make the cosine 1. The student has no part in it, although it joins the adversary.
+
+    Args:
+        weight: factor in the sum.
+        layer: the teacher's last.
+        smoothing: ε in (0, 1).
+
+    Raises:
+        ValueError: if it is no linear layer.
+    """
+
+    name = "prior"
+    needs = frozenset({"features"})
+    competitive = True
+
+    def __init__(self, weight: float, layer: nn.Module, smoothing: float = 0.1):
+        super().__init__(weight)
+        if not isinstance(layer, nn.Linear):
+            kind = type(layer).__name__
+            raise ValueError(f"the teacher's last layer is a {kind}; the features of a class prior need a linear one")
+        classes = layer.out_features
+        bias = layer.weight.new_zeros(classes) if layer.bias is None else layer.bias.detach()
+        self.inverse = clamped_inverse(layer.weight.detach())
+        self.direction = self.inverse.sum(dim=0)
+        logits = math.log((1 - smoothing) * (classes - 1) / smoothing) * torch.eye(classes, device=bias.device)
+        self.priors = (logits.to(bias.dtype) - bias) @ self.inverse
+
+    def __call__(self, view: View) -> Tensor:
+        """In [0, 1]; 0 where all images are mixed."""
+        labels, features = view.targets, view.teacher_features
+        if labels.dim() == 2:
+            share, labels = labels.max(dim=1)
+            features, labels = features[share == 1], labels[share == 1]
+        if not len(labels):
+            return features.sum() * 0
+        return F.cosine_similarity(features - self.priors[labels], self.direction[None], dim=1).abs().mean()
+
+
+def clamped_inverse(weight: Tensor, least: float = 0.1) -> Tensor:
+    """The pseudo-inverse (K, d) of Wᵀ for weights W (K, d), whose singular values count as ``least`` or more.
+
+    Where some are less it is no inverse, and a warning says so.
+    """
+    left, values, right = torch.linalg.svd(weight.T, full_matrices=False)
+    if weight.shape[1] < weight.shape[0] or values.min() < least:
+        warnings.warn(
+            "the last layer of the teacher cannot be inverted (fewer features than classes, or nearly dependent rows), "
+            "so that the features of a class prior are not exact",
+            stacklevel=2,
+        )
+    return right.T @ (left / values.clamp_min(least)).T
 
 
 class Balance(Term):

@@ -1,6 +1,6 @@
 """What images of real data look like: to the teacher's BatchNorm layers, by themselves, and beside one another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lra.features import LayerStatistics
+from lra.problem import single
 from lra.state import State
 from lra.synthesis.terms.term import Term
 from lra.view import View
@@ -103,6 +104,52 @@ class BNStat(Term):
         """Take up a state of `state_dict`."""
         saved = state["remembered"]
         self.remembered = None if saved is None else [(mean, variance) for mean, variance in saved]
+
+
+class CoupledMaps(Term):
+    """The generator's maps as the teacher's, brought to the statistics of real data (CPNet, Chen et al., ICCV 2025).
+
+    Summed over nodes, mean (x - f̃)²: x the generator's map and f̃ = (f - m)/√v·√V + M, without gradient, with f what
+    the BatchNorm layer took in, m and v its mean and unbiased variance in the batch, M and V its running ones. Where
+    a `BNStat` remembers earlier batches, m and v are blended with them as there.
+
+    The images that f is of may have been moved and mixed since the generator made x of them, as released.
+
+    Args:
+        weight: factor in the sum.
+        nodes: where the layers stand among those that views collect, in the order of the generator's maps.
+        statistics: whose memory is shared.
+    """
+
+    name = "coupling"
+    needs = frozenset({"batchnorm"})
+
+    def __init__(self, weight: float, nodes: Sequence[int], statistics: BNStat):
+        super().__init__(weight)
+        self.nodes = nodes
+        self.statistics = statistics
+
+    def __call__(self, view: View) -> Tensor:
+        """≥ 0."""
+        pairs = zip(view.generator_maps, self.nodes, strict=True)
+        return torch.stack([(maps - self.wanted(view, node)).square().mean() for maps, node in pairs]).sum()
+
+    @torch.no_grad()
+    def wanted(self, view: View, node: int) -> Tensor:
+        """f̃ (n,c,h,w) of a layer; 0/0 of a channel that is constant counts 0."""
+        seen, layer = single(view.batchnorm_inputs[node]), view.statistics[node]
+        count = seen.numel() / seen.shape[1]
+        mean, variance = layer.mean, layer.variance * (count / max(1, count - 1))
+        if self.statistics.remembered is not None:
+            past, share = self.statistics.remembered[node], 1 - self.statistics.momentum
+            mean, variance = past[0].lerp(mean, share), past[1].lerp(variance, share)
+        scale = (layer.running_variance / variance.clamp_min(1e-20)).sqrt()
+        return (seen - _channels(mean)) * _channels(scale) + _channels(layer.running_mean)
+
+
+def _channels(values: Tensor) -> Tensor:
+    """(c,) as it meets maps (n,c,h,w)."""
+    return values[:, None, None]
 
 
 class TotalVariation(Term):
