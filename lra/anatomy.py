@@ -114,7 +114,7 @@ def batchnorm_layers(model: nn.Module, image: Sequence[int]) -> list[_BatchNorm]
 class BatchNormNode(NamedTuple):
     """A BatchNorm layer, and the size of the maps that it takes in."""
 
-    index: int
+    place: int
     """Where it stands among `batchnorm_layers`."""
     map: tuple[int, int, int]
     """Channels, height and width."""
@@ -132,7 +132,7 @@ def batchnorm_nodes(model: nn.Module, image: Sequence[int], named: Sequence[str]
     Raises:
         ValueError: for a name of no such layer; or if there is none.
     """
-    layers, seen = batchnorm_layers(model, image), dict[str, BatchNormNode]()
+    layers, seen = list[nn.Module](batchnorm_layers(model, image)), dict[str, BatchNormNode]()
     names = {module: name for name, module in model.named_modules()}
 
     def see(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

@@ -104,7 +104,7 @@ class CPNet(LabelMethod):
         if o.coupling:
             nodes = batchnorm_nodes(network, problem.image, o.nodes)
             ladder = Ladder(latent, problem.image, [node.map for node in nodes])
-            terms.append(CoupledMaps(o.coupling, [node.index for node in nodes], statistics))
+            terms.append(CoupledMaps(o.coupling, [node.place for node in nodes], statistics))
         terms.append(self.masked_adversary(o.adversarial, reverse=o.divergence == "reverse"))
         if o.adversarial * o.prior:
             terms.append(PriorFeature(o.adversarial * o.prior, classifier(network, problem.image), o.smoothing))
