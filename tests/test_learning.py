@@ -90,7 +90,7 @@ CASES = {
     "dlig": pooled(40, "synthesis={steps: 10, warmup: 2, rounds: 1, width: 8, lr: 0.01}"),
     # The attack has tests of its own, and takes its time.
     "aeahl-rg": pooled(45, "synthesis={warmup: 2, lr: 0.01, latent_lr: 0.05, width: 8, hard_loss: false}"),
-    "zskd": pooled(30, "synthesis={steps: 40, rounds: 1, lr: 0.3, temperature: 20}"),
+    "zskd": pooled(25, "synthesis={steps: 40, rounds: 1, lr: 0.3, temperature: 20}"),
     "softtarget": pooled(
         30,
         "synthesis={steps: 40, spread: 10, temperature: 4, activation: 0.1}",
