@@ -70,12 +70,12 @@ class PriorFeature(Term):
     def __call__(self, view: View) -> Tensor:
         """In [0, 1]; 0 where all images are mixed."""
         labels, features = view.targets, view.teacher_features
+        unmixed = torch.ones_like(features[:, 0])
         if labels.dim() == 2:
             share, labels = labels.max(dim=1)
-            features, labels = features[share == 1], labels[share == 1]
-        if not len(labels):
-            return features.sum() * 0
-        return F.cosine_similarity(features - self.priors[labels], self.direction[None], dim=1).abs().mean()
+            unmixed = (share == 1).to(features)
+        cosines = F.cosine_similarity(features - self.priors[labels], self.direction[None], dim=1)
+        return (unmixed * cosines.abs()).sum() / unmixed.sum().clamp_min(1)
 
 
 def clamped_inverse(weight: Tensor, least: float = 0.1) -> Tensor:
