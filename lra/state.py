@@ -93,7 +93,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 def turn(module: nn.Module, training: bool) -> None:
-    """Put ``module`` as a whole in training or evaluation mode, at no cost if it is in it as a whole."""
+    """Put ``module`` in training or evaluation mode, at no cost if it is; its parts are never in another than it."""
     if module.training != training:
         module.train(training)
 

@@ -76,6 +76,13 @@ def completing(names: Names) -> Callable[[click.Context, click.Parameter, str], 
     return complete
 
 
+def assigned(help: str, names: Names = COMPLETED["set"]) -> Callable[[Command], Command]:
+    """``--set`` of a command that is given its ``assignments``, with keys of ``names``."""
+    return click.option(
+        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help=help, shell_complete=completing(names)
+    )
+
+
 def configured(command: Command) -> Command:
     """Add the flags that make up a configuration, but for what to do about a divergence: only some commands train."""
     for flag in reversed(FLAGS):

@@ -15,6 +15,7 @@ from lra.benchmarks.commands.options import (
     OUT,
     PATH,
     DryRun,
+    assigned,
     completing,
     configured,
     names_of,
@@ -166,14 +167,7 @@ def _increment_keys(given: dict[str, Any]) -> list[str]:
     "--model", shell_complete=completing(COMPLETED["student"]), help="A network (see: list models). [default: resnet8]"
 )
 @click.option("--config", "config_file", type=PATH, help="The config.yaml of another such run.")
-@click.option(
-    "--set",
-    "assignments",
-    shell_complete=completing(_increment_keys),
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Any option: generator_steps=500.",
-)
+@assigned("Any option: generator_steps=500.", _increment_keys)
 @click.option("--device", help="Where to compute. [default: cpu]")
 @click.option("--threads", type=int, help="Torch threads. [default: by the size of the model]")
 @OUT

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lra.benchmarks.commands.options import COMPLETED, PATH, DryRun, completing, tried
+from lra.benchmarks.commands.options import PATH, DryRun, assigned, tried
 from lra.benchmarks.errors import LraError, UsageError, concerning
 from lra.benchmarks.progress import loading
 
@@ -36,14 +36,7 @@ THREADS = click.IntRange(1, 1024)
 @click.option(
     "--gpus", type=click.FloatRange(0), default=0.0, help="GPUs of each run under ray; 0.25 puts four on one."
 )
-@click.option(
-    "--set",
-    "assignments",
-    shell_complete=completing(COMPLETED["set"]),
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Any option of all runs, in place of what the grid has there; a list is an axis.",
-)
+@assigned("Any option of all runs, in place of what the grid has there; a list is an axis.")
 @click.option("--json", "as_json", is_flag=True, help="Print the sweep's record as one JSON object.")
 @tried
 def sweep(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lra.benchmarks.commands.options import COMPLETED, PATH, completing
+from lra.benchmarks.commands.options import PATH, assigned
 
 if TYPE_CHECKING:
     from lra.benchmarks.tasks.task_file import TaskPlan
@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 @click.option("--carry", metavar="A,B", help="What any method carries over whole, of generator,replay.")
 @click.option("--steps", type=int, help="Budget of each task in student steps.")
 @click.option("--seed", type=int, help="Seed of everything random.")
-@click.option(
-    "--set",
-    "assignments",
-    shell_complete=completing(COMPLETED["set"]),
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Any option of all tasks.",
-)
+@assigned("Any option of all tasks.")
 @click.option("--threads", type=int, help="Torch threads. [default: by the size of the networks]")
 @click.option("--out", type=PATH, help="Folder of the tasks. [default: runs/NAME OF FILE]")
 @click.option("--json", "as_json", is_flag=True, help="Print what came of the tasks as one JSON object.")
