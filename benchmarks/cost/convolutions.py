@@ -15,7 +15,6 @@ a GPU that is measured.
 
 import copy
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lra.benchmarks.cost.overhead import seconds
 from lra.benchmarks.setup.networks import gains_channels_last
 from lra.benchmarks.text import markdown_table
 from lra.networks import build
@@ -54,18 +54,6 @@ def plain(maps: Tensor, layer: DoublingConvolution) -> Tensor:
 def folded(maps: Tensor, layer: DoublingConvolution) -> Tensor:
     """The layer as one."""
     return F.conv_transpose2d(maps, spread(layer.weight), layer.bias, stride=2, padding=1)
-
-
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Time of one piece of work."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    if device != "cpu":
-        torch.cuda.synchronize()
-    start = clock()
-    work()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return clock() - start
 
 
 def compared(one: Callable[[], object], other: Callable[[], object], rounds: int, device: str) -> tuple[float, float]:

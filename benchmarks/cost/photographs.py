@@ -28,6 +28,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from lra.benchmarks.cost.meta_step import machine
+from lra.benchmarks.cost.startup import spent
 from lra.benchmarks.cost.timed_run import NEVER, PARTS, WHOLE
 from lra.benchmarks.files import write_text
 from lra.benchmarks.setup.layers import merged, parse_assignment
@@ -196,20 +197,6 @@ def measure(
     return row | found | {"of_peak": of_peak, "images": batch / found["step"]}
 
 
-def seconds(command: Sequence[str], folder: str, environment: Mapping[str, str]) -> float:
-    """Seconds of processor time of a process from start to end.
-
-    Raises:
-        SystemExit: if it fails.
-    """
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd=folder, env=environment)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} fails")
-    return used.ru_utime + used.ru_stime
-
-
 def whole_runs(options: argparse.Namespace) -> list[Answer]:
     """Whole processes of this version and of the other, in turn; the first of each, which makes teachers, apart."""
     found = []
@@ -222,7 +209,10 @@ def whole_runs(options: argparse.Namespace) -> list[Answer]:
                     out = f"{scratch}/{number}-{index}"
                     command = [python, "-P", "-m", "lra.benchmarks", *WHOLE_RUNS[name], "--out", out]
                     own = {"LRA_CACHE": f"{scratch}/cache-{index}"} | ONE_THREAD
-                    times[-1].append(seconds(command, scratch, os.environ | own))
+                    took = spent(command, os.environ | own, scratch)
+                    if took.status:
+                        raise SystemExit(f"{' '.join(command)} fails")
+                    times[-1].append(took.processor)
         ratios = [pair[0] / pair[1] for pair in times[1:] if len(pair) > 1]
         row: Answer = {"run": " ".join(["lra-bench", *WHOLE_RUNS[name]])}
         row["seconds"] = median(pair[0] for pair in times[1:])

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import click
 
@@ -44,14 +45,23 @@ def commands(folder: Path) -> dict[str, Sequence[str]]:
     return timed
 
 
-def seconds(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float]:
-    """Seconds of processor time, and as the clock on the wall has it, of a process from start to end."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    _, _, used = os.wait4(process.pid, 0)
-    return used.ru_utime + used.ru_stime, time.perf_counter() - began
+class Spent(NamedTuple):
+    """What a process took from start to end."""
+
+    processor: float
+    """Seconds of processor time."""
+    wall: float
+    """Seconds as the clock on the wall has it."""
+    status: int
+    """How it ended, 0 if all was well."""
+
+
+def spent(command: Sequence[str], environment: Mapping[str, str], folder: str | None = None) -> Spent:
+    """Do a command in ``folder``, without a word."""
+    quiet, began = subprocess.DEVNULL, time.perf_counter()
+    process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd=folder, env=environment)
+    _, status, used = os.wait4(process.pid, 0)
+    return Spent(used.ru_utime + used.ru_stime, time.perf_counter() - began, status)
 
 
 @click.command()
@@ -66,11 +76,14 @@ def main(repeats: int, core: int) -> None:
         done = [*LRA_BENCH, "run", *SMALL, "--out", str(folder)]
         subprocess.run(done, check=True, env=environment, capture_output=True)
         timed = commands(folder)
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in timed}
+        found: dict[str, list[Spent]] = {name: [] for name in timed}
         for _ in range(repeats):
             for name, command in timed.items():
-                found[name].append(seconds(command, environment))
-    rows = [[name, *(f"{median(column):.2f}" for column in zip(*times, strict=True))] for name, times in found.items()]
+                found[name].append(spent(command, environment))
+    rows = [
+        [name, f"{median(one.processor for one in times):.2f}", f"{median(one.wall for one in times):.2f}"]
+        for name, times in found.items()
+    ]
     click.echo(markdown_table(["answer", "processor (s)", "wall (s)"], rows))
 
 
