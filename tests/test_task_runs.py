@@ -320,7 +320,7 @@ def test_what_stops_a_task_stops_its_chain_which_is_gone_on_with(
     from lra.benchmarks.runs.training import Training
 
     def stopped(work: Training) -> None:
-        raise Interrupted(2, f"go on with lra-bench resume {work.folder.path}")
+        raise Interrupted(2, f"go on with lra-bench resume {work.folder.resumed}")
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "complete", stopped)

@@ -158,7 +158,7 @@ class Learning:
 
     def _stopped(self, stopping: Sequence[int]) -> Interrupted:
         again = "go on" if self.resumable else f"begin again, for what {self.config.strategy} keeps is not saved,"
-        remedy = f"{again} with lra-bench resume {self.folder.path}"
+        remedy = f"{again} with lra-bench resume {self.folder.resumed}"
         return Interrupted(stopping[0] if stopping else signal.SIGTERM, remedy)
 
     def _record(self) -> dict[str, Any]:

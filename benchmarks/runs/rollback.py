@@ -76,7 +76,7 @@ class RetreatingRun:
             good = "none yet" if saved is None else f"experience {saved['position']}, {folder.checkpoint}"
             raise LraError(
                 f"{cause}; last good checkpoint: {good}; lower student.lr or synthesis.lr, or go on from there at a "
-                f"lower rate with lra-bench resume {folder.path} --on-divergence rollback"
+                f"lower rate with lra-bench resume {folder.resumed} --on-divergence rollback"
             )
         if len(self.work.rollbacks) == TIMES:
             raise LraError(f"{cause}, after {TIMES} rollbacks: lower student.lr or synthesis.lr")

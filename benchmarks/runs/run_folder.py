@@ -54,10 +54,13 @@ class RunFolder:
     Args:
         path: the folder; made at the first write.
         identity: of the run, as far as it is known.
+
+    Attributes:
+        resumed: what a user is told to go on with: the folder itself, or that of what the run is a part of.
     """
 
     def __init__(self, path: Path, identity: Identity | None = None):
-        self.path = path
+        self.path = self.resumed = path
         self.identity = identity
 
     @classmethod

@@ -113,6 +113,7 @@ def _run(
     else:
         folder = RunFolder(at, prepared.identity)
         folder.refuse_other()
+    folder.resumed = part_of or folder.path
     if not group.rank:
         update_places(folder, kind, prepared.config)
     if folder.result is not None:
@@ -135,15 +136,11 @@ def _run(
                     if not group.rank:
                         finish(kind, own)
                 except (CannotWrite, OSError) as error:
-                    again = f"when that is mended, go on with lra-bench resume {folder.path}"
+                    again = f"when that is mended, go on with lra-bench resume {folder.resumed}"
                     raise Resumable(f"{error}; {again}") from None
     except KeyboardInterrupt:
-        again = f"go on with lra-bench resume {part_of or folder.path}"
+        again = f"go on with lra-bench resume {folder.resumed}"
         raise AtOnce(again if folder.checkpoint.exists() else "nothing is saved, start it again") from None
-    except LraError as error:
-        if part_of is not None:
-            error.args = (str(error).replace(f"resume {folder.path}", f"resume {part_of}"),)
-        raise
     return folder
 
 

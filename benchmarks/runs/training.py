@@ -123,7 +123,7 @@ class Training:
 
             def stopped() -> Interrupted:
                 how = f"begin again, for want of a state_dict of plugin {forgetful[0]!r}," if forgetful else "go on"
-                remedy = f"{how} with lra-bench resume {self.folder.path}"
+                remedy = f"{how} with lra-bench resume {self.folder.resumed}"
                 return Interrupted(stopping[0] if stopping else signal.SIGTERM, remedy)
 
             def rest() -> None:

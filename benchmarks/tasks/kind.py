@@ -213,7 +213,7 @@ class InTurn:
             name = config.names[stream.position]
             heading = f"task {stream.position + 1}/{stream.length} {name!r}, {config.place}"
             try:
-                done = run(task, out, quiet=self.quiet, heading=heading, part_of=self.folder.path)
+                done = run(task, out, quiet=self.quiet, heading=heading, part_of=self.folder.resumed)
             except LraError as error:
                 self._worded(error, name)
                 raise
@@ -234,7 +234,7 @@ class InTurn:
         if isinstance(error, Resumable):
             error.args = (f"task {name!r} {error}",)
         else:
-            kept = f"what is finished is kept, go on with lra-bench resume {self.folder.path}"
+            kept = f"what is finished is kept, go on with lra-bench resume {self.folder.resumed}"
             error.args = (f"task {name!r} failed: {error}; {kept}",)
 
     def _result(self) -> dict[str, Any]:
