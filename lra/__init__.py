@@ -6,4 +6,9 @@ stands on the rest of ``lra`` (what data-free distillation is: no Avalanche, no 
 Importing this package imports none of them, so that ``lra-bench --help`` stays quick.
 """
 
-__version__ = "0.1.0"
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("lra-distill")
+except PackageNotFoundError:  # A folder on Python's path that was never installed.
+    __version__ = "0+unknown"

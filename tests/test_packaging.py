@@ -1,22 +1,27 @@
 """The wheel holds the whole of lra/, strategies/ and benchmarks/, and nothing else."""
 
+import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = {"lra": "lra", "strategies": "lra/strategies", "benchmarks": "lra/benchmarks"}
 NOT_SHIPPED = {"__pycache__", "results", "studies"}
 """Folders inside the three that are no part of the package: what was found, and the grids that were run for it."""
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Names in a wheel built from a copy of the tree, so that no stale build folder can help."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """A wheel built from a copy of the tree, so that no stale build folder can help."""
     copy = tmp_path_factory.mktemp("source")
     for name in FOLDERS:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -27,7 +32,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     done = subprocess.run([*pip, "-w", copy / "out", copy], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (file,) = (copy / "out").glob("*.whl")
-    return zipfile.ZipFile(file).namelist()
+    return zipfile.ZipFile(file)
+
+
+@pytest.fixture(scope="module")
+def wheel(built: zipfile.ZipFile) -> list[str]:
+    """Names in the wheel."""
+    return built.namelist()
+
+
+@pytest.fixture(scope="module")
+def metadata(built: zipfile.ZipFile) -> Message:
+    """What an index says of the wheel."""
+    (name,) = (name for name in built.namelist() if name.endswith(".dist-info/METADATA"))
+    return message_from_bytes(built.read(name))
 
 
 def shipped() -> set[str]:
@@ -53,3 +71,58 @@ def test_the_wheel_puts_one_name_into_site_packages(wheel: list[str]) -> None:
 def test_the_wheel_offers_the_command(wheel: list[str]) -> None:
     assert any(name.endswith(".dist-info/entry_points.txt") for name in wheel)
     assert any(name.endswith("licenses/LICENSE") for name in wheel)
+
+
+def test_its_name_is_not_that_of_another_tool(metadata: Message) -> None:
+    assert metadata["Name"] == "lra-distill"
+
+
+def test_a_tree_without_git_is_of_the_version_that_is_written_down(metadata: Message) -> None:
+    pytest.importorskip("setuptools_scm", reason="a version needs setuptools-scm, of the extra dev")
+    assert metadata["Version"] == SETTINGS["tool"]["setuptools_scm"]["fallback_version"]
+
+
+def test_a_clone_and_an_archive_are_of_the_version_that_is_tagged(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools_scm", reason="a version needs setuptools-scm, of the extra dev")
+    clone, archive = tmp_path / "clone", tmp_path / "archive"
+
+    def git(*arguments: object) -> None:
+        who = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", clone, *who, *map(str, arguments)], check=True, capture_output=True)
+
+    def version(folder: Path) -> str:
+        done = subprocess.run([sys.executable, "-m", "setuptools_scm"], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    clone.mkdir()
+    for name in (".gitattributes", ".git_archival.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, clone)
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    git("tag", "v3.2.0")
+    git("archive", "--format=zip", "--output", tmp_path / "archive.zip", "HEAD")
+    shutil.unpack_archive(tmp_path / "archive.zip", archive)
+    assert version(clone) == version(archive) == "3.2.0\n"
+
+
+def test_installed_it_says_the_version_of_the_wheel_everywhere(
+    built: zipfile.ZipFile, metadata: Message, tmp_path: Path
+) -> None:
+    built.extractall(tmp_path / "site")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    code = "import lra, lra.benchmarks.runs.machine as of; print(of.environment()['versions']['lra'], lra.__file__)"
+    for command, said in (
+        (["-m", "lra.benchmarks", "--version"], f"lra-bench, version {metadata['Version']}"),
+        (["-c", code], f"{metadata['Version']} {tmp_path / 'site' / 'lra' / '__init__.py'}"),
+    ):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == said, done.stderr
+
+
+def test_a_folder_that_was_never_installed_has_no_version(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "lra", tmp_path / "lra", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import lra; print(lra.__version__)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "0+unknown\n", done.stderr

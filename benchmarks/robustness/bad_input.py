@@ -4,7 +4,7 @@
 
 Commands and their options are read from the command line's own definition, so that a new one is tried without a word
 here. What happens to be valid is allowed where nothing is done (``--dry-run``), and counted apart. Needs hypothesis
-(``pip install lra[dev]``).
+(``pip install lra-distill[dev]``).
 """
 
 import contextlib
