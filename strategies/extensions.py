@@ -2,7 +2,8 @@
 
 An installed package offers plugins through the entry-point group ``lra.plugins``. ``avalanche:NAME`` is a row of
 `GUESTS`, and ``avalanche:package.module:Class`` any class that expects Avalanche's data loaders. A plugin class is
-built from keyword options, or by its own ``build(setup, **options)`` if it has one and so can know the problem.
+built from keyword options, or by its own ``build(setup, **options)`` if it has one and so can know the problem. The
+name of one of `REPLAYS` is that replay, beside the one that the run has already.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from functools import cache, wraps
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pydantic import ValidationError
+
 from lra.strategies.guests import GUESTS, Guest
+from lra.strategies.retention import REPLAYS, ReplayOptions
 
 if TYPE_CHECKING:
     from avalanche.core import BasePlugin
@@ -25,8 +29,8 @@ if TYPE_CHECKING:
 
     Plugin: TypeAlias = BasePlugin[Any]
     """Any plugin of Avalanche's, or ours."""
-    Maker: TypeAlias = type[Plugin] | Callable[..., Plugin]
-    """A plugin class, or a function of `Setup` and options."""
+    Maker: TypeAlias = type[Plugin] | type[ReplayOptions] | Callable[..., Plugin]
+    """A plugin class, the options of a replay, or a function of `Setup` and options."""
 
 GROUP = "lra.plugins"
 AVALANCHE = "avalanche:"
@@ -51,11 +55,15 @@ def replay_plugins() -> dict[str, EntryPoint]:
 def load(spec: str) -> Maker:
     """The plugin class that ``package.module:Class``, or an installed name, stands for; what makes one of `GUESTS`.
 
+    The name of one of `REPLAYS` stands for its options.
+
     Raises:
         ExtensionError: if it cannot be found, imported, or is no Avalanche plugin class.
     """
     from avalanche.core import BasePlugin
 
+    if spec in REPLAYS:
+        return REPLAYS[spec]
     name = spec.removeprefix(AVALANCHE)
     if name != spec and not names_class(spec):
         guest = _avalanches(name)
@@ -66,7 +74,10 @@ def load(spec: str) -> Maker:
         name = replay_plugins()[name].value
     module_name, colon, class_name = name.partition(":")
     if not colon:
-        raise ExtensionError(f"plugin {spec!r}: write it as package.module:Class, or install it (group {GROUP})")
+        raise ExtensionError(
+            f"plugin {spec!r}: write it as package.module:Class, or install it (group {GROUP}); "
+            f"or name a replay: {', '.join(REPLAYS)}"
+        )
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a script that parses its arguments ends so
@@ -127,8 +138,15 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
 
     plugin = load(spec)
     try:
-        maker = _maker(plugin)
-        made = plugin(**options) if maker is None else maker(setup, **options)
+        if isinstance(plugin, type) and issubclass(plugin, ReplayOptions):
+            made: Any = plugin.model_validate(options).build(setup)
+        else:
+            maker = _maker(plugin)
+            made = plugin(**options) if maker is None else maker(setup, **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = f"plugin.{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}"
+        raise ExtensionError(f"plugin {spec!r} refused its options ({said})") from error
     except Exception as error:
         known = ", ".join(accepted(plugin)) or "none"
         raise ExtensionError(f"plugin {spec!r} refused its options ({error}); it takes: {known}") from error
@@ -205,6 +223,8 @@ def _maker(plugin: Maker) -> Callable[..., Any] | None:
 
 def accepted(plugin: Maker) -> list[str]:
     """Names of the options that a plugin class, or what makes one, takes."""
+    if isinstance(plugin, type) and issubclass(plugin, ReplayOptions):
+        return [*plugin.model_fields]
     maker = _maker(plugin) or plugin.__init__
     return [name for name in inspect.signature(maker).parameters if name not in ("self", "setup", "args", "kwargs")]
 

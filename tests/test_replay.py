@@ -6,13 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+from differences import differences
+from short_runs import experiment
 from torch import Tensor, nn
 
+from lra.benchmarks.errors import UsageError
+from lra.benchmarks.setup.experiment import Experiment
 from lra.distances import l1
 from lra.memory.buffers import Buffer, Reservoir, Ring
 from lra.memory.generator import Encoder, MemoryGenerator
 from lra.options import MemoryGeneratorOptions
 from lra.problem import Batch, Problem, Teacher
+from lra.strategies.checkpoint import capture, restore
+from lra.strategies.extensions import ExtensionError
 from lra.strategies.method import Setup
 from lra.strategies.replay import BufferReplay, GenerativeReplay
 from lra.strategies.retention import REPLAYS, GenerativeMemory, MemoryBank, ReservoirReplay
@@ -211,3 +217,39 @@ def test_sizes_are_an_eighth_unless_told(setup: Setup) -> None:
     assert MemoryBank().size(setup) == 2
     assert MemoryBank(fraction=0.5).size(setup) == 8
     assert GenerativeMemory(fraction=0.01).size(setup) == 1, "one image at least"
+
+
+def test_a_second_replay_brings_its_own_beside_the_first() -> None:
+    """``--replay ema --plugin reservoir``: a step sees what both recall, and each knows what it brought."""
+    built = experiment("predfkd", "plugin={use: [reservoir], fraction: 0.25}", replay="ema", experiences=3)
+    first, second = built.strategy._replays
+    built.strategy.train(built.stream)
+    seen = built.strategy.replayed
+    assert seen is not None
+    assert [len(built.strategy.brought_by(each, seen.logits)) for each in (first, second)] == [first.size, second.size]
+    assert len(seen.images) == first.size + second.size == built.strategy.train_mb_size * 1.25
+
+
+def test_two_replays_go_on_from_where_they_were_saved() -> None:
+    def build() -> Experiment:
+        return experiment("predfkd", "plugin={use: [reservoir], capacity: 24}", replay="ema")
+
+    whole, saved = build(), build()
+    whole.strategy.train(whole.stream)
+    saved.stream.length = 2
+    saved.strategy.train(saved.stream)
+    resumed, state = build(), capture(saved.strategy, saved.stream)
+    restore(state, resumed.strategy, resumed.stream)
+    resumed.strategy.train(resumed.stream)
+    ends = [capture(run.strategy, run.stream) for run in (whole, resumed)]
+    assert list(differences(*ends, "run", set())) == []
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [("ema", "is the replay already"), ("none", "gives no Avalanche plugin"), ("memory, slots: 0", "slots = 0")],
+)
+def test_a_second_replay_that_cannot_be_is_refused(use: str, said: str) -> None:
+    names, _, options = use.partition(", ")
+    with pytest.raises((UsageError, ExtensionError), match=said):
+        experiment("predfkd", f"plugin={{use: [{names}], {options}}}", replay="ema")

@@ -209,7 +209,7 @@ class PluginOptions(Options):
     model_config = ConfigDict(extra="allow")
 
     use: list[str] = []
-    """Plugins as ``package.module:Class``, or names of installed ones."""
+    """Plugins as ``package.module:Class``, names of installed ones, or a second replay by its name."""
 
     @field_validator("use")
     @classmethod

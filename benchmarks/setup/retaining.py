@@ -9,7 +9,7 @@ from lra.state import Stateful
 from lra.strategies import extensions
 from lra.strategies.lra import LRA
 from lra.strategies.method import Setup
-from lra.strategies.retention import REPLAYS
+from lra.strategies.retention import REPLAYS, ReplayOptions
 from lra.strategies.strategy import Replay
 
 
@@ -69,9 +69,8 @@ def forgetful(config: RunConfig) -> list[str]:
     name = config.replay["name"]
     outside = {*_specs(config), *([] if name in REPLAYS else [name])}
     made_by = {spec: extensions.load(spec) for spec in outside}
-    return sorted(
-        spec for spec, made in made_by.items() if not isinstance(made, type) or not issubclass(made, Stateful)
-    )
+    kept = (Stateful, ReplayOptions)
+    return sorted(spec for spec, made in made_by.items() if not isinstance(made, type) or not issubclass(made, kept))
 
 
 def _specs(config: RunConfig) -> list[str]:
@@ -82,6 +81,8 @@ def _specs(config: RunConfig) -> list[str]:
 
 def _guests(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
     options = config.plugin.model_dump(exclude={"use"})
+    if (twice := config.replay["name"]) in config.plugin.use:
+        raise UsageError(f"plugin {twice!r} is the replay already: name another beside it, or leave it out")
     accepted = {spec: extensions.accepted(extensions.load(spec)) for spec in _specs(config)}
     for name in options:
         if not any(name in names for names in accepted.values()):
