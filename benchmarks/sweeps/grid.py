@@ -40,10 +40,12 @@ class Planned:
     Attributes:
         label: where it stands on the grid's axes.
         config: its resolved configuration.
+        cell: what the grid asks for.
     """
 
     label: str
     config: Configuration
+    cell: Cell
 
 
 def expand(grid: Mapping[str, Any]) -> list[Cell]:
@@ -130,7 +132,7 @@ def plan(grid: Mapping[str, Any], base: Path | None = None) -> list[Planned]:
                 same = config.provisional, config.seed
         except NothingRetained:
             continue
-        runs.setdefault(same, Planned(label or "the run", config))
+        runs.setdefault(same, Planned(label or "the run", config, cell))
     if not runs:
         raise UsageError("meta: true needs a replay, such as replay: memory")
     return list(runs.values())

@@ -1,0 +1,145 @@
+"""What each cell of a grid takes to train, and the grid in which all take as many seconds on the same stream.
+
+    python -m lra.benchmarks.cost.equal_seconds benchmarks/studies/retention/phases.yaml --steps 20 \\
+        --grid benchmarks/studies/retention/phases-seconds.yaml
+
+In each round every cell trains on a few experiences in turn, on one thread, in CPU time, so that a busy machine does
+not decide: once with `FEW` student steps an experience and once with ``--steps``. All is counted that training takes,
+drawing and all updates included; evaluation, which costs the same everywhere, is left out. Teachers have fresh
+weights: what a step costs does not depend on what the teacher knows.
+
+An experience of n steps takes u + t·n seconds: "a step" is t and "an experience" u, medians over rounds. "ratio" is
+that of a cell's time to the first one's, both at ``--steps``. "steps" is the n, rounded, for which a cell takes what
+the first one takes at ``--steps``, and "of the budget" what that comes to. In the grid that is written every cell goes
+through the same experiences, in so many steps each.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+
+from lra.benchmarks.cost.overhead import NEVER, Run, advance, evaluation_of, seconds
+from lra.benchmarks.files import write_text
+from lra.benchmarks.runs.kind import Cell, kind_named
+from lra.benchmarks.setup.datasets import data_of
+from lra.benchmarks.setup.experiment import prepare
+from lra.benchmarks.setup.resolution import read_options
+from lra.benchmarks.setup.teachers import stand_in
+from lra.benchmarks.sweeps.grid import Planned, plan
+from lra.benchmarks.text import markdown_table
+from lra.state import seed_everything
+
+FEW = 5
+"""Student steps an experience, to tell what an experience costs by itself."""
+PACE = "set:schedule.steps_per_experience"
+
+
+class Cost(NamedTuple):
+    """Seconds of an experience: by itself, and of each of its student steps."""
+
+    experience: float
+    step: float
+
+    def steps(self, budget: float) -> int:
+        """The student steps that ``budget`` seconds pay, one at least."""
+        return max(1, round((budget - self.experience) / self.step))
+
+    def of(self, steps: int) -> float:
+        """Seconds of an experience of so many."""
+        return self.experience + self.step * steps
+
+
+def training(cell: Cell, steps: int, base: Path) -> Run:
+    """A run of a cell after its first epoch, when there is something to replay."""
+    config = kind_named("run").of_cell({**cell, PACE: steps}, base)
+    data = data_of(config.data)
+    seed_everything(0)
+    built = prepare(config, data, stand_in(config, data), None, lambda record: None)
+    evaluation_of(built.strategy).every = NEVER
+    run = built.stream, built.strategy, None
+    advance(run, config.schedule.experiences_per_epoch)
+    return run
+
+
+def measure(planned: Sequence[Planned], steps: int, base: Path, rounds: int, experiences: int) -> list[Cost]:
+    """What an experience of each cell costs."""
+    runs = [[training(one.cell, number, base) for number in (FEW, steps)] for one in planned]
+    times: list[list[list[float]]] = [[[], []] for _ in runs]
+    for index in range(rounds):
+        # Each goes before each of the others as often as after.
+        for pair, taken in list(zip(runs, times, strict=True))[:: 1 if index % 2 else -1]:
+            for run, found in zip(pair, taken, strict=True):
+                found.append(seconds(partial(advance, run, experiences)) / experiences)
+    costs = []
+    for few, many in times:
+        step = statistics.median((b - a) / (steps - FEW) for a, b in zip(few, many, strict=True))
+        costs.append(Cost(statistics.median(many) - step * steps, step))
+    return costs
+
+
+def written(planned: Sequence[Planned], steps: Sequence[int], seeds: Any) -> dict[str, Any]:
+    """The grid whose cells have so many steps an experience each."""
+    cells: list[dict[str, Any]] = []
+    for one, number in zip(planned, steps, strict=True):
+        flags = {key: value for key, value in one.cell.items() if not key.startswith("set:")} | {"seed": seeds}
+        settings = {key.removeprefix("set:"): value for key, value in {**one.cell, PACE: number}.items()}
+        cells.append(flags | {"set": {key: value for key, value in settings.items() if key not in flags}})
+    first, *others = cells
+    same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    return first | {"also": [{key: value for key, value in other.items() if key not in same} for other in others]}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser(
+        prog="python -m lra.benchmarks.cost.equal_seconds", description=__doc__.split("\n")[0]
+    )
+    command.add_argument(
+        "source", type=Path, metavar="GRID", help="of lra-bench sweep; seeds but the first are not timed"
+    )
+    command.add_argument("--steps", type=int, default=20, help=f"an experience of the first cell, more than {FEW}")
+    command.add_argument("--rounds", type=int, default=7)
+    command.add_argument("--experiences", type=int, default=3, help="in a round")
+    command.add_argument("--grid", type=Path, help="write the grid of equal seconds to this file")
+    return command
+
+
+def main() -> None:
+    """Measure, print, and write the grid."""
+    options = parser().parse_args()
+    if options.steps <= FEW:
+        raise SystemExit(f"--steps {options.steps}: more than {FEW} are needed")
+    torch.set_num_threads(1)
+    grid = read_options(options.source, "grid")
+    seeds = grid.get("seed", 0)
+    planned = plan({**grid, "seed": seeds[0] if isinstance(seeds, list) else seeds}, options.source.parent)
+    costs = measure(planned, options.steps, options.source.parent, options.rounds, options.experiences)
+    budget = costs[0].of(options.steps)
+    steps = [options.steps, *(cost.steps(budget) for cost in costs[1:])]
+    rows = [
+        [
+            one.label,
+            f"{1000 * cost.step:.2f}",
+            f"{1000 * cost.experience:.1f}",
+            f"{cost.of(options.steps) / budget:.2f}",
+            str(number),
+            f"{cost.of(number) / budget:.2f}",
+        ]
+        for one, cost, number in zip(planned, costs, steps, strict=True)
+    ]
+    print(markdown_table(["cell", "a step, ms", "an experience, ms", "ratio", "steps", "of the budget"], rows))
+    if options.grid:
+        command = " ".join(["python -m lra.benchmarks.cost.equal_seconds", *sys.argv[1:]])
+        text = yaml.safe_dump(written(planned, steps, seeds), sort_keys=False, default_flow_style=None, width=120)
+        write_text(options.grid, f"# {options.source.name} at equal seconds, as written by\n#   {command}\n{text}")
+
+
+if __name__ == "__main__":
+    main()
