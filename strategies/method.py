@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lra.synthesis.sources import Source
     from lra.synthesis.synthesizer import Synthesizer
     from lra.synthesis.terms import Adversarial, Term
+    from lra.synthesis.terms.term import Weighing
 
 LATENT = 256
 """The published number of latents of every method that optimises a generator against one batch."""
@@ -124,7 +125,8 @@ class Method(ABC):
         name: as typed after ``--method``.
         paper: where it is published.
         Options: its hyperparameters, with the published values as defaults.
-        defaults: published settings outside of synthesis, by section of the configuration.
+        defaults: published settings outside of synthesis, by section of the configuration; those of ``replay`` by the
+            replay's name.
         memory: the replay of its paper.
     """
 
@@ -326,13 +328,16 @@ class OptimisedMethod(Method):
 
     @staticmethod
     def masked_adversary(
-        weight: float, mask: Literal["agree", "asked"] = "agree", reverse: bool = False
+        weight: float,
+        mask: Literal["agree", "asked"] = "agree",
+        reverse: bool = False,
+        weigh: Weighing | None = None,
     ) -> Adversarial:
         """-KL_1(T ‖ S) where both name the same class, as in CMI, Fast, RGAL and NAYER; or with another ``mask``.
 
-        Of ``reverse`` -KL_1(S ‖ T), as CPNet has it.
+        Of ``reverse`` -KL_1(S ‖ T), as CPNet has it. See `Adversarial` for ``weigh``.
         """
         from lra.distances import kl, kl_reversed
         from lra.synthesis.terms import Adversarial
 
-        return Adversarial(weight, partial(kl_reversed if reverse else kl, temperature=1.0), mask)
+        return Adversarial(weight, partial(kl_reversed if reverse else kl, temperature=1.0), mask, weigh=weigh)

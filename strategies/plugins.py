@@ -1,6 +1,7 @@
 """Plugins that come with methods and runs, and what some of them measure.
 
-Clocks and schedules, a bound of the gradient, calibration, AEAHL-RG's attack, the guard against divergence.
+Clocks and schedules, a census of what is held, a bound of the gradient, calibration, AEAHL-RG's attack, the guard
+against divergence.
 
 How far a run is says Avalanche's own clock, ``strategy.clock``, which a checkpoint carries. It is the last of all
 plugins: while others are told of the end of a step or of an experience, it has not counted that one yet.
@@ -83,6 +84,26 @@ class EpochClock(Clock):
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Another experience is over, and with some an epoch."""
         self._tell(self.counted(strategy, 1))
+
+
+class Census(SupervisedPlugin):
+    """Tells ``count`` the classes (N,) of all images that are held, before each experience; comes after the replays.
+
+    Args:
+        count: takes note of them.
+    """
+
+    def __init__(self, count: Callable[[Tensor], None]):
+        super().__init__()
+        self.count = count
+
+    def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """What a resumed run holds, or an earlier task has left."""
+        self.count(strategy.held())
+
+    def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """The experience has entered the memory."""
+        self.count(strategy.held())
 
 
 class ClipGradient(SupervisedPlugin):

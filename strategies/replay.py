@@ -7,7 +7,7 @@ LRA step keeps it apart: that is the strategy's business, see `lra.strategies.st
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lra.average import Average
 from lra.distances import kl
@@ -44,6 +44,10 @@ class BufferReplay(Replay):
     def recall(self) -> Batch | None:
         """``size`` stored samples; none before the first offer."""
         return self.buffer.sample(self.size) if len(self.buffer) else None
+
+    def classes(self) -> Tensor | None:
+        """Those in the buffer."""
+        return self.buffer.classes()
 
     def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Tell priorities what the student made of what it saw again."""
@@ -236,6 +240,10 @@ class PoolReplay(Replay):
         images = self._source.shown(stored.images)[: self.size]
         weights = None if weights is None else weights.repeat(views)[: self.size]
         return Batch(images, self.teacher.label(images), weights=weights)
+
+    def classes(self) -> Tensor | None:
+        """Those in the pool."""
+        return self.pool.classes()
 
     def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Tell priorities what the student made of what it saw again."""

@@ -67,6 +67,10 @@ class Replay(SupervisedPlugin, Owner, ABC):
     def remember(self, strategy: "DataFreeDistillation") -> None:
         """Take in what there is to remember of the experience that ends, the ``completed``-th from 1."""
 
+    def classes(self) -> Tensor | None:
+        """(N,) int64: the classes of the images it holds; ``None`` if it holds none."""
+        return None
+
     def after_training_exp(self, strategy: "DataFreeDistillation", **kwargs: object) -> None:
         """Count the experience, and remember it."""
         self.completed += 1
@@ -300,6 +304,11 @@ class DataFreeDistillation(SupervisedTemplate):
     def displaced(self) -> int:
         """New images of each step whose place replayed ones take, fewer than ``train_mb_size``."""
         return sum(replay.displaced for replay in self._replays)
+
+    def held(self) -> Tensor:
+        """(N,) int64: the classes of all images that replays hold."""
+        found = [classes for replay in self._replays if (classes := replay.classes()) is not None]
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
 
     @property
     def _replays(self) -> list[Replay]:

@@ -48,6 +48,7 @@ FORMS = {
     "cmi prioritised": ["replay.priority=0.6"],
     "predfkd useful": ["replay={policy: useful, capacity: 24}"],
     "cmi useful": ["replay={policy: useful, capacity: 24}"],
+    "ssd useful": ["replay={policy: useful, capacity: 24}"],
     "predfkd confident": ["synthesis.redraws=3"],
     "gdfq confident": ["synthesis.redraws=1"],
     "cpsc released": ["synthesis={logarithm: true, double_softmax: true, student_mode: train, betas: [0.0, 0.0]}"],

@@ -24,6 +24,7 @@ SMALL = {
     "cmi": ["synthesis.bank=20", "synthesis.negatives=7"],
     "adadfkd": ["synthesis.negatives=19"],
     "fast": ["synthesis.warmup=1"],
+    "ssd": ["synthesis.warmup=1"],
     "aeahl-rg": ["synthesis.warmup=1"],
     "nayer": ["synthesis={warmup: 1, life: 2}"],
     "dlig": ["synthesis={warmup: 1, life: 2}"],

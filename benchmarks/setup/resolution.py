@@ -158,7 +158,9 @@ def _laid(chosen: Tree, scale: Scale | None) -> RunConfig:
     replay = str(chosen.get("replay", {}).get("name", METHODS[method].memory))
     if not names_class(replay):
         known_name("replay", replay, [*REPLAYS, *replay_names()], "replay.name")
-    base: Tree = {"method": method, "replay": {"name": replay}, **METHODS[method].defaults}
+    defaults = METHODS[method].defaults
+    retained = defaults.get("replay", {}).get(replay, {})
+    base: Tree = {"method": method, **defaults, "replay": {"name": replay, **retained}}
     fitting = {} if scale is None else scale.of(METHODS[method], replay)
     if chosen.get("teacher", {}).get("file") is not None and "teacher" in fitting:  # The file has its own network.
         fitting["teacher"] = {key: value for key, value in fitting["teacher"].items() if key != "network"}

@@ -63,7 +63,7 @@ def _settings(method: type[Method]) -> str:
     """Everything outside of synthesis that comes with the name: defaults, scales, presets."""
     text = "## Settings that come with it\n\n"
     if method.defaults:
-        text += f"Outside of synthesis, as published:\n\n{_yaml(method.defaults)}\n"
+        text += f"Outside of synthesis, as published or as said above:\n\n{_yaml(method.defaults)}\n"
     before = None  # Scales of a kind share what they have for a method.
     for data, scale in yaml.safe_load((DATA / "presets.yaml").read_text())["scales"].items():
         own = scale.get("methods", {}).get(method.name)

@@ -64,6 +64,10 @@ class Buffer(ABC):
         where = sent(where, self.images.device)
         return Batch(self.images[where], self.logits[where])
 
+    def classes(self) -> Tensor | None:
+        """(N,) int64: the teacher's class of each image held; ``None`` if nothing has been stored yet."""
+        return None if self.logits is None else self.logits[: self.filled].argmax(dim=1)
+
     def by_priority(self, n: int, priorities: Priorities) -> Batch:
         """``n`` stored images with their logits and weights, drawn by their priorities."""
         where, weights = priorities.draw(n)
@@ -300,6 +304,13 @@ class ImagePool:
     def contents(self) -> PoolBatch | None:
         """Everything held, without a copy; ``None`` before the first `add`."""
         return None if self._rows is None else PoolBatch(*(column[: self.filled] for column in self._rows))
+
+    def classes(self) -> Tensor | None:
+        """(N,) int64: the classes of what is held; the teacher's in a pool of useful images, else those asked for."""
+        if self.usefulness is not None:
+            return self.usefulness.predicted
+        held = self.contents()
+        return None if held is None else held.labels
 
     def _grown(self, like: PoolBatch) -> PoolBatch:
         """Columns with room for `filled` rows of the kind of ``like``, the old ones copied."""

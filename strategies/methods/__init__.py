@@ -21,6 +21,7 @@ from lra.strategies.methods.nayer import NAYER
 from lra.strategies.methods.predfkd import PreDFKD
 from lra.strategies.methods.rgal import RGAL
 from lra.strategies.methods.softtarget import SoftTarget
+from lra.strategies.methods.ssd import SSD
 from lra.strategies.methods.tadfkd import TADFKD
 from lra.strategies.methods.zskd import ZSKD
 from lra.strategies.methods.zskt import ZSKT
@@ -39,6 +40,7 @@ METHODS: dict[str, type[Method]] = {
         ADI,
         CMI,
         Fast,
+        SSD,
         RGAL,
         NAYER,
         DLIG,

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lra.distances import Distance, js, js_reference
 from lra.randomness import normal
-from lra.synthesis.terms.term import Term
+from lra.synthesis.terms.term import Term, Weighing
 from lra.view import View
 
 
@@ -24,6 +24,7 @@ class Adversarial(Term):
             ``"asked"`` only those on which the teacher names the class asked for (DLIG).
         over: with a mask, divide by ``"all"`` samples, as released, or by those ``"masked"`` in.
         detach_teacher: let the gradient flow through the student alone.
+        weigh: what each image counts; all alike if not given.
     """
 
     name = "adversarial"
@@ -36,17 +37,21 @@ class Adversarial(Term):
         mask: Literal["none", "agree", "asked"] = "none",
         over: Literal["all", "masked"] = "all",
         detach_teacher: bool = False,
+        weigh: Weighing | None = None,
     ):
         super().__init__(weight)
         self.distance = distance
         self.mask = mask
         self.over = over
         self.detach_teacher = detach_teacher
+        self.weigh = weigh
 
     def __call__(self, view: View) -> Tensor:
         """≤ 0 for distances ≥ 0; 0 where the mask leaves nothing."""
         teacher = view.teacher_logits.detach() if self.detach_teacher else view.teacher_logits
         distances = self.distance(view.student_logits, teacher)
+        if self.weigh is not None:
+            distances = self.weigh(view) * distances
         if self.mask == "none":
             return -distances.mean()
         named = hard(view.targets) if self.mask == "asked" else view.student_logits.argmax(dim=1)

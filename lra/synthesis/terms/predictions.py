@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lra.randomness import sent
 from lra.state import State
-from lra.synthesis.terms.term import Term
+from lra.synthesis.terms.term import Term, Weighing
 from lra.view import View
 
 
@@ -20,19 +20,27 @@ class OneHot(Term):
         weight: factor in the sum.
         temperature: τ; 1 but in ABD, where it is 1000.
         double_softmax: take its probabilities for logits, as released for CPSC: bounded, and never near 0.
+        weigh: what each image counts; all alike if not given.
     """
 
     name = "one_hot"
 
-    def __init__(self, weight: float, temperature: float = 1.0, *, double_softmax: bool = False):
+    def __init__(
+        self, weight: float, temperature: float = 1.0, *, double_softmax: bool = False, weigh: Weighing | None = None
+    ):
         super().__init__(weight)
         self.temperature = temperature
         self.double_softmax = double_softmax
+        self.weigh = weigh
 
     def __call__(self, view: View) -> Tensor:
         """≥ 0, in nats; no gradient through the labels."""
         logits = view.teacher_logits / self.temperature
-        return F.cross_entropy(logits.softmax(dim=1) if self.double_softmax else logits, view.targets)
+        if self.double_softmax:
+            logits = logits.softmax(dim=1)
+        if self.weigh is None:
+            return F.cross_entropy(logits, view.targets)
+        return (self.weigh(view) * F.cross_entropy(logits, view.targets, reduction="none")).mean()
 
 
 class PriorFeature(Term):

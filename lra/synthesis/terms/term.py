@@ -4,7 +4,7 @@ A term turns a `View` into a scalar. A positive weight always asks for the thing
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from lra.state import State
 from lra.view import Quantity, View
+
+Weighing = Callable[[View], Tensor]
+"""What each image (n,) of a view counts times in the mean of a term of single images."""
 
 
 class TermValue(NamedTuple):
