@@ -1,9 +1,9 @@
 """SSD: few images, of rare classes and hard ones, which are seen the more often the less the student knows of them.
 
 After Liu et al., "Small Scale Data-Free Knowledge Distillation" (SSD-KD), CVPR 2024, https://arxiv.org/abs/2406.07876.
-Neither code nor formulas of it are public. From the abstract, the overview figure and notes on the paper come a function
-that weighs images by the rarity of their class and by the teacher's doubt, a buffer of a tenth of the original data of
-which a part is renewed, and draws from it by priority, as in reinforcement learning. All formulas are ours.
+Neither code nor formulas of it are public. From the abstract, the overview figure and notes on the paper come: images
+that are weighed by the rarity of their class and by the teacher's doubt; a buffer of a tenth of the original data, of
+which a part is renewed; draws from it by priority, as in reinforcement learning. All formulas are ours.
 
 For every experience, with teacher T, student S, generator G that lives on, a = shift and flip:
 
