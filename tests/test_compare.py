@@ -248,6 +248,8 @@ def test_markdown_latex_csv_json(runs: Path, lra_bench: Bench) -> None:
     assert [float(row["mean"]) for row in rows if row["column"] == "accuracy"][:2] == [95, 96]
     found = json.loads(lra_bench("compare", runs, *columns, "--format", "json").out)
     assert found["rows"][4]["p"] == 0.25
+    tested = [row["p"] for row in found["rows"] if row["column"] == found["rows"][4]["column"] and row["p"] is not None]
+    assert found["rows"][4]["p_holm"] == min(1.0, 0.25 * len(tested))
     assert found["rows"][4]["seeds"] == [0, 1, 2]
 
 

@@ -268,7 +268,13 @@ def stopped(finished: Path, canary: Path) -> Path:
 
 
 def nan_state() -> dict[str, Any]:
-    return {"records": 0, "seconds": 0.0, "rollbacks": [], "student": torch.full((2,), float("nan"))}
+    return {
+        "records": 0,
+        "seconds": 0.0,
+        "processor_seconds": 0.0,
+        "rollbacks": [],
+        "student": torch.full((2,), float("nan")),
+    }
 
 
 CHECKPOINTS: dict[str, Callable[[Path, Path], object]] = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
-from lra.benchmarks.comparison.estimates import estimate, paired, sign_flip
+from lra.benchmarks.comparison.estimates import estimate, holm, paired, sign_flip
 
 
 def exact_bca(x: np.ndarray) -> tuple[float, float]:
@@ -100,3 +100,11 @@ def test_one_pair_has_no_p_and_no_pair_no_difference() -> None:
     assert single is not None
     assert (single.estimate.mean, single.p) == (-2, None)
     assert paired({0: 1.0}, {1: 3.0}) is None
+
+
+def test_holm_corrects_for_the_number_of_tests() -> None:
+    # m = 4: 0.01 counts four times, 0.02 three times, 0.03 twice but as much as 0.02, 0.5 once.
+    assert holm([0.5, 0.01, 0.03, 0.02]) == pytest.approx([0.5, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from lra.benchmarks.runs import machine
-from lra.benchmarks.runs.machine import processors
+from lra.benchmarks.runs.machine import Stopwatch, processors
 from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.setup.networks import sizes
 from lra.benchmarks.setup.resolution import configuration
@@ -126,3 +126,15 @@ def test_a_teacher_file_counts_by_the_network_it_names(tmp_path: Path, lra_bench
     config = configuration(teacher=json.loads(made.out)["file"], student="lenet5")
     data = data_set("digits", None)
     assert sizes(config, data)["teacher"] == named_footprint("mlp", 10, data.image, training=False)
+
+
+def test_a_stopwatch_goes_on_from_where_another_process_stopped() -> None:
+    first, second = Stopwatch(), Stopwatch()
+    sum(range(100_000))
+    read = first.read()
+    assert read["seconds"] >= 0 < read["processor_seconds"]
+    second.take_up({"seconds": 10.0, "processor_seconds": 20.0, "records": 3})
+    second.start()
+    later = second.read()
+    assert later["seconds"] >= 10.0
+    assert later["processor_seconds"] >= 20.0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from lra.benchmarks.comparison.estimates import FEWEST, Difference, Estimate, How, estimate, paired
+from lra.benchmarks.comparison.estimates import FEWEST, Difference, Estimate, How, estimate, holm, paired
 from lra.benchmarks.comparison.groups import CONTENT, SHORT, Group, finished, grouped, run_folders
 from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.files import NotPlain, parse_yaml
@@ -111,8 +111,19 @@ def comparisons(
     found = []
     for one in against:
         rows = [_compared(row, base, kept) for row, base in zip(bare, find_baselines(groups, one), strict=True)]
+        rows = _corrected(rows, kept)
         found.append(Comparison(rows, kept, [*notes, *_remarks(rows, kept)]))
     return found
+
+
+def _corrected(rows: Sequence[Row], columns: Iterable[str]) -> list[Row]:
+    """Rows whose differences know what they are worth among all those of their column."""
+    changed = [dict(row.differences) for row in rows]
+    for name in columns:
+        tested = [(own, d.p) for own in changed if (d := own.get(name)) is not None and d.p is not None]
+        for (own, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
+            own[name] = replace(own[name], corrected=p)
+    return [replace(row, differences=own) for row, own in zip(rows, changed, strict=True)]
 
 
 def chosen(names: str | None, kind: str = DISTILLED) -> dict[str, Quantity]:
@@ -253,7 +264,7 @@ def _remarks(rows: Sequence[Row], columns: Mapping[str, Quantity]) -> list[str]:
     if pairs:
         least = ", ".join(f"{2 / 2**n:.2g} of {n} pairs" for n in pairs if n > 1)
         notes.append(
-            "differences are paired by seed; p is of the two-sided sign-flip test, uncorrected for their number"
+            "differences are paired by seed; p is of the two-sided sign-flip test, p (Holm) that for all of the column"
         )
         notes += [f"the smallest p there can be is {least}"] if least and min(pairs) < 8 else []
     sources = sorted({row.paper[1] for row in rows if row.paper and row.paper[1]})

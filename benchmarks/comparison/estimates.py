@@ -53,10 +53,12 @@ class Difference:
     Attributes:
         estimate: of the differences.
         p: of the two-sided sign-flip test, ``None`` of one pair.
+        corrected: p for all differences that are looked at together, by `holm`.
     """
 
     estimate: Estimate
     p: float | None
+    corrected: float | None = None
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -122,3 +124,15 @@ def sign_flip(differences: Sequence[float]) -> float:
         return float((np.abs(signs @ d) >= seen).mean())
     signs = np.random.default_rng(0).choice((1.0, -1.0), size=(RESAMPLES, len(d)))
     return float(((np.abs(signs @ d) >= seen).sum() + 1) / (RESAMPLES + 1))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979): rejecting those up to a level errs at all with that chance.
+
+    The k-th smallest of m counts (m - k + 1) times, at most 1, and as much as any smaller one at least.
+    """
+    order = sorted(range(len(p)), key=p.__getitem__)
+    found, least = [0.0] * len(p), 0.0
+    for rank, index in enumerate(order):
+        least = found[index] = max(least, min(1.0, (len(p) - rank) * p[index]))
+    return found

@@ -66,7 +66,9 @@ def _primary(comparison: Comparison, name: str) -> Iterator[tuple[str, Callable[
             yield "against", lambda row: row.against or ""
         title = f"− {targets.pop()}" if single else "difference"
         yield title, lambda row: _of(row.differences.get(name), lambda d: interval(d.estimate, column.digits, "+"))
-        yield "p", lambda row: _of(row.differences.get(name), p_value)
+        yield "p", lambda row: _of(row.differences.get(name), lambda d: p_value(d.p))
+        if sum(row.differences[name].p is not None for row in rows if name in row.differences) > 1:
+            yield "p (Holm)", lambda row: _of(row.differences.get(name), lambda d: p_value(d.corrected))
 
 
 def _cell(column: Quantity, name: str) -> Callable[[Row], str]:
@@ -93,9 +95,8 @@ def interval(found: Estimate, digits: int, sign: str = "") -> str:
     return f"{mean} [{number_text(found.low, digits, sign)}, {number_text(found.high, digits, sign)}]"
 
 
-def p_value(difference: Difference) -> str:
-    """The p-value of a difference, with as many digits as are worth reading."""
-    p = difference.p
+def p_value(p: float | None) -> str:
+    """A p-value with as many digits as are worth reading."""
     return "—" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
@@ -139,6 +140,7 @@ def _flat(found: Difference | None) -> dict[str, float | None]:
         "difference_low": e.low if e else None,
         "difference_high": e.high if e else None,
         "p": found.p if found else None,
+        "p_holm": found.corrected if found else None,
     }
 
 

@@ -17,7 +17,7 @@ from lra.benchmarks.increment.configuration import IncrementConfig, checked
 from lra.benchmarks.progress import Introduction, Progress, at_steps, tell
 from lra.benchmarks.records import INCREMENT
 from lra.benchmarks.runs.kind import Trial
-from lra.benchmarks.runs.machine import environment, peak_memory
+from lra.benchmarks.runs.machine import Stopwatch, environment, peak_memory
 from lra.benchmarks.runs.memory import FLOAT, LEARNT, Demand, bounded, refuse_beyond
 from lra.benchmarks.runs.run_folder import SCHEMA, MetricsFile, RunFolder
 from lra.benchmarks.setup.datasets import DataSet
@@ -60,7 +60,7 @@ class Learning:
 
     def __init__(self, config: IncrementConfig, folder: RunFolder, data: DataSet, quiet: bool = False):
         self.config, self.folder, self.quiet = config, folder, quiet
-        self.seconds, self.resumable = 0.0, config.strategy in RESUMABLE
+        self.watch, self.resumable = Stopwatch(), config.strategy in RESUMABLE
         train, test = data.load("train"), data.load("test")
         seed_everything(config.seed)
         self.order = torch.randperm(data.classes).tolist()
@@ -98,7 +98,7 @@ class Learning:
             self._take_up(saved)
             begin()
             log.info("resumed after experience %d of %d", len(self.protocol.rows), self.config.experiences)
-        self.started = time.monotonic()
+        self.watch.start()
 
     def complete(self) -> None:
         """Do the experiences that are left, and write the result.
@@ -171,17 +171,15 @@ class Learning:
             "accuracies": rows[-1],
         }
 
-    def _elapsed(self) -> float:
-        return self.seconds + time.monotonic() - self.started
-
     def _state(self) -> State:
-        own = {"records": len(self.metrics.records), "seconds": self._elapsed(), "rows": self.protocol.rows}
-        return capture(self.strategy) | own
+        own = {"records": len(self.metrics.records), "rows": self.protocol.rows}
+        return capture(self.strategy) | own | self.watch.read()
 
     def _take_up(self, saved: State) -> None:
         with self.folder.taking_up():
             self.metrics = MetricsFile(self.folder.path / "metrics.jsonl", saved["records"])
-            self.seconds, rows = float(saved["seconds"]), [list(map(float, row)) for row in saved["rows"]]
+            self.watch.take_up(saved)
+            rows = [list(map(float, row)) for row in saved["rows"]]
             restore(saved, self.strategy, self.benchmark.train_stream[: len(rows)])
             self.protocol.take_up(rows)
 
@@ -206,7 +204,7 @@ class Learning:
                 "experiences": config.experiences,
                 "generator_steps": sum(plugin.generator_steps for plugin in carrying),
                 "class_statistics": sum(plugin.class_statistics for plugin in carrying),
-                "seconds": self._elapsed(),
+                **self.watch.read(),
                 "peak_memory_mb": peak_memory(config.device),
             },
             "config_hash": self.folder.config_hash,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,27 @@ CONTROL = Path("/sys/fs/cgroup")
 SMALL = 5e8
 """Multiply-adds of a network's forward pass of a batch, some hundredths of a second of one thread: with fewer, threads
 wait for one another more than they compute, all the more where other processes take a processor away."""
+
+
+class Stopwatch:
+    """Wall clock and processor time of work that may be stopped, and gone on with by another process."""
+
+    def __init__(self) -> None:
+        self._before = {"seconds": 0.0, "processor_seconds": 0.0}
+        self.start()
+
+    def start(self) -> None:
+        """Count from now on, beside what was taken up."""
+        self._began = {"seconds": time.monotonic(), "processor_seconds": time.process_time()}
+
+    def read(self) -> dict[str, float]:
+        """``seconds`` so far, and ``processor_seconds`` of all threads of this process."""
+        now = {"seconds": time.monotonic(), "processor_seconds": time.process_time()}
+        return {name: self._before[name] + now[name] - self._began[name] for name in now}
+
+    def take_up(self, read: Mapping[str, float]) -> None:
+        """Go on from what was read before."""
+        self._before = {name: float(read[name]) for name in self._before}
 
 
 def refuse_device(device: str) -> None:

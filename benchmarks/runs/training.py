@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lra.benchmarks.errors import PATIENCE, GivenUp, Interrupted, at_a_step, int
 from lra.benchmarks.files import packed, write_atomically, write_checkpoint
 from lra.benchmarks.records import AVERAGE, BEST, STUDENT
 from lra.benchmarks.runs.kind import Tracker
-from lra.benchmarks.runs.machine import environment, peak_memory
+from lra.benchmarks.runs.machine import Stopwatch, environment, peak_memory
 from lra.benchmarks.runs.memory import as_far_as_it_fits, bounded, refuse_oversize
 from lra.benchmarks.runs.processes import Processes
 from lra.benchmarks.runs.progress import RunProgress
@@ -74,7 +74,7 @@ class Training:
         self.processes = processes or Processes()
         self.folder = folder
         self.teacher = teacher
-        self.seconds = 0.0
+        self.watch = Stopwatch()
         self.rollbacks: list[dict[str, Any]] = []
         self.times: list[tuple[int, float]] = []
 
@@ -105,7 +105,8 @@ class Training:
             begin()
             stream = self.experiment.stream
             log.info("resumed at experience %d of %d", stream.position, stream.length)
-        self.started = self.saved = self.rested = time.monotonic()
+        self.watch.start()
+        self.saved = self.rested = time.monotonic()
         self.retreatable = len(self.metrics.records)
         if self._may_roll_back and not self.folder.retreat.exists():
             write_checkpoint(self.folder.retreat, self._state())
@@ -167,7 +168,8 @@ class Training:
             restore(saved, self.experiment.strategy, self.experiment.stream)
             if not math.isfinite(norm(self.experiment.strategy.model.parameters())):
                 raise ValueError("its student has weights that are no numbers")
-            self.seconds, self.rollbacks = float(saved["seconds"]), list(saved["rollbacks"])
+            self.watch.take_up(saved)
+            self.rollbacks = list(saved["rollbacks"])
             self.times = [(step, seconds) for step, seconds in saved["times"]]
 
     def _metrics(self, keep: int) -> MetricsFile:
@@ -175,7 +177,7 @@ class Training:
 
     def _keep(self, record: dict[str, Any]) -> None:
         self.metrics.append(record)
-        self.times.append((record["student_step"], self._elapsed()))
+        self.times.append((record["student_step"], self.watch.read()["seconds"]))
         if self.config.evaluation.keep_best and not self.processes.rank and best_of(self.metrics.records) is record:
             save_weights(self.folder.path / BEST, self.experiment.strategy.model)
         last = record["experience"] == self.experiment.stream.length
@@ -184,8 +186,8 @@ class Training:
 
     def _state(self) -> State:
         state = capture(self.experiment.strategy, self.experiment.stream)
-        own = {"records": len(self.metrics.records), "seconds": self._elapsed(), "rollbacks": self.rollbacks}
-        return self.processes.gathered(state | own | {"times": self.times})
+        own = {"records": len(self.metrics.records), "rollbacks": self.rollbacks, "times": self.times}
+        return self.processes.gathered(state | own | self.watch.read())
 
     def _save(self, state: memoryview | None = None) -> None:
         # Half a state would go on as another run.
@@ -198,9 +200,6 @@ class Training:
         # Of several processes, all would have to give up the same experience.
         self.at_hand = packed(self._state()) if long and self.processes.count == 1 else None
         self.rested = time.monotonic()
-
-    def _elapsed(self) -> float:
-        return self.seconds + time.monotonic() - self.started
 
     def _close(self) -> None:
         student = self.experiment.strategy.model
@@ -215,7 +214,7 @@ class Training:
         self.folder.write_json("times.json", self.times)
         save_for_reuse(self.folder.path, self.experiment, self.teacher)
         name = self.folder.config_hash
-        done = result(self.experiment, self.teacher, self.metrics.records, self._elapsed(), name, self.rollbacks)
+        done = result(self.experiment, self.teacher, self.metrics.records, self.watch.read(), name, self.rollbacks)
         self.folder.write_json("result.json", done)
 
 
@@ -250,11 +249,11 @@ def result(
     experiment: Experiment,
     teacher: TrainedTeacher,
     records: Sequence[Record],
-    seconds: float,
+    spent: Mapping[str, float],
     config_hash: str,
     rollbacks: Sequence[Record] = (),
 ) -> Record:
-    """The result of an experiment that is trained, from it, the records of its evaluations and its rollbacks."""
+    """The result of an experiment that is trained, from it, its evaluations, the time it took and its rollbacks."""
     config = experiment.config
     parameters = sum(parameter.numel() for parameter in experiment.strategy.model.parameters())
     return {
@@ -272,7 +271,7 @@ def result(
         **_best(config, records),
         "rollbacks": list(rollbacks),
         **_stopped(experiment),
-        "cost": _cost(experiment) | {"seconds": seconds, "peak_memory_mb": peak_memory(config.device)},
+        "cost": _cost(experiment) | spent | {"peak_memory_mb": peak_memory(config.device)},
         "config_hash": config_hash,
         "versions": environment()["versions"],
     }

@@ -178,6 +178,8 @@ _DECLARED = (
              meaning="images shown to the teacher"),
     Quantity("seconds", "cost.seconds", "seconds", digits=1, better=-1, cost=True, title_alone="time",
              meaning="wall clock"),
+    Quantity("processor_seconds", "cost.processor_seconds", "CPU seconds", digits=1, better=-1, cost=True,
+             meaning="processor time of all threads of the process, whatever else the machine does"),
     Quantity("memory", "cost.peak_memory_mb", "peak memory", "MB", digits=0, better=-1, cost=True,
              meaning="of the process"),
     Quantity("post_training", _UNTRAINED, "post-training, on noise", "%", better=1, needs=(QUANTIZED, TEST_SET),
