@@ -1,16 +1,21 @@
-"""The wheel holds the whole of lra/, strategies/ and benchmarks/, and nothing else."""
+"""What ships: the wheel, with all of lra/, strategies/ and benchmarks/ and nothing else, and what it says of itself."""
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from datetime import date
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -25,9 +30,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     copy = tmp_path_factory.mktemp("source")
     for name in FOLDERS:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        if (ROOT / name).is_file():
-            shutil.copy(ROOT / name, copy)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
     done = subprocess.run([*pip, "-w", copy / "out", copy], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -126,3 +130,112 @@ def test_a_folder_that_was_never_installed_has_no_version(tmp_path: Path) -> Non
     code = "import lra; print(lra.__version__)"
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "0+unknown\n", done.stderr
+
+
+def test_nobody_is_named_and_addresses_are_complete_once_there_are_any(metadata: Message) -> None:
+    assert metadata["Author"] == "The lra contributors"
+    assert not metadata["Author-email"]
+    assert "data-free" in metadata["Keywords"]
+    addresses = dict(text.split(", ") for text in metadata.get_all("Project-URL", []))
+    assert set(addresses) in (set(), {"Documentation", "Repository", "Changelog"})
+    assert all(address.startswith("https://") for address in addresses.values())
+
+
+def test_the_readme_renders_on_an_index_of_packages(metadata: Message) -> None:
+    markdown = pytest.importorskip("readme_renderer.markdown", reason="the extra dev brings readme-renderer")
+    page = markdown.render(metadata.get_payload())
+    assert page, "it does not render"
+    assert "<h1" in page
+    away = re.findall(r'\b(?:src|srcset|href)="(?!#|https://|mailto:)([^"]*)"', page)
+    assert not away, f"{away} lead nowhere from there"
+
+
+@pytest.mark.parametrize(
+    ("text", "alone", "beside"),
+    [
+        ("[a](b.md)", "a", "[a](https://h/r/blob/HEAD/b.md)"),
+        ("![a](b.svg)", "", "![a](https://h/r/raw/HEAD/b.svg)"),
+        ("[`a[0]`](b.md#c)", "`a[0]`", "[`a[0]`](https://h/r/blob/HEAD/b.md#c)"),
+        ("[![a](b.svg)](c.md)", "", "[![a](https://h/r/raw/HEAD/b.svg)](https://h/r/blob/HEAD/c.md)"),
+        ('<img alt="a" src="b.svg">', "", '<img alt="a" src="https://h/r/raw/HEAD/b.svg">'),
+        ("[a](#b) and [c](https://d)", "[a](#b) and [c](https://d)", "[a](#b) and [c](https://d)"),
+        ("`list [DIR]` (all)", "`list [DIR]` (all)", "`list [DIR]` (all)"),
+    ],
+)
+def test_links_of_the_readme_lead_to_the_repository_or_nowhere(text: str, alone: str, beside: str) -> None:
+    index_page = runpy.run_path(str(ROOT / "setup.py"))["index_page"]
+    assert index_page(text, None) == alone
+    assert index_page(text, "https://h/r") == beside
+
+
+KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+"""Of entries in a changelog, by the rules it names."""
+
+
+def test_the_changelog_has_every_version_with_its_date_and_kinds_of_entries() -> None:
+    first, *released = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
+    assert first.startswith("[Unreleased]\n")
+    for section in (first, *released):
+        kinds = re.findall(r"^### (.*)$", section, re.MULTILINE)
+        assert len(kinds) == len(set(kinds))
+        assert set(kinds) <= KINDS
+    heads = [re.match(r"\[(\d+)\.(\d+)\.(\d+)\] - (\d{4}-\d\d-\d\d)\n", section) for section in released]
+    versions = [(date.fromisoformat(head[4]), *map(int, head.groups()[:3])) for head in heads if head]
+    assert len(versions) == len(released), "a version is a heading such as ## [1.2.3] - 2026-11-28"
+    assert versions == sorted(versions, reverse=True)
+
+
+def test_the_last_version_is_the_same_wherever_it_is_written_down() -> None:
+    (version, day), *_ = re.findall(r"^## \[([\d.]+)\] - (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert version == SETTINGS["tool"]["setuptools_scm"]["fallback_version"] == cited["version"]
+    assert day == cited["date-released"]
+
+
+AUTHOR = {
+    "oneOf": [
+        {"required": ["name"], "properties": {"name": {"type": "string"}}, "additionalProperties": False},
+        {
+            "required": ["family-names", "given-names"],
+            "properties": {"family-names": {"type": "string"}, "given-names": {"type": "string"}},
+            "additionalProperties": False,
+        },
+    ]
+}
+AUTHORS = {"type": "array", "minItems": 1, "items": AUTHOR}
+REFERENCE = {
+    "required": ["type", "title", "authors"],
+    "properties": {
+        "type": {"enum": ["article", "conference-paper"]},
+        "title": {"type": "string"},
+        "authors": AUTHORS,
+        "collection-title": {"type": "string"},
+        "year": {"type": "integer"},
+        "url": {"type": "string", "pattern": "^https://"},
+    },
+    "additionalProperties": False,
+}
+CITATION = {
+    "required": ["cff-version", "message", "title", "authors"],
+    "properties": {
+        "cff-version": {"const": "1.2.0"},
+        "message": {"type": "string"},
+        "title": {"type": "string"},
+        "abstract": {"type": "string"},
+        "type": {"enum": ["software", "dataset"]},
+        "authors": AUTHORS,
+        "license": {"const": "Apache-2.0"},
+        "version": {"type": "string"},
+        "date-released": {"type": "string", "pattern": "^\\d{4}-\\d{2}-\\d{2}$"},
+        "keywords": {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "minItems": 1},
+        "repository-code": {"type": "string", "pattern": "^https://"},
+        "url": {"type": "string", "pattern": "^https://"},
+        "references": {"type": "array", "items": REFERENCE},
+    },
+    "additionalProperties": False,
+}
+"""What the Citation File Format 1.2.0 asks for and allows, as far as our file goes."""
+
+
+def test_the_citation_is_one_that_tools_read() -> None:
+    jsonschema.validate(yaml.safe_load((ROOT / "CITATION.cff").read_text()), CITATION)
