@@ -198,3 +198,6 @@ REPLAYS: dict[str, type[ReplayOptions]] = {
     "ema": AveragedGenerator,
 }
 """Name, as typed after ``--replay``, to options."""
+
+PAPER = "paper"
+"""Stands for the replay of the method's own paper, whichever that is."""

@@ -13,6 +13,7 @@ from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.setup.layers import merged, parse_assignment
 from lra.benchmarks.setup.presets import presets
 from lra.benchmarks.setup.resolution import configuration, read_options, resolve
+from lra.benchmarks.sweeps.grid import plan
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 
@@ -39,6 +40,25 @@ def test_options_of_a_replay_are_for_the_one_named_in_any_layer() -> None:
     assert configuration(replay="reservoir", set=("replay.capacity=9",)).replay["capacity"] == 9
     # Another replay than the preset's starts from its own defaults.
     assert configuration(preset="mb-dfkd/digits", replay="none").replay == {"name": "none", "fraction": 0.125}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_replay_of_the_paper_can_be_named(method: str, tmp_path: Path) -> None:
+    """By a flag, a key, a file or in a grid, and in place of a preset's; a configuration says which it is."""
+    own = configuration(method=method).replay
+    assert own["name"] == METHODS[method].memory
+    file = tmp_path / "run.yaml"
+    file.write_text(f"method: {method}\nreplay: paper\n")
+    named = [{"replay": "paper"}, {"set": ("replay.name=paper",)}, {"config": file}]
+    assert [configuration(method=method, **given).replay for given in named] == [own] * 3
+    (planned,) = plan({"method": method, "replay": ["paper", METHODS[method].memory]})
+    assert planned.config.replay == own
+    assert configuration(method=method, replay="paper", set=("replay.fraction=0.5",)).replay == own | {"fraction": 0.5}
+
+
+def test_the_replay_of_the_paper_wins_over_that_of_a_preset() -> None:
+    assert configuration(preset="lra-gr/digits").replay["name"] == "generative"
+    assert configuration(preset="lra-gr/digits", replay="paper").replay["name"] == METHODS["predfkd"].memory
 
 
 def test_short_forms_stand_for_sections() -> None:

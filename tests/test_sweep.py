@@ -147,7 +147,6 @@ def test_the_replay_of_the_paper_is_each_methods_own_and_done_once() -> None:
         ({"set": {"threads": 2}}, "--threads"),
         ({"set": {"student.lrr": 0.1}}, "student.lrr"),
         ({"replay": ["none", "memry"]}, "grid.yaml: replay=memry: unknown replay"),
-        ({"replay": "paper"}, "replay: paper belongs to a method and None is none"),
         ({"steps": "many"}, "schedule.steps"),
         ({"replay": "none", "meta": True}, "needs a replay"),
     ],

@@ -107,7 +107,7 @@ def catalogue(what: str) -> dict[str, str]:
     from lra.strategies.extensions import AVALANCHE, replay_plugins
     from lra.strategies.guests import GUESTS
     from lra.strategies.methods import METHODS
-    from lra.strategies.retention import REPLAYS
+    from lra.strategies.retention import PAPER, REPLAYS
 
     if what == "methods":
         return {name: f"{method.paper}. {_first_line(method)}" for name, method in METHODS.items()}
@@ -115,7 +115,8 @@ def catalogue(what: str) -> dict[str, str]:
     guests = {AVALANCHE + name: guest.verdict for name, guest in GUESTS.items()}
     if what == "plugins":
         return installed | guests
-    return {name: options.summary for name, options in REPLAYS.items()} | installed | guests
+    own = {PAPER: "that of the method's own paper (see: list methods), which is the default"}
+    return {name: options.summary for name, options in REPLAYS.items()} | own | installed | guests
 
 
 def _data_set(data: DataSet) -> str:

@@ -22,7 +22,6 @@ from lra.benchmarks.setup.presets import announced, unlike
 from lra.benchmarks.setup.resolution import configuration, file_layer, importing, origin, restored
 from lra.benchmarks.setup.teachers import obtain, stand_in, teacher_file, untrained
 from lra.benchmarks.setup.user_code import identities
-from lra.strategies.methods import METHODS
 
 if TYPE_CHECKING:
     from lra.benchmarks.runs.processes import Processes
@@ -40,8 +39,6 @@ class Distillation(Kind):
     def of_cell(self, cell: Cell, base: Path | None = None, code: Mapping[str, str] | None = None) -> RunConfig:
         """The configuration of a combination; ``code`` as `configuration` takes it."""
         flags, settings = parted(cell)
-        if flags.get("replay") == "paper":
-            flags["replay"] = _of_the_paper(flags.get("method"))
         return configuration(**flags, set=settings, base=base, code=code)
 
     def stored(self, folder: Path) -> RunConfig:
@@ -190,12 +187,6 @@ def require_images(folder: Path) -> None:
             "its result.json to run again"
         )
     data_of(config.data).require()
-
-
-def _of_the_paper(method: object) -> str:
-    if method not in METHODS:
-        raise UsageError(f"replay: paper belongs to a method and {method!r} is none: name methods in the grid")
-    return METHODS[str(method)].memory
 
 
 def label(config: RunConfig, teacher: str) -> str:

@@ -24,7 +24,9 @@ class Flag(NamedTuple):
 
 FLAGS = (
     Flag("method", "method", "How samples are made (see: list methods). [default: predfkd]"),
-    Flag("replay", "replay.name", "What the student sees again (see: list replays). [default: the method's own]"),
+    Flag(
+        "replay", "replay.name", "What the student sees again (see: list replays). [default: paper, the method's own]"
+    ),
     Flag("meta", "meta.enabled", "Take the LRA step. [default: off]", bool),
     Flag("dataset", "data.name", "Data to evaluate on (see: list datasets). [default: digits]"),
     Flag("teacher", "teacher", "A network to train on that data (see: list models), or a weights file."),

@@ -44,7 +44,7 @@ from lra.networks import is_known
 from lra.networks.foreign import is_foreign
 from lra.strategies.extensions import names_class, replay_names
 from lra.strategies.methods import METHODS
-from lra.strategies.retention import REPLAYS
+from lra.strategies.retention import PAPER, REPLAYS
 
 
 class NothingRetained(WrongOption):
@@ -155,9 +155,12 @@ def _together(layers: Iterable[Tree]) -> Tree:
 def _laid(chosen: Tree, scale: Scale | None) -> RunConfig:
     """``chosen`` over the settings of its method's paper and those of ``scale``, checked."""
     method = known_name("method", chosen.get("method", "predfkd"), METHODS)
-    replay = str(chosen.get("replay", {}).get("name", METHODS[method].memory))
+    replay = str(chosen.get("replay", {}).get("name", PAPER))
+    if replay == PAPER:
+        replay = METHODS[method].memory
+        chosen = chosen | {"replay": chosen.get("replay", {}) | {"name": replay}}
     if not names_class(replay):
-        known_name("replay", replay, [*REPLAYS, *replay_names()], "replay.name")
+        known_name("replay", replay, [*REPLAYS, PAPER, *replay_names()], "replay.name")
     defaults = METHODS[method].defaults
     retained = defaults.get("replay", {}).get(replay, {})
     base: Tree = {"method": method, **defaults, "replay": {"name": replay, **retained}}

@@ -7,9 +7,9 @@ seed: [0, 1, 2]
 steps: 400
 set: {student.lr: [0.03, 0.1]}
 
-``replay: paper`` is the replay of each method's own paper. Combinations that come to the same run are one. Runs of
-another kind are asked for by ``kind: increment`` or ``kind: tasks``, whose flags are the axes then. ``also`` holds
-further grids, each with what stands beside it and is not named in it:
+Combinations that come to the same run are one, such as ``replay: paper`` and that replay by its name. Runs of another
+kind are asked for by ``kind: increment`` or ``kind: tasks``, whose flags are the axes then. ``also`` holds further
+grids, each with what stands beside it and is not named in it:
 
 kind: increment
 strategy: [naive, generative]

@@ -54,8 +54,8 @@ def _overview() -> str:
     return (
         "# Methods\n\nA method says how samples are made. What the student keeps of them is "
         "[another axis](../concepts/retention.md): every method runs with every replay, with and without the LRA "
-        "step. The last column is the replay of the method's own paper, which is the default; a grid "
-        f"can name it as `replay: paper`.\n\n{table(('method', 'paper', 'what it makes', 'replay of its paper'), rows)}"
+        "step. The last column is the replay of the method's own paper, which is the default "
+        f"and can be named `paper`.\n\n{table(('method', 'paper', 'what it makes', 'replay of its paper'), rows)}"
     )
 
 
