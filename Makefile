@@ -36,7 +36,7 @@ types: install
 
 # Into build/site, without the network; a warning is an error.
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 check: lint types docs test kernels
 

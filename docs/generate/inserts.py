@@ -1,4 +1,7 @@
-"""What pages written by hand leave to the code: ``{{ name }}`` on a line of its own, and formulas in LaTeX."""
+"""What pages written by hand leave to the code: ``<!-- insert NAME -->`` on a line of its own, and formulas in LaTeX.
+
+On GitHub such a line is not seen, so the text before it says where to look or which command prints it.
+"""
 
 import inspect
 import re
@@ -11,6 +14,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
+from generate.links import block
 from generate.tables import code, options_table, table
 from lra.benchmarks.setup.presets import scales
 from lra.meta.options import LRAOptions
@@ -21,10 +25,12 @@ from lra.strategies.retention import REPLAYS
 
 ROOT = Path(__file__).parents[2]
 
+INSERT = re.compile(r"^<!-- insert (\S+) -->$", re.MULTILINE)
+
 
 def filled(text: str) -> str:
-    """``text`` with every insert in its place."""
-    return re.sub(r"^\{\{ ([\w-]+) \}\}$", lambda found: INSERTS[found[1]](), text, flags=re.MULTILINE)
+    """``text`` with every insert in its place: what `INSERTS` has under its name, or the file of that path as code."""
+    return INSERT.sub(lambda found: INSERTS[found[1]]() if found[1] in INSERTS else block(ROOT / found[1]), text)
 
 
 def formula(source: str, language: str, css_class: str, options: Any, md: Any, **kwargs: Any) -> str:

@@ -1,5 +1,6 @@
 """Pages made from the code: one for every method, one for every table of results, and the reference."""
 
+import ast
 import inspect
 import re
 import shutil
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from posixpath import relpath
 from typing import Any
 
 import yaml
@@ -41,7 +43,7 @@ def method_page(method: type[Method]) -> str:
         _settings(method),
         _published(method.name),
         _measured(method.name),
-        f"## In the code\n\n[`{module.__name__}`](../reference/lra.strategies.methods.md#{module.__name__})",
+        f"## In the code\n\n[`{module.__name__}`](../{_module_address(module.__name__)})",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -167,21 +169,43 @@ def lay_out() -> None:
 
 
 def reference_pages() -> Iterator[tuple[str, str]]:
-    """Address and Markdown of the overview and of every package's page."""
-    packages = dict(sorted(_packages().items()))
-    listed = "".join(f"- [`{name}`]({name}.md)\n" for name in packages)
-    yield "reference/index.md", f"# Reference\n\nFrom the docstrings, package by package.\n\n{listed}"
-    for name, modules in packages.items():
-        yield f"reference/{name}.md", f"# {name}\n\n" + "".join(f"::: {module}\n\n" for module in modules)
+    """Address and Markdown of the overview, of every package's page, and of every module's."""
+    listed = ""
+    for name, file in modules().items():
+        title = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
+        if file.stem == "__init__":
+            listed += f"\n## `{name}`\n\n{title}\n\n"
+        else:
+            listed += f"- [`{name}`]({relpath(_module_address(name), 'reference')}): {title}\n"
+        yield _module_address(name), f"# {name.rpartition('.')[2]}\n\n::: {name}\n"
+    yield "reference/index.md", f"# Reference\n\nFrom the docstrings, module by module.\n{listed}"
 
 
-def _packages() -> dict[str, list[str]]:
-    """Modules by package, in alphabetical order."""
-    found: dict[str, list[str]] = {}
+def modules() -> dict[str, Path]:
+    """Every module that the reference shows, a package before what is in it, with its file."""
+    found: dict[str, Path] = {}
     for folder, package in FOLDERS.items():
-        for file in sorted((ROOT / folder).rglob("*.py")):
+        for file in sorted(
+            (ROOT / folder).rglob("*.py"), key=lambda file: (file.parent, file.stem != "__init__", file)
+        ):
             parts = [package, *file.relative_to(ROOT / folder).parent.parts]
             name = ".".join(parts if file.stem == "__init__" else [*parts, file.stem])
             if not name.startswith(PRIVATE):
-                found.setdefault(".".join(parts), []).append(name)
+                found[name] = file
     return found
+
+
+def _module_address(name: str) -> str:
+    package = modules()[name].stem == "__init__"
+    return f"reference/{name.replace('.', '/')}" + ("/index.md" if package else ".md")
+
+
+@cache
+def addresses() -> dict[str, str]:
+    """Files and folders of the repository that a page is made of, with its address."""
+    found = {file.relative_to(ROOT).as_posix(): _module_address(name) for name, file in modules().items()}
+    found |= {path.removesuffix("/__init__.py"): page for path, page in found.items() if path.endswith("/__init__.py")}
+    for name, method in METHODS.items():
+        found[f"strategies/methods/{method.__module__.rpartition('.')[2]}.py"] = f"methods/{name}.md"
+    found |= {f"benchmarks/results/{file.name}": f"results/{file.name}" for file in RESULTS.glob("*.md")}
+    return found | {"strategies/methods": "methods/index.md", "benchmarks/results": "results/index.md"}

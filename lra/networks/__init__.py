@@ -51,7 +51,8 @@ def build(
             `build_foreign`.
         classes: number of classes K, at least 1.
         image: channels, height and width.
-        trains, auxiliary: what one from elsewhere must and may do in training mode, see `build_foreign`.
+        trains: whether one from elsewhere has to work in training mode, see `build_foreign`.
+        auxiliary: whether it may answer with auxiliary classifiers there, see `build_foreign`.
 
     Raises:
         ValueError: if the name is unknown, or the network cannot take such images.
