@@ -102,7 +102,7 @@ def test_the_student_sees_kept_images_alone_and_the_share_is_recorded() -> None:
     assert 0 < records[-1]["synthesis"]["confident"]["raw"] <= 1
 
 
-@pytest.mark.parametrize("method", ["predfkd", "gdfq"])
+@pytest.mark.parametrize("method", ["dfq", "gdfq"])
 def test_a_look_leaves_no_trace_though_it_may_draw_again(method: str) -> None:
     built = experiment(method, "synthesis.redraws=3")
     source = built.stream.synthesizer

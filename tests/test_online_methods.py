@@ -10,8 +10,10 @@ from short_runs import experiment
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.setup.presets import presets
 from lra.benchmarks.setup.resolution import configuration
+from lra.distillation.terms import HardLabel
 from lra.strategies.methods import METHODS
 from lra.strategies.plugins import ScheduleByEpoch
+from lra.synthesis.terms import OneHot
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
@@ -78,6 +80,14 @@ def test_adam_without_averages_moves_every_weight_of_cpsc_by_its_rate() -> None:
     built.stream.synthesizer.step(built.strategy.model)
     moved = (weight - before).abs()
     assert torch.allclose(moved, torch.full_like(moved, 0.01), rtol=0.01)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_cpsc_takes_cross_entropies_as_they_are_unless_told_otherwise(released: bool) -> None:
+    built = experiment("cpsc", *(["synthesis.double_softmax=true"] if released else []))
+    terms = [*built.stream.synthesizer.terms, *built.strategy.objective.terms]
+    asked = [term for term in terms if isinstance(term, (OneHot, HardLabel))]
+    assert [term.double_softmax for term in asked] == [released] * 2
 
 
 def test_cpsc_learns_how_features_of_two_sizes_correspond() -> None:

@@ -8,10 +8,11 @@ import torch
 from short_runs import experiment
 
 from lra.benchmarks.errors import UsageError
+from lra.distances import Distance, kl, kl_reversed
 from lra.networks.composed import LabelGenerator
 from lra.strategies.replay import PoolReplay
 from lra.synthesis.sources import NoisyLayerSource
-from lra.synthesis.terms import OneHot
+from lra.synthesis.terms import Adversarial, OneHot
 from lra.view import View
 
 BATCHES = ["synthesis={images: 32, rounds: 1, steps: 1, warmup: 0}", "schedule.batch_size=32", "replay.least=1"]
@@ -121,6 +122,33 @@ def test_cpnet_without_what_is_its_own_takes_nayers_steps() -> None:
         synthesizer.step(each.strategy.model)
     assert [term.name for term in kept if term.weight] == ["batchnorm", "one_hot", "adversarial"]
     assert torch.equal(ours.batch().images, nayers.batch().images)
+
+
+@pytest.mark.parametrize(("divergence", "distance"), [("reverse", kl_reversed), ("forward", kl)])
+@pytest.mark.parametrize("prior", [0.0, 0.7, 1.0])
+def test_cpnets_adversary_has_either_direction_and_either_reading(
+    divergence: str, distance: Distance, prior: float
+) -> None:
+    """The release adds the feature adversary with 1; its scripts mean ``dist``, which is 0 in most cells."""
+    built = experiment("cpnet", f"synthesis={{divergence: {divergence}, prior: {prior}, adversarial: 1.33}}")
+    terms = {term.name: term for term in built.stream.synthesizer.terms}
+    student, teacher = torch.randn(2, 6, 10)
+    assert isinstance(terms["adversarial"], Adversarial)
+    assert torch.equal(terms["adversarial"].distance(student, teacher), distance(student, teacher))
+    assert terms["adversarial"].mask == "agree"
+    assert ("prior" in terms) == (prior > 0)
+    if prior:
+        assert terms["prior"].weight == pytest.approx(1.33 * prior)
+        assert terms["prior"].competitive
+
+
+@pytest.mark.parametrize(
+    ("method", "mask"), [("cmi", "agree"), ("fast", "agree"), ("nayer", "agree"), ("dlig", "asked")]
+)
+def test_whom_the_adversary_counts(method: str, mask: str) -> None:
+    (adversary,) = (term for term in experiment(method).stream.synthesizer.terms if term.name == "adversarial")
+    assert isinstance(adversary, Adversarial)
+    assert adversary.mask == mask
 
 
 def test_a_ladder_has_the_teachers_maps_and_ends_in_the_image() -> None:
