@@ -41,6 +41,7 @@ def test_what_needs_no_training_imports_nothing_that_trains(tmp_path: Path) -> N
     (tmp_path / "grid.yaml").write_text("method: [dafl, fats]\n")
     (tmp_path / "good.yaml").write_text("method: [dafl, fast]\n")
     (tmp_path / "tasks.yaml").write_text("method: fats\ntasks: [{name: one, dataset: digits}]\n")
+    (tmp_path / "fine.yaml").write_text("method: dfq\ntasks: [{name: one, dataset: digits}]\n")
     done = answers(
         [
             *((0, ["list", what]) for what in ("methods", "replays", "presets", "datasets", "models", "plugins")),
@@ -77,6 +78,8 @@ def test_what_needs_no_training_imports_nothing_that_trains(tmp_path: Path) -> N
             (2, ["tasks", tmp_path / "tasks.yaml", "--out", tmp_path / "out"]),
             (2, ["tasks", tmp_path / "own.yaml", "--out", tmp_path / "out"]),
             (3, ["tasks", tmp_path / "none.yaml", "--out", tmp_path / "out"]),
+            (0, ["tasks", tmp_path / "fine.yaml", "--out", tmp_path / "out", "--dry-run", "--no-timing"]),
+            (0, ["teacher", "train", "--dry-run", "--no-timing", "--set", "teacher.epochs=3"]),
             (2, ["teacher", "train", "--set", "teacher.lr=much"]),
             (2, ["teacher", "train", "--teacher", "resnt18"]),
             (3, ["teacher", "train", "--dataset", f"npz:{tmp_path}/none.npz"]),

@@ -282,6 +282,22 @@ def test_an_estimate_begins_each_task_with_what_the_last_one_left(
     assert [bool(carry.replay) for _, carry in seen] == [False, True, False, True]
 
 
+def test_which_tasks_there_are_is_told_at_once(
+    own: Path, lra_bench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kind, "trials", None)
+    unfinished = chains(own)[-1]
+    (unfinished / "result.json").unlink()
+    rows = (unfinished / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (unfinished / "metrics.jsonl").write_text(rows[0])
+    file = written(tmp_path, reuse=["anew", "fix"], seed=[0, 1, 2])
+    given = ("tasks", file, "--out", own, "--dry-run", "--no-timing")
+    told = json.loads(lra_bench(*given, "--json").out)["runs"]
+    assert [row["status"] for row in told if "seed 2" not in row["label"]] == ["finished"] * 7 + ["to do"]
+    assert {row["status"] for row in told if "seed 2" in row["label"]} == {"to do"}
+    assert lra_bench(*given).out.endswith("12 runs, 5 to do\n")
+
+
 def test_an_estimate_says_what_a_task_could_not_begin_with(lra_bench: Call, tmp_path: Path) -> None:
     small = SHARED["set"] | {"synthesis": {"images": 16, "steps": 1}}  # type: ignore[operator]
     file = written(tmp_path, method="zskd", carry="generator", set=small)

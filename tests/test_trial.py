@@ -14,6 +14,7 @@ import torch
 import yaml
 from torch import nn
 
+from lra.benchmarks.cli import cli
 from lra.benchmarks.errors import LraError, in_one_line
 from lra.benchmarks.runs import machine, memory, training, trial
 from lra.benchmarks.setup.resolution import configuration
@@ -82,6 +83,36 @@ def test_a_teacher_that_is_there_costs_nothing(estimate: Any, lra_bench: Bench, 
     made = json.loads(lra_bench("teacher", "train", "--set", "data.size=8", *tiny[:2], *tiny[6:], "--json").out)
     assert estimate(*tiny, "--teacher", made["file"])["teacher"] == 0
     assert estimate(*tiny)["teacher"] == 0
+
+
+def test_a_dry_run_of_a_teachers_training_writes_nothing_and_says_where_it_would_go(
+    lra_bench: Bench, alone: Path
+) -> None:
+    given = ("teacher", "train", "--teacher", "mlp", "--set", "teacher.seed=78", "--set", "teacher.epochs=2")
+    before = sorted(alone.rglob("*"))
+    told = json.loads(lra_bench(*given, "--dry-run", "--json").out)
+    at_once = json.loads(lra_bench(*given, "--dry-run", "--no-timing", "--json").out)
+    assert sorted(alone.rglob("*")) == before
+    assert told["estimate"]["teacher"] > 0
+    assert not told["there"]
+    assert at_once["config"]["teacher"] == told["config"]["teacher"]
+    assert (told["config"]["teacher"]["epochs"], "estimate" in at_once) == (2, False)
+    assert json.loads(lra_bench(*given, "--json").out)["file"] == told["file"] == at_once["file"]
+    after = lra_bench(*given, "--dry-run")
+    assert f"# there already: {told['file']}" in after.out
+    assert yaml.safe_load(after.out) == told["config"], "the estimate is a comment"
+
+
+LONG = ("run", "quantize", "increment", "sweep", "tasks", "teacher train")
+"""Commands that train."""
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_whatever_trains_takes_set_and_says_what_it_would_take(name: str) -> None:
+    command: Any = cli
+    for word in name.split():
+        command = command.commands[word]
+    assert {"--set", "--dry-run", "--no-timing", "--json"} <= {text for one in command.params for text in one.opts}
 
 
 def test_no_timing_tries_nothing(lra_bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

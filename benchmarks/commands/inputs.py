@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import yaml
 
-from lra.benchmarks.commands.options import COMPLETED, PATH, completing, configured
+from lra.benchmarks.commands.options import COMPLETED, PATH, DryRun, completing, configured, tried
 from lra.benchmarks.errors import UsageError, suggestion
 
 if TYPE_CHECKING:
@@ -167,9 +168,13 @@ def teacher() -> None:
 @teacher.command()
 @configured
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-def train(as_json: bool, **given: Any) -> None:
-    """Train the configured teacher, or find it in the cache, and say how good it is."""
-    _obtain(as_json, given)
+@tried
+def train(as_json: bool, dry_run: DryRun | None, **given: Any) -> None:
+    """Train a teacher, or find it among those kept, and say how good it is."""
+    if dry_run:
+        click.echo(_would_train(as_json, dry_run == "timed", given), nl=False)
+    else:
+        _obtain(as_json, given)
 
 
 @teacher.command()
@@ -195,6 +200,34 @@ def kept() -> None:
 
     for file in sorted(cache_folder().glob("*.safetensors")):
         click.echo(file)
+
+
+def _would_train(as_json: bool, timing: bool, given: dict[str, Any]) -> str:
+    """What a dry run prints: the settings of a teacher, its file, and with ``timing`` what its training would take."""
+    from lra.benchmarks.progress import clock, loading
+    from lra.benchmarks.setup.datasets import data_of
+    from lra.benchmarks.setup.resolution import configuration
+    from lra.benchmarks.setup.teachers import teacher_file, untrained
+
+    config = configuration(**given)
+    known = data_of(config.data)
+    known.require()
+    missing = untrained(config.teacher, known)
+    file, seconds = str(teacher_file(config.teacher, known)), None
+    if timing:
+        with loading("torch", "avalanche"):
+            from lra.benchmarks.runs.machine import refuse_device
+            from lra.benchmarks.runs.memory import sized
+            from lra.benchmarks.runs.trial import lessons
+        refuse_device(config.device)
+        config = sized(config, known)
+        seconds = lessons(config, known) if missing else 0.0
+    tree = {key: config.tree()[key] for key in ("teacher", "data", "device", "threads")}
+    if as_json:
+        estimate = {} if seconds is None else {"estimate": {"teacher": seconds}}
+        return json.dumps({"config": tree, "file": file, "there": not missing} | estimate) + "\n"
+    said = f"# {'would be trained into' if missing else 'there already'}: {file}\n"
+    return yaml.safe_dump(tree, sort_keys=False) + said + (f"# training: about {clock(seconds)}\n" if seconds else "")
 
 
 def _obtain(as_json: bool, given: dict[str, Any], file: Path | None = None) -> None:

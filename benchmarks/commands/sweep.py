@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +64,7 @@ def sweep(
     place = out or Path("runs") / grid.stem
     tree, planned = _planned(grid, assignments)
     if dry_run == "untimed":
-        click.echo(_listed(planned, place, as_json))
+        click.echo(untimed(_states(planned, place), as_json))
         return
     planned = _settled(planned, place, threads)
     cards = [] if per_gpu is None else cards_for(planned)
@@ -111,16 +111,24 @@ def _estimated(planned: Sequence[Planned], out: Path, workers: int, as_json: boo
         yield from dry_run(entries, workers, out)
 
 
-def _listed(planned: Sequence[Planned], out: Path, as_json: bool) -> str:
+def _states(planned: Sequence[Planned], out: Path) -> list[dict[str, str]]:
     """The runs and which are finished, told at once."""
     from lra.benchmarks.sweeps.sweep import FINISHED, TO_DO, finished_before
 
-    states = [TO_DO if done is None else FINISHED for done in finished_before(planned, out)]
+    return [
+        {"label": run.label, "status": TO_DO if done is None else FINISHED}
+        for run, done in zip(planned, finished_before(planned, out), strict=True)
+    ]
+
+
+def untimed(runs: Sequence[Mapping[str, str]], as_json: bool) -> str:
+    """What a dry run without timing says of ``runs``: of each its label and status."""
+    from lra.benchmarks.sweeps.sweep import TO_DO
+
     if as_json:
-        rows = [{"label": run.label, "status": state} for run, state in zip(planned, states, strict=True)]
-        return json.dumps({"runs": rows})
-    lines = [f"{state:8}  {run.label}" for run, state in zip(planned, states, strict=True)]
-    return "\n".join([*lines, f"{len(planned)} runs, {states.count(TO_DO)} to do"])
+        return json.dumps({"runs": runs})
+    lines = [f"{run['status']:8}  {run['label']}" for run in runs]
+    return "\n".join([*lines, f"{len(runs)} runs, {[run['status'] for run in runs].count(TO_DO)} to do"])
 
 
 def _planned(file: Path, assignments: Sequence[str]) -> tuple[Tree, list[Planned]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lra.benchmarks.commands.options import PATH, assigned
+from lra.benchmarks.commands.options import PATH, DryRun, assigned, tried
 
 if TYPE_CHECKING:
     from lra.benchmarks.tasks.task_file import TaskPlan
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 @click.option("--threads", type=int, help="Torch threads. [default: by the size of the networks]")
 @click.option("--out", type=PATH, help="Folder of the tasks. [default: runs/NAME OF FILE]")
 @click.option("--json", "as_json", is_flag=True, help="Print what came of the tasks as one JSON object.")
-@click.option("--dry-run", is_flag=True, help="Print the tasks and what they would take; write nothing.")
+@tried
 def tasks(
     file: Path,
     out: Path | None,
     as_json: bool,
     carry: str | None,
     assignments: tuple[str, ...],
-    dry_run: bool,
+    dry_run: DryRun | None,
     **given: Any,
 ) -> None:
     """Distil the teachers that a YAML file lists, in order, each run starting from what the last one left.
@@ -43,7 +43,12 @@ def tasks(
     given["carry"] = carry
     planned = read_plan(file, {key: value for key, value in given.items() if value is not None}, assignments)
     place = out or Path("runs") / file.stem
-    if dry_run:
+    if dry_run == "untimed":
+        from lra.benchmarks.commands.sweep import untimed
+        from lra.benchmarks.tasks.chains import listed
+
+        click.echo(untimed(listed(planned, place), as_json))
+    elif dry_run:
         for line in _estimated(planned, place, as_json):
             click.echo(line)
     else:

@@ -85,10 +85,10 @@ def trial(
             raise LraError(str(error)) from None
         if leave is not None:
             save_for_reuse(leave, experiment, teacher)
-        lessons = 0.0 if there else _lessons(config, data)
+        taught = 0.0 if there else lessons(config, data)
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in experiment.networks.items()}
     peak = peak_memory(config.device)
-    return Trial(start_up, lessons, seconds, basis, peak, parameters, config.threads or 1)
+    return Trial(start_up, taught, seconds, basis, peak, parameters, config.threads or 1)
 
 
 def _shortened(config: RunConfig) -> RunConfig:
@@ -213,8 +213,8 @@ def _tested(experiment: Experiment, test: Labelled | None) -> float:
     return (time.perf_counter() - before) * len(test.images) / len(part)
 
 
-def _lessons(config: RunConfig, data: DataSet) -> float:
-    """Seconds of the teacher's training, from its first steps.
+def lessons(config: RunConfig, data: DataSet) -> float:
+    """Seconds of the teacher's training, from its first steps; nothing is kept of it.
 
     Raises:
         LraError: as `train`.

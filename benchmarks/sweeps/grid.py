@@ -20,7 +20,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,12 @@ class Planned:
     Attributes:
         label: where it stands on the grid's axes.
         config: its resolved configuration.
-        cell: what the grid asks for.
+        cell: what the grid asks for; nothing of a run that is of no grid.
     """
 
     label: str
     config: Configuration
-    cell: Cell
+    cell: Cell = field(default_factory=dict)
 
 
 def expand(grid: Mapping[str, Any]) -> list[Cell]:

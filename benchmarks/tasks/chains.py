@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +13,9 @@ from lra.benchmarks.errors import LraError, MissingInput, Resumable, UsageError
 from lra.benchmarks.files import held, write_json
 from lra.benchmarks.records import TASKS, Record, Run, known, mean, number, numbers, parts_of, pick, read_run, table
 from lra.benchmarks.runs.distillation import DISTILLATION
+from lra.benchmarks.runs.kind import kind_of
 from lra.benchmarks.runs.progress import journal
+from lra.benchmarks.runs.run_folder import RunFolder
 from lra.benchmarks.runs.runner import run
 from lra.benchmarks.sweeps.grid import Planned
 from lra.benchmarks.sweeps.sweep import FINISHED, TO_DO, Entry, Estimate, located
@@ -201,6 +204,23 @@ def estimated(plan: TaskPlan, out: Path) -> tuple[list[Record], dict[str, float]
             teachers |= {DISTILLATION.shared(alone): found.teacher} if found.teacher else {}
             rows.append({"label": f"{name}, {chain.place}", "status": status, **asdict(found)})
     return rows, teachers
+
+
+def listed(plan: TaskPlan, out: Path) -> list[Record]:
+    """Each task of each chain, and whether it is finished in the folder ``out``, told at once."""
+    rows: list[Record] = []
+    for chain in plan.chains:
+        done = 0
+        with suppress(LraError):  # Which is for the run to say, when it is its turn.
+            identity = kind_of(chain).identity(chain)
+            begun = [] if identity is None else out.glob(f"*/{RunFolder.place(identity, chain.seed)}")
+            done = max((len(tasks_of(folder)) for folder in begun), default=0)
+        states = [FINISHED] * done + [TO_DO] * (len(chain.names) - done)
+        rows += [
+            {"label": f"{name}, {chain.place}", "status": state}
+            for name, state in zip(chain.names, states, strict=True)
+        ]
+    return rows
 
 
 def _timed(chain: Chain, out: Path) -> list[Estimate]:
