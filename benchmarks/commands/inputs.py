@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
 from lra.benchmarks.commands.options import COMPLETED, PATH, DryRun, completing, configured, tried
 from lra.benchmarks.errors import UsageError, suggestion
@@ -204,6 +203,8 @@ def kept() -> None:
 
 def _would_train(as_json: bool, timing: bool, given: dict[str, Any]) -> str:
     """What a dry run prints: the settings of a teacher, its file, and with ``timing`` what its training would take."""
+    import yaml
+
     from lra.benchmarks.progress import clock, loading
     from lra.benchmarks.setup.datasets import data_of
     from lra.benchmarks.setup.resolution import configuration
