@@ -1,1 +1,31 @@
 """Experiments on all the rest: the ``lra-bench`` command, and the modules behind it."""
+
+from typing import TYPE_CHECKING
+
+from lra.exports import offered
+
+if TYPE_CHECKING:
+    from lra.benchmarks.records import Run as Run
+    from lra.benchmarks.records import read_run as read_run
+    from lra.benchmarks.runs.run_folder import RunFolder as RunFolder
+    from lra.benchmarks.runs.runner import run as run
+    from lra.benchmarks.setup.config import RunConfig as RunConfig
+    from lra.benchmarks.setup.config import TeacherOptions as TeacherOptions
+    from lra.benchmarks.setup.datasets import data_set as data_set
+    from lra.benchmarks.setup.resolution import configuration as configuration
+    from lra.benchmarks.setup.teachers import obtain as obtain
+
+PUBLIC = {
+    "Run": "lra.benchmarks.records",
+    "read_run": "lra.benchmarks.records",
+    "RunFolder": "lra.benchmarks.runs.run_folder",
+    "run": "lra.benchmarks.runs.runner",
+    "RunConfig": "lra.benchmarks.setup.config",
+    "TeacherOptions": "lra.benchmarks.setup.config",
+    "data_set": "lra.benchmarks.setup.datasets",
+    "configuration": "lra.benchmarks.setup.resolution",
+    "obtain": "lra.benchmarks.setup.teachers",
+}
+"""What this package offers, and where it is: the same as is imported above, for those who check types."""
+
+__getattr__, __dir__ = offered(__name__, PUBLIC)

@@ -8,9 +8,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from sklearn.datasets import load_digits
 
 from lra.networks import build
-from lra.strategies.increment.benchmark import growing, split
-from lra.strategies.increment.datafree import DataFreeReplayPlugin
-from lra.strategies.increment.options import DataFreeReplayOptions
+from lra.strategies import DataFreeReplayOptions, DataFreeReplayPlugin, growing, split
 
 torch.manual_seed(0)
 pixels, classes = map(torch.from_numpy, load_digits(return_X_y=True))

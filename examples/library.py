@@ -5,20 +5,21 @@ from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.logging import InteractiveLogger, TensorboardLogger
 from avalanche.training.plugins import EvaluationPlugin
 
-from lra.benchmarks.setup.config import TeacherOptions
-from lra.benchmarks.setup.datasets import data_set
-from lra.benchmarks.setup.teachers import obtain
+from lra import Normalized, Problem, Teacher
+from lra.benchmarks import TeacherOptions, data_set, obtain
 from lra.distances import l1
 from lra.networks import build
-from lra.networks.normalized import Normalized
-from lra.problem import Problem, Teacher
-from lra.strategies.checkpoint import capture, restore
-from lra.strategies.lra import LRA
-from lra.strategies.method import Setup
-from lra.strategies.methods import METHODS
-from lra.strategies.retention import ReservoirReplay
-from lra.strategies.strategy import DataFreeDistillation
-from lra.strategies.stream import SynthesisStream, TestExperience
+from lra.strategies import (
+    LRA,
+    METHODS,
+    DataFreeDistillation,
+    ReservoirReplay,
+    Setup,
+    SynthesisStream,
+    TestExperience,
+    capture,
+    restore,
+)
 
 data = data_set("digits", 8)
 test = data.load("test")

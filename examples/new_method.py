@@ -11,11 +11,9 @@ from pathlib import Path
 
 from torch import nn
 
-from lra.benchmarks.runs.runner import run
-from lra.benchmarks.setup.resolution import configuration
+from lra.benchmarks import configuration, run
 from lra.options import NonNegative
-from lra.strategies.method import OnlineMethod, OnlineOptions, Parts
-from lra.strategies.methods import METHODS
+from lra.strategies import METHODS, OnlineMethod, OnlineOptions, Parts
 from lra.synthesis.terms import Adversarial, OneHot
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lra.benchmarks.runs.runner import run
-from lra.benchmarks.setup.resolution import configuration
+from lra.benchmarks import configuration, run
 
 # A picture folder as anybody has one, pictures/CLASS/*.png: bright on the left, bright on the right, and neither.
 random = np.random.default_rng(0)

@@ -16,17 +16,9 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
+from lra import LRAOptions, Objective, OnlineGenerator, Ring, Teacher
 from lra.distances import l1
-from lra.distillation.objective import Objective
-from lra.memory.buffers import Ring
-from lra.meta.options import LRAOptions
-from lra.problem import Teacher
-from lra.strategies.evaluation import QuietEvaluation
-from lra.strategies.lra import LRA
-from lra.strategies.replay import BufferReplay
-from lra.strategies.strategy import DataFreeDistillation, Replay
-from lra.strategies.stream import SynthesisStream
-from lra.synthesis.online import OnlineGenerator
+from lra.strategies import LRA, BufferReplay, DataFreeDistillation, QuietEvaluation, Replay, SynthesisStream
 from lra.synthesis.terms import Disagreement, OneHot
 
 ALPHA, DECAY = 0.01, 5e-4

@@ -14,6 +14,9 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
+import lra.benchmarks
+import lra.strategies
+from generate import pages
 from generate.links import block
 from generate.tables import code, options_table, table
 from lra.benchmarks.setup.presets import scales
@@ -86,6 +89,19 @@ def _quantities() -> str:
     return table(("`--columns`", "in tables", "better is", "needs", "is"), rows)
 
 
+def _public() -> str:
+    """The names that packages offer, each with the first line of its docstring and a link to the rest."""
+    parts = []
+    for package in (lra, lra.strategies, lra.benchmarks):
+        rows = []
+        for name, module in sorted(package.PUBLIC.items()):
+            file = pages.modules()[module]
+            address = f"{pages.module_address(module)}#{module}.{name}"
+            rows.append([f"[`{name}`]({address})", pages.first_line(file, name)])
+        parts.append(f"## `{package.__name__}`\n\n{table(('name', 'is'), rows)}")
+    return "\n\n".join(parts)
+
+
 INSERTS: dict[str, Callable[[], str]] = {
     "replays": _replays,
     "replay-options": _replay_options,
@@ -94,6 +110,7 @@ INSERTS: dict[str, Callable[[], str]] = {
     "avalanche-plugins": _guests,
     "scales": _scales,
     "quantities": _quantities,
+    "public": _public,
     "published-lra": _evidence,
 }
 """Name to the function that writes it."""

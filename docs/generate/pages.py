@@ -43,7 +43,7 @@ def method_page(method: type[Method]) -> str:
         _settings(method),
         _published(method.name),
         _measured(method.name),
-        f"## In the code\n\n[`{module.__name__}`](../{_module_address(module.__name__)})",
+        f"## In the code\n\n[`{module.__name__}`](../{module_address(module.__name__)})",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -176,8 +176,8 @@ def reference_pages() -> Iterator[tuple[str, str]]:
         if file.stem == "__init__":
             listed += f"\n## `{name}`\n\n{title}\n\n"
         else:
-            listed += f"- [`{name}`]({relpath(_module_address(name), 'reference')}): {title}\n"
-        yield _module_address(name), f"# {name.rpartition('.')[2]}\n\n::: {name}\n"
+            listed += f"- [`{name}`]({relpath(module_address(name), 'reference')}): {title}\n"
+        yield module_address(name), f"# {name.rpartition('.')[2]}\n\n::: {name}\n"
     yield "reference/index.md", f"# Reference\n\nFrom the docstrings, module by module.\n{listed}"
 
 
@@ -195,15 +195,32 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def _module_address(name: str) -> str:
+def module_address(name: str) -> str:
+    """Where the reference shows a module."""
     package = modules()[name].stem == "__init__"
     return f"reference/{name.replace('.', '/')}" + ("/index.md" if package else ".md")
+
+
+def first_line(file: Path, name: str) -> str:
+    """What a module says first of a class, a function or a value in it; nothing if it says nothing."""
+    body = ast.parse(file.read_text()).body
+    for one, below in zip(body, [*body[1:], None], strict=True):
+        said = None
+        if isinstance(one, ast.ClassDef | ast.FunctionDef) and one.name == name:
+            said = ast.get_docstring(one)
+        elif isinstance(one, ast.Assign | ast.AnnAssign) and isinstance(below, ast.Expr):
+            targets = one.targets if isinstance(one, ast.Assign) else [one.target]
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                said = inspect.cleandoc(ast.literal_eval(below.value))
+        if said:
+            return said.partition("\n\n")[0].replace("\n", " ").replace("``", "`")
+    return ""
 
 
 @cache
 def addresses() -> dict[str, str]:
     """Files and folders of the repository that a page is made of, with its address."""
-    found = {file.relative_to(ROOT).as_posix(): _module_address(name) for name, file in modules().items()}
+    found = {file.relative_to(ROOT).as_posix(): module_address(name) for name, file in modules().items()}
     found |= {path.removesuffix("/__init__.py"): page for path, page in found.items() if path.endswith("/__init__.py")}
     for name, method in METHODS.items():
         found[f"strategies/methods/{method.__module__.rpartition('.')[2]}.py"] = f"methods/{name}.md"

@@ -5,11 +5,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from lra import Batch, State
 from lra.distances import l1
-from lra.problem import Batch
-from lra.state import State
-from lra.strategies.method import Setup
-from lra.strategies.strategy import DataFreeDistillation, Replay
+from lra.strategies import DataFreeDistillation, Replay, Setup
 
 
 class HardestReplay(Replay):
