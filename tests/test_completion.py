@@ -1,4 +1,4 @@
-"""Tab completion, by click's own means: what a shell asks for and gets."""
+"""Tab completion, by click's own means: what a shell asks for and gets; and help."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 
 from lra.benchmarks.cli import cli
 from lra.strategies.methods import METHODS
@@ -49,6 +50,24 @@ def test_keys_of_set_are_those_of_the_method_and_replay_that_are_given() -> None
 def test_what_is_no_name_may_be_a_file() -> None:
     found = ShellComplete(cli, {}, "lra-bench", "_LRA_BENCH_COMPLETE").get_completions(["run", "--teacher"], "weights")
     assert [(item.value, item.type) for item in found] == [("weights", "file")]
+
+
+@pytest.mark.parametrize("group", [(), ("analyse",), ("teacher",), ("data",)], ids=" ".join)
+def test_a_terminal_of_eighty_columns_has_room_for_what_each_command_is(group: Sequence[str]) -> None:
+    done = CliRunner().invoke(cli, [*group, "--help"], env={"COLUMNS": "80"})
+    assert "..." not in done.output.partition("Commands:")[2]
+
+
+def test_help_says_the_defaults_of_the_command_that_is_asked_and_the_flags_that_matter_to_it() -> None:
+    said = {
+        name: CliRunner().invoke(cli, [*name.split(), "--help"]).output for name in ("run", "quantize", "teacher train")
+    }
+    assert "default: predfkd" in said["run"]
+    assert "default: gdfq" in said["quantize"]
+    assert "predfkd" not in said["quantize"]
+    assert "--student" not in said["teacher train"]
+    taken = CliRunner().invoke(cli, ["teacher", "train", "--student", "mlp", "--dry-run", "--no-timing"])
+    assert taken.exit_code == 0, "those of a run can be given all the same"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

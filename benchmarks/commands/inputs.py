@@ -31,14 +31,16 @@ def _groups(given: dict[str, Any]) -> list[str]:
 
 
 @click.command(name="list")
-@click.argument("what", type=click.Choice([*LISTS, "options"]))
+@click.argument("what", metavar="WHAT", type=click.Choice([*LISTS, "options"]))
 @click.argument("of", metavar="[SECTION|METHOD|REPLAY]", required=False, shell_complete=completing(_groups))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option("--schema", is_flag=True, help="Of options: print JSON Schema of a configuration file, for editors.")
 def list_(what: str, of: str | None, as_json: bool, schema: bool) -> None:
-    """List what there is to choose from; or the options that --set takes: values, default, meaning.
+    """List what there is to choose from, or what --set takes.
 
-    list options SECTION has those of a section (student, meta, ...), of a method, of a replay, or of increment.
+    WHAT is methods, replays, presets, scales, datasets, models, plugins, or options: every key of --set with its
+    values, default and meaning; those of a section (student, meta, ...), of a method, of a replay, or of increment, if
+    one is named.
     """
     if what != "options" and (of is not None or schema):
         raise UsageError(f"{'--schema' if schema else repr(of)} is for list options: leave it out")
@@ -164,12 +166,23 @@ def teacher() -> None:
     """Train, check and list teachers."""
 
 
+OF_TEACHERS = configured(
+    shown=("dataset", "teacher", "preset", "config", "set", "device", "threads"),
+    dataset="Data to train and to test on (see: list datasets). [default: digits]",
+    set="Any option: teacher.epochs=30.",
+)
+"""Flags of a configuration, those shown that change something for a teacher; the flags of any run can be given."""
+
+
 @teacher.command()
-@configured
+@OF_TEACHERS
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @tried
 def train(as_json: bool, dry_run: DryRun | None, **given: Any) -> None:
-    """Train a teacher, or find it among those kept, and say how good it is."""
+    """Train a teacher, or find it, and say how good it is.
+
+    The flags are those of run, whose others are taken and change nothing.
+    """
     if dry_run:
         click.echo(_would_train(as_json, dry_run == "timed", given), nl=False)
     else:
@@ -178,7 +191,7 @@ def train(as_json: bool, dry_run: DryRun | None, **given: Any) -> None:
 
 @teacher.command()
 @click.argument("file", type=PATH)
-@configured
+@OF_TEACHERS
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def check(file: Path, as_json: bool, **given: Any) -> None:
     """Load a weights file safely and measure it on the test set.

@@ -83,19 +83,29 @@ def assigned(help: str, names: Names = COMPLETED["set"]) -> Callable[[Command], 
     )
 
 
-def configured(command: Command) -> Command:
-    """Add the flags that make up a configuration, but for what to do about a divergence: only some commands train."""
-    for flag in reversed(FLAGS):
-        if flag.name != "on_divergence":
-            command = option(flag)(command)
-    return command
+def configured(shown: Sequence[str] | None = None, **helps: str) -> Callable[[Command], Command]:
+    """The flags that make up a configuration, but for what to do about a divergence: only some commands train.
+
+    Args:
+        shown: those that ``--help`` has; all unless given.
+        helps: what it says of a flag in place of the usual.
+    """
+
+    def add(command: Command) -> Command:
+        for flag in reversed(FLAGS):
+            if flag.name != "on_divergence":
+                told = flag._replace(help=helps.get(flag.name, flag.help))
+                command = option(told, hidden=shown is not None and flag.name not in shown)(command)
+        return command
+
+    return add
 
 
-def option(flag: Flag) -> Callable[[Command], Command]:
+def option(flag: Flag, hidden: bool = False) -> Callable[[Command], Command]:
     """A flag as an option of a command, which is given its value by the flag's name, or none."""
     typed = f"--{flag.name.replace('_', '-')}"
     if flag.kind is bool:
-        return click.option(f"{typed}/--no-{flag.name}", flag.name, default=None, help=flag.help)
+        return click.option(f"{typed}/--no-{flag.name}", flag.name, default=None, help=flag.help, hidden=hidden)
     kind = PATH if flag.kind is Path else click.Choice(flag.kind) if isinstance(flag.kind, tuple) else flag.kind
     names = COMPLETED.get(flag.name)
     return click.option(
@@ -103,13 +113,17 @@ def option(flag: Flag) -> Callable[[Command], Command]:
         flag.name,
         type=kind,
         multiple=bool(flag.each),
-        metavar=flag.each or None,
+        metavar=flag.each or ("NAME" if names else None),
         help=flag.help,
+        hidden=hidden,
         shell_complete=None if names is None else completing(names),
     )
 
 
-ON_DIVERGENCE = option(next(flag for flag in FLAGS if flag.name == "on_divergence"))
+_DIVERGING = next(flag for flag in FLAGS if flag.name == "on_divergence")
+ON_DIVERGENCE = option(_DIVERGING)
+STILL_ON_DIVERGENCE = option(_DIVERGING._replace(help=_DIVERGING.help.replace("stop]", "as it was started]")))
+"""The same of what has begun."""
 
 
 def tried(command: Command) -> Command:

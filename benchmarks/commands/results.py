@@ -22,7 +22,11 @@ SEED = click.IntRange(0, 2**32 - 1)
 @AS_JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Print every evaluation of a run as CSV.")
 def show(folder: Path, as_json: bool, as_csv: bool) -> None:
-    """Print again what a run, a sweep or tasks printed at their end; of a run that has not ended, how far it is."""
+    """Show what a run came to, or how far it is.
+
+    Of a run, a sweep or tasks that have ended, what they printed then; of a run that has not, its state and its last
+    evaluation. A sweep and tasks are shown as far as they came.
+    """
     from lra.benchmarks.commands import summary
     from lra.benchmarks.comparison.groups import TASK_RECORD, sweep_record, task_record
     from lra.benchmarks.runs.run_folder import RunFolder
@@ -53,7 +57,7 @@ def show(folder: Path, as_json: bool, as_csv: bool) -> None:
 @click.argument("place", metavar="[DIR]", type=PATH, default=Path("runs"))
 @click.option("--json", "as_json", is_flag=True, help="Print the list as one JSON object.")
 def ls(place: Path, as_json: bool) -> None:
-    """List the runs in a folder: state, accuracy, student step, age and size.
+    """List the runs in a folder: state, accuracy, step, age and size.
 
     A run is finished, running (a process holds its folder), stopped, or damaged. DIR is runs unless given.
     """
@@ -63,9 +67,12 @@ def ls(place: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("folder", metavar="RUN|SWEEP", type=PATH)
+@click.argument("folder", metavar="RUN|SWEEP|TASKS", type=PATH)
 def report(folder: Path) -> None:
-    """Write report.html and print its path: of a run, finished or not, or of a sweep or other folder of runs."""
+    """Write report.html and print its path.
+
+    Of a run, finished or not; of a sweep or any other folder of runs; of tasks.
+    """
     if (folder / "tasks.json").is_file():
         from lra.benchmarks.tasks.task_report import write_task_report
 
@@ -111,9 +118,10 @@ def compare(
     write: Path | None,
     allow_different: bool,
 ) -> None:
-    """Compare finished runs: means over seeds with intervals, and differences paired by seed.
+    """Compare finished runs over their seeds.
 
-    RUN is a run folder, a sweep, or any folder that holds some. Runs that differ in the seed alone are one row.
+    Prints means with intervals, and differences paired by seed. RUN is a run folder, a sweep, or any folder that holds
+    some. Runs that differ in the seed alone are one row.
     """
     from lra.benchmarks.comparison.compare import comparisons
     from lra.benchmarks.comparison.tables import render
@@ -139,7 +147,7 @@ def compare(
 @click.option("--out", type=PATH, help="Where to. [default: RUN/export]")
 @click.option("--licence", help="Of the student's weights, for the model card: apache-2.0, or any name.")
 def export(folder: Path, formats: str, out: Path | None, licence: str | None) -> None:
-    """Write the student of a finished run for use elsewhere, with a model card.
+    """Export the student of a finished run, with a model card.
 
     Each file takes images in [0, 1] and gives logits: the normalisation is inside. Each is loaded again and compared
     with the student before it counts.
@@ -152,14 +160,17 @@ def export(folder: Path, formats: str, out: Path | None, licence: str | None) ->
 
 @click.group()
 def analyse() -> None:
-    """Look closer at finished runs; every command writes figures and a JSON file and prints their names."""
+    """Look closer at finished runs, in figures and a JSON file."""
 
 
 @analyse.command()
 @click.argument("folder", metavar="TASKS", type=PATH)
 @OUT
 def convergence(folder: Path, out: Path | None) -> None:
-    """Loss of every inner step of synthesis: anew against each way of reuse."""
+    """Compare the loss of synthesis, anew and with reuse.
+
+    Of every inner step, for each way of reuse that the tasks were done with.
+    """
     from lra.benchmarks.tasks.task_report import convergence as do
 
     _say(do(folder, out or folder))
@@ -172,7 +183,10 @@ def convergence(folder: Path, out: Path | None) -> None:
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
 @OUT
 def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path | None) -> None:
-    """Confidence and predicted classes of the teacher on real, synthetic and attacked images; of any finished run."""
+    """Look at what a teacher says of real and synthetic images.
+
+    Confidence and predicted classes, on attacked images too; of any finished run.
+    """
     from lra.benchmarks.runs.distillation import require_images
 
     require_images(folder)
@@ -189,10 +203,11 @@ def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path
 @click.option("--images", type=IMAGES, default=128, show_default=True, help="Images an attacker has.")
 @OUT
 def bitflip(folder: Path, runs: int, iterations: int, images: int, out: Path | None) -> None:
-    """Bit-flip attack on the 8-bit teacher of any finished run, from what an attacker may have.
+    """Flip the bits of a teacher that hurt it most.
 
-    Real images, noise, and what the run made: its last batch, its generator's images; of aeahl-rg also images of new
-    generators with parts of its own.
+    The attack is on the 8-bit teacher of any finished run, from what an attacker may have: real images, noise, and what
+    the run made: its last batch, its generator's images; of aeahl-rg also images of new generators with parts of its
+    own.
     """
     from lra.benchmarks.runs.distillation import require_images
 

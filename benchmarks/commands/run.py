@@ -14,6 +14,7 @@ from lra.benchmarks.commands.options import (
     ON_DIVERGENCE,
     OUT,
     PATH,
+    STILL_ON_DIVERGENCE,
     DryRun,
     assigned,
     completing,
@@ -35,7 +36,7 @@ RGAL = 0.1
 
 
 @click.command()
-@configured
+@configured()
 @ON_DIVERGENCE
 @OUT
 @AS_JSON
@@ -62,11 +63,11 @@ def run(
 
 
 @click.command()
-@click.argument("folder", type=PATH)
-@ON_DIVERGENCE
+@click.argument("folder", metavar="RUN|TASKS", type=PATH)
+@STILL_ON_DIVERGENCE
 @AS_JSON
 def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> None:
-    """Go on with a run, or with tasks in sequence, that were stopped or failed."""
+    """Go on with a run, or with tasks, that stopped or failed."""
     if (folder / "tasks.json").is_file():
         from lra.benchmarks.commands.tasks import resume as go_on
 
@@ -88,7 +89,10 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
 @click.option("--activation-bits", type=BITS, help="Of what layers take in. [default: 4]")
 @click.option("--edge-bits", type=BITS, help="Of the first and last layer. [default: as all others]")
 @click.option("--rgal/--no-rgal", default=None, help="RGAL's triplet terms, at 0.1 on both sides. [default: off]")
-@configured
+@configured(
+    method="How samples are made (see: list methods). [default: gdfq]",
+    student="The student's network (see: list models). [default: the teacher's]",
+)
 @OUT
 @AS_JSON
 @tried
@@ -150,7 +154,10 @@ def _increment_keys(given: dict[str, Any]) -> list[str]:
 
 @click.command()
 @click.option(
-    "--benchmark", shell_complete=completing(_benchmarks), help="split- and a data set's name. [default: split-digits]"
+    "--benchmark",
+    metavar="split-DATASET",
+    shell_complete=completing(_benchmarks),
+    help="A data set of classes (see: list datasets). [default: split-digits]",
 )
 @click.option(
     "--strategy",
@@ -164,7 +171,10 @@ def _increment_keys(given: dict[str, Any]) -> list[str]:
 @click.option("--steps", type=int, help="Optimiser steps per experience. [default: 200]")
 @click.option("--seed", type=int, help="Of everything, the order of classes too. [default: 0]")
 @click.option(
-    "--model", shell_complete=completing(COMPLETED["student"]), help="A network (see: list models). [default: resnet8]"
+    "--model",
+    metavar="NAME",
+    shell_complete=completing(COMPLETED["student"]),
+    help="A network (see: list models). [default: resnet8]",
 )
 @click.option("--config", "config_file", type=PATH, help="The config.yaml of another such run.")
 @assigned("Any option: generator_steps=500.", _increment_keys)
@@ -182,10 +192,11 @@ def increment(
     dry_run: DryRun | None,
     **given: object,
 ) -> None:
-    """Learn classes a few at a time with one head, and measure what is forgotten.
+    """Learn classes a few at a time, and measure what is forgotten.
 
-    The data-free strategies keep no sample: before each experience they train a generator from the model as it
-    stands, and replay the old classes from it. Accuracy matrix and forgetting are as Avalanche has them.
+    There is one head for all. The data-free strategies keep no sample: before each experience they train a generator
+    from the model as it stands, and replay the old classes from it. Accuracy matrix and forgetting are as Avalanche has
+    them.
     """
     began = time.perf_counter()
     from lra.benchmarks.increment.configuration import configuration

@@ -33,10 +33,10 @@ def tasks(
     dry_run: DryRun | None,
     **given: Any,
 ) -> None:
-    """Distil the teachers that a YAML file lists, in order, each run starting from what the last one left.
+    """Distil several teachers in order, each from what the last left.
 
-    Options win over the file. Each way of reuse and each seed is a run, in a folder of its own beside those of its
-    tasks. What is finished is not repeated; the same command goes on with what failed.
+    The YAML file lists them. Options win over the file. Each way of reuse and each seed is a run, in a folder of its
+    own beside those of its tasks. What is finished is not repeated; the same command goes on with what failed.
     """
     from lra.benchmarks.tasks.task_file import read_plan
 
