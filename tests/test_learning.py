@@ -78,6 +78,7 @@ CASES = {
         "student.lr=0.05",
     ),
     "ta-dfkd": online(40, 10, "synthesis={lr: 0.01, flip: false, shift: 0, steps: 3}"),
+    "cpsc": online(28, 10, "synthesis={lr: 0.003, squared: 0.01, steps: 3}", "student.lr=0.05", BATCHNORM),
     "dfme": online(30, 5, "synthesis={lr: 0.003, steps: 3}", BATCHNORM),
     "zskt-original": online(
         20, 20, "synthesis={form: original, clip: 5, attention: 5, lr: 0.001}", "student.lr=0.05", BATCHNORM
@@ -85,8 +86,10 @@ CASES = {
     "adi": pooled(45, "synthesis.steps=40", "synthesis.bn=1", "student.lr=0.05"),
     "cmi": pooled(40, "synthesis.steps=20", "synthesis.lr=0.01", "synthesis.bank=96", "synthesis.width=8"),
     "fast": pooled(45, "synthesis.warmup=2", "synthesis.lr=0.01", "synthesis.latent_lr=0.05", "synthesis.width=8"),
+    "ssd": pooled(30, "synthesis={warmup: 2, lr: 0.01, latent_lr: 0.05, width: 8}", "replay.capacity=96"),
     "rgal": pooled(40, "synthesis.steps=15", "synthesis.lr=0.01", "synthesis.width=8"),
     "nayer": pooled(45, "synthesis={steps: 10, warmup: 2, rounds: 1, width: 8, lr: 0.01}"),
+    "cpnet": pooled(45, "synthesis={steps: 10, warmup: 2, warmup_life: 2, rounds: 1, lr: 0.01}"),
     "dlig": pooled(40, "synthesis={steps: 10, warmup: 2, rounds: 1, width: 8, lr: 0.01}"),
     # The attack has tests of its own, and takes its time.
     "aeahl-rg": pooled(45, "synthesis={warmup: 2, lr: 0.01, latent_lr: 0.05, width: 8, hard_loss: false}"),
