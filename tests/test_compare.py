@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -358,13 +357,13 @@ def test_report_of_many_runs(runs: Path, lra_bench: Bench) -> None:
 
 
 def test_report_draws_costs_that_differ_and_many_configurations(tmp_path: Path) -> None:
-    for index in range(8):
+    for index in range(9):
         folder = write_run(tmp_path, 0, 90 + index, lr=0.1 + index)
         result = json.loads((folder / "result.json").read_text())
         result["cost"] |= {"seconds": 7.0 * 2**index, "teacher_queries": 100 * (index + 1)}
         (folder / "result.json").write_text(json.dumps(result))
     page = write_sweep_report(tmp_path).read_text()
-    assert page.count("<svg") == 2 * 2 + 4 + 8
+    assert page.count("<svg") == 2 * 2 + 4 + 9
     assert "Accuracy at a cost in time" in page
 
 
@@ -372,18 +371,6 @@ def test_report_without_a_test_set(tmp_path: Path) -> None:
     write_run(tmp_path, 0, 90, tested=False)
     page = write_sweep_report(tmp_path).read_text()
     assert "By forgetting (points)" in page
-
-
-def test_a_browser_finds_no_error(runs: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("there is no browser")
-    page = write_sweep_report(runs)
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
-    done = subprocess.run([browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    assert done.stdout.count("<svg") == page.read_text().count("<svg") == 7
-    assert done.stdout.rstrip().endswith("</html>")
 
 
 def test_published_numbers_stand_beside_ours(runs: Path, monkeypatch: pytest.MonkeyPatch, lra_bench: Bench) -> None:

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from lra.benchmarks.files import write_text
 from lra.benchmarks.progress import Progress
 from lra.benchmarks.records import known
-from lra.benchmarks.reports.drawing import PALETTE, WIDE, Series, clean, curves, svg_figure, write_analysis
-from lra.benchmarks.reports.figures import band
+from lra.benchmarks.reports.curves import Series, band, curves, label_ends
+from lra.benchmarks.reports.drawing import PALETTE, WIDE, clean, svg_figure, write_analysis
 from lra.benchmarks.runs.distillation import require_images
 from lra.benchmarks.runs.rebuilding import Rebuilt, data_sources, made, real, rebuilt
 from lra.benchmarks.setup.datasets import Labelled
@@ -30,6 +30,7 @@ from lra.benchmarks.tasks.task_report import task_panels
 from lra.benchmarks.text import markdown_table
 from lra.bit_flips import BitNetwork, search
 from lra.distillation.attack import Attacker, PerturbationNetwork
+from lra.metrics.quantities import PERCENT
 from lra.networks.generators import sized_for
 from lra.options import AttackOptions
 from lra.state import seed_everything
@@ -129,7 +130,7 @@ def behaviour_figure(answers: Mapping[str, list[list[float]]]) -> Figure:
         sure = p.max(dim=1).values
         label = f"{name} {100 * sure.mean():.0f}"
         series.append(Series(label, levels, [100 * (sure >= level).double().mean().item() for level in levels]))
-    curves(above, series, pattern="")
+    ends = curves(above, series, pattern="")
     above.set_title("images (%) that the teacher is at least so sure of, and its mean confidence")
     above.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     width = 0.8 / len(tables)
@@ -139,6 +140,7 @@ def behaviour_figure(answers: Mapping[str, list[list[float]]]) -> Figure:
         below.bar(places, shares.tolist(), width, color=PALETTE[index % len(PALETTE)], label=clean(name))
     below.set_xticks(range(len(shares)))
     below.set_title("images (%) that the teacher takes for each class")
+    label_ends(figure, (above, ends))
     return figure
 
 
@@ -184,7 +186,9 @@ def bit_flip_study(folder: Path, out: Path, runs: int, iterations: int, size: in
     }
     page = out / "bitflip.md"
     write_text(page, _page(record))
-    series = [band(name, [(run["flips"], run["accuracy"]) for run in found]) for name, found in attacks.items()]
+    series = [
+        band(name, [(run["flips"], run["accuracy"]) for run in found], PERCENT) for name, found in attacks.items()
+    ]
     panels, title = {parts.teacher_name: series}, "accuracy of the attacked teacher (%)"
     record_file, *figures = write_analysis(out, "bitflip", record, task_panels, panels, title, "flips")
     return [record_file, page, *figures]

@@ -236,14 +236,17 @@ def _is(group: Group, key: str, value: str) -> bool:
 
 def _row(group: Group, columns: Mapping[str, Quantity]) -> Row:
     values = {name: group.values(column) for name, column in columns.items()}
-    estimates = {name: estimate(list(found.values())) for name, found in values.items() if found}
+    estimates = {name: estimate([*found.values()], columns[name].within) for name, found in values.items() if found}
     return Row(group, None, estimates, {}, published(group, next(iter(columns))))
 
 
 def _compared(row: Row, baseline: Group | None, columns: Mapping[str, Quantity]) -> Row:
     if baseline is None:
         return row
-    found = {name: paired(row.group.values(column), baseline.values(column)) for name, column in columns.items()}
+    found = {
+        name: paired(row.group.values(column), baseline.values(column), column.within)
+        for name, column in columns.items()
+    }
     differences = {name: difference for name, difference in found.items() if difference is not None}
     return replace(row, against=baseline.label, differences=differences)
 
@@ -260,6 +263,8 @@ def _remarks(rows: Sequence[Row], columns: Mapping[str, Quantity]) -> list[str]:
         "equal": "equal values of all seeds give an interval without width",
     }
     notes = [text for how, text in words.items() if how in hows]
+    if any(found.cut(columns[name].within) for row in rows for name, found in row.estimates.items()):
+        notes.append("an interval ends where its measure does, at 100 % say")
     pairs = sorted({row.differences[first].estimate.n for row in rows if first in row.differences})
     if pairs:
         least = ", ".join(f"{2 / 2**n:.2g} of {n} pairs" for n in pairs if n > 1)

@@ -1,4 +1,4 @@
-"""What every figure shares: colours, curves with direct labels, axes, themed SVG text, and files of its own.
+"""What every figure shares: colours, themed SVG text, axes, and files of its own.
 
 Colours are written as CSS variables with the light theme as fallback (``var(--ink, #24292f)``), so that one
 drawing serves a light page, a dark page, print, and a file of its own. Text stays text.
@@ -11,31 +11,27 @@ import re
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import wraps
 from html import escape
 from pathlib import Path
-from statistics import fmean
 from typing import Any, ParamSpec
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from numpy.typing import NDArray
 
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.files import write_atomically, write_json
 
 P = ParamSpec("P")
-Number = float | None
-End = tuple[float, str, str]  # value, label and colour at the end of a curve
 
 INK, MUTED, RULE, PAGE = "#24292f", "#626b75", "#c4ccd4", "#fffffe"
-#: Okabe and Ito's colours, darkened until a label written in them reads well on white.
-PALETTE = ("#0069a6", "#b84a00", "#00775a", "#9c4a83", "#856000", "#3f7f93")
+PALETTE = ("#0068d0", "#842c00", "#008062", "#c03a9c", "#967000", "#1c2026")
+"""Okabe and Ito's hues, in shades that read well on white and that the colour-blind tell apart too."""
+DARK = ("#4a9df5", "#d2723c", "#35e0a8", "#f0509f", "#ffd24a", "#f4f6f8")
+"""The same on a dark page."""
 VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAGE: "page"} | {c: f"c{i}" for i, c in enumerate(PALETTE)}
 ROUND = (1, 2, 5, 10)  # tick steps
 NARROW, WIDE = 5.0, 10.6  # inches: a phone or half a page; a whole page
@@ -66,24 +62,19 @@ STYLE = {
 DPI = 200
 MARGIN = 8
 """Points around a figure that is a file of its own."""
-THEMES = """<style>
-svg { color-scheme: light dark; background: #ffffff }
-@media (prefers-color-scheme: dark) {
-  svg { background: #0d1117; --ink: #e4e8ec; --muted: #9aa4af; --rule: #4a535d; --c0: #56b4e9; --c1: #f08a4b;
-    --c2: #2fc39a; --c3: #dd93c2; --c4: #e0b13a; --c5: #8cc5d6 }
-}
+
+
+def custom_properties(palette: Sequence[str]) -> str:
+    """The colours of curves as a page has them in CSS."""
+    return " ".join(f"--c{index}: {colour};" for index, colour in enumerate(palette))
+
+
+THEMES = f"""<style>
+svg {{ color-scheme: light dark; background: #ffffff }}
+@media (prefers-color-scheme: dark) {{
+  svg {{ background: #0d1117; --ink: #e4e8ec; --muted: #9aa4af; --rule: #4a535d; {custom_properties(DARK)} }}
+}}
 </style>"""
-
-
-@dataclass(frozen=True)
-class Series:
-    """One curve: `y` against `x` (student steps), with an optional band from `low` to `high`."""
-
-    label: str
-    x: Sequence[Number]
-    y: Sequence[Number]
-    low: Sequence[Number] | None = None
-    high: Sequence[Number] | None = None
 
 
 def svg_figure(alt: str) -> Callable[[Callable[P, Figure]], Callable[P, str]]:
@@ -121,65 +112,6 @@ def clean(text: object, limit: int = 36) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def floats(values: Sequence[Number]) -> NDArray[np.float64]:
-    """Numbers as an array, with NaN for whatever is missing or infinite."""
-    array = np.array([math.nan if v is None else v for v in values], dtype=float)
-    array[~np.isfinite(array)] = math.nan
-    return array
-
-
-def curves(ax: Any, series: Sequence[Series], *, pattern: str = "{:.1f}", extra: Sequence[End] = ()) -> None:
-    """Draw `series` and label each at its end with its name and last value, beside `extra` labels."""
-    ends = list(extra)
-    for index, one in enumerate(series):
-        colour = PALETTE[index % len(PALETTE)]
-        x, y = floats(one.x), floats(one.y)
-        count = np.isfinite(y).sum()
-        width, marker = (0.6, None) if count > 500 else (1.5, "o" if count <= 40 else None)
-        ax.plot(x, y, color=colour, linewidth=width, marker=marker, markersize=2.4)
-        if one.low is not None and one.high is not None:
-            ax.fill_between(x, floats(one.low), floats(one.high), color=colour, alpha=0.18, linewidth=0)
-        if np.isfinite(y).any():
-            last = y[np.isfinite(y)][-1]
-            value = pattern.format(last).replace("-", "−")
-            ends.append((last, f"{clean(one.label, 22)} {value}".strip(), colour))
-    ax.update_datalim([(0, 0)], updatey=False)  # a run starts at step 0
-    step_axis(ax.xaxis)
-    _label_ends(ax, ends)
-
-
-def _label_ends(ax: Any, ends: Sequence[End], gap: float = 13.0) -> None:
-    """Write labels right of the axes at their values' heights, pushed apart to `gap` points."""
-    height = ax.get_window_extent().height * 72 / ax.figure.dpi
-    ordered = sorted(ends)
-    place = ax.transData + ax.transAxes.inverted()
-    ax.autoscale_view()
-    heights = [float(place.transform((ax.get_xlim()[1], value))[1]) for value, _, _ in ordered]
-    for (_, text, colour), y in zip(ordered, _apart(heights, gap / height), strict=True):
-        ax.text(1.015, y, text, color=colour, transform=ax.transAxes, va="center", fontsize=9)
-
-
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Rising `heights` moved as little as possible (least squares) until neighbours are `gap` apart."""
-    blocks: list[list[float]] = []
-    for i, height in enumerate(heights):
-        blocks.append([height - i * gap])
-        while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
-            blocks[-2:] = [blocks[-2] + blocks[-1]]
-    level = [fmean(block) for block in blocks for _ in block]
-    return [y + i * gap for i, y in enumerate(level)]
-
-
-def step_axis(axis: Any, most: int = 5) -> None:
-    """Few, round ticks; ten thousand is written 10k."""
-    axis.set_major_locator(MaxNLocator(most, integer=True, steps=ROUND))
-
-    def text(value: float, _: object) -> str:
-        return f"{value / 1000:,g}k" if value and axis.get_view_interval()[1] >= 1e4 else f"{value:,.0f}"
-
-    axis.set_major_formatter(FuncFormatter(text))
-
-
 def log_axis(ax: Any) -> None:
     """A logarithmic y axis with ticks at a few decades only."""
     ax.set_yscale("log")
@@ -192,19 +124,6 @@ def ordinal(set_ticks: Callable[..., Any], steps: Sequence[float], most: int = 7
     """Label positions 0, 1, 2 … of an ordinal axis by their steps: at most `most`, the last among them."""
     positions = range(len(steps) - 1, -1, -math.ceil(len(steps) / most))
     set_ticks(positions, [f"{steps[p]:,.0f}" for p in positions])
-
-
-def epoch_axis(ax: Any, epochs: Sequence[tuple[float, float]]) -> None:
-    """Epochs along the top, placed at the step of the evaluation that first reached them."""
-    first = {epoch: step for step, epoch in reversed(epochs)}
-    if len(first) < 3:
-        return
-    shown = [e for e in MaxNLocator(6, integer=True).tick_values(min(first), max(first)) if e in first]
-    top = ax.secondary_xaxis("top")
-    names = [f"epoch {e:.0f}" if e == shown[0] else f"{e:.0f}" for e in shown]
-    top.set_xticks([first[e] for e in shown], names)
-    top.tick_params(length=2.5, pad=1)
-    top.spines["top"].set_visible(False)
 
 
 def colour_bar(figure: Figure, image: Any, ax: Any, label: str) -> None:

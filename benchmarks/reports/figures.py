@@ -9,35 +9,45 @@ that returns the matplotlib figure itself.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from lra.benchmarks.reports.curves import (
+    LINE,
+    Number,
+    Series,
+    curves,
+    epoch_axis,
+    floats,
+    label_ends,
+    lines,
+    second_half,
+    step_axis,
+    style,
+    wrapped,
+)
 from lra.benchmarks.reports.drawing import (
     MUTED,
     NARROW,
     PAGE,
-    PALETTE,
     ROUND,
     RULE,
     WIDE,
-    Number,
-    Series,
     clean,
     colour_bar,
-    curves,
-    epoch_axis,
-    floats,
     log_axis,
     ordinal,
-    step_axis,
     svg_figure,
 )
 
 MOST_NAMES = 20
-"""Most names of classes that are written beside a map of them."""
+"""Most names of classes, or of layers, that are written beside a map of them."""
+DISC = 14.0
+"""Points from one numbered disc to the next."""
 
 FEW_TENFOLD = 8
 """A cost axis that spans more than this factor is logarithmic."""
@@ -49,14 +59,14 @@ class Ranked:
 
     Attributes:
         place: from 1.
-        colour: index into the palette, the same in all figures.
+        style: index of its style, the same in all figures.
         mean, low, high: of the measure and its interval; without one, low and high are the mean.
         values: of each seed.
     """
 
     place: int
     label: str
-    colour: int
+    style: int
     mean: float
     low: float
     high: float
@@ -68,29 +78,9 @@ class Point:
     """A configuration on two axes: its seeds, and their means."""
 
     place: int
-    colour: int
+    style: int
     x: Sequence[float]
     y: Sequence[float]
-
-
-def band(label: str, runs: Sequence[tuple[Sequence[float | None], Sequence[float | None]]]) -> Series:
-    """The mean curve of several runs at the steps that all of them have, and its 95 % interval."""
-    # Of scipy, which takes a second to import; figures of one run do without.
-    from lra.benchmarks.comparison.estimates import interval
-
-    curves = [{x: y for x, y in zip(xs, ys, strict=True) if x is not None and y is not None} for xs, ys in runs]
-    curves = [curve for curve in curves if curve]
-    steps = sorted(set.intersection(*map(set, curves))) if curves else []
-    table = np.array([[curve[step] for curve in curves] for step in steps], dtype=np.float64)
-    bounds = [interval(values)[:2] for values in table]
-    many = len(curves) > 1
-    return Series(
-        label,
-        list(steps),
-        [float(values.mean()) for values in table],
-        [low for low, _ in bounds] if many else None,
-        [high for _, high in bounds] if many else None,
-    )
 
 
 @svg_figure("Accuracy against student steps")
@@ -103,22 +93,45 @@ def evolution(
     epochs: Sequence[tuple[float, float]] = (),
     width: float = WIDE,
 ) -> Figure:
-    """Accuracy over student steps, the teacher as a thin line, and forgetting beneath on the same axis."""
-    figure = Figure((width, 4.4 if forgetting else 3.2), layout="constrained")
-    ratios = {"height_ratios": (3, 1)} if forgetting else {}
-    panels = figure.subplots(len(ratios) + 1, 1, sharex=True, squeeze=False, gridspec_kw=ratios)[:, 0]
-    line = []
+    """Accuracy over student steps with the teacher as a dashed line, the second half of it larger, and forgetting.
+
+    The second half stands beside the whole where there is room, and beneath it elsewhere.
+    """
+    later = second_half(accuracy)
+    beside = bool(later) and width > NARROW
+    figure = Figure((width, 1), layout="constrained")
+    grid = figure.add_gridspec(1 + bool(later and not beside) + bool(forgetting), 1 + beside)
+    first = figure.add_subplot(grid[0, 0])
+    first.set_title(clean(title, 60) + ("" if teacher is None else f" · dashed: teacher {teacher:.1f}"))
     if teacher is not None:
-        panels[0].axhline(teacher, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-        line = [(teacher, f"teacher {teacher:.1f}", MUTED)]
-    curves(panels[0], accuracy, extra=line)
-    panels[0].set_title(clean(title, 60))
-    epoch_axis(panels[0], epochs)
+        first.axhline(teacher, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    ends = curves(first, accuracy)
+    epoch_axis(first, epochs)
+    labels, bottom = [] if beside else [(first, ends)], [first]
+    if later:
+        half = figure.add_subplot(grid[0, 1] if beside else grid[1, 0])
+        curves(half, later, since_start=False)
+        half.set_title("its second half")
+        labels.append((half, ends))
+        bottom = [first, half] if beside else [half]
+    heights = [max(2.4, lines(ends) * LINE / 72)] * (grid.nrows - bool(forgetting))
     if forgetting:
-        panels[1].axhline(0, color=RULE, linewidth=0.7, zorder=0)
-        curves(panels[1], forgetting)
-        panels[1].set_title("forgetting of probes (points)")
-    panels[-1].set_xlabel("student steps")
+        bottom = [figure.add_subplot(place) for place in (grid[-1, 0], grid[-1, -1])[: 1 + beside]]
+        ends = curves(bottom[0], forgetting, named=False)
+        if beside:
+            curves(bottom[1], second_half(forgetting, few=1), since_start=False)
+        for ax in bottom:
+            ax.axhline(0, color=RULE, linewidth=0.7, zorder=0)
+        bottom[0].set_title("forgetting of probes (points)")
+        labels.append((bottom[-1], ends))
+        heights.append(max(1.0, lines(ends) * LINE / 72))
+    for ax in bottom:
+        ax.set_xlabel("student steps")
+    grid.set_height_ratios(heights)
+    if beside:
+        grid.set_width_ratios((3, 2))
+    figure.set_figheight(0.4 + sum(heights) + 0.4 * len(heights))
+    label_ends(figure, *labels)
     return figure
 
 
@@ -163,9 +176,10 @@ def alignment(cosines: Sequence[Series]) -> Figure:
     ax.axhline(0, color=MUTED, linewidth=0.9)
     known = _known(cosines)
     ax.set_ylim(min([-0.1, *1.1 * known]), max([0.1, *1.1 * known]))
-    curves(ax, cosines, pattern="{:+.2f}")
+    ends = curves(ax, cosines, pattern="{:+.2f}")
     ax.set_title("cos(acquisition gradient, retention gradient)")
     ax.set_xlabel("student steps")
+    label_ends(figure, (ax, ends))
     return figure
 
 
@@ -177,17 +191,20 @@ def loss_panels(panels: Mapping[str, Sequence[Series]], *, columns: int = 2) -> 
     figure = Figure((NARROW, 0.45 + 1.45 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for ax in grid.flat[len(panels) :]:
-        ax.set_axis_off()
+        ax.remove()
+    labels = []
     for ax, (title, series) in zip(grid.flat, panels.items(), strict=False):
         known = _known(series)
         decades = known.size > 0 and known.min() > 0 and known.max() > 30 * known.min()
         if decades:
             log_axis(ax)
-        curves(ax, series, pattern="{:.3g}")
+        labels.append((ax, curves(ax, series, pattern="{:.3g}")))
         ax.set_title(clean(title) + (" (log)" if decades else ""))
-    for ax in grid[-1]:
+    for ax in grid.flat[len(panels) - columns : len(panels)]:
+        ax.tick_params(labelbottom=True)
         step_axis(ax.xaxis, 5 if columns == 1 else 3)
         ax.set_xlabel("student steps")
+    label_ends(figure, *labels)
     return figure
 
 
@@ -196,12 +213,12 @@ def class_map(steps: Sequence[float], counts: Sequence[Sequence[float]], names: 
     """Share of every class (as the teacher sees it) among the images generated up to each step."""
     table = np.array(counts, dtype=float).T
     share = 100 * table / np.maximum(table.sum(axis=0, keepdims=True), 1)
-    figure = Figure((NARROW, 3.0), layout="constrained")
+    shown = range(0, len(names), math.ceil(max(1, len(names)) / MOST_NAMES))
+    figure = Figure((NARROW, max(3.0, 0.9 + 0.17 * len(shown))), layout="constrained")
     ax = figure.subplots()
     edges = np.concatenate([[min(0.0, steps[0] - 1)], steps])
     image = ax.pcolormesh(edges, np.arange(len(table) + 1) - 0.5, share, rasterized=True, vmin=0)
     if names:
-        shown = range(0, len(names), math.ceil(len(names) / MOST_NAMES))
         ax.set_yticks(shown, [clean(names[place], 16) for place in shown])
     else:
         ax.yaxis.set_major_locator(MaxNLocator(10, integer=True))
@@ -221,14 +238,16 @@ def _known(series: Sequence[Series]) -> NDArray[np.float64]:
 @svg_figure("Configurations ranked by their mean, with intervals and every seed")
 def ranking(ranked: Sequence[Ranked], title: str) -> Figure:
     """One row for each configuration, the best on top."""
-    figure = Figure((NARROW, 0.75 + 0.3 * len(ranked)), layout="constrained")
+    names = [f"{one.place}  {wrapped(one.label, 32)}" for one in ranked]
+    height = max((name.count("\n") + 1 for name in names), default=1) * 0.17 + 0.14
+    figure = Figure((NARROW, 0.7 + height * len(ranked)), layout="constrained")
     ax = figure.subplots()
     for row, one in enumerate(ranked):
-        colour = PALETTE[one.colour % len(PALETTE)]
-        ax.plot([one.low, one.high], [row, row], color=colour, linewidth=1.8, solid_capstyle="butt")
-        ax.plot(one.values, [row] * len(one.values), linestyle="", marker="o", markersize=2.6, color=colour, alpha=0.5)
-        ax.plot([one.mean], [row], marker="o", markersize=6, color=colour)
-    ax.set_yticks(range(len(ranked)), [f"{one.place}  {clean(one.label, 34)}" for one in ranked])
+        own = style(one.style)
+        ax.plot([one.low, one.high], [row, row], color=own.colour, linewidth=1.8, solid_capstyle="butt")
+        ax.plot(one.values, [row] * len(one.values), "o", markersize=2.6, color=own.colour, alpha=0.5)
+        ax.plot([one.mean], [row], marker=own.marker, markersize=6, color=own.colour)
+    ax.set_yticks(range(len(ranked)), names)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(ranked) - 0.4, -0.6)
     ax.margins(x=0.04)
@@ -248,31 +267,54 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
 @svg_figure("Accuracy against cost, and which configurations no other beats in both")
 def frontier(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
     """A scatter, with a line through the configurations to which no other is both cheaper and better."""
-    figure = _discs(points, x_title, y_title)
-    ax = figure.axes[0]
+    figure = _discs(points, x_title, y_title, cost=True)
     means = sorted((float(np.mean(p.x)), float(np.mean(p.y))) for p in points)
     best = [m for i, m in enumerate(means) if not any(y >= m[1] for _, y in means[:i])]
-    ax.plot(*zip(*best, strict=True), color=MUTED, linewidth=1, drawstyle="steps-post", zorder=1)
-    costs = [cost for point in points for cost in point.x if cost > 0]
-    if costs and max(costs) > FEW_TENFOLD * min(costs):
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-        ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1000:,g}k" if v >= 1e4 else f"{v:,g}"))
+    figure.axes[0].plot(*zip(*best, strict=True), color=MUTED, linewidth=1, drawstyle="steps-post", zorder=1)
     return figure
 
 
-def _discs(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
+def _discs(points: Sequence[Point], x_title: str, y_title: str, cost: bool = False) -> Figure:
+    """Seeds where they are; numbered discs at the means or, where these are close, beside them."""
     figure = Figure((NARROW, 3.3), layout="constrained")
     ax = figure.subplots()
-    for point in sorted(points, key=lambda p: -p.place):
-        colour = PALETTE[point.colour % len(PALETTE)]
-        x, y = float(np.mean(point.x)), float(np.mean(point.y))
-        ax.plot(point.x, point.y, linestyle="", marker="o", markersize=2.6, color=colour, alpha=0.5)
-        ax.plot([x], [y], marker="o", markersize=12, color=colour)
-        ax.text(x, y, str(point.place), color=PAGE, ha="center", va="center_baseline", fontsize=8)
+    for point in points:
+        ax.plot(point.x, point.y, "o", markersize=2.6, color=style(point.style).colour, alpha=0.5)
     ax.margins(0.09)
     ax.set_xlabel(clean(x_title, 60))
     ax.set_title(clean(y_title, 60))
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
+    if cost:
+        _cost_axis(ax, [value for point in points for value in point.x if value > 0])
+    figure.draw_without_rendering()
+    ax.autoscale(False)
+    means = np.array([[np.mean(point.x), np.mean(point.y)] for point in points])
+    unit = figure.dpi / 72
+    for point, mean, place in zip(points, means, _spread(ax.transData.transform(means) / unit), strict=True):
+        colour, at = style(point.style).colour, ax.transData.inverted().transform(place * unit)
+        ax.plot(*zip(mean, at, strict=True), color=colour, linewidth=0.8, clip_on=False)
+        ax.plot(*at[:, None], marker="o", markersize=12, color=colour, clip_on=False)
+        ax.text(*at, str(point.place), color=PAGE, ha="center", va="center_baseline", fontsize=8)
     return figure
+
+
+def _cost_axis(ax: Any, costs: Sequence[float]) -> None:
+    span = max(costs) / min(costs) if costs else 1
+    if span > FEW_TENFOLD:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 50 else (1,), numticks=6))
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1000:,g}k" if v >= 1e4 else f"{v:,g}"))
+
+
+def _spread(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places (n, 2) in points, pushed apart to `DISC`."""
+    found = places + 1e-3 * np.arange(len(places))[:, None] * (1, -1)  # equal ones have to part somewhere
+    for _ in range(200):
+        apart = found[:, None] - found[None]
+        distance = np.sqrt((apart**2).sum(-1)) + np.eye(len(found)) * DISC
+        push = np.maximum(0, DISC - distance)[..., None] * apart / np.maximum(distance, 1e-9)[..., None] / 2
+        if not push.any():
+            break
+        found = found + push.sum(axis=1)
+    return found

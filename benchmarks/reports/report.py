@@ -32,7 +32,8 @@ from lra.benchmarks.records import (
     table,
 )
 from lra.benchmarks.reports import figures
-from lra.benchmarks.reports.drawing import NARROW, WIDE, Series
+from lra.benchmarks.reports.curves import Series
+from lra.benchmarks.reports.drawing import DARK, NARROW, PALETTE, WIDE, custom_properties
 from lra.benchmarks.text import number_text
 from lra.metrics.evolution import evolution_record
 from lra.metrics.quantities import AVERAGE, COMPARED_INCREMENTS, QUANTITIES, TILES, Quantity, quantities
@@ -124,6 +125,7 @@ def templates() -> Environment:
     found = Environment(
         loader=loader, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    found.globals |= {"light": custom_properties(PALETTE), "dark": custom_properties(DARK)}
     found.filters |= {"num": number_text, "clock": _clock, "settings": _settings, "shown": _shown}
     return found
 
@@ -171,12 +173,12 @@ class Numbers:
         notes = {
             "accuracy": f"teacher {number_text(self.teacher, 1)} %" if self.tested and self.teacher is not None else "",
             "mean": self.reason if self.reason and "mean" in missing else "of every evaluation",
-            "variance": self.reason or f"last half {number_text(self.values['tail_variance'], 2)}",
+            "tail_variance": self.reason or f"of the whole run {number_text(self.values['variance'], 1)}",
             "forgetting": _shown(forgotten) if forgotten and "forgetting" in missing else "on frozen probes",
             "seconds": "" if images is None else f"{number_text(images)} images",
         }
         # As large as these are, they say the unit of a square too.
-        units = {"variance": "points²"}
+        units = {"tail_variance": "points²"}
         return [
             self._shown(q, q.title_alone or q.title, units.get(q.name, q.unit), notes.get(q.name, ""), min(q.digits, 1))
             for q in quantities(*TILES)

@@ -4,6 +4,7 @@ A function of the folders alone, like the report of one run; the words are in ``
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,20 @@ from typing import Any
 import numpy as np
 
 from lra.benchmarks.comparison.compare import Comparison, Row, compare
-from lra.benchmarks.comparison.estimates import Estimate
+from lra.benchmarks.comparison.estimates import FEWEST, Estimate
 from lra.benchmarks.comparison.groups import Group, run_folders, sweep_record
 from lra.benchmarks.comparison.tables import cells
 from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import Record, Run, known, number, numbers, pick, table
 from lra.benchmarks.reports import figures
-from lra.benchmarks.reports.drawing import NARROW, WIDE, Series, refuse_suffix, save_figure
-from lra.benchmarks.reports.figures import Point, Ranked, band
+from lra.benchmarks.reports.curves import Series, band
+from lra.benchmarks.reports.drawing import NARROW, WIDE, refuse_suffix, save_figure
+from lra.benchmarks.reports.figures import Point, Ranked
 from lra.benchmarks.reports.report import evolution_title, filled, main_curve, sample_pictures, write_page
-from lra.metrics.quantities import QUANTITIES
+from lra.metrics.quantities import PERCENT, QUANTITIES
 
-TOGETHER = 6
-"""Configurations in one figure of curves: there are as many colours."""
+TOGETHER = 8
+"""Configurations in one figure of curves at most."""
 
 
 def write_sweep_report(folder: Path) -> Path:
@@ -89,11 +91,16 @@ def _ranked_rows(found: Comparison) -> list[tuple[int, Row]]:
 
 def _figures(found: Comparison, order: Sequence[tuple[int, Row]]) -> dict[str, Any]:
     name, column = next(iter(found.columns.items()))
-    drawn: dict[str, Any] = {"evolution": [_evolution(part) for part in _batches(found.groups)]}
+    count = len(found.rows)
+    many = math.ceil(count / math.ceil(count / TOGETHER))
+    drawn: dict[str, Any] = {
+        "evolution": [_evolution(found.groups[first : first + many], first) for first in range(0, count, many)]
+    }
     ranked = [_ranked(place, row, found, row.estimates[name]) for place, row in order]
     drawn["ranking"] = figures.ranking(ranked, column.heading)
-    if points := _points(found, order, "mean", "variance"):
-        drawn["spread"] = figures.scatter(points, found.columns["mean"].heading, found.columns["variance"].heading)
+    if points := _points(found, order, "tail_variance", "tail_mean"):
+        titles = (found.columns[name].heading for name in ("tail_variance", "tail_mean"))
+        drawn["spread"] = figures.scatter(points, *titles)
     for cost in ("seconds", "teacher_queries"):
         points = _points(found, order, cost, name)
         if len({value for point in points for value in point.x}) > 1:
@@ -101,12 +108,8 @@ def _figures(found: Comparison, order: Sequence[tuple[int, Row]]) -> dict[str, A
     return drawn
 
 
-def _batches(groups: Sequence[Group]) -> list[Sequence[Group]]:
-    return [groups[i : i + TOGETHER] for i in range(0, len(groups), TOGETHER)]
-
-
-def _evolution(groups: Sequence[Group]) -> dict[str, str]:
-    accuracy, forgetting = accuracy_bands(groups), forgetting_bands(groups)
+def _evolution(groups: Sequence[Group], first: int) -> dict[str, str]:
+    accuracy, forgetting = accuracy_bands(groups, first), forgetting_bands(groups, first)
     teacher, title = evolution_options(groups)
     return {
         size: figures.evolution(accuracy, forgetting=forgetting, teacher=teacher, title=title, width=width)
@@ -116,7 +119,7 @@ def _evolution(groups: Sequence[Group]) -> dict[str, str]:
 
 def _ranked(place: int, row: Row, found: Comparison, e: Estimate) -> Ranked:
     values = row.group.values(next(iter(found.columns.values())))
-    low, high = (e.mean if bound is None else bound for bound in (e.low, e.high))
+    low, high = (e.mean if bound is None or e.n < FEWEST else bound for bound in (e.low, e.high))
     return Ranked(place, row.group.label, found.rows.index(row), e.mean, low, high, list(values.values()))
 
 
@@ -128,8 +131,7 @@ def _points(found: Comparison, order: Sequence[tuple[int, Row]], x: str, y: str)
         xs, ys = (row.group.values(found.columns[name]) for name in (x, y))
         both = sorted(xs.keys() & ys.keys())
         if both:
-            colour = found.rows.index(row)
-            points.append(Point(place, colour, [xs[seed] for seed in both], [ys[seed] for seed in both]))
+            points.append(Point(place, found.rows.index(row), [xs[seed] for seed in both], [ys[seed] for seed in both]))
     return points
 
 
@@ -175,16 +177,24 @@ def _same(key: str, groups: Sequence[Group]) -> bool:
     return len({json.dumps(group.settings.get(key), default=str) for group in groups}) == 1
 
 
-def accuracy_bands(groups: Sequence[Group]) -> list[Series]:
-    """Accuracy of each group against student steps; of agreement on probes where there is no test set."""
-    found = [band(g.label, [(c.x, c.y) for _, c in map(main_curve, g.runs.values())]) for g in groups]
+def accuracy_bands(groups: Sequence[Group], first: int = 0) -> list[Series]:
+    """Accuracy of each group against student steps; of agreement on probes where there is no test set.
+
+    Drawn in the styles from the ``first`` on.
+    """
+    found = [
+        band(group.label, [(c.x, c.y) for _, c in map(main_curve, group.runs.values())], PERCENT, place)
+        for place, group in enumerate(groups, first)
+    ]
     return [series for series in found if series.x]
 
 
-def forgetting_bands(groups: Sequence[Group]) -> list[Series]:
-    """Forgetting of probes of each group against student steps."""
+def forgetting_bands(groups: Sequence[Group], first: int = 0) -> list[Series]:
+    """Forgetting of probes of each group against student steps, in the same styles."""
+    lost = QUANTITIES["forgetting"]
     found = [
-        band(g.label, [(r.column("student_step"), r.column("forgetting")) for r in g.runs.values()]) for g in groups
+        band(g.label, [(r.column("student_step"), r.column(lost.record)) for r in g.runs.values()], lost.within, place)
+        for place, g in enumerate(groups, first)
     ]
     return [series for series in found if series.x]
 

@@ -22,21 +22,12 @@ from lra.benchmarks.comparison.groups import TASK_RECORD, task_record
 from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256, write_json, write_text
 from lra.benchmarks.records import GENERATOR, known
-from lra.benchmarks.reports.drawing import (
-    WIDE,
-    Number,
-    Series,
-    clean,
-    curves,
-    save_figure,
-    step_axis,
-    svg_figure,
-    write_analysis,
-)
-from lra.benchmarks.reports.figures import band
+from lra.benchmarks.reports.curves import LINE, Curve, Series, band, curves, label_ends, lines
+from lra.benchmarks.reports.drawing import WIDE, clean, save_figure, svg_figure, write_analysis
 from lra.benchmarks.reports.report import templates
 from lra.benchmarks.tasks.chains import PART, SHARE, TaskRun, apart, finished, modes, names, of
 from lra.benchmarks.text import markdown_table
+from lra.metrics.quantities import ANY, PERCENT, Bounds
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -156,19 +147,19 @@ def _text(values: Sequence[float | None]) -> str:
     return text if found.low is None or found.high is None else f"{text} [{found.low:.4g}, {found.high:.4g}]"
 
 
-Curve = tuple[Sequence[Number], Sequence[Number]]
-
-
 @svg_figure("One panel for each task, one curve for each way of reuse")
 def task_panels(panels: Mapping[str, Sequence[Series]], measure: str, x_title: str) -> Figure:
     """Panels beneath one another, by the task's name, all of the same measure."""
-    figure = Figure((WIDE, 0.5 + 1.9 * len(panels)), layout="constrained")
+    figure = Figure((WIDE, 1), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    labels = []
     for ax, (name, series) in zip(axes, panels.items(), strict=True):
-        curves(ax, series, pattern="{:.3g}")
+        labels.append((ax, curves(ax, series, pattern="{:.3g}")))
         ax.set_title(clean(f"{name}: {measure}", 80))
-        step_axis(ax.xaxis)
     axes[-1].set_xlabel(x_title)
+    height = max(1.5, *(lines(ends) * LINE / 72 for _, ends in labels))
+    figure.set_figheight(0.5 + (height + 0.4) * len(panels))
+    label_ends(figure, *labels)
     return figure
 
 
@@ -179,13 +170,15 @@ def generator_losses(runs: Sequence[TaskRun]) -> dict[str, list[Series]]:
 
 def agreements(runs: Sequence[TaskRun]) -> dict[str, list[Series]]:
     """Agreement with the teacher on the test set over student steps, likewise."""
-    return _panels(runs, lambda run: (run.run.column("student_step"), run.run.column("agreement")))
+    return _panels(runs, lambda run: (run.run.column("student_step"), run.run.column("agreement")), PERCENT)
 
 
-def _panels(runs: Sequence[TaskRun], curve: Callable[[TaskRun], Curve]) -> dict[str, list[Series]]:
+def _panels(
+    runs: Sequence[TaskRun], curve: Callable[[TaskRun], Curve], within: Bounds = ANY
+) -> dict[str, list[Series]]:
     panels = {}
     for name in names(runs):
-        found = [band(mode, [curve(run) for run in of(runs, name, mode).values()]) for mode in modes(runs)]
+        found = [band(mode, [curve(run) for run in of(runs, name, mode).values()], within) for mode in modes(runs)]
         panels[name] = [series for series in found if series.x]
     return {name: series for name, series in panels.items() if series}
 

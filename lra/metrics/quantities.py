@@ -5,12 +5,16 @@ and tiles of reports, what progress says, model cards and the documentation are 
 number has one name, one unit and as many digits wherever it stands. Nothing here needs torch.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lra.metrics.evolution import by_step
 
+Bounds = tuple[float, float]
+"""The least and the greatest that a number can be."""
+ANY: Bounds = (-math.inf, math.inf)
 Curve = Sequence[Sequence[float]]
 """Points (student step, value)."""
 
@@ -64,6 +68,7 @@ class Quantity:
         minus: where the number stands that is taken from that at ``path``.
         of_curve: what computes it from the curve at ``path``.
         cost: whether it is what a run was given, or took: compared without an interval.
+        bounds: the least and the greatest that it can be, where its unit does not say; see `within`.
     """
 
     name: str
@@ -82,6 +87,14 @@ class Quantity:
     minus: str = ""
     of_curve: Callable[[Curve], float | None] | None = None
     cost: bool = False
+    bounds: Bounds | None = None
+
+    @property
+    def within(self) -> Bounds:
+        """The least and the greatest that it can be: no interval goes beyond."""
+        if self.bounds is not None:
+            return self.bounds
+        return {"%": PERCENT, "points": (-100.0, 100.0)}.get(self.unit, (0.0, math.inf) if self.cost else ANY)
 
     @property
     def heading(self) -> str:
@@ -99,6 +112,9 @@ class Quantity:
         return bool(self.minus or self.of_curve)
 
 
+PERCENT: Bounds = (0.0, 100.0)
+SQUARED: Bounds = (0.0, 2500.0)
+"""Of the variance of percentages."""
 _FINAL = "accuracy.final"
 _UNTRAINED = "quantization.post_training.accuracy"
 _TESTED = (TEST_SET,)
@@ -113,15 +129,16 @@ _DECLARED = (
     Quantity("mean", "accuracy.mean", "μ", "%", better=1, needs=_EVOLVED, title_alone="mean over the run, μ",
              meaning="mean over every evaluation from the first"),
     Quantity("variance", "accuracy.variance", "σ²", better=-1, needs=_EVOLVED, title_alone="variance over the run, σ²",
-             meaning="population variance over every evaluation from the first, in squared points"),
+             bounds=SQUARED, meaning="population variance over every evaluation from the first, in squared points; the "
+             "rise counts as well, so that it is larger where more is learnt"),
     Quantity("tail_mean", "accuracy.tail_mean", "μ, last half", "%", better=1, needs=_EVOLVED,
              meaning="the same without the rise at the start"),
-    Quantity("tail_variance", "accuracy.tail_variance", "σ², last half", better=-1, needs=_EVOLVED,
+    Quantity("tail_variance", "accuracy.tail_variance", "σ², last half", better=-1, needs=_EVOLVED, bounds=SQUARED,
              meaning="how much the student swings once it has learnt"),
     Quantity("step_mean", "accuracy.curve", "μ by student step", "%", better=1, needs=_EVOLVED,
              of_curve=lambda curve: by_step(curve)[0],
              meaning="mean with each evaluation weighted by the student steps since the one before"),
-    Quantity("step_variance", "accuracy.curve", "σ² by student step", better=-1, needs=_EVOLVED,
+    Quantity("step_variance", "accuracy.curve", "σ² by student step", better=-1, needs=_EVOLVED, bounds=SQUARED,
              of_curve=lambda curve: by_step(curve)[1], meaning="variance weighted likewise, in squared points"),
     Quantity("average_accuracy", "average.accuracy", "average’s accuracy, final", "%", better=1,
              needs=(AVERAGE, TEST_SET), record="average.accuracy",
@@ -159,11 +176,12 @@ _DECLARED = (
              title_alone="agreement with the teacher",
              meaning="share of images on which student and teacher name the same class"),
     Quantity("loyalty", "loyalty", "loyalty", digits=3, digits_alone=4, better=1, needs=_TESTED, record="loyalty",
-             meaning="closeness of the student’s class probabilities to the teacher’s"),
+             bounds=(0, 1), meaning="closeness of the student’s class probabilities to the teacher’s"),
     Quantity("loyalty_reference", "loyalty_reference", "loyalty, reference", digits=3, digits_alone=4, better=1,
-             needs=_TESTED, record="loyalty_reference", meaning="the form that the published code computes"),
+             needs=_TESTED, record="loyalty_reference", bounds=(0, 1),
+             meaning="the form that the published code computes"),
     Quantity("alignment", "alignment.mean", "alignment", digits=3, digits_alone=4, signed=True, needs=(REPLAY,),
-             record="alignment", mean_of_records=True, title_alone="gradient alignment",
+             record="alignment", mean_of_records=True, bounds=(-1, 1), title_alone="gradient alignment",
              meaning="mean cosine of acquisition and retention gradient"),
     Quantity("student_steps", "cost.student_steps", "student steps", digits=0, cost=True, record="student_step",
              meaning="updates of the student"),
@@ -221,11 +239,11 @@ COMPARED_TASKS = (
     *("student_steps", "seconds", "teacher_queries"),
 )
 """The same of tasks in sequence."""
-TILES = ("accuracy", "mean", "variance", "max", "forgetting", "agreement", "student_steps", "seconds")
+TILES = ("accuracy", "mean", "tail_variance", "max", "forgetting", "agreement", "student_steps", "seconds")
 """What heads the report of a run."""
 FOLLOWED = ("accuracy", "agreement", "forgetting")
 """What progress says of an evaluation."""
-ON_CARDS = ("accuracy", "average_accuracy", "agreement", "mean", "variance", "forgetting")
+ON_CARDS = ("accuracy", "average_accuracy", "agreement", "mean", "tail_variance", "forgetting")
 """What a model card has."""
 
 
