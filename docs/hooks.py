@@ -17,6 +17,9 @@ log = logging.getLogger("mkdocs.hooks.lra")
 LOADED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?https?:[^>]*>|<link\b[^>]*\bhref=\"?https?:[^>]*>")
 """Tags that make a browser fetch something from elsewhere."""
 
+ROOTS = ("CONTRIBUTING.md", "examples/tutorial.ipynb")
+"""What the navigation names beside pages of `docs/`."""
+
 MADE: dict[str, str] = {}
 """Pages that are made of files elsewhere in the repository, with these files."""
 
@@ -32,7 +35,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     written = [file.relative_to(pages.ROOT).as_posix() for file in sorted(Path(config.docs_dir).rglob("*.md"))]
     made = dict([*pages.method_pages(), *pages.result_pages(), *pages.reference_pages()])
     MADE.update({links.address_of(source): source for source in results})
-    for address, text, source in links.file_pages([*written, *results, "CONTRIBUTING.md"]):
+    for address, text, source in links.file_pages([*written, *results, *ROOTS]):
         made[address] = text
         MADE[address] = source
     config.extra["pages"] = made

@@ -11,7 +11,7 @@ from pathlib import Path
 from posixpath import dirname, normpath, relpath
 from urllib.parse import unquote
 
-from generate import pages
+from generate import notebook, pages
 
 FENCED = re.compile(r"^(```|~~~~).*?^\1$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
@@ -72,6 +72,8 @@ def _shown(file: Path) -> str:
     if file.is_dir():
         inside = "".join(f"- `{child.name}`\n" for child in sorted(file.iterdir()) if not child.name.startswith("__"))
         return f"# `{name}/`\n\n{inside}"
+    if file.suffix == ".ipynb":
+        return notebook.page(file)
     return file.read_text() if file.suffix == ".md" else f"# `{name}`\n\n{block(file)}"
 
 

@@ -225,4 +225,5 @@ def addresses() -> dict[str, str]:
     for name, method in METHODS.items():
         found[f"strategies/methods/{method.__module__.rpartition('.')[2]}.py"] = f"methods/{name}.md"
     found |= {f"benchmarks/results/{file.name}": f"results/{file.name}" for file in RESULTS.glob("*.md")}
-    return found | {"strategies/methods": "methods/index.md", "benchmarks/results": "results/index.md"}
+    folders = {"strategies/methods": "methods/index.md", "benchmarks/results": "results/index.md"}
+    return found | folders
