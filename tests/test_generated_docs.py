@@ -9,6 +9,9 @@ from types import ModuleType
 
 import pytest
 
+import lra.benchmarks
+import lra.strategies
+from lra import __version__
 from lra.benchmarks.setup.schema import meaning
 from lra.meta.options import LRAOptions
 from lra.options import Options
@@ -74,6 +77,22 @@ def test_rows_of_results_are_found_by_method(
     assert results.about("dfq") == [("results/digits.md", "Digits", expected)]
     assert results.about("fast") == []
     results.about.cache_clear()
+
+
+def test_every_page_says_the_version_that_it_is_of(generate: Callable[[str], ModuleType]) -> None:
+    load_config = pytest.importorskip("mkdocs.config", reason="the extra docs is not installed").load_config
+    generate("tables")
+    hooks = importlib.import_module("hooks")
+    config = hooks.on_config(load_config(str(ROOT / "mkdocs.yml"), hooks=[]))
+    assert config.site_name == f"lra {__version__}"
+    sys.modules.pop("hooks")
+
+
+def test_the_page_of_the_public_api_has_each_name_with_what_it_is(generate: Callable[[str], ModuleType]) -> None:
+    text = generate("inserts").filled((ROOT / "docs" / "api.md").read_text())
+    rows = dict(re.findall(r"^\| \[`(\w+)`\]\(\S+\) \| (.*) \|$", text, re.MULTILINE))
+    assert set(rows) == {*lra.PUBLIC, *lra.strategies.PUBLIC, *lra.benchmarks.PUBLIC}
+    assert all(rows.values()), "each with the first line of its docstring"
 
 
 def test_formulas_need_no_script(generate: Callable[[str], ModuleType]) -> None:
