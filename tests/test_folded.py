@@ -10,7 +10,7 @@ from lra.networks.generators import gen_s
 from lra.networks.normalized import Normalized
 
 IMAGE = (3, 16, 16)
-PLAIN = ("resnet8", "resnet8x4", "wrn10-1", "resnet18", "mobilenetv2")
+PLAIN = ("lenet5-bn", "resnet8", "resnet8x4", "wrn10-1", "resnet18", "mobilenetv2")
 
 
 def trained(name: str) -> nn.Module:

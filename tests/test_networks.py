@@ -15,6 +15,7 @@ from lra.benchmarks.setup.config import StudentOptions
 from lra.benchmarks.setup.networks import gains_channels_last, in_best_order, ordered
 from lra.networks import NETWORKS, build, is_known
 from lra.networks.normalized import Normalized
+from lra.networks.small_images import CoveringConvolution, halved
 from lra.networks.weights import load_weights, unwrapped
 
 CIFAR = (3, 32, 32)
@@ -150,6 +151,30 @@ def test_lenet_is_the_classic_one_at_28_and_32_and_has_no_batchnorm():
     assert [half.conv1.out_channels, half.conv2.out_channels, half.conv3.out_channels] == [3, 8, 60]
     assert half.fc1.out_features == 42
     assert not any(isinstance(module, nn.BatchNorm2d) for module in large.modules())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_covering_convolution_is_a_convolution_up_to_its_second_derivatives(bias):
+    layer = CoveringConvolution(3, 4, (2, 5), bias=bias).double()
+    images, direction = (torch.randn(6, 3, 2, 5, dtype=torch.double, requires_grad=True) for _ in range(2))
+    found = []
+    for maps in (layer(images), nn.functional.conv2d(images, layer.weight, layer.bias)):
+        of_image, of_weight = torch.autograd.grad(maps.sigmoid().sum(), [images, layer.weight], create_graph=True)
+        curved = torch.autograd.grad((of_image * direction).sum() + of_weight.square().sum(), [images, layer.weight])
+        found.append([maps, of_image, of_weight, *curved])
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (7, 5), (2, 3)])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_halving_is_max_pooling(sides, order):
+    maps = torch.randn(3, 5, *sides).contiguous(memory_format=order)
+    maps[0, 0, 0, 0] = torch.nan
+    pooled = nn.functional.max_pool2d(maps, 2)
+    torch.testing.assert_close(halved(maps), pooled, rtol=0, atol=0, equal_nan=True)
+    assert halved(maps).stride() == pooled.stride()
+    assert torch.equal(halved(maps.requires_grad_())[1:], pooled[1:])
 
 
 def test_the_shortcut_without_parameters_subsamples_and_pads_with_zeros():

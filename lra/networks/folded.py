@@ -9,11 +9,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lra.networks.generators import DoublingConvolution
 from lra.networks.normalized import Normalized
+from lra.networks.small_images import CoveringConvolution
 
 WRITTEN_HERE = ("lra", "torch", "torchvision")
 """Packages whose modules do the same whenever they are called in evaluation mode, so that one look shows what."""
 
-LINEAR = (nn.Conv2d, DoublingConvolution)
+LINEAR = (nn.Conv2d, DoublingConvolution, CoveringConvolution)
 """Convolutions that scale as their weights and bias do."""
 
 

@@ -7,10 +7,37 @@ from collections import OrderedDict
 from itertools import pairwise
 from typing import Literal
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from lra.images import Image, require_side
+
+
+class CoveringConvolution(nn.Conv2d):
+    """A convolution whose kernel covers the maps whole: it is computed as the one product that it is.
+
+    A library of convolutions has more to do about it, and twice so for its derivatives.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (n,c,h,w) to (n,c',1,1)."""
+        return F.linear(input.flatten(1), self.weight.flatten(1), self.bias)[..., None, None]
+
+
+def halved(maps: Tensor) -> Tensor:
+    """The largest value of each 2x2 window of ``maps`` (n,c,h,w), as ``F.max_pool2d(maps, 2)``.
+
+    Where no gradient is asked for, a processor is ten times faster at comparing rows and columns.
+    """
+    if maps.requires_grad or maps.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.max_pool2d(maps, 2)
+    height, width = (side - side % 2 for side in maps.shape[2:])
+    rows = torch.maximum(maps[..., 0:height:2, :], maps[..., 1:height:2, :])
+    return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
+
+
+fx.wrap("halved")  # A trace has it whole: which way is taken depends on the maps.
 
 
 class LeNet5(nn.Module):
@@ -33,15 +60,15 @@ class LeNet5(nn.Module):
             sides = [(side + 2 * padding - 4) // 2 for side in sides]
         self.conv1 = nn.Conv2d(channels, widths[0], 5, padding=paddings[0])
         self.conv2 = nn.Conv2d(widths[0], widths[1], 5, padding=paddings[1])
-        self.conv3 = nn.Conv2d(widths[1], widths[2], (sides[0], sides[1]))
+        self.conv3 = CoveringConvolution(widths[1], widths[2], (sides[0], sides[1]))
         self.bn1, self.bn2, self.bn3 = (nn.BatchNorm2d(w) if norm else nn.Identity() for w in widths[:3])
         self.fc1 = nn.Linear(widths[2], widths[3])
         self.fc2 = nn.Linear(widths[3], classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (n,C,H,W) to logits (n,K)."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 2)
-        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
+        x = F.relu(halved(self.bn1(self.conv1(images))))
+        x = F.relu(halved(self.bn2(self.conv2(x))))
         x = F.relu(self.bn3(self.conv3(x))).flatten(1)
         return self.fc2(F.relu(self.fc1(x)))
 
@@ -61,8 +88,8 @@ class AdvertorchLeNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n,C,H,W) to logits (n,K)."""
-        x = F.max_pool2d(F.relu(self.conv1(images)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = F.relu(halved(self.conv1(images)))
+        x = F.relu(halved(self.conv2(x)))
         return self.linear2(F.relu(self.linear1(x.flatten(1))))
 
 
@@ -171,7 +198,7 @@ class CMIVGG(nn.Module):
         for i in range(5):
             x = F.relu(self.get_submodule(f"block{i}")(x))
             if i < 3 or (i == 3 and images.shape[2] == 64):
-                x = F.max_pool2d(x, 2)
+                x = halved(x)
         return self.classifier(x.mean((2, 3)))
 
 

@@ -12,6 +12,7 @@ from torch.nn.utils import remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from lra.networks.small_images import CoveringConvolution
 from lra.options import Precision
 from lra.quantization.layers import (
     Affine,
@@ -73,8 +74,8 @@ def _rounding(name: str, module: nn.Module, precision: Precision, is_first: bool
     edge = precision.edge_bits if is_edge else None
     weights = WeightRounding(edge or precision.weight_bits, precision.symmetric)
     inputs = InputRounding(IMAGE_BITS if is_first else edge or precision.activation_bits)
-    # Subclasses may do anything in their forward.
-    if type(module) is nn.Conv2d:
+    # Other subclasses may do anything in their forward.
+    if isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, CoveringConvolution):
         return QuantizedConv2d(module, weights, inputs)
     if type(module) is nn.Linear:
         return QuantizedLinear(module, weights, inputs)
