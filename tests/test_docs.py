@@ -87,6 +87,8 @@ def test_a_command_is_accepted(
         program, rest = "lra-bench", rest[rest.index("lra.benchmarks") + 1 :]
     if program in ("make", "pip"):
         assert rest[0] in ("demo", "install")
+    elif program == "ray":
+        assert rest[0] in ("start", "stop")
     elif program == "torchrun":
         assert importlib.util.find_spec(rest[rest.index("-m") + 1])
     elif program == "python":

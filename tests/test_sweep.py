@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -123,7 +121,7 @@ def test_combinations_that_come_to_one_folder_are_one_run() -> None:
     assert len(plan({"set": {"on_divergence": ["stop", "rollback"]}})) == 1
 
 
-def test_the_replay_of_the_paper_is_each_methods_own_and_done_once() -> None:
+def test_the_replay_of_the_paper_is_each_methods_own_and_doneonce() -> None:
     runs = plan({"method": ["dafl", "predfkd", "zskd"], "replay": ["none", "paper", "generative"]})
     done = [(run.config.method, run.config.replay["name"]) for run in runs]
     assert done == [
@@ -218,7 +216,7 @@ def test_an_unforeseen_error_is_one_line_and_a_file(tmp_path: Path, monkeypatch:
         raise ZeroDivisionError("over\nnothing")
 
     monkeypatch.setattr("lra.benchmarks.runs.runner.run", run)
-    status, reason = work(Job(plan(GRID)[0].config.tree(), str(tmp_path), str(tmp_path / "run"), 1))
+    status, reason = work(Job(plan(GRID)[0].config.tree(), str(tmp_path), str(tmp_path / "run"), 1, {}))
     assert status == "failed"
     assert reason == f"ZeroDivisionError: over nothing (see {tmp_path / 'run' / 'error.txt'})"
     assert "Traceback" in (tmp_path / "run" / "error.txt").read_text()
@@ -228,7 +226,7 @@ def test_an_unforeseen_error_is_one_line_and_a_file(tmp_path: Path, monkeypatch:
 def test_a_signal_stops_and_leaves_all_resumable(tmp_path: Path, done: Path, number: int, code: int) -> None:
     engine = Inline(lambda job: ("stopped", ""))
     with pytest.raises(Interrupted) as stopped:
-        swept(GRID, tmp_path, engine, Watched(act=_once(lambda: os.kill(os.getpid(), number))))
+        swept(GRID, tmp_path, engine, Watched(act=once(lambda: os.kill(os.getpid(), number))))
     assert stopped.value.code == code
     assert engine.closed
     assert {run["status"] for run in json.loads((tmp_path / "sweep.json").read_text())["runs"]} == {
@@ -237,7 +235,7 @@ def test_a_signal_stops_and_leaves_all_resumable(tmp_path: Path, done: Path, num
     }
 
 
-def _once(act: Callable[[], None]) -> Callable[[], None]:
+def once(act: Callable[[], None]) -> Callable[[], None]:
     left = [act]
     return lambda: left.pop()() if left else None
 
@@ -284,7 +282,7 @@ def test_what_is_set_is_set_in_all_runs_of_a_grid(tmp_path: Path, lra_bench: Any
     assert not (tmp_path / "out").exists()
 
 
-def test_which_runs_there_are_is_told_at_once(done: Path, tmp_path: Path, lra_bench: Any) -> None:
+def test_which_runs_there_are_is_told_atonce(done: Path, tmp_path: Path, lra_bench: Any) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump(GRID | {"seed": [0, 1, 7]}))
     told = lra_bench("sweep", file, "--out", done, "--dry-run", "--no-timing")
@@ -358,9 +356,9 @@ def test_the_last_record_of_a_file_in_writing(tmp_path: Path) -> None:
     assert last_record(file) == {"student_step": 2}
 
 
-def _rerun(grid: dict[str, Any], out: Path, engine: Engine, kill: Callable[[], None]) -> list[Entry]:
+def rerun(grid: dict[str, Any], out: Path, engine: Engine, kill: Callable[[], None]) -> list[Entry]:
     """Sweep, and call ``kill`` once as soon as a run has begun to write metrics."""
-    act = _once(kill)
+    act = once(kill)
 
     def look() -> None:
         if any(file.stat().st_size for file in out.rglob("metrics.jsonl")):
@@ -378,7 +376,7 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, done: Path) -> None:
         pids.append(engine.pool[0].process.pid or 0)
         os.kill(pids[0], signal.SIGKILL)
 
-    (entry,) = _rerun(grid, tmp_path, engine, kill)
+    (entry,) = rerun(grid, tmp_path, engine, kill)
     assert pids
     assert (entry.status, entry.reason) == ("done", "")
     assert engine.pool == []
@@ -451,63 +449,6 @@ def test_gpus_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.cards() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-9f")
     assert machine.cards() == ["4", "GPU-9f"]
-
-
-RAY = """
-import os, signal, sys
-from pathlib import Path
-import yaml
-from lra.benchmarks.sweeps.engines import RayEngine
-sys.path.insert(0, sys.argv[3])
-from test_sweep import _rerun
-
-def worker():
-    for process in Path("/proc").iterdir():
-        try:
-            words = (process / "cmdline").read_bytes()
-            ours = os.environ["MARK"].encode() in (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if ours and words.startswith(b"ray::work"):
-            return int(process.name)
-
-def kill():
-    pids.append(worker())
-    os.kill(pids[0], signal.SIGKILL)
-
-pids = []
-entries = _rerun(yaml.safe_load(sys.argv[1]), Path(sys.argv[2]), RayEngine(1, 1), kill)
-print(len(pids), [(entry.status, entry.reason) for entry in entries])
-"""
-
-
-def test_a_lost_ray_worker_loses_nothing(tmp_path: Path, done: Path) -> None:
-    pytest.importorskip("ray")
-    grid = yaml.safe_dump(GRID | {"steps": 200, "replay": "memory", "seed": 0})
-    arguments = [sys.executable, "-c", RAY, grid, str(tmp_path), str(Path(__file__).parent)]
-    found = subprocess.run(
-        arguments, capture_output=True, text=True, env=os.environ | {"MARK": str(tmp_path)}, timeout=300
-    )
-    assert found.stdout == "1 [('done', '')]\n", found.stderr
-
-
-@pytest.mark.parametrize(("address", "code"), [("127.0.0.1:9", 1), ("nowhere", 2)])
-def test_a_ray_address_that_does_not_answer(
-    tmp_path: Path, lra_bench: Any, monkeypatch: pytest.MonkeyPatch, address: str, code: int
-) -> None:
-    pytest.importorskip("ray")
-
-    def refuse(place: tuple[str, int], timeout: float) -> None:
-        assert place == ("127.0.0.1", 9)
-        assert timeout < 10
-        raise ConnectionRefusedError(111, "Connection refused")
-
-    monkeypatch.setattr("socket.create_connection", refuse)
-    file = tmp_path / "grid.yaml"
-    file.write_text(yaml.safe_dump(GRID))
-    found = lra_bench("sweep", file, "--out", tmp_path / "out", "--engine", "ray", "--address", address)
-    assert (found.code, found.out, found.err.count("\n")) == (code, "", 1)
-    assert f"--address {address}" in found.err.replace("'", "")
 
 
 def test_an_address_is_for_ray(tmp_path: Path, lra_bench: Any) -> None:

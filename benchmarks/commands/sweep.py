@@ -61,6 +61,10 @@ def sweep(
         raise UsageError("--address and --gpus are for --engine ray")
     if per_gpu is not None and (engine == "ray" or workers is not None):
         raise UsageError("--per-gpu stands alone: leave --workers out, and say --gpus for --engine ray")
+    if engine == "ray":
+        from lra.benchmarks.sweeps.cluster import require_ray
+
+        require_ray()
     place = out or Path("runs") / grid.stem
     tree, planned = _planned(grid, assignments)
     if dry_run == "untimed":
@@ -196,7 +200,8 @@ def cards_for(planned: Sequence[Planned]) -> list[str]:
 def _engine(
     name: str, workers: int, threads: int, address: str | None, gpus: float, cards: Sequence[str] = ()
 ) -> Engine:
-    from lra.benchmarks.sweeps.engines import LocalEngine, RayEngine
+    from lra.benchmarks.sweeps.cluster import RayEngine
+    from lra.benchmarks.sweeps.engines import LocalEngine
 
     if name == "local":
         return LocalEngine(workers, cards)

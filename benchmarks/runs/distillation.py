@@ -132,6 +132,10 @@ class Distillation(Kind):
         """Teacher and data."""
         return f"{config.teacher.model_dump_json()} {config.data.model_dump_json()}"
 
+    def kept(self, config: RunConfig) -> Iterable[Path]:
+        """Its teacher, unless that is a file of the user's."""
+        return () if config.teacher.file else (teacher_file(config.teacher, data_of(config.data)),)
+
     def trial(
         self, config: RunConfig, out: Path, began: float | None = None, introduction: Introduction | None = None
     ) -> Trial:

@@ -246,6 +246,14 @@ class Kind(ABC):
         """Names what is made once for several runs; empty if there is nothing such."""
         return ""
 
+    def kept(self, config: Any) -> Iterable[Path]:
+        """The files of the user's cache that a run reads: teachers trained here.
+
+        Raises:
+            MissingInput: if that cannot be told without data that are not there.
+        """
+        return ()
+
     @abstractmethod
     def trial(
         self, config: Any, out: Path, began: float | None = None, introduction: Introduction | None = None

@@ -109,15 +109,20 @@ def environment() -> dict[str, Any]:
     """What the run ran on."""
     import torch
 
-    names = ["torch", "torchvision", "avalanche-lib", "higher", "numpy", "scikit-learn"]
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": {"lra": __version__} | {name: version(name) for name in names},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of this program and of the packages that have a say in what a run comes to."""
+    names = ("torch", "torchvision", "avalanche-lib", "higher", "numpy", "scikit-learn")
+    return {"lra": __version__} | {name: version(name) for name in names}
 
 
 def available_memory(device: str) -> int:

@@ -48,6 +48,7 @@ def run(
     at: Path | None = None,
     heading: str = "",
     part_of: Path | None = None,
+    wait: bool = False,
 ) -> RunFolder:
     """Do a run, or finish it, or return it, which is said on stderr, if it was finished before.
 
@@ -62,6 +63,7 @@ def run(
         heading: a line to say before all others.
         part_of: the folder of what it is a part of, which is to be gone on with in its place. If another process does
             the same part of something else, that is waited for.
+        wait: for another process that does this run, in place of a refusal.
 
     Raises:
         LraError: with an exit code, for everything that a user can mend.
@@ -82,7 +84,7 @@ def run(
     with in_one_line(), journal() as kept, processes(config.device) as group:
         config = config.model_copy(update={"device": local_device(config.device)})
         try:
-            return _run(kind, config, out, trackers, quiet, at, heading, part_of, introduction, group, kept)
+            return _run(kind, config, out, trackers, quiet, at, heading, part_of, wait, introduction, group, kept)
         except PeerLost as error:
             raise LraError(f"process {group.rank} of {group.count}: {error}; then start the run again") from None
         except Interrupted as stopped:
@@ -100,6 +102,7 @@ def _run(
     at: Path | None,
     heading: str,
     part_of: Path | None,
+    wait: bool,
     introduction: Introduction,
     group: Processes,
     kept: Journal,
@@ -127,7 +130,7 @@ def _run(
     try:
         with group.folder(folder) as own:
             work = prepared.build(own)
-            with own.locked(wait=part_of is not None), kept.into(own.path / "log.txt"), failure_in_log():
+            with own.locked(wait=wait or part_of is not None), kept.into(own.path / "log.txt"), failure_in_log():
                 if own.result is not None:  # Another process has done it since.
                     return folder
                 try:

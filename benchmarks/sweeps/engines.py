@@ -1,26 +1,24 @@
-"""Where the runs of a sweep are done: in processes on this machine, or as Ray tasks.
+"""Where the runs of a sweep are done: in processes on this machine, or on a cluster (`lra.benchmarks.sweeps.cluster`).
 
-An engine takes jobs and gives outcomes; a job is one run folder's work. Ray tasks run on this machine, or on a cluster
-whose nodes share the sweep's folder. Whatever happens to a worker, the folder keeps what was saved, so a lost run is
-started again, once here and `RETRIES` times by Ray, and goes on from its checkpoint.
+An engine takes jobs and gives outcomes; a job is one run folder's work. Whatever happens to a worker, the folder keeps
+what was saved, so a lost run is started again and goes on from its checkpoint.
 """
 
 import multiprocessing
 import os
 import signal
-import socket
-import sys
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, redirect_stdout, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lra.benchmarks.errors import LraError, MissingInput, UsageError, one_line
+from lra.benchmarks.errors import one_line
+from lra.benchmarks.setup.config import Identity
 
 Status = Literal["done", "failed", "stopped"]
 
@@ -28,10 +26,6 @@ POLL = 0.5
 """Seconds between looks at the clock."""
 LEAVE = 20.0
 """Seconds that an idle worker has to leave in."""
-PATIENCE = 5.0
-"""Seconds that the address of a Ray cluster has to answer in."""
-RETRIES = 2
-"""Times that Ray resumes a run whose worker was lost."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +37,14 @@ class Job:
         out: parent of run folders.
         folder: its own.
         threads: that it may use, ``None`` if its networks are to say.
+        identity: what makes it the run it is.
     """
 
     tree: dict[str, Any]
     out: str
     folder: str
     threads: int | None
+    identity: Identity
 
 
 @dataclass(frozen=True)
@@ -86,8 +82,13 @@ class Engine(Protocol):
         ...
 
 
-def work(job: Job) -> tuple[Status, str]:
-    """Do one job in this process: what every engine's workers call."""
+def work(job: Job, wait: bool = False) -> tuple[Status, str]:
+    """Do one job in this process: what every engine's workers call.
+
+    Args:
+        job: to do.
+        wait: for a process that has the run's folder, such as a lost one that has not ended yet.
+    """
     if job.threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))
     # Avalanche's dependencies warn at import about optional solvers.
@@ -99,7 +100,7 @@ def work(job: Job) -> tuple[Status, str]:
     try:
         config = kind_named(job.tree.get("kind", DEFAULT)).trusted(job.tree)
         config = config.model_copy(update={"threads": job.threads})
-        run(config, Path(job.out), quiet=True, at=Path(job.folder))
+        run(config, Path(job.out), quiet=True, at=Path(job.folder), wait=wait)
     except Resumable as error:
         return "stopped", str(error)
     except LraError as error:
@@ -255,105 +256,3 @@ def _serve(pipe: "Connection[Any, Any]", card: str | None = None) -> None:
             pipe.send(work(pipe.recv()))
     except (EOFError, BrokenPipeError):
         return
-
-
-class RayEngine:
-    """Ray tasks; a run whose worker is lost goes on elsewhere from its checkpoint.
-
-    Args:
-        workers: runs at a time, where Ray is started here; a cluster decides by its processors.
-        threads: processors of each run.
-        address: of a cluster, or ``auto``; ``None`` starts Ray on this machine.
-        gpus: of each run; may be a fraction.
-
-    Raises:
-        MissingInput: if Ray is not installed.
-        LraError: if the address does not answer.
-    """
-
-    def __init__(self, workers: int, threads: int, address: str | None = None, gpus: float = 0.0):
-        self.ray = _ray()
-        # Ray prints what happens to its workers on stdout, which is for results.
-        self.redirected = ExitStack()
-        self.redirected.enter_context(redirect_stdout(sys.stderr))
-        self.tasks: dict[Any, int] = {}
-        self.stopping = False
-        _connect(self.ray, address, workers * threads)
-        self.task = self.ray.remote(work).options(
-            num_cpus=threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False
-        )
-
-    def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome | None]:
-        """Do the jobs; see `Engine.outcomes`."""
-        self.tasks = {self.task.remote(job): index for index, job in enumerate(jobs)}
-        while self.tasks:
-            ready, _ = self.ray.wait(list(self.tasks), num_returns=1, timeout=POLL)
-            for reference in ready:
-                yield self._outcome(reference, self.tasks.pop(reference))
-            if not ready:
-                yield None
-
-    def running(self) -> list[int]:
-        """Jobs that have begun and not ended: Ray does not say which of its tasks wait."""
-        return list(self.tasks.values())
-
-    def stop(self) -> None:
-        """Cancel all tasks: one in training gets an interrupt and saves itself."""
-        self.stopping = True
-        for reference in self.tasks:
-            self.ray.cancel(reference, force=False)
-
-    def close(self) -> None:
-        """Leave the cluster, or end the one started here."""
-        self.ray.shutdown()
-        self.redirected.close()
-
-    def _outcome(self, reference: Any, index: int) -> Outcome:
-        errors = self.ray.exceptions
-        try:
-            return Outcome(index, *self.ray.get(reference))
-        except (errors.TaskCancelledError, KeyboardInterrupt):
-            return Outcome(index, "stopped")
-        except errors.RayError as error:
-            if self.stopping:
-                return Outcome(index, "stopped")
-            line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            return Outcome(index, "failed", f"its worker was lost {RETRIES + 1} times: {line.strip()[:200]}")
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise MissingInput("--engine ray needs Ray, which is not installed: pip install ray") from None
-    return ray
-
-
-def _connect(ray: Any, address: str | None, processors: int) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is None:
-        ray.init(num_cpus=processors, include_dashboard=False, **quiet)
-        return
-    if address != "auto":
-        _refuse_silent(address)
-    try:
-        ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        line = one_line(error)
-        raise LraError(
-            f"--address {address}: no Ray cluster answers ({line}); start one with: ray start --head"
-        ) from None
-
-
-def _refuse_silent(address: str) -> None:
-    """Raise in `PATIENCE` seconds where nothing listens: Ray itself would try for a minute."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        raise UsageError(f"--address {address!r}: write it as host:port, ray://host:port or auto")
-    try:
-        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
-    except OSError as error:
-        raise LraError(
-            f"--address {address}: nothing answers there ({error.strerror or error}); start Ray with: ray start --head"
-        ) from None

@@ -141,9 +141,9 @@ def _do(
 ) -> None:
     waiting = [(i, e, e.folder) for i, e in enumerate(entries) if e.status == "waiting"]
     jobs = [
-        Job(entry.config.tree(), str(out.absolute()), str(folder.path.absolute()), entry.config.threads)
-        for _, entry, folder in waiting
-        if folder is not None
+        Job(e.config.tree(), str(out.absolute()), str(folder.path.absolute()), e.config.threads, folder.identity)
+        for _, e, folder in waiting
+        if folder is not None and folder.identity is not None
     ]
     _write(entries, grid, out, file)
     for entry in entries:

@@ -113,6 +113,10 @@ class Tasks(Kind):
         """Teachers and data."""
         return " ".join(dict.fromkeys(map(DISTILLATION.shared, config.runs)))
 
+    def kept(self, config: Chain) -> Iterable[Path]:
+        """The teachers of its tasks."""
+        return (file for one in config.runs for file in DISTILLATION.kept(one))
+
     def trial(
         self, config: Chain, out: Path, began: float | None = None, introduction: Introduction | None = None
     ) -> Trial:
