@@ -34,7 +34,7 @@ from lra.meta.options import LRAOptions
 from lra.meta.step import LookAheadStep
 from lra.problem import Batch
 from lra.state import State
-from lra.strategies.plugins import DivergenceGuard
+from lra.strategies.divergence import DivergenceGuard
 from lra.strategies.strategy import DataFreeDistillation, Replay, StudentStep
 from lra.view import StudentView
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lra.memory.buffers import Buffer, ImagePool
-from lra.strategies.plugins import DivergenceGuard
+from lra.strategies.divergence import DivergenceGuard
 from lra.synthesis.sources import LatentSource
 from lra.synthesis.terms import FeatureBank
 

@@ -14,7 +14,7 @@ from torch import nn
 from lra.benchmarks.files import read_checkpoint
 from lra.benchmarks.runs import training
 from lra.benchmarks.runs.training import Training
-from lra.strategies.plugins import LIMIT, DivergenceGuard
+from lra.strategies.divergence import LIMIT, DivergenceGuard
 from lra.synthesis.batches import Diverged
 
 Bench = Callable[..., Any]

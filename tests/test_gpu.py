@@ -23,13 +23,13 @@ from lra.memory.buffers import reservoir_places
 from lra.problem import reduced
 from lra.randomness import drawn_on_device, integers, normal, permutation, sent, uniform
 from lra.state import untouched
+from lra.strategies.divergence import TOGETHER
 from lra.strategies.methods import METHODS
-from lra.strategies.plugins import TOGETHER
 from lra.strategies.retention import REPLAYS
 from lra.synthesis.batches import BatchSynthesizer, Diverged
 from lra.synthesis.online import OnlineGenerator
 
-GUARD, BATCH, TRIPLETS = "strategies/plugins.py", "lra/synthesis/batches.py", "lra/relations.py"
+GUARD, BATCH, TRIPLETS = "strategies/divergence.py", "lra/synthesis/batches.py", "lra/relations.py"
 FILTER = ("lra/synthesis/confidence.py", "lra/synthesis/online.py")
 """How often a filter of samples draws depends on answers, which it looks at."""
 CASES = [

@@ -36,8 +36,8 @@ from lra.benchmarks.setup.weights_files import save_weights
 from lra.state import State, seed_everything
 from lra.strategies import student_average
 from lra.strategies.checkpoint import capture, restore
+from lra.strategies.divergence import norm
 from lra.strategies.evaluation import Record
-from lra.strategies.plugins import norm
 from lra.synthesis.synthesizer import Synthesizer
 
 CHECKPOINT_SECONDS = 60.0

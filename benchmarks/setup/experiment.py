@@ -22,11 +22,12 @@ from lra.networks.normalized import Normalized
 from lra.problem import Problem, Teacher
 from lra.quantization.network import Unquantizable, calibrate, quantized, size
 from lra.state import owners
+from lra.strategies.divergence import DivergenceGuard
 from lra.strategies.evaluation import Evaluation
 from lra.strategies.method import Parts, Setup
 from lra.strategies.methods import METHODS
 from lra.strategies.metrics import standard
-from lra.strategies.plugins import Calibration, DivergenceGuard, ScheduleByEpoch
+from lra.strategies.plugins import Calibration, ScheduleByEpoch
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream, TestExperience, no_test_stream
 from lra.strategies.student_average import AverageAccuracy, StudentAverage
