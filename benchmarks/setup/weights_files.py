@@ -6,14 +6,10 @@ network is told from the names and shapes of the weights.
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
-import pickletools
-import re
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +22,7 @@ from lra.benchmarks.setup.config import AUTO, TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Normalisation
 from lra.benchmarks.setup.datasets.labelled import DONE
 from lra.benchmarks.setup.networks import network_for
+from lra.benchmarks.setup.pickles import why_refused
 from lra.benchmarks.setup.user_code import refuse_changed
 from lra.networks.families import VAGUE, canonical, recipe_of, vaguer
 from lra.networks.foreign import is_foreign, runs_user_code
@@ -38,11 +35,6 @@ if TYPE_CHECKING:
 
 FORMAT = "lra-teacher-2"
 """Names our notes in a file: the only entry, because safetensors writes several in any order."""
-SYSTEM = ("builtins", "nt", "os", "posix", "runpy", "subprocess", "sys")
-"""Modules that no saved weights need, only somebody's code."""
-
-HARMLESS = re.compile(r"torch\.\w+$|torch\._utils\.|collections\.")
-"""What pickled weights consist of."""
 
 
 class Notes(BaseModel):
@@ -101,7 +93,7 @@ def read_weights(path: Path) -> tuple[Mapping[str, Any], Notes]:
             warnings.simplefilter("ignore")
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UsageError(f"weights file {path} {_why_not(path, str(error))}") from None
+        raise UsageError(f"weights file {path} {why_refused(path, str(error))}") from None
     # The loader of a damaged file may raise anything: IndexError, struct.error, AssertionError, ...
     except Exception as error:
         raise UsageError(f"weights file {path} cannot be read ({one_line(error)}): fetch or save it again") from None
@@ -123,71 +115,6 @@ def _is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
-
-
-def _why_not(path: Path, said: str) -> str:
-    """What of a pickled file is refused, and how to save it again if it is trusted."""
-    found = re.search(r"GLOBAL (\S+)", said)
-    refused = found.group(1) if found else next(iter(_imported(path)), None)
-    if refused is None:
-        return "cannot be read, or would run code when loaded, which is refused: save a state dict, or safetensors"
-    if refused.split(".")[0] in SYSTEM:
-        return f"would run {refused} when loaded, which is refused: fetch it again, from where it can be trusted"
-    inside = "['state_dict']"
-    if refused.startswith("numpy"):
-        what = "a number or array of numpy beside its weights"
-    elif re.match(r"(torch\.nn|torchvision|timm)\b", refused) or _is_object(path):
-        what, inside = "a whole module in place of its weights", ".state_dict()"
-    else:
-        what = "more than weights"
-    return (
-        f"holds {what} ({refused}), which could run code when loaded and is refused: if you trust it, save its weights "
-        f"alone, torch.save(torch.load({path.name!r}, weights_only=False){inside}, 'weights.pt')"
-    )
-
-
-def _imported(path: Path) -> Iterator[str]:
-    """Names of what a pickle would import beside torch's own and plain containers, read off without running it."""
-    try:
-        stream, texts = io.BytesIO(_pickled(path)), [""]
-        # The older form of torch.save is several pickles, one behind another.
-        while True:
-            for code, argument, _ in pickletools.genops(stream):
-                if "UNICODE" in code.name:
-                    texts.append(str(argument))
-                name = str(argument).replace(" ", ".") if code.name == "GLOBAL" else ".".join(texts[-2:])
-                if code.name in ("GLOBAL", "STACK_GLOBAL") and not HARMLESS.match(name):
-                    yield name
-    # Behind the last pickle are bytes of tensors; a damaged file need be no pickle, and its archive raises anything.
-    except Exception:
-        return
-
-
-def _pickled(path: Path) -> bytes:
-    """The pickle of a file that torch saved, in either of its forms."""
-    if not zipfile.is_zipfile(path):
-        return path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        member = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
-        return b"" if member is None else archive.read(member)
-
-
-def _is_object(path: Path) -> bool:
-    """Whether what torch pickled is an object of some class, and no dictionary, plain or ordered."""
-    try:
-        stream = io.BytesIO(_pickled(path))
-        # The older form of torch.save has three pickles before the one that matters; the first is a long number.
-        for _ in range(4):
-            codes = [(code.name, argument) for code, argument, _ in pickletools.genops(stream)]
-            name, argument = next(code for code in codes if code[0] not in ("PROTO", "FRAME", "MARK"))
-            if name in ("GLOBAL", "SHORT_BINUNICODE", "BINUNICODE"):
-                return not str(argument).startswith("collections")
-            if name == "EMPTY_DICT" and ("BINUNICODE", "protocol_version") not in codes:
-                return False
-    # A file that names something may be damaged behind it, and raise anything.
-    except Exception:
-        return False
-    return False
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Notes]:
