@@ -10,13 +10,8 @@ from torch.nn import functional as F
 
 from lra.memory.generator import Encoder
 from lra.networks import generators
-from lra.networks.composed import (
-    ConditionalBatchNorm,
-    ConditionalNormGenerator,
-    FusedGenerator,
-    LabelGenerator,
-    decoder_of_fusion,
-)
+from lra.networks.composed import FusedGenerator, decoder_of_fusion
+from lra.networks.conditional import ConditionalBatchNorm, ConditionalNormGenerator, LabelGenerator
 from lra.networks.generators import (
     DoublingConvolution,
     StandardisedGenerator,

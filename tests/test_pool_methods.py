@@ -9,7 +9,7 @@ from short_runs import experiment
 
 from lra.benchmarks.errors import UsageError
 from lra.distances import Distance, kl, kl_reversed
-from lra.networks.composed import LabelGenerator
+from lra.networks.conditional import LabelGenerator
 from lra.strategies.replay import PoolReplay
 from lra.synthesis.sources import NoisyLayerSource
 from lra.synthesis.terms import Adversarial, OneHot

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from lra.distances import l1
-from lra.networks.composed import LabelGenerator, TwoLatentGenerator
+from lra.networks.composed import TwoLatentGenerator
+from lra.networks.conditional import LabelGenerator
 from lra.networks.generators import gen_s
 from lra.options import BatchOptions, TripletOptions
 from lra.problem import Problem, Teacher

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lra.networks.composed import ClassGenerator
+from lra.networks.conditional import ClassGenerator
 from lra.problem import Teacher
 from lra.randomness import integers, normal
 from lra.state import State, turn, untouched

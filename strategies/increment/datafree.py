@@ -37,7 +37,7 @@ from lra.distances import kl, through_head
 from lra.features import FeatureTap
 from lra.meta.options import LookAheadOptions
 from lra.meta.step import LookAheadStep
-from lra.networks.composed import ConditionedGenerator
+from lra.networks.conditional import ConditionedGenerator
 from lra.networks.folded import folded
 from lra.networks.generators import gen_s, sized_for
 from lra.networks.normalized import Normalized

@@ -88,7 +88,7 @@ class CPNet(LabelMethod):
             ValueError: if a node to couple is no BatchNorm of maps; if the teacher's last layer is not linear.
         """
         from lra.anatomy import batchnorm_nodes, classifier
-        from lra.networks.composed import LabelGenerator, Ladder
+        from lra.networks.conditional import LabelGenerator, Ladder
         from lra.networks.generators import sized_for
         from lra.synthesis import labels
         from lra.synthesis.augmentation import jittered

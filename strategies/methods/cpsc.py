@@ -75,7 +75,7 @@ class CPSC(OnlineMethod):
         """G, its five terms and what projects features for one of them; for the student D, M and the class."""
         from lra.distillation.objective import Objective
         from lra.distillation.terms import HardLabel, SquaredLogits
-        from lra.networks.composed import ConditionalNormGenerator
+        from lra.networks.conditional import ConditionalNormGenerator
         from lra.synthesis.online import ConditionedOnlineGenerator
         from lra.synthesis.terms import Adversarial, BNStat, OneHot, SquaredGap, SupervisedContrast
 

@@ -65,7 +65,7 @@ class GDFQ(OnlineMethod):
         """G and its two terms; for the student D/K, the class, RGAL's triplets."""
         from lra.distillation.objective import Objective
         from lra.distillation.terms import HardLabel, StudentTriplet
-        from lra.networks.composed import ConditionedGenerator
+        from lra.networks.conditional import ConditionedGenerator
         from lra.networks.generators import memory_generator
         from lra.relations import TripletSampler
         from lra.synthesis.online import ConditionedOnlineGenerator

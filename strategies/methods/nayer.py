@@ -94,7 +94,7 @@ class NAYER(LabelMethod):
 
     def build(self, student: nn.Module) -> Parts:
         """G and its three terms."""
-        from lra.networks.composed import LabelGenerator
+        from lra.networks.conditional import LabelGenerator
         from lra.networks.generators import sized_for
         from lra.synthesis import labels
         from lra.synthesis.sources import NoisyLayerSource

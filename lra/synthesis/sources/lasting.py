@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lra.anatomy import penultimate
 from lra.features import FeatureTap
-from lra.networks.composed import FusedGenerator, LabelGenerator, TwoLatentGenerator
+from lra.networks.composed import FusedGenerator, TwoLatentGenerator
+from lra.networks.conditional import LabelGenerator
 from lra.networks.generators import UpsamplingGenerator
 from lra.options import Branch, Reuse
 from lra.problem import Teacher
