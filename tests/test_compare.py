@@ -16,6 +16,8 @@ from PIL import Image
 
 from lra.benchmarks.comparison import compare as comparing
 from lra.benchmarks.comparison.compare import compare
+from lra.benchmarks.comparison.groups import Group
+from lra.benchmarks.comparison.groups import labels as naming
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.reports.sweep_report import write_sweep_report
 from lra.metrics.evolution import evolution_record
@@ -204,6 +206,16 @@ def test_labels_leave_out_what_nearly_all_have(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(config | {"schedule": {"epochs": 5}}))
     labels = [row.group.label for row in compare([tmp_path]).rows]
     assert sorted(labels) == ["schedule.epochs=5, student.lr=0.5", *(f"student.lr=0.{i}" for i in (1, 2, 3, 4))]
+
+
+def test_a_second_replay_is_part_of_the_name() -> None:
+    rest = {"method": "predfkd", "meta.enabled": False}
+    groups = [
+        Group(rest | {"replay.name": "memory"}, {}),
+        Group(rest | {"replay.name": "ema", "plugin.use": []}, {}),
+        Group(rest | {"replay.name": "ema", "plugin.use": ["memory", "mine:Own"], "plugin.fraction": 0.125}, {}),
+    ]
+    assert naming(groups) == ["memory", "ema", "ema + memory + Own"]
 
 
 def test_a_run_found_twice_counts_once(runs: Path) -> None:

@@ -22,6 +22,7 @@ SHORT = {
     "method": "method",
     "strategy": "strategy",
     "replay": "replay.name",
+    "plugin": "plugin.use",
     "meta": "meta.enabled",
     "dataset": "data.name",
     "teacher": "teacher.network",
@@ -264,7 +265,10 @@ def labels(groups: Sequence[Group]) -> list[str]:
 
 
 def _name(found: Record, shown: Sequence[str]) -> str:
-    parts = [_text(found.get(SHORT[key])) for key in shown if key not in ("meta", "dataset", "teacher", "student")]
+    used = found.get(SHORT["plugin"]) if "plugin" in shown else None
+    named = [key for key in shown if key not in ("plugin", "meta", "dataset", "teacher", "student")]
+    parts = [_text(found.get(SHORT[key])) for key in named]
+    parts += [str(spec).rpartition(":")[2] for spec in used] if isinstance(used, list) else []
     if "meta" in shown:
         meta = found.get(SHORT["meta"])
         parts += ["meta"] if meta else [] if parts else ["no meta"]
