@@ -52,6 +52,10 @@ def main() -> None:
     except NO_ARGUMENTS as error:
         click.echo(error.format_message())
         code = 2
+    except click.UsageError as error:
+        message, asked = error.format_message().rstrip("."), error.ctx.command_path if error.ctx else "lra-bench"
+        # With a question mark it asks whether something else was meant.
+        code = _complain(message if "?" in message else f"{message}; see {asked} --help", 2)
     except click.ClickException as error:
         code = _complain(error.format_message(), 2)
     except (click.Abort, KeyboardInterrupt):  # click makes the one of the other

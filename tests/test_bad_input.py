@@ -158,6 +158,9 @@ def test_memory_that_does_not_suffice(
 
 COMMANDS: list[tuple[str, int, str]] = [
     ("rnu", 2, "No such command 'rnu'"),
+    ("foo", 2, "No such command 'foo'; see lra-bench --help"),
+    ("teacher trian", 2, "Did you mean 'train'?"),
+    ("run somewhere", 2, "(somewhere); see lra-bench run --help"),
     ("list", 2, "Missing argument"),
     ("list nothing", 2, "is not one of"),
     ("resume", 2, "Missing argument"),

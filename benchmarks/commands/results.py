@@ -143,7 +143,14 @@ def compare(
 
 @click.command()
 @click.argument("folder", metavar="RUN", type=PATH)
-@click.option("--format", "formats", default="safetensors", show_default=True, help="Of safetensors,onnx,pt2, several.")
+@click.option(
+    "--format",
+    "formats",
+    metavar="A,B,...",
+    default="safetensors",
+    show_default=True,
+    help="One or several of safetensors, onnx and pt2.",
+)
 @click.option("--out", type=PATH, help="Where to. [default: RUN/export]")
 @click.option("--licence", help="Of the student's weights, for the model card: apache-2.0, or any name.")
 def export(folder: Path, formats: str, out: Path | None, licence: str | None) -> None:
