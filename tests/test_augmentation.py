@@ -10,6 +10,7 @@ from lra.synthesis.augmentation import (
     fmixed,
     jittered,
     mixing,
+    relit,
     rolled,
     shifted,
     views,
@@ -192,3 +193,17 @@ def test_colours_change_within_bounds_and_grey_stays_grey(shape):
     grey = images[:, :1].expand(-1, shape[1], -1, -1)
     found = jittered(grey, 0.3, 1.0)
     assert torch.allclose(found, found[:, :1].expand_as(found), atol=2e-3)
+
+
+def test_another_light_is_a_factor_and_a_contrast() -> None:
+    images = 0.4 + 0.2 * torch.rand(20, 3, 6, 6)
+    brighter = relit(images, 0.25, 0.0) / images
+    factors = brighter.flatten(1)
+    assert torch.allclose(factors, factors[:, :1].expand_as(factors), atol=1e-5)
+    assert 0.75 <= factors.min() < 0.9 < 1.1 < factors.max() <= 1.25
+    grey = (images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(dim=1).mean(dim=(1, 2)).view(-1, 1, 1, 1)
+    spread = ((relit(images, 0.0, 0.8) - grey) / (images - grey)).flatten(1).median(dim=1).values
+    assert 0.2 <= spread.min() < 0.7 < 1.3 < spread.max() <= 1.8
+    found = relit(torch.rand(20, 1, 6, 6))
+    assert 0 <= found.min() <= found.max() <= 1
+    assert torch.allclose(relit(images, 0.0, 0.0), images, atol=1e-6)

@@ -387,7 +387,7 @@ def test_report_without_a_test_set(tmp_path: Path) -> None:
 
 def test_published_numbers_stand_beside_ours(runs: Path, monkeypatch: pytest.MonkeyPatch, lra_bench: Bench) -> None:
     entry = {"method": "lra-mb", "teacher": "LeNet5", "student": "MLP", "dataset": "digits", "source": "a paper"}
-    monkeypatch.setattr(comparing, "_published", lambda: [entry | {"value": 97.25}])
+    monkeypatch.setattr(comparing, "printed", lambda: [entry | {"value": 97.25}])
     done = lra_bench("compare", runs, "--columns", "accuracy", "--format", "md")
     head, _, none, _, meta, *_ = done.out.splitlines()
     assert head.startswith("|  | seeds | paper | accuracy")

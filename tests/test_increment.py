@@ -22,7 +22,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from lra.benchmarks.increment.configuration import restored
+from lra.benchmarks.increment.learning import normalisation, order_of
 from lra.benchmarks.runs.run_folder import MetricsFile
+from lra.benchmarks.setup.datasets import data_set
 from lra.benchmarks.sweeps.grid import plan
 from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.increment.benchmark import ClassIncrementalProtocol, growing, split
@@ -437,6 +440,11 @@ def test_a_finished_result_is_read_again(lra_bench: Callable[..., Any], tmp_path
         (["--model", "lenet5"], ["lenet5", "DataFreeReplayPlugin", "bn=0"]),
         (["--strategy", "avalanche-generative", "--set", "minibatch=1"], ["minibatch must be 2"]),
         (["--strategy", "r-dfcil", "--set", "minibatch=2"], ["minibatch is 2", "rdfcil_rkd=0"]),
+        (["--set", "relation=1", "--set", "minibatch=2"], ["minibatch is 2", "relation=0"]),
+        (["--set", "milestones=[0.5, 1.5]"], ["milestones", "1.5"]),
+        (["--set", "normalisation=published"], ["digits has no published normalisation", "normalisation=grey"]),
+        (["--set", "drop_last=true", "--set", "minibatch=500"], ["drop_last leaves nothing", "500", "drop_last=false"]),
+        (["--preset", "split-cifar100/1"], ["split-cifar100/1", "split-cifar100/10"]),
         (["--strategy", "abd", "--model", "lenet5"], ["ABDPlugin", "bn=0"]),
         (["--strategy", "fecam", "--set", "fecam_prototype=mean"], ["fecam_prototype", "root-of-mean"]),
         (["--strategy", "fecam", "--meta"], ["--meta", "generative or rgal"]),
@@ -495,6 +503,57 @@ def test_a_run_leaves_what_every_run_leaves(lra_bench: Callable[..., Any], tmp_p
         assert "is of lra-bench increment" in refused.err
 
 
+def test_a_published_protocol_is_what_its_papers_set(lra_bench: Callable[..., Any], tmp_path: Path) -> None:
+    def of(*arguments: str) -> dict[str, Any]:
+        done = lra_bench("increment", "--preset", *arguments, "--dry-run", "--no-timing", "--json", "--out", tmp_path)
+        config: dict[str, Any] = json.loads(done.out)["config"]
+        return config | config.pop("options") | {"said": done.err}
+
+    abd, rdfcil = of("split-cifar100/10", "--strategy", "abd"), of("split-cifar100/10", "--strategy", "r-dfcil")
+    same = {"benchmark": "split-cifar100", "experiences": 10, "model": "resnet32", "lr": 0.1, "minibatch": 128}
+    assert same.items() <= abd.items()
+    assert same.items() <= rdfcil.items()
+    assert [round(abd["steps"] * part) for part in abd["milestones"]] == [39 * epoch for epoch in (100, 150, 200)]
+    assert [round(rdfcil["steps"] * part) for part in rdfcil["milestones"]] == [39 * epoch for epoch in (80, 120)]
+    assert round(rdfcil["steps"] * (1 - rdfcil["head_share"])) == 39 * 160
+    assert (abd["weight_decay"], rdfcil["weight_decay"]) == (2e-4, 5e-4)
+    assert (abd["generator_steps"], rdfcil["generator_steps"]) == (10_000, 5_000)
+    assert "published: 33.7 ± 1.2 % accuracy at the end" in abd["said"]
+    assert of("split-cifar100/20", "--strategy", "naive", "--set", "lr=0.2")["lr"] == 0.2
+    for parts, images in ((5, 10_000), (20, 2_500)):
+        assert of(f"split-cifar100/{parts}")["steps"] == 250 * (images // 128)
+
+
+@pytest.mark.parametrize(("seed", "first"), [(0, [23, 8, 11, 7, 48]), (1, [53, 37, 65]), (2, [0, 76, 61])])
+def test_orders_of_classes_are_those_of_the_releases(seed: int, first: list[int]) -> None:
+    tree = {"benchmark": "split-cifar100", "seed": seed}
+    found = order_of(100, restored(tree | {"options": {"class_order": "python"}}))
+    assert found[: len(first)] == first
+    ours = order_of(100, restored(tree))
+    assert sorted(ours) == sorted(found) == [*range(100)]
+    assert ours != found
+
+
+def test_milestones_and_whole_minibatches(benchmark: CLScenario) -> None:
+    rates: list[tuple[float, int]] = []
+    options = IncrementOptions(lr=0.5, milestones=(0.75, 0.5), drop_last=True, minibatch=14)
+    protocol = ClassIncrementalProtocol(drop_last=True)
+    plan = Plan(network(nn.Linear(32, 4)), (1, 8, 8), 4, options, protocol.evaluator, torch.device("cpu"))
+    spy = Spy(lambda s: rates.append((s.optimizer.param_groups[0]["lr"], len(s.mb_x))))
+    protocol.train_and_test(plan.build(Naive, [spy]), benchmark, lambda row: None)
+    images = len(benchmark.train_stream[0].dataset)
+    assert images % 14, "there is something to leave out"
+    assert [size for _, size in rates] == [14] * 8
+    assert [rate for rate, _ in rates] == pytest.approx([0.5, 0.5, 0.05, 0.005] * 2)
+
+
+def test_a_data_sets_published_normalisation_is_taken_if_asked_for() -> None:
+    data = data_set("cifar100")
+    assert normalisation(data, restored({"benchmark": "split-cifar100"})) == ([0.5] * 3, [0.5] * 3)
+    config = restored({"benchmark": "split-cifar100", "options": {"normalisation": "published"}})
+    assert normalisation(data, config)[0] == pytest.approx((0.5071, 0.4865, 0.4409), abs=1e-3)
+
+
 class Killed(BaseException):
     """As if by SIGKILL."""
 
@@ -503,7 +562,8 @@ class Killed(BaseException):
 def test_a_run_that_was_killed_ends_as_one_that_was_not(
     lra_bench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    more = ("--set", "align_steps=3", "--set", "alpha=0.1") if name in DATA_FREE else ()
+    parts = ("align_steps=3", "alpha=0.1", "relation=0.1", "head_share=0.5", "milestones=[0.5]")
+    more = tuple(word for part in parts for word in ("--set", part)) if name in DATA_FREE else ()
     options = ("--strategy", name, *TINY, *more)
     whole = json.loads(lra_bench("increment", *options, "--json", "--out", tmp_path / "whole").out)
     append = MetricsFile.append

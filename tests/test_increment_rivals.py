@@ -1,31 +1,46 @@
 """Published strategies of class increments without data: their terms, and what they do in Avalanche."""
 
 import copy
+import itertools
+import re
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from avalanche.benchmarks import CLScenario
+from avalanche.benchmarks import CLScenario, class_incremental_benchmark
 from avalanche.core import SupervisedPlugin
 from avalanche.models import IncrementalClassifier, MultiHeadClassifier
 from avalanche.training import Naive
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 
 from lra.distances import kl, local_cross_entropy, soft_cross_entropy, through_head
 from lra.relations import RelationalAngle, angles
 from lra.strategies.evaluation import QuietEvaluation
 from lra.strategies.increment.abd import ABDPlugin
 from lra.strategies.increment.benchmark import ClassIncrementalProtocol, split
+from lra.strategies.increment.datafree import DataFreeReplayPlugin
 from lra.strategies.increment.deepinversion import DeepInversionPlugin
 from lra.strategies.increment.fecam import FeCAMPlugin, NearestClass, correlation, shrunk
 from lra.strategies.increment.head_fit import Spread
 from lra.strategies.increment.inversion import InversionPlugin
-from lra.strategies.increment.options import ABDOptions, DeepInversionOptions, FeCAMOptions, RDFCILOptions
+from lra.strategies.increment.lwf_mc import LwFMCPlugin
+from lra.strategies.increment.options import (
+    ABDOptions,
+    DataFreeReplayOptions,
+    DeepInversionLwFOptions,
+    DeepInversionOptions,
+    FeCAMOptions,
+    RDFCILOptions,
+)
+from lra.strategies.increment.parts import balanced_weights, by_share
 from lra.strategies.increment.plugins import StopAfter
-from lra.strategies.increment.rdfcil import RDFCILPlugin, adaptive, balanced_weights
+from lra.strategies.increment.rdfcil import RDFCILPlugin, adaptive
+from lra.strategies.stream import with_classes
 
 QUICK: dict[str, Any] = {"generator_steps": 3, "generator_batch": 8}
 
@@ -172,6 +187,37 @@ def test_through_a_head_only_what_it_looks_at_counts() -> None:
     assert torch.allclose(through_head(features + 3 * blind[0] - blind[2], reference, head), found)
 
 
+def test_sigmoids_of_old_classes_are_the_old_models(benchmark: CLScenario) -> None:
+    plugin = LwFMCPlugin()
+    strategy = learner(network(nn.Linear(32, 4)), [plugin], 1)
+    losses: list[tuple[Tensor, Tensor]] = []
+
+    class Check(SupervisedPlugin):
+        def after_backward(self, strategy: Any, **kwargs: object) -> None:
+            old, new = plugin.classes, strategy.experience.classes_in_this_experience
+            expected = torch.zeros(())
+            for logits, label, image in zip(strategy.mb_output, strategy.mb_y, strategy.mb_x, strict=True):
+                for k in new:
+                    sign = 1 if k == label else -1
+                    expected = expected - F.logsigmoid(sign * logits[k])
+                for k in old:
+                    assert plugin.old is not None
+                    p = plugin.old(image[None])[0, k].sigmoid()
+                    expected = expected - p * F.logsigmoid(logits[k]) - (1 - p) * F.logsigmoid(-logits[k])
+            losses.append((strategy.loss.detach().squeeze(), expected.detach() / len(strategy.mb_x)))
+
+    strategy.plugins.append(Check())
+    for experience in benchmark.train_stream:
+        strategy.train(experience, eval_streams=[])
+    assert len(losses) == 2
+    for found, expected in losses:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert plugin.old is None
+    headed = nn.Sequential(nn.Flatten(), MultiHeadClassifier(64))
+    with pytest.raises(ValueError, match="LwFMCPlugin needs a model with a single head"):
+        plugin.before_training(types.SimpleNamespace(model=headed))  # type: ignore[arg-type]
+
+
 def opened(plugin: InversionPlugin, benchmark: CLScenario) -> Naive:
     """A strategy with ``plugin``, right before the loss of a step of the second experience."""
     strategy = learner(network(nn.Linear(32, 4)), [plugin], 1)
@@ -205,6 +251,18 @@ def test_deepinversions_loss_is_its_box(benchmark: CLScenario) -> None:
     on_real = -(old[:6] * (logits[:6, [0, 2]] / 3).log_softmax(dim=1)).sum() / 6
     on_synthetic = -(old[6:] * (logits[6:] / 3).log_softmax(dim=1)[:, [0, 2]]).sum() / 6
     expected = F.cross_entropy(logits[:6], strategy.mb_y[:6]) + 0.7 * (on_real + on_synthetic)
+    torch.testing.assert_close(plugin.loss(strategy, logits, features), expected)
+
+
+def test_deepinversions_other_form_knows_no_new_class_on_its_images(benchmark: CLScenario) -> None:
+    plugin = DeepInversionPlugin(DeepInversionLwFOptions.model_validate(QUICK))
+    strategy = opened(plugin, benchmark)
+    features, logits = passed(strategy)
+    with torch.no_grad():
+        assert plugin.old is not None
+        old = (plugin.old(strategy.mb_x)[:, [0, 2]] / 2).softmax(dim=1)
+    each = -(old * (logits[:, [0, 2]] / 2).log_softmax(dim=1)).sum(dim=1)
+    expected = F.cross_entropy(logits[:6], strategy.mb_y[:6]) + 0.1 * (each[:6].mean() + each[6:].mean())
     torch.testing.assert_close(plugin.loss(strategy, logits, features), expected)
 
 
@@ -322,7 +380,8 @@ def test_rdfcils_loss_is_its_box(benchmark: CLScenario) -> None:
     plugin = RDFCILPlugin(options, steps=10)
     strategy = opened(plugin, benchmark)
     assert len(strategy.mb_x) == 6, "synthetic images go by themselves"
-    assert (plugin.left, plugin.head_from, plugin.head_only) == (10, 2, False)
+    assert plugin.balanced is not None
+    assert (plugin.balanced.left, plugin.balanced.last, plugin.balanced.alone) == (10, 2, False)
     plugin.alpha, plugin.beta = 3.0, 2.0
     assert plugin.replayed is not None
     assert plugin.relation is not None
@@ -331,11 +390,11 @@ def test_rdfcils_loss_is_its_box(benchmark: CLScenario) -> None:
     synthetic = strategy.model(plugin.replayed.images)
     hard = (synthetic[:, [0, 2]] - plugin.old(plugin.replayed.images)[:, [0, 2]]).abs().mean()
     local = F.cross_entropy(logits[:, [1, 3]], (strategy.mb_y == 3).long())
-    angle = plugin.relation(features, plugin.old[:-1](strategy.mb_x))
+    angle = plugin.relation.angles(features, plugin.old[:-1](strategy.mb_x))
     expected = 0.3 * (4 / 3) / 2 * local + 0.7 * 6 * hard + 0.9 * 6 * angle
     torch.testing.assert_close(plugin.loss(strategy, logits, features), expected)
 
-    plugin.left = 2
+    plugin.balanced.left = 2
     strategy.model.eval()
     features, logits = passed(strategy)
     synthetic = strategy.model(plugin.replayed.images)
@@ -352,7 +411,7 @@ def test_rdfcils_loss_is_its_box(benchmark: CLScenario) -> None:
 
 
 def test_rdfcils_head_learns_alone_at_last(benchmark: CLScenario) -> None:
-    plugin = RDFCILPlugin(RDFCILOptions(**QUICK, rdfcil_head_share=0.5), steps=4)
+    plugin = RDFCILPlugin(RDFCILOptions(**QUICK, head_share=0.5), steps=4)
     seen: list[tuple[bool, dict[str, Tensor]]] = []
 
     class Watch(SupervisedPlugin):
@@ -376,7 +435,139 @@ def test_rdfcils_head_learns_alone_at_last(benchmark: CLScenario) -> None:
 def test_two_images_at_an_epochs_end_make_no_angle_and_minibatches_of_two_are_refused(benchmark: CLScenario) -> None:
     plugin = RDFCILPlugin(RDFCILOptions(**QUICK), steps=10)
     strategy = opened(plugin, benchmark)
-    assert plugin._related(strategy.mb_x[:2], passed(strategy)[0][:2]) == 0
+    assert plugin.relation is not None
+    features = passed(strategy)[0][:2]
+    assert plugin.relation(features, features + 1) == 0
     strategy.train_mb_size = 2
     with pytest.raises(ValueError, match="minibatch is 2: set minibatch to 3 or more"):
         plugin.before_training(strategy)
+
+
+def test_shares_are_of_groups_and_not_of_images() -> None:
+    values = torch.tensor([1.0, 2.0, 3.0, 10.0])
+    assert by_share(values, 3, 0.25) == pytest.approx((0.25 * 6 + 0.75 * 10) / 4)
+
+
+def shown(strategy: Naive, plugin: DataFreeReplayPlugin) -> Tensor:
+    """The loss that ``plugin`` makes of a minibatch of the second experience."""
+    images, labels = shades(3)
+    new = [label in strategy.experience.classes_in_this_experience for label in labels.tolist()]
+    strategy.mbatch = [images[new], labels[new], torch.zeros(sum(new), dtype=torch.long)]
+    strategy.model.train()
+    plugin.before_training_iteration(strategy)
+    plugin.before_forward(strategy)
+    strategy.mb_output = strategy.model(strategy.mb_x)
+    plugin.after_forward(strategy)
+    strategy.loss = strategy.criterion()
+    plugin.before_backward(strategy)
+    loss: Tensor = strategy.loss
+    return loss
+
+
+def test_ours_can_have_the_terms_of_the_others(benchmark: CLScenario) -> None:
+    terms = {"local": True, "distil": "hard", "head_ce": 0.7, "relation": 0.9, "head_share": 0.2, "bn_gap": "kl"}
+    options = DataFreeReplayOptions.model_validate(QUICK | terms | {"size": 8, "distil_new": 0.3})
+    plugin = DataFreeReplayPlugin(options, steps=10)
+    strategy = learner(network(nn.Linear(32, 4)), [plugin], 1)
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    strategy.experience = benchmark.train_stream[1]
+    plugin.before_training_exp(strategy)
+    assert plugin.recollection is not None
+    assert plugin.relation is not None
+    assert plugin.balanced is not None
+    (gap,) = [term.gap for term in plugin.recollection.synthesizer.terms if term.name == "batchnorm"]
+    assert gap == "kl"
+    old = plugin.recollection.model
+    found = shown(strategy, plugin)
+    features, logits = passed(strategy)
+    assert plugin.replayed is not None
+    with torch.no_grad():
+        before = old[:-1](strategy.mb_x)
+        known = old[-1](before)[:, [0, 2]]
+    labels = strategy.mb_y
+    local = F.cross_entropy(logits[:6, [1, 3]], (labels[:6] == 3).long())
+    kept = F.kl_div(logits[:6, [0, 2]].log_softmax(1), known[:6].log_softmax(1), reduction="batchmean", log_target=True)
+    hard = (logits[6:, [0, 2]] - plugin.replayed.logits).abs().mean()
+    each = F.cross_entropy(strategy.model[-1](features.detach()), labels, reduction="none")
+    angle = plugin.relation.angles(features[:6], before[:6])
+    expected = 0.5 * (local + 0.3 * kept) + 0.5 * hard + 0.7 * 0.5 * each.mean() + 0.9 * angle
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+    plugin.balanced.left = 2
+    found = shown(strategy, plugin)
+    assert not strategy.model.training
+    features, logits = passed(strategy)
+    hard = (logits[6:, [0, 2]] - plugin.replayed.logits).abs().mean()
+    counts = strategy.mb_y.bincount(minlength=4)
+    balanced = F.cross_entropy(logits, strategy.mb_y, weight=torch.where(counts > 0, counts.max() / counts, 0.0))
+    torch.testing.assert_close(found, balanced + 0.5 * hard, rtol=1e-4, atol=1e-5)
+    slopes = torch.autograd.grad(found, list(strategy.model.parameters()))
+    assert [slope.abs().max() > 1e-6 for slope in slopes] == [False] * 8 + [True] * 2
+
+
+def test_ours_leaves_the_head_alone_at_last(benchmark: CLScenario) -> None:
+    options = DataFreeReplayOptions(**QUICK, head_share=0.5, relation=0.1, alpha=0.1)
+    plugin, seen = DataFreeReplayPlugin(options, steps=4), []
+
+    class Watch(SupervisedPlugin):
+        def after_training_iteration(self, strategy: Any, **kwargs: object) -> None:
+            seen.append(copy.deepcopy(strategy.model.state_dict()))
+
+    strategy = learner(network(nn.Linear(32, 4)), [Watch(), plugin], 4)
+    for experience in benchmark.train_stream:
+        strategy.train(experience, eval_streams=[])
+    moved = [{name for name in b if not torch.equal(a[name], b[name])} for a, b in itertools.pairwise(seen)]
+    assert {"0.weight", "1.running_mean", "7.weight"} <= moved[4]
+    assert moved[5] == moved[6] == {"7.weight", "7.bias"}
+    assert plugin.companions == []
+
+
+@pytest.mark.parametrize("kind", [DataFreeReplayPlugin, DeepInversionPlugin, ABDPlugin, RDFCILPlugin])
+def test_experiences_may_be_of_different_sizes(kind: Any) -> None:
+    torch.manual_seed(0)
+    train, test = (with_classes(TensorDataset(*pair), pair[1].tolist()) for pair in (shades(8), shades(2)))
+    parts = class_incremental_benchmark(
+        {"train": train, "test": test}, class_order=[2, 0, 3, 1], num_classes_per_exp=[1, 2, 1]
+    )
+    terms = {"head_ce": 1, "head_share": 0.5, "relation": 0.1, "local": True} if kind is DataFreeReplayPlugin else {}
+    options = (DataFreeReplayOptions if kind is DataFreeReplayPlugin else kind.published).model_validate(QUICK | terms)
+    plugin, protocol = kind(options), ClassIncrementalProtocol()
+    strategy = learner(network(nn.Linear(32, 4)), [plugin], 4, protocol.evaluator)
+    protocol.train_and_test(strategy, parts, lambda row: None)
+    assert plugin.classes == [0, 1, 2, 3]
+    assert all(p.isfinite().all() for p in strategy.model.parameters())
+
+
+def test_ours_refuses_what_has_no_head_or_no_angle() -> None:
+    plugin = DataFreeReplayPlugin(DataFreeReplayOptions(head_ce=1, head_share=0.2, relation=1))
+    pointwise = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ValueError, match="set head_ce=0 and head_share=0, or choose a model that ends in a Linear"):
+        plugin.before_training(types.SimpleNamespace(model=pointwise, train_mb_size=8))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="minibatch is 2: set minibatch to 3 or more, or relation=0"):
+        plugin.before_training(types.SimpleNamespace(model=network(), train_mb_size=2))  # type: ignore[arg-type]
+
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "incremental.py"
+
+
+@pytest.mark.parametrize(
+    "plugin",
+    [
+        "DeepInversionPlugin(DeepInversionOptions(generator_steps=2))",
+        "ABDPlugin(ABDOptions(generator_steps=2))",
+        "RDFCILPlugin(RDFCILOptions(generator_steps=2))",
+        "FeCAMPlugin()",
+        "LwFMCPlugin()",
+    ],
+)
+def test_the_examples_one_line_may_be_another(plugin: str) -> None:
+    line = "DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=100))"
+    quicker = {line: plugin, "train_epochs=5": "train_epochs=1", "experiences=5": "experiences=2"}
+    text = EXAMPLE.read_text()
+    for old, new in quicker.items():
+        assert old in text
+        text = text.replace(old, new)
+    text = f"from lra.strategies import {', '.join(re.findall('[A-Z][A-Za-z]+(?=[(])', plugin))}\n" + text
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(text, str(EXAMPLE), "exec"), names)
+    assert names["strategy"].clock.train_exp_counter == 2

@@ -85,7 +85,12 @@ def catalogue(what: str) -> dict[str, str]:
     from lra.benchmarks.setup.presets import PUBLISHED, presets, scales
 
     if what == "presets":
-        return {name: _preset(tree) for name, tree in presets().items()}
+        from lra.benchmarks.increment.configuration import protocols
+
+        return {name: _preset(tree) for name, tree in presets().items()} | {
+            name: f"of lra-bench increment: {tree['experiences']} experiences with {tree['model']}  ({tree['source']})"
+            for name, tree in protocols().items()
+        }
     if what == "scales":
         return {scale.name: f"{scale.summary}; {scale.networks}; {scale.cost}" for scale in scales().values()} | {
             PUBLISHED: "none: the settings of the method's paper, for CIFAR on a GPU, whatever the data"

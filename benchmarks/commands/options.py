@@ -58,8 +58,15 @@ def _of(what: str) -> Names:
     return lambda given: names_of(what)
 
 
+def _cells(given: dict[str, Any]) -> list[str]:
+    from lra.benchmarks.setup.presets import presets
+
+    return [*presets()]
+
+
 COMPLETED: dict[str, Names] = {
-    **{flag: _of(f"{flag}s") for flag in ("method", "replay", "preset", "dataset")},
+    **{flag: _of(f"{flag}s") for flag in ("method", "replay", "dataset")},
+    "preset": _cells,
     **dict.fromkeys(("teacher", "student"), _of("models")),
     "set": _keys,
 }

@@ -145,6 +145,12 @@ def _strategies(given: dict[str, Any]) -> list[str]:
     return [*STRATEGIES]
 
 
+def _protocols(given: dict[str, Any]) -> list[str]:
+    from lra.benchmarks.increment.configuration import protocols
+
+    return [*protocols()]
+
+
 def _increment_keys(given: dict[str, Any]) -> list[str]:
     from lra.benchmarks.setup.schema import INCREMENT, described, groups
 
@@ -163,8 +169,13 @@ def _increment_keys(given: dict[str, Any]) -> list[str]:
     "--strategy",
     metavar="NAME",
     shell_complete=completing(_strategies),
-    help="naive, lwf, joint, buffer, avalanche-generative[-plugin]; without data: generative (the default), rgal, "
-    "deepinversion, abd, r-dfcil; with statistics of classes: fecam.",
+    help="naive, lwf[-mc], joint, buffer, avalanche-generative[-plugin]; without data: generative (the default), rgal, "
+    "deepinversion[-lwf], abd, r-dfcil; with statistics of classes: fecam.",
+)
+@click.option(
+    "--preset",
+    shell_complete=completing(_protocols),
+    help="A published protocol: split-cifar100/5, /10 or /20 (see: list presets).",
 )
 @click.option("--meta/--no-meta", default=None, help="LRA step: new samples acquire, replayed retain. [default: off]")
 @click.option("--experiences", type=int, help="How many; must divide the classes. [default: 5]")

@@ -5,23 +5,25 @@ Numbers that papers report stand in ``published.yaml``, a list of entries
     {method, teacher, student, dataset, value, mean, variance, source}
 
 ``value`` is the best accuracy over epochs; ``mean`` and ``variance``, of few papers, are over all epochs. ``method`` is
-one of ours (``predfkd``), with its retention (``predfkd+memory+meta``), or a preset (``lra-mb``).
+one of ours (``predfkd``), with its retention (``predfkd+memory+meta``), or a preset (``lra-mb``). Those of class
+increments
+
+    {method, student, dataset: split-cifar100, experiences, value, deviation, average, source}
+
+have the final accuracy, of some with its deviation over orders of classes, or the average incremental accuracy; their
+``method`` is a strategy, or a baseline that is none of ours.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-
-import yaml
 
 from lra.benchmarks.comparison.estimates import FEWEST, Difference, Estimate, How, estimate, holm, paired
 from lra.benchmarks.comparison.groups import CONTENT, SHORT, Group, finished, grouped, run_folders
 from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.files import NotPlain, parse_yaml
 from lra.benchmarks.records import DISTILLED, INCREMENT, TASKS, Record, Run, flatten, pick
-from lra.benchmarks.setup.presets import presets
+from lra.benchmarks.setup.presets import presets, printed
 from lra.metrics.quantities import COMPARED, COMPARED_INCREMENTS, COMPARED_TASKS, QUANTITIES, Quantity, at
 
 
@@ -279,7 +281,10 @@ def _remarks(rows: Sequence[Row], columns: Mapping[str, Quantity]) -> list[str]:
     return notes
 
 
-COLUMNS = {"accuracy": "value", "max": "value", "mean": "mean", "variance": "variance"}
+COLUMNS = {
+    **{"accuracy": "value", "max": "value", "mean": "mean", "variance": "variance"},
+    "average_incremental": "average",
+}
 """Column of a comparison to key of an entry."""
 
 
@@ -288,14 +293,20 @@ def published(group: Group, column: str) -> tuple[float, str] | None:
     if column not in COLUMNS:
         return None
     key = COLUMNS[column]
-    names, result = _names(group.settings), next(iter(group.runs.values())).result
-    pair = {
+    run = next(iter(group.runs.values()))
+    names, result, config = _names(group.settings), run.result, run.config
+    facts = {
         "teacher": pick(result, "teacher", "name"),
         "student": pick(result, "student", "name"),
         "dataset": result.get("dataset"),
+        "experiences": None,
     }
-    for entry in _published():
-        same = all(_plain(entry[key]) == _plain(name) for key, name in pair.items())
+    if run.kind == INCREMENT:
+        names = {_plain(config.get("strategy"))} if config.get("options", {}).get("alpha") is None else set()
+        facts |= {"student": config.get("model"), "dataset": config.get("benchmark")}
+        facts["experiences"] = config.get("experiences")
+    for entry in printed():
+        same = all(_plain(entry.get(key)) == _plain(fact) for key, fact in facts.items())
         if same and key in entry and _plain(entry["method"]) in names:
             return float(entry[key]), entry["source"]
     return None
@@ -317,12 +328,6 @@ def _stands_for(preset: Record, found: Record) -> bool:
     wanted |= dict(flatten(preset.get("synthesis"), "synthesis")) if preset.get("synthesis") else {}
     same = all(found.get(key) == value for key, value in wanted.items())
     return same and bool(found.get("meta.enabled")) == bool(preset.get("meta"))
-
-
-@cache
-def _published() -> list[Record]:
-    found: list[Record] = yaml.safe_load((files("lra.benchmarks") / "published.yaml").read_text())
-    return found
 
 
 def _plain(name: object) -> str:

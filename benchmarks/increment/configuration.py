@@ -1,18 +1,19 @@
 """The configuration of a run that learns classes a few at a time, and what makes it the one it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from lra.benchmarks.errors import UsageError, concerning
+from lra.benchmarks.errors import UsageError, concerning, suggestion
 from lra.benchmarks.records import INCREMENT
 from lra.benchmarks.runs.machine import refuse_device
 from lra.benchmarks.setup.config import Identity, Tree, fingerprint
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.layers import explain, known_name, merged, parse_assignment
 from lra.benchmarks.setup.places import data_kind, data_label, placed, placed_data
+from lra.benchmarks.setup.presets import book, printed
 from lra.benchmarks.setup.resolution import NothingRetained, origin, read_options
 from lra.benchmarks.setup.user_code import identities, importable, modules_in
 from lra.meta.options import LookAheadOptions
@@ -128,7 +129,36 @@ def checked(config: IncrementConfig) -> DataSet:
     return data
 
 
-FLAGS = ("benchmark", "strategy", "meta", "experiences", "steps", "seed", "model", "config", "set", "device")
+def protocols() -> dict[str, Tree]:
+    """Presets of increments by name."""
+    return dict(book()["increments"])
+
+
+def protocol(name: str, strategy: str) -> Tree:
+    """What the preset ``name`` sets for a strategy.
+
+    Raises:
+        UsageError: if there is none of this name.
+    """
+    known = protocols()
+    if name not in known:
+        raise UsageError(f"unknown --preset {name!r}; {suggestion(name, known, 'lra-bench list presets')}")
+    tree: Tree = {key: value for key, value in known[name].items() if key not in ("source", "strategies")}
+    return merged(tree, known[name]["strategies"].get(strategy, {}))
+
+
+def figures(config: IncrementConfig) -> Iterator[str]:
+    """What others print for such a run, in words."""
+    if config.meta:
+        return
+    for entry in printed():
+        found = {"method": config.strategy, "student": config.model, "dataset": config.benchmark}
+        if all(entry[key] == value for key, value in found.items()) and entry["experiences"] == config.experiences:
+            spread = f" ± {entry['deviation']:g}" if "deviation" in entry else ""
+            yield f"published: {entry['value']:g}{spread} % accuracy at the end ({entry['source']})"
+
+
+FLAGS = ("benchmark", "strategy", "meta", "experiences", "steps", "seed", "model", "config", "set", "device", "preset")
 """What a grid of increments may name."""
 
 
@@ -143,7 +173,7 @@ def configuration(
     """The configuration of options ``given`` by name, over those of a ``file``.
 
     Args:
-        given: what was typed; ``None`` for what was not.
+        given: what was typed, a ``preset`` too; ``None`` for what was not.
         assignments: KEY=VALUE, to `IncrementOptions`.
         meta: whether to take the LRA step; ``None`` leaves it to the rest.
         file: an earlier run's ``config.yaml``, or one like it.
@@ -159,7 +189,10 @@ def configuration(
     typed = {name: value for name, value in given.items() if value is not None}
     if isinstance(benchmark := typed.get("benchmark"), str) and benchmark.startswith(PREFIX):
         typed["benchmark"] = PREFIX + placed_data(benchmark.removeprefix(PREFIX), bases)
-    strategy = str(typed.get("strategy") or below.get("strategy"))
+    strategy = str(typed.get("strategy") or below.get("strategy") or IncrementConfig().strategy)
+    if (preset := typed.pop("preset", None)) is not None:
+        named = protocol(str(preset), strategy)
+        below = named | below | {"options": named["options"] | dict(below.get("options") or {})}
     options: Tree = OWN_OPTIONS.get(strategy, {}) | dict(below.get("options") or {})
     if meta is not None:
         options["alpha"] = (options.get("alpha") or LookAheadOptions().alpha) if meta else None

@@ -15,6 +15,7 @@ from lra.benchmarks.increment.configuration import (
     checked,
     configuration,
     data_of,
+    figures,
     importing,
     restored,
     stored_configuration,
@@ -70,8 +71,8 @@ class Increment(Kind):
         data_of(config).require()
 
     def notes(self, config: IncrementConfig) -> Iterable[str]:
-        """How the images got their size, and what was passed over."""
-        return checked(config).notes
+        """How the images got their size, what was passed over, and what others print."""
+        return [*checked(config).notes, *figures(config)]
 
     def cost(self, config: IncrementConfig) -> dict[str, int]:
         """Steps and experiences."""
@@ -92,7 +93,7 @@ class Increment(Kind):
             raise UsageError(f"lra-bench {INCREMENT} is for one process: start it without torchrun")
         data = checked(config)
         config = sized(config, data, self.threads(config))
-        for note in data.notes:
+        for note in self.notes(config):
             introduction.add(note)
 
         def build(folder: RunFolder) -> Learning:

@@ -1,6 +1,7 @@
 """A run that learns classes a few at a time, from its start, or from the last experience that is saved, to its end."""
 
 import logging
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -63,19 +64,20 @@ class Learning:
         self.watch, self.resumable = Stopwatch(), config.strategy in RESUMABLE
         train, test = data.load("train"), data.load("test")
         seed_everything(config.seed)
-        self.order = torch.randperm(data.classes).tolist()
-        self.protocol = ClassIncrementalProtocol()
+        self.order = order_of(data.classes, config)
+        self.protocol = ClassIncrementalProtocol(drop_last=config.options.drop_last)
         with worded(config):
             network = build(config.model, data.classes // config.experiences, data.image)
-            # Nothing of classes that are still to come: not even their mean.
-            grey = [0.5] * data.image[0]
-            model = growing(Normalized(network, grey, grey), data.classes // config.experiences, data.image)
+            # Unless asked for, nothing of classes that are still to come: not even their mean.
+            grown = growing(network, data.classes // config.experiences, data.image)
+            model = Normalized(grown, *normalisation(data, config))
             self.benchmark = split(
                 (unit(train.images), train.classes),
                 (unit(test.images), test.classes),
                 self.order,
                 config.experiences,
             )
+            refuse_no_minibatch(config, [len(experience.dataset) for experience in self.benchmark.train_stream])
             device = torch.device(config.device)
             plan = Plan(model, data.image, config.steps, config.options, self.protocol.evaluator, device)
             self.strategy = STRATEGIES[config.strategy](plan)
@@ -268,6 +270,41 @@ class Steps:
             within = min(self.taken, self.planned[self.experience])
             where = f"experience {self.experience + 1}/{len(self.planned)}"
             self.progress.show(sum(self.planned[: self.experience]) + within, where)
+
+
+def order_of(classes: int, config: IncrementConfig) -> list[int]:
+    """The order of so many ``classes``, of the seed alone."""
+    order = torch.randperm(classes).tolist()
+    if config.options.class_order == "python":
+        order = [*range(classes)]
+        random.Random(config.seed).shuffle(order)
+    return order
+
+
+def refuse_no_minibatch(config: IncrementConfig, sizes: Sequence[int]) -> None:
+    """Refuse experiences of so many images that leave none where an epoch's last ones are left out.
+
+    Raises:
+        ValueError: for one.
+    """
+    if config.options.drop_last and (least := min(sizes)) < config.options.minibatch:
+        raise ValueError(
+            f"drop_last leaves nothing of an experience of {least} images at minibatch {config.options.minibatch}: "
+            f"set minibatch to {least} or less, or drop_last=false"
+        )
+
+
+def normalisation(data: DataSet, config: IncrementConfig) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation of each channel, as ``config`` has them.
+
+    Raises:
+        ValueError: if they are to be published, and are not.
+    """
+    if config.options.normalisation == "grey":
+        return [0.5] * data.image[0], [0.5] * data.image[0]
+    if data.published is None:
+        raise ValueError(f"{data.name} has no published normalisation: set normalisation=grey")
+    return data.published.mean, data.published.std
 
 
 def planned(config: IncrementConfig) -> list[tuple[int, int]]:

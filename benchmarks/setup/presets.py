@@ -57,6 +57,13 @@ def source_of(name: str) -> str:
     return str(presets()[name]["source"])
 
 
+@cache
+def printed() -> list[Tree]:
+    """What is in ``published.yaml``: numbers that papers and repositories print, see `lra.benchmarks.comparison`."""
+    found: list[Tree] = yaml.safe_load((files("lra.benchmarks") / "published.yaml").read_text())
+    return found
+
+
 class Facts(NamedTuple):
     """What is known of the data, and of where to compute, before anything is loaded.
 

@@ -6,7 +6,7 @@ On GitHub such a line is not seen, so the text before it says where to look or w
 import inspect
 import re
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -19,7 +19,7 @@ import lra.strategies
 from generate import pages
 from generate.links import block
 from generate.tables import code, options_table, table
-from lra.benchmarks.setup.presets import scales
+from lra.benchmarks.setup.presets import printed, scales
 from lra.meta.options import LRAOptions
 from lra.metrics.quantities import QUANTITIES
 from lra.strategies.guests import GUESTS
@@ -61,6 +61,22 @@ def _meta_options() -> str:
 
 def _increment_options() -> str:
     return options_table(IncrementOptions, "")
+
+
+def _published_increments() -> str:
+    entries = [entry for entry in printed() if "experiences" in entry]
+    rows = [[code(name), *_figures(entries, name)] for name in dict.fromkeys(str(e["method"]) for e in entries)]
+    return table(("final accuracy (%)", *(f"{n} experiences" for n in PUBLISHED_SPLITS), "10, ResNet-18"), rows)
+
+
+PUBLISHED_SPLITS = (5, 10, 20)
+
+
+def _figures(entries: Sequence[Mapping[str, Any]], name: str) -> Iterator[str]:
+    for student, n in [*(("resnet32", n) for n in PUBLISHED_SPLITS), ("resnet18", 10)]:
+        found = [e for e in entries if (e["method"], e["student"], e["experiences"]) == (name, student, n)]
+        spread = "".join(f" ± {e['deviation']:g}" for e in found if "deviation" in e)
+        yield f"{found[0]['value']:g}{spread}" if found else "—"
 
 
 def _guests() -> str:
@@ -107,6 +123,7 @@ INSERTS: dict[str, Callable[[], str]] = {
     "replay-options": _replay_options,
     "meta-options": _meta_options,
     "increment-options": _increment_options,
+    "published-increments": _published_increments,
     "avalanche-plugins": _guests,
     "scales": _scales,
     "quantities": _quantities,

@@ -18,6 +18,7 @@ from torch import Tensor
 from lra.distances import local_cross_entropy, through_head
 from lra.strategies.increment.inversion import InversionPlugin
 from lra.strategies.increment.options import ABDOptions
+from lra.strategies.increment.parts import by_share
 
 
 class ABDPlugin(InversionPlugin):
@@ -32,9 +33,7 @@ class ABDPlugin(InversionPlugin):
         real, met = len(outputs) - len(self.replayed.images), sorted({*self.classes, *self.new})
         labels, share = strategy.mb_y, len(self.new) / len(met)
         local = local_cross_entropy(outputs[:real], labels[:real], self.new).mean()
-        weights = outputs.new_full((len(outputs),), 1 - share)
-        weights[:real] = share
-        overall = (weights * local_cross_entropy(self.head(strategy)(features.detach()), labels, met)).mean()
+        of_head = local_cross_entropy(self.head(strategy)(features.detach()), labels, met)
         _, before = self.remembered(strategy.mb_x)
         kept = through_head(features, before, self.old_head(strategy.mb_x.shape[1:])).mean()
-        return share * local + overall + self.options.distil_importance * kept
+        return share * local + by_share(of_head, real, share) + self.options.distil_importance * kept

@@ -84,12 +84,16 @@ class Scores(NamedTuple):
 class ClassIncrementalProtocol:
     """Trains on one experience after the other, and tests on all so far after each, by Avalanche's accuracy.
 
+    Args:
+        drop_last: leave out what is left of an epoch's images behind its last whole minibatch.
+
     Attributes:
         evaluator: to build the strategy with.
         rows: of the accuracy matrix so far, in percent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, drop_last: bool = False) -> None:
+        self.drop_last = drop_last
         self._matrix = AccuracyMatrixPluginMetric()
         self.evaluator = QuietEvaluation(self._matrix, collect_all=False)
         self.rows: list[list[float]] = []
@@ -106,7 +110,7 @@ class ClassIncrementalProtocol:
         for index, experience in enumerate(benchmark.train_stream):
             if index < len(self.rows):
                 continue
-            strategy.train(experience, eval_streams=[])
+            strategy.train(experience, eval_streams=[], drop_last=self.drop_last)
             strategy.eval(benchmark.test_stream[: index + 1])
             self.rows.append([100 * value for value in self._matrix.result()[index, : index + 1].tolist()])
             tell(self.rows[-1])

@@ -15,8 +15,13 @@ and then for every minibatch of real samples (x, y) of the new classes C, with a
     minimise   s·L_acq(θ) + (1 - s)·L_ret(θ') + L_feat(θ),   s = |C|/(|C| + |C'|),
     θ' = θ,   or θ - α s ∇L_acq(θ) with the LRA step, α of each tensor learned down the same objective
 
-so that every class counts alike, and the samples say both how the old classes relate and that they are none of the
-new ones. Sources: Smith et al., "Always Be Dreaming", ICCV 2021 (a generator from the old model alone, distillation of
+Of ABD and R-DFCIL (`abd`, `rdfcil`) it can have: in L_acq the cross-entropy of C by itself (``local``), in L_ret the
+difference of logits over C' (``distil`` hard), beside L_feat the angles between real images (``relation``) and the
+head's cross-entropy of all classes (``head_ce``), a last part of the steps in which the head learns alone
+(``head_share``), and the divergence of BatchNorm statistics (``bn_gap``).
+
+Every class counts alike, and the samples say both how the old classes relate and that they are none of the new ones.
+Sources: Smith et al., "Always Be Dreaming", ICCV 2021 (a generator from the old model alone, distillation of
 features); Li and Hoiem, ECCV 2016 (distillation on the new images); Patel et al., CVPR 2023 (the LRA step). New and
 replayed samples go through the model together, in both losses, so that BatchNorm normalises them together.
 
@@ -33,7 +38,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
 from lra.anatomy import classifier
-from lra.distances import kl, through_head
+from lra.distances import kl, l1, local_cross_entropy, through_head
 from lra.features import FeatureTap
 from lra.meta.options import LookAheadOptions
 from lra.meta.step import LookAheadStep
@@ -46,13 +51,10 @@ from lra.randomness import sent
 from lra.state import State
 from lra.strategies.increment.head_fit import Former, HeadFit, Spread
 from lra.strategies.increment.options import DataFreeReplayOptions, RecollectionOptions
+from lra.strategies.increment.parts import IMPOSSIBLE, BalancedHead, Relation, by_share, refuse_few
 from lra.strategies.increment.plugins import CarryingPlugin, FeaturePlugin, Known, joined, refuse_unfit
 from lra.synthesis.online import ConditionedOnlineGenerator
 from lra.synthesis.terms import Balance, BNStat, OneHot, Smoothness
-
-IMPOSSIBLE = -1e4
-"""A logit that softmax makes 0, without the NaN of infinite ones."""
-
 
 FOLLOWED = 512
 """Synthetic images that show, beside the new ones, how the model moved its old classes."""
@@ -96,7 +98,7 @@ class Recollection:
             torch.optim.Adam(generator.parameters(), lr=options.generator_lr, betas=(0.5, 0.999), fused=True),
             [
                 OneHot(options.one_hot, options.one_hot_temperature),
-                BNStat(options.bn),
+                BNStat(options.bn) if options.bn_gap == "l2" else BNStat(options.bn, 0, "kl", "mean", "running"),
                 Balance(options.balance),
                 Smoothness(options.smooth),
                 options.triplet_term(),
@@ -159,6 +161,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         options: of the generator and the step.
         mean: what the benchmark normalises its images with, per channel; if it leaves them in [0, 1], nothing.
         std: likewise.
+        steps: of an experience, if it ends before all of the strategy's epochs are over (asked with ``head_share``).
 
     Attributes:
         classes: met in earlier experiences.
@@ -166,6 +169,8 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         recollection: of the model before the current experience; ``None`` in the first.
         replayed: what was replayed in the current step.
         lookahead: the LRA step in the current experience, if it is taken.
+        relation: of real images in the current experience, if it is kept.
+        balanced: the head alone at its end, if asked for.
         generator_steps: taken in all experiences so far.
     """
 
@@ -174,15 +179,19 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         options: DataFreeReplayOptions | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        steps: int | None = None,
     ):
         super().__init__()
         self.options = options or DataFreeReplayOptions()
+        self.steps = steps
         self.mean, self.std = mean, std
         self.classes: list[int] = []
         self.head_fit = HeadFit(self.options) if self.options.align_steps else None
         self.recollection: Recollection | None = None
         self.replayed: Batch | None = None
         self.lookahead: LookAheadStep | None = None
+        self.relation: Relation | None = None
+        self.balanced: BalancedHead | None = None
         self.generator_steps = 0
 
     def state_dict(self) -> State:
@@ -207,14 +216,18 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
 
         Raises:
             ValueError: for a model with several heads, without the BatchNorm layers that ``bn`` looks at, or without
-                the linear head that is to be fitted.
+                the linear head that options are about; and for minibatches without the angles to be kept.
         """
-        refuse_unfit(self, strategy.model, self.options.bn > 0)
-        if self.head_fit is not None and not any(isinstance(m, nn.Linear) for m in strategy.model.modules()):
+        o = self.options
+        refuse_unfit(self, strategy.model, o.bn > 0)
+        of_head = [name for name in ("align_steps", "distil_importance", "head_ce", "head_share") if getattr(o, name)]
+        if of_head and not any(isinstance(m, nn.Linear) for m in strategy.model.modules()):
             raise ValueError(
-                f"{type(self).__name__} fits a linear head, and the model has none: "
-                "set align_steps=0, or choose a model that ends in a Linear layer"
+                f"{type(self).__name__} needs a linear head, and the model has none: "
+                f"set {' and '.join(f'{name}=0' for name in of_head)}, or choose a model that ends in a Linear layer"
             )
+        if o.relation:
+            refuse_few(strategy.train_mb_size, "relation")
 
     def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Freeze the model and train a generator from it."""
@@ -232,11 +245,30 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
             o = LookAheadOptions(alpha=self.options.alpha, alpha_rate=self.options.alpha_rate, statistics="batch")
             # The strategy's own forward pass moves the statistics.
             self.lookahead = LookAheadStep(o, updates_statistics=False)
+        self._open_parts(strategy, (channels, height, width))
+
+    def _open_parts(self, strategy: SupervisedTemplate, image: tuple[int, int, int]) -> None:
+        """What learns along with the model: projections for angles, and the head by itself."""
+        o, along = self.options, []
+        if not o.relation + o.head_share:
+            return
+        head = classifier(strategy.model, image)
+        if o.relation:
+            self.relation = Relation(next(head.parameters()).shape[1], o.relation_width, strategy)
+            along.append(self.relation.optimiser)
+        if o.head_share:
+            met = {*self.classes, *strategy.experience.classes_in_this_experience}
+            steps = self.steps or strategy.train_epochs * len(strategy.dataloader)
+            self.balanced = BalancedHead(head, met, o.head_lr, steps, o.head_share)
+            along.append(self.balanced.optimiser)
+        self.companions = along
 
     def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Let samples of the old classes join the minibatch."""
+        """Let samples of the old classes join the minibatch; the body stays as it is where the head learns alone."""
         if self.recollection is None:
             return
+        if self._head_alone:
+            strategy.model.eval()
         images, classes, *_ = strategy.mbatch
         real = len(images)
         wanted = max(1, round(real * self._weight(strategy))) if self.options.balanced else real
@@ -244,34 +276,45 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         named = sent(torch.tensor(self.classes), classes.device)[replayed.logits.argmax(dim=1)]
         strategy.mbatch = joined(strategy.mbatch, replayed.images, named)
 
+    @property
+    def _head_alone(self) -> bool:
+        return self.balanced is not None and self.balanced.alone
+
     def looks_at_features(self) -> bool:
-        """Whether it distils features."""
+        """Whether any term does."""
         o = self.options
-        return self.recollection is not None and o.distil_features + o.distil_importance > 0
+        asked = o.distil_features + o.distil_importance + o.relation + o.head_ce > 0
+        return self.recollection is not None and (asked or self._head_alone)
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Put the objective in the place of the joint minibatch's loss."""
+        features = self.features()
         if self.recollection is None or self.replayed is None:
             return
-        images = strategy.mb_x
+        if self._head_alone and features is not None:
+            loss = self._of_head(strategy, features)
+        else:
+            loss = self._of_all(strategy, features)
+        strategy.loss += loss - strategy.criterion()
+
+    def _of_all(self, strategy: SupervisedTemplate, features: Tensor | None) -> Tensor:
+        """The module's objective ()."""
+        assert self.recollection is not None
+        assert self.replayed is not None
+        o, images, weight = self.options, strategy.mb_x, self._weight(strategy)
         new = len(images) - len(self.replayed.images)
-        weight = self._weight(strategy)
-        features = self.features()
+        labels, classes = strategy.mb_y[:new], sorted(strategy.experience.classes_in_this_experience)
         if features is None:
             known, apart = self.recollection.answer(images[:new]), images.new_zeros(())
         else:
             answers, remembered = self.recollection.impression(images)
-            known, apart = (
-                answers[:new],
-                self.options.distil_features * (features - remembered).square().sum(dim=1).mean(),
-            )
-            if self.options.distil_importance:
-                head = self.recollection.head(images.shape[1:])
-                apart = apart + self.options.distil_importance * through_head(features, remembered, head).mean()
+            known, apart = answers[:new], self._of_features(strategy, features, remembered, new)
 
         def acquisition(outputs: Tensor) -> Tensor:
-            distilled = kl(outputs[:new, self.classes], known, self.options.temperature).mean()
-            return strategy._criterion(outputs[:new], strategy.mb_y[:new]) + self.options.distil_new * distilled
+            distilled = kl(outputs[:new, self.classes], known, o.temperature).mean()
+            if o.local:
+                return local_cross_entropy(outputs[:new], labels, classes).mean() + o.distil_new * distilled
+            return strategy._criterion(outputs[:new], labels) + o.distil_new * distilled
 
         def retention(outputs: Tensor) -> Tensor:
             return self._retention(outputs[new:])
@@ -281,12 +324,48 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         else:
             with self.lookahead.open(strategy.model, share=1 / (1 + weight)) as look:
                 loss = look.objective(lambda f: acquisition(f(images)), lambda f: retention(f(images)), weight)
-        strategy.loss += loss / (1 + weight) - strategy.criterion() + apart
+        return loss / (1 + weight) + apart
+
+    def _of_features(self, strategy: SupervisedTemplate, features: Tensor, remembered: Tensor, new: int) -> Tensor:
+        """Terms () of features (n, d) and those of the old model; the first ``new`` are of real images."""
+        assert self.recollection is not None
+        o, image = self.options, strategy.mb_x.shape[1:]
+        apart = o.distil_features * (features - remembered).square().sum(dim=1).mean()
+        if o.distil_importance:
+            apart = (
+                apart + o.distil_importance * through_head(features, remembered, self.recollection.head(image)).mean()
+            )
+        if o.head_ce:
+            met = sorted({*self.classes, *strategy.experience.classes_in_this_experience})
+            logits = classifier(strategy.model, image)(features.detach())
+            each = local_cross_entropy(logits, strategy.mb_y, met)
+            apart = apart + o.head_ce * by_share(each, new, 1 / (1 + self._weight(strategy)))
+        if self.relation is not None:
+            apart = apart + o.relation * self.relation(features[:new], remembered[:new])
+        return apart
+
+    def _of_head(self, strategy: SupervisedTemplate, features: Tensor) -> Tensor:
+        """What the head alone learns from (): balanced classes, and the old model's answer."""
+        assert self.balanced is not None
+        assert self.replayed is not None
+        logits = classifier(strategy.model, strategy.mb_x.shape[1:])(features.detach())
+        weight, old = self._weight(strategy), logits[-len(self.replayed.images) :]
+        return self.balanced.loss(logits, strategy.mb_y) + weight / (1 + weight) * self._retention(old)
 
     def after_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Learn α."""
+        """Learn α, and let what learns along step; or the head alone."""
+        if self.balanced is not None and self._head_alone:
+            self.balanced.step(strategy.optimizer)
+            return
         if self.lookahead is not None:
             self.lookahead.learn()
+        if self.relation is not None:
+            self.relation.step(strategy.optimizer.param_groups[0]["lr"])
+
+    def after_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
+        """Count down."""
+        if self.balanced is not None:
+            self.balanced.left -= 1
 
     def _weight(self, strategy: SupervisedTemplate) -> float:
         """Old classes for each new one."""
@@ -295,6 +374,8 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
     def _retention(self, outputs: Tensor) -> Tensor:
         """Distance () of outputs (m, K) for the replayed images from the old model's answer."""
         assert self.replayed is not None
+        if self.options.distil == "hard":
+            return l1(outputs[:, self.classes], self.replayed.logits).mean()
         answer = torch.full_like(outputs, IMPOSSIBLE)
         answer[:, self.classes] = self.replayed.logits
         return kl(outputs, answer, self.options.temperature).mean()
@@ -307,4 +388,5 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
                 former = Former(self.recollection.model, self.recollection.sample(FOLLOWED).images)
             self.head_fit.after_experience(strategy.model, strategy.experience.dataset, former)
         self.classes = sorted({*self.classes, *strategy.experience.classes_in_this_experience})
-        self.recollection = self.replayed = self.lookahead = None
+        self.recollection = self.replayed = self.lookahead = self.relation = self.balanced = None
+        self.companions = []

@@ -7,7 +7,8 @@ experience, O its classes, N the new ones:
     CE(S(x), y)  over all classes
     + μ·[ H(softmax S₋(x)/τ, softmax S_O(x)/τ) + H((softmax S₋(x')/τ, 0 on N), softmax S(x')/τ) ],    μ = 1, τ = 2
 
-H(p, q) = -Σ p ln q has no factor τ². That each H is the mean of its own images is inferred.
+H(p, q) = -Σ p ln q has no factor τ². That each H is the mean of its own images is inferred. Unless padded with 0 on N,
+with S_O(x') in place of S(x') and μ = 0.1, it is what they compare as learning without forgetting on inverted images.
 """
 
 from avalanche.training.templates import SupervisedTemplate
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from lra.distances import soft_cross_entropy
 from lra.strategies.increment.inversion import InversionPlugin
 from lra.strategies.increment.options import DeepInversionOptions
+from lra.strategies.increment.parts import IMPOSSIBLE
 
 
 class DeepInversionPlugin(InversionPlugin):
@@ -30,9 +32,10 @@ class DeepInversionPlugin(InversionPlugin):
         assert self.replayed is not None
         real, o = len(outputs) - len(self.replayed.images), self.options
         known, _ = self.remembered(strategy.mb_x[:real])
-        met = [*self.classes, *self.new]
-        padded = F.pad(self.replayed.logits, (0, len(self.new)), value=-1e4)  # which softmax makes 0
         distilled = soft_cross_entropy(outputs[:real, self.classes], known, o.deepinversion_temperature).mean()
-        replayed = soft_cross_entropy(outputs[real:, met], padded, o.deepinversion_temperature).mean()
+        among, answer = self.classes, self.replayed.logits
+        if o.deepinversion_padded:
+            among, answer = [*self.classes, *self.new], F.pad(answer, (0, len(self.new)), value=IMPOSSIBLE)
+        replayed = soft_cross_entropy(outputs[real:, among], answer, o.deepinversion_temperature).mean()
         plain = F.cross_entropy(outputs[:real], strategy.mb_y[:real])
         return plain + o.deepinversion_weight * (distilled + replayed)

@@ -13,7 +13,6 @@ them in the mean and deviation of the benchmark's images, which are measured in 
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from copy import deepcopy
 from math import log
 from typing import ClassVar, cast
 
@@ -29,7 +28,7 @@ from lra.problem import Batch, Teacher
 from lra.randomness import sent
 from lra.state import State, random_states, restore_random_states
 from lra.strategies.increment.options import InversionOptions
-from lra.strategies.increment.plugins import CarryingPlugin, FeaturePlugin, Known, joined, refuse_unfit
+from lra.strategies.increment.plugins import CarryingPlugin, FeaturePlugin, Known, frozen_copy, joined, refuse_unfit
 from lra.synthesis.online import OnlineGenerator
 from lra.synthesis.terms import Balance, BNStat, OneHot, Smoothness
 
@@ -263,11 +262,6 @@ class InversionPlugin(FeaturePlugin, CarryingPlugin):
             self.inversion.forget()
         if not self.persistent:
             self.inversion = None
-
-
-def frozen_copy(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` in evaluation mode, whose weights get no gradient."""
-    return deepcopy(model).eval().requires_grad_(False)
 
 
 def moments_of(data: Sequence[tuple[Tensor, object]]) -> tuple[list[float], list[float]]:

@@ -68,6 +68,10 @@ class GeneratorOptions(OneHotOptions, BalanceOptions):
 class RecollectionOptions(GeneratorOptions, TripletOptions):
     """Options of a generator told which class to make; with ``triplet`` it works against the learner (RGAL)."""
 
+    bn_gap: Literal["l2", "kl"] = "l2"
+    """Distance to the BatchNorm statistics: norms, summed over layers, or the divergence of normal distributions, their
+    mean (ABD, with ``bn`` 50)."""
+
 
 class InversionOptions(GeneratorOptions):
     """Options of the generator of ABD and of what is compared with it there, as published."""
@@ -88,10 +92,19 @@ class DeepInversionTerms(Options):
     """μ, weight of DeepInversion's distillation."""
     deepinversion_temperature: Positive = 2.0
     """Its temperature; there is no factor τ²."""
+    deepinversion_padded: bool = True
+    """Its answer on synthetic images is 0 for new classes; otherwise of old ones alone (with weight 0.1 and an LwF)."""
 
 
 class DeepInversionOptions(InversionOptions, DeepInversionTerms):
     """Options of DeepInversion in increments."""
+
+
+class DeepInversionLwFOptions(DeepInversionOptions):
+    """Options of DeepInversion with learning without forgetting on its images."""
+
+    deepinversion_weight: NonNegative = 0.1
+    deepinversion_padded: bool = False
 
 
 class ABDOptions(InversionOptions):
@@ -101,7 +114,18 @@ class ABDOptions(InversionOptions):
     """μ, weight of the features' distance through the old model's head."""
 
 
-class RDFCILTerms(Options):
+class BalancedHeadOptions(Options):
+    """Options of the steps in which the head learns alone (R-DFCIL)."""
+
+    head_share: Fraction = 0.0
+    """Part of an experience's steps, the last, in which the head learns alone, with balanced classes (R-DFCIL: 0.2)."""
+    head_lr: Positive = 0.005
+    """Rate of that head's SGD."""
+    relation_width: Count = 128
+    """Width of the projections that angles between images are taken in."""
+
+
+class RDFCILTerms(BalancedHeadOptions):
     """Options of R-DFCIL beside those of its generator."""
 
     rdfcil_ce: NonNegative = 0.5
@@ -110,21 +134,16 @@ class RDFCILTerms(Options):
     """Weight of the absolute difference of logits on synthetic images."""
     rdfcil_rkd: NonNegative = 0.5
     """Weight of the difference of angles between real images."""
-    rdfcil_width: Count = 128
-    """Width of the projections that angles are taken in."""
-    rdfcil_head_share: Fraction = 0.2
-    """Part of an experience's steps, the last, in which the head alone learns, with balanced classes."""
-    rdfcil_head_lr: Positive = 0.005
-    """Rate of that head's SGD."""
 
 
 class RDFCILOptions(InversionOptions, RDFCILTerms):
     """Options of R-DFCIL."""
 
     generator_steps: Count = 5_000
+    head_share: Fraction = 0.2
 
 
-class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions):
+class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions, BalancedHeadOptions):
     """Options of the generator, and of the steps that its samples take part in."""
 
     size: Count | None = None
@@ -141,6 +160,16 @@ class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions):
     distil_importance: NonNegative = 0.0
     """Weight of the squared distance of penultimate features as the old model's head sees them, of all images (ABD:
     0.1)."""
+    relation: NonNegative = 0.0
+    """Weight of the difference of angles between real images from the old model's (R-DFCIL)."""
+    head_ce: NonNegative = 0.0
+    """Weight of the cross-entropy of all images, over all classes, that the head alone learns from (ABD: 1)."""
+    local: bool = False
+    """Tell new classes apart by themselves, which leaves the logits of the old ones alone (ABD, R-DFCIL); old from new
+    the head then learns from what is replayed, from ``head_ce`` and from ``head_share``."""
+    distil: Literal["soft", "hard"] = "soft"
+    """Distil the old model's probabilities on replayed images, 0 for the new classes; or its logits of old classes, by
+    their absolute difference (R-DFCIL)."""
     alpha: Positive | None = None
     """α of the LRA step, of the acquisition loss by its share; without one, replay is plain."""
     alpha_rate: NonNegative = 0.02
@@ -152,7 +181,7 @@ class IncrementOptions(DataFreeReplayOptions, FeCAMOptions, DeepInversionTerms, 
     """Options of all strategies; each takes what concerns it."""
 
     lr: Positive = 0.05
-    """Rate of SGD with momentum 0.9, annealed to 0 in every experience."""
+    """Rate of SGD with momentum 0.9, annealed to 0 in every experience unless there are ``milestones``."""
     weight_decay: NonNegative = 1e-4
     """Weight decay of the learner's SGD."""
     minibatch: Count = 32
@@ -160,6 +189,18 @@ class IncrementOptions(DataFreeReplayOptions, FeCAMOptions, DeepInversionTerms, 
     augment: Strength = 0.0
     """Strength of random turns, shears, scales and shifts of the real images; 1 is up to 10 degrees and a 16th of the
     side, 4 the most."""
+    photographs: bool = False
+    """Show real images mirrored half of the time, moved by up to an eighth of their side, and in another brightness and
+    contrast: ABD's changes for CIFAR."""
+    normalisation: Literal["grey", "published"] = "grey"
+    """What the model subtracts from images and divides them by: 0.5 and 0.5, or the data set's published mean and
+    deviation, which know of classes still to come."""
+    class_order: Literal["torch", "python"] = "torch"
+    """Whose permutation the order of classes is: of the seed alone either way; Python's is that of ABD and R-DFCIL."""
+    milestones: tuple[Fraction, ...] = ()
+    """Parts of an experience's steps after which the rate is a tenth of what it was; annealed to 0 without any."""
+    drop_last: bool = False
+    """Leave out what is left of an epoch's images behind its last whole minibatch."""
     student_triplet: NonNegative = 0.0
     """Weight of the triplets of the model's features (RGAL: 0.1)."""
     memory: Count = 200

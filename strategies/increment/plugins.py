@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lra.features import FeatureTap
 from lra.relations import TripletSampler, triplet_loss
 from lra.state import State
-from lra.synthesis.augmentation import wobbled
+from lra.synthesis.augmentation import Augmentation, flipped, relit, shifted
 
 
 class CarryingPlugin(SupervisedPlugin):
@@ -96,6 +97,11 @@ def refuse_unfit(plugin: SupervisedPlugin, model: nn.Module, batchnorm: bool) ->
         )
 
 
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` in evaluation mode, whose weights get no gradient."""
+    return deepcopy(model).eval().requires_grad_(False)
+
+
 class StopAfter(SupervisedPlugin):
     """Ends every experience after so many steps, whatever the size of its data."""
 
@@ -126,22 +132,27 @@ class AutoencoderTraining(VAETraining):
 
 
 class AugmentPlugin(SupervisedPlugin):
-    """Shows the model real images in slightly different positions (`wobbled`), anew in every step.
+    """Shows the model real images a little changed, anew in every step.
 
     It belongs before plugins that let replayed images join the minibatch, which are then left as they are.
 
     Args:
-        strength: of the changes, see `wobbled`.
+        change: of the images (n, C, H, W).
     """
 
-    def __init__(self, strength: float = 1.0):
+    def __init__(self, change: Augmentation):
         super().__init__()
-        self.strength = strength
+        self.change = change
 
     def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Change the images of the minibatch."""
         images, *others = strategy.mbatch
-        strategy.mbatch = [wobbled(images, self.strength), *others]
+        strategy.mbatch = [self.change(images), *others]
+
+
+def as_photographs(images: Tensor) -> Tensor:
+    """Images (n, C, H, W) in [0, 1] in another light, moved, and mirrored half of the time, each on its own."""
+    return flipped(shifted(relit(images), min(images.shape[2:]) // 8))
 
 
 class FeaturePlugin(SupervisedPlugin):

@@ -12,7 +12,7 @@ penultimate features, O old and N new classes, n and n' their numbers, α = log�
 
 ce = 0.5, hkd = 0.15, rkd = 0.5. The release's network has no bias in its head and no ReLU in its last block; here the
 model is the user's. That the head's optimiser is SGD with momentum 0.9, and that P takes the optimiser of the model,
-at its rate, anew in every experience, is inferred.
+at its rate, anew in every experience, is inferred. Relation and balanced head are in `lra.strategies.increment.parts`.
 """
 
 import logging
@@ -26,9 +26,9 @@ from torch import Tensor
 from lra.anatomy import classifier
 from lra.distances import l1, local_cross_entropy
 from lra.features import FeatureTap
-from lra.relations import RelationalAngle
 from lra.strategies.increment.inversion import InversionPlugin
 from lra.strategies.increment.options import RDFCILOptions
+from lra.strategies.increment.parts import BalancedHead, Relation, refuse_few
 
 log = logging.getLogger("lra")
 
@@ -36,11 +36,6 @@ log = logging.getLogger("lra")
 def adaptive(old: int, new: int) -> tuple[float, float]:
     """α and β of so many ``old`` and ``new`` classes, ≥ 1 each: finite and positive."""
     return log2(new / 2 + 1), sqrt(old / new)
-
-
-def balanced_weights(counts: Tensor) -> Tensor:
-    """Weights (K,) of classes that came ``counts`` (K,) times: the inverse, 1 for the most frequent, 0 for none."""
-    return torch.where(counts > 0, counts.max() / counts.clamp_min(1), 0.0)
 
 
 class RDFCILPlugin(InversionPlugin):
@@ -64,8 +59,8 @@ class RDFCILPlugin(InversionPlugin):
     ):
         super().__init__(options, mean, std)
         self.steps = steps
-        self.relation: RelationalAngle | None = None
-        self.left = self.head_from = 0
+        self.relation: Relation | None = None
+        self.balanced: BalancedHead | None = None
 
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Refuse what cannot be: see `InversionPlugin`; and minibatches without an angle.
@@ -74,11 +69,8 @@ class RDFCILPlugin(InversionPlugin):
             ValueError: for such a model or minibatch.
         """
         super().before_training(strategy, **kwargs)
-        if self.options.rdfcil_rkd and strategy.train_mb_size < 3:
-            raise ValueError(
-                f"angles are between three images, and minibatch is {strategy.train_mb_size}: set minibatch to 3 or "
-                "more, or rdfcil_rkd=0"
-            )
+        if self.options.rdfcil_rkd:
+            refuse_few(strategy.train_mb_size, "rdfcil_rkd")
 
     def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Invert the model; projections, the head's optimiser and its counts begin anew."""
@@ -88,81 +80,58 @@ class RDFCILPlugin(InversionPlugin):
         o, image = self.options, strategy.experience.dataset[0][0].shape
         self.alpha, self.beta = adaptive(len(self.classes), len(self.new))
         head = classifier(strategy.model, image)
-        weight = next(head.parameters())
-        self.relation = RelationalAngle(weight.shape[1], o.rdfcil_width).to(weight)
-        along = type(strategy.optimizer)(self.relation.parameters(), **strategy.optimizer.defaults)
-        of_head = torch.optim.SGD(head.parameters(), o.rdfcil_head_lr, momentum=0.9)
-        self.companions = [along, of_head]
-        self.counts = torch.zeros(max(*self.classes, *self.new) + 1, device=weight.device)
-        self.left = self.steps or strategy.train_epochs * len(strategy.dataloader)
-        self.head_from = round(self.left * o.rdfcil_head_share)
-
-    @property
-    def head_only(self) -> bool:
-        """Whether the head alone learns now."""
-        return self.old is not None and self.left <= self.head_from
+        self.relation = Relation(next(head.parameters()).shape[1], o.relation_width, strategy)
+        steps = self.steps or strategy.train_epochs * len(strategy.dataloader)
+        self.balanced = BalancedHead(head, {*self.classes, *self.new}, o.head_lr, steps, o.head_share)
+        self.companions = [self.relation.optimiser, self.balanced.optimiser]
 
     def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Draw synthetic images; the body stays as it is from when the head is balanced."""
         super().before_training_iteration(strategy, **kwargs)
-        if self.head_only:
+        if self.balanced is not None and self.balanced.alone:
             strategy.model.eval()
 
     def loss(self, strategy: SupervisedTemplate, outputs: Tensor, features: Tensor) -> Tensor:
         """The box above."""
         assert self.replayed is not None
+        assert self.relation is not None
+        assert self.balanced is not None
         o, scale = self.options, self.alpha * self.beta
         with FeatureTap(strategy.model, strategy.mb_x.shape[1:]) as tap:
             synthetic = strategy.model(self.replayed.images)
-        if self.head_only:
+        if self.balanced.alone:
             head = self.head(strategy)
             outputs, synthetic = head(features.detach()), head(tap.features.detach())
-            learnt = self._balanced(torch.cat([outputs, synthetic]), torch.cat([strategy.mb_y, self.named]))
+            learnt = self.balanced.loss(torch.cat([outputs, synthetic]), torch.cat([strategy.mb_y, self.named]))
         else:
             local = local_cross_entropy(outputs, strategy.mb_y, self.new).mean()
             learnt = o.rdfcil_ce * (1 + 1 / self.alpha) / self.beta * local
-            learnt = learnt + o.rdfcil_rkd * scale * self._related(strategy.mb_x, features)
+            if o.rdfcil_rkd:
+                before = self.remembered(strategy.mb_x)[1]
+                learnt = learnt + o.rdfcil_rkd * scale * self.relation(features, before)
         return learnt + o.rdfcil_hkd * scale * l1(synthetic[:, self.classes], self.replayed.logits).mean()
-
-    def _balanced(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of all classes met, each weighted by how rare it is."""
-        self.counts += torch.bincount(labels, minlength=len(self.counts))
-        weights = balanced_weights(self.counts)[labels]
-        met = sorted({*self.classes, *self.new})
-        return (weights * local_cross_entropy(logits, labels, met)).sum() / weights.sum()
-
-    def _related(self, images: Tensor, features: Tensor) -> Tensor:
-        """The distance of angles; 0 where an epoch's last images are too few for any."""
-        assert self.relation is not None
-        if len(features) < 3 or not self.options.rdfcil_rkd:
-            return features.new_zeros(())
-        return self.relation(features, self.remembered(images)[1])
 
     def after_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """The projections step along; or the head does, and nothing else."""
-        if self.old is None:
+        if self.relation is None or self.balanced is None:
             return
-        along, of_head = self.companions
-        if self.head_only:
-            of_head.step()
-            strategy.optimizer.zero_grad(set_to_none=True)  # it then leaves every weight as it is
-            return
-        for group in along.param_groups:
-            group["lr"] = strategy.optimizer.param_groups[0]["lr"]
-        along.step()
-        along.zero_grad()
+        if self.balanced.alone:
+            self.balanced.step(strategy.optimizer)
+        else:
+            self.relation.step(strategy.optimizer.param_groups[0]["lr"])
 
     def after_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Count down."""
-        if self.old is not None:
-            self.left -= 1
+        if self.balanced is not None:
+            self.balanced.left -= 1
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Say whether the projections collapsed, where all angles agree, and forget them."""
         if self.relation is not None:
-            size, spread = self.relation.extent()
+            size, spread = self.relation.angles.extent()
             log.info(
                 "r-dfcil: the relation's projection has the norm %.3g, its features a spread of %.3g", size, spread
             )
         super().after_training_exp(strategy, **kwargs)
-        self.relation, self.companions = None, []
+        self.relation = self.balanced = None
+        self.companions = []

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lra.options import Options
-from lra.strategies.increment.options import ABDOptions, DeepInversionOptions, IncrementOptions, RDFCILOptions
+from lra.strategies.increment.options import (
+    ABDOptions,
+    DeepInversionLwFOptions,
+    DeepInversionOptions,
+    IncrementOptions,
+    RDFCILOptions,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -48,17 +55,27 @@ class Plan:
     def build(
         self, kind: Callable[..., SupervisedTemplate], plugins: Sequence[BasePlugin[Any]] = (), **settings: object
     ) -> SupervisedTemplate:
-        """A strategy of Avalanche's class ``kind`` that takes ``steps`` annealed steps in every experience."""
+        """A strategy of Avalanche's class ``kind`` that takes ``steps`` steps in every experience."""
         import torch
         from avalanche.training.plugins import LRSchedulerPlugin
         from torch import nn
 
-        from lra.strategies.increment.plugins import AugmentPlugin, StopAfter
+        from lra.strategies.increment.plugins import AugmentPlugin, StopAfter, as_photographs
+        from lra.synthesis.augmentation import wobbled
 
         o = self.options
         optimiser = torch.optim.SGD(self.model.parameters(), o.lr, momentum=0.9, weight_decay=o.weight_decay)
-        annealed = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
-        augmented = [AugmentPlugin(o.augment)] if o.augment else []
+        schedule: torch.optim.lr_scheduler.LRScheduler
+        if o.milestones:
+            stages = [round(self.steps * part) for part in o.milestones]
+            schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, stages, gamma=0.1)
+        else:
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
+        augmented: list[BasePlugin[Any]] = []
+        if o.augment:
+            augmented.append(AugmentPlugin(partial(wobbled, strength=o.augment)))
+        if o.photographs:
+            augmented.append(AugmentPlugin(as_photographs))
         return kind(
             model=self.model,
             optimizer=optimiser,
@@ -69,7 +86,7 @@ class Plan:
             plugins=[
                 *augmented,
                 *plugins,
-                LRSchedulerPlugin(annealed, step_granularity="iteration"),
+                LRSchedulerPlugin(schedule, step_granularity="iteration"),
                 StopAfter(self.steps),
             ],
             evaluator=self.evaluator,
@@ -97,6 +114,15 @@ def lwf(plan: Plan) -> SupervisedTemplate:
     from avalanche.training import LwF
 
     return plan.build(LwF, alpha=plan.options.lwf_alpha, temperature=plan.options.lwf_temperature)
+
+
+def lwf_mc(plan: Plan) -> SupervisedTemplate:
+    """Learning without forgetting with a sigmoid for every class (LwF.MC; Rebuffi et al., 2017)."""
+    from avalanche.training import Naive
+
+    from lra.strategies.increment.lwf_mc import LwFMCPlugin
+
+    return plan.build(Naive, [LwFMCPlugin()])
 
 
 def buffer(plan: Plan) -> SupervisedTemplate:
@@ -160,7 +186,7 @@ def generative(plan: Plan) -> SupervisedTemplate:
 
     from lra.strategies.increment.datafree import DataFreeReplayPlugin
 
-    return plan.build(Naive, [DataFreeReplayPlugin(plan.options)])
+    return plan.build(Naive, [DataFreeReplayPlugin(plan.options, steps=plan.steps)])
 
 
 def rgal(plan: Plan) -> SupervisedTemplate:
@@ -170,7 +196,7 @@ def rgal(plan: Plan) -> SupervisedTemplate:
     from lra.strategies.increment.datafree import DataFreeReplayPlugin
     from lra.strategies.increment.plugins import TripletPlugin
 
-    plugins = [DataFreeReplayPlugin(plan.options), TripletPlugin(plan.options.student_triplet)]
+    plugins = [DataFreeReplayPlugin(plan.options, steps=plan.steps), TripletPlugin(plan.options.student_triplet)]
     return plan.build(Naive, plugins)
 
 
@@ -213,6 +239,7 @@ def rdfcil(plan: Plan) -> SupervisedTemplate:
 STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
     "naive": naive,
     "lwf": lwf,
+    "lwf-mc": lwf_mc,
     "joint": joint,
     "buffer": buffer,
     "avalanche-generative": avalanche_generative,
@@ -221,6 +248,7 @@ STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
     "rgal": rgal,
     "fecam": fecam,
     "deepinversion": deepinversion,
+    "deepinversion-lwf": deepinversion,
     "abd": abd,
     "r-dfcil": rdfcil,
 }
@@ -229,6 +257,7 @@ STRATEGIES: dict[str, Callable[[Plan], SupervisedTemplate]] = {
 OWN_OPTIONS: dict[str, dict[str, Any]] = {
     "rgal": {"triplet": 0.1, "student_triplet": 0.1},
     "deepinversion": DeepInversionOptions().model_dump(),
+    "deepinversion-lwf": DeepInversionLwFOptions().model_dump(),
     "abd": ABDOptions().model_dump(),
     "r-dfcil": RDFCILOptions().model_dump(),
 }
@@ -237,12 +266,12 @@ OWN_OPTIONS: dict[str, dict[str, Any]] = {
 DATA_FREE = ("generative", "rgal")
 """Strategies that can take the LRA step."""
 
-GENERATING = (*DATA_FREE, "deepinversion", "abd", "r-dfcil")
+GENERATING = (*DATA_FREE, "deepinversion", "deepinversion-lwf", "abd", "r-dfcil")
 """Strategies that train a generator from the model before each experience but the first."""
 
 TRAINED_ONCE = ("fecam",)
 """Strategies that take steps in the first experience alone."""
 
-RESUMABLE = ("naive", "lwf", "joint", *GENERATING, *TRAINED_ONCE)
+RESUMABLE = ("naive", "lwf", "lwf-mc", "joint", *GENERATING, *TRAINED_ONCE)
 """Strategies whose state between experiences can be saved; what the others keep, images or an autoencoder, Avalanche
 does not give away."""
