@@ -264,6 +264,16 @@ def test_markdown_latex_csv_json(runs: Path, lra_bench: Bench) -> None:
     assert found["rows"][4]["seeds"] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("draw", ["ranking", "cost"])
+def test_figures_of_the_ranking_and_of_the_cost(runs: Path, tmp_path: Path, lra_bench: Bench, draw: str) -> None:
+    file = tmp_path / "figure.svg"
+    done = lra_bench("compare", runs, "--columns", "accuracy,seconds", "--figure", file, "--draw", draw)
+    assert (done.code, ElementTree.parse(file).getroot().tag.rpartition("}")[2]) == (0, "svg")
+    alone = lra_bench("compare", runs, "--columns", "accuracy", "--figure", file, "--draw", draw)
+    said = "" if draw == "ranking" else "--draw cost: a cost must be among --columns"
+    assert (alone.code, said in alone.err) == (2 if said else 0, True)
+
+
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_figure(runs: Path, tmp_path: Path, lra_bench: Bench, suffix: str) -> None:
     file = tmp_path / f"figure.{suffix}"

@@ -106,7 +106,14 @@ def report(folder: Path) -> None:
     show_default=True,
     help="How to print it; csv and json are unrounded.",
 )
-@click.option("--figure", type=PATH, metavar="FILE", help="Draw the curves into an .svg or .png.")
+@click.option("--figure", type=PATH, metavar="FILE", help="Draw them into an .svg or .png.")
+@click.option(
+    "--draw",
+    type=click.Choice(["curves", "ranking", "cost"]),
+    default="curves",
+    show_default=True,
+    help="What --figure shows: accuracy along the run, the first column in order, or that against what it costs.",
+)
 @click.option("--write", type=PATH, metavar="FILE", help="Write a Markdown page to repeat it by.")
 @click.option("--allow-different", is_flag=True, help="Compare runs of several teachers or data sets.")
 def compare(
@@ -115,6 +122,7 @@ def compare(
     columns: str | None,
     form: str,
     figure: Path | None,
+    draw: str,
     write: Path | None,
     allow_different: bool,
 ) -> None:
@@ -131,7 +139,7 @@ def compare(
     if figure is not None:
         from lra.benchmarks.reports.sweep_report import write_figure
 
-        write_figure(found[0].groups, figure)
+        write_figure(found[0], figure, draw)
         click.echo(f"drawn: {figure}", err=True)
     if write is not None:
         from lra.benchmarks.comparison.tables import markdown_page

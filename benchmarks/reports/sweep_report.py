@@ -24,6 +24,10 @@ from lra.benchmarks.reports.figures import Point, Ranked
 from lra.benchmarks.reports.report import evolution_title, filled, main_curve, sample_pictures, write_page
 from lra.metrics.quantities import PERCENT, QUANTITIES
 
+DRAWN = ("curves", "ranking", "cost")
+"""What a figure of a comparison may show."""
+COSTS = ("processor_seconds", "seconds", "teacher_queries")
+"""What accuracy is drawn against, of which the first there is stands for the time."""
 TOGETHER = 8
 """Configurations in one figure of curves at most."""
 
@@ -101,10 +105,11 @@ def _figures(found: Comparison, order: Sequence[tuple[int, Row]]) -> dict[str, A
     if points := _points(found, order, "tail_variance", "tail_mean"):
         titles = (found.columns[name].heading for name in ("tail_variance", "tail_mean"))
         drawn["spread"] = figures.scatter(points, *titles)
-    for cost in ("seconds", "teacher_queries"):
-        points = _points(found, order, cost, name)
-        if len({value for point in points for value in point.x}) > 1:
-            drawn[cost] = figures.frontier(points, found.columns[cost].heading, column.heading)
+    time = next((cost for cost in COSTS[:2] if cost in found.columns), None)
+    for key, cost in (("seconds", time), ("teacher_queries", "teacher_queries")):
+        points = [] if cost is None else _points(found, order, cost, name)
+        if cost is not None and len({value for point in points for value in point.x}) > 1:
+            drawn[key] = figures.frontier(points, found.columns[cost].heading, column.heading)
     return drawn
 
 
@@ -208,16 +213,34 @@ def evolution_options(groups: Sequence[Group]) -> tuple[float | None, str]:
     return teachers.pop() if one else None, evolution_title(tested)
 
 
-def write_figure(groups: Sequence[Group], file: Path) -> None:
-    """Draw accuracy and forgetting of all groups into an ``.svg`` or ``.png`` file.
+def write_figure(found: Comparison, file: Path, draw: str = "curves") -> None:
+    """Draw one figure of a comparison into an ``.svg`` or ``.png`` file.
+
+    Args:
+        found: what was compared.
+        file: to write.
+        draw: one of `DRAWN`: accuracy and forgetting of all configurations along the run; or these ranked by the first
+            column; or that column against what they cost, with the places of the ranking as numbers.
 
     Raises:
         UsageError: for another suffix, or if nothing can be drawn.
     """
     refuse_suffix(file)
-    accuracy = accuracy_bands(groups)
-    if not accuracy:
-        raise UsageError("--figure: no run has an accuracy curve to draw")
-    teacher, title = evolution_options(groups)
-    options: dict[str, Any] = {"forgetting": forgetting_bands(groups), "teacher": teacher, "title": title}
-    save_figure(file, figures.evolution, accuracy, **options)
+    name, column = next(iter(found.columns.items()))
+    if draw == "curves":
+        accuracy = accuracy_bands(found.groups)
+        if not accuracy:
+            raise UsageError("--figure: no run has an accuracy curve to draw")
+        teacher, title = evolution_options(found.groups)
+        options: dict[str, Any] = {"forgetting": forgetting_bands(found.groups), "teacher": teacher, "title": title}
+        save_figure(file, figures.evolution, accuracy, **options)
+        return
+    order = _ranked_rows(found)
+    if draw == "ranking":
+        ranked = [_ranked(place, row, found, row.estimates[name]) for place, row in order]
+        save_figure(file, figures.ranking, ranked, column.heading)
+        return
+    cost = next((cost for cost in COSTS if _points(found, order, cost, name)), None)
+    if cost is None:
+        raise UsageError(f"--draw cost: a cost must be among --columns: {', '.join(COSTS)}")
+    save_figure(file, figures.frontier, _points(found, order, cost, name), found.columns[cost].heading, column.heading)

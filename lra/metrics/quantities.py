@@ -226,6 +226,7 @@ COMPARED = (
     "alignment",
     "student_steps",
     "seconds",
+    "processor_seconds",
     "teacher_queries",
 )
 """What a comparison shows that names nothing; of what only another kind of run has, what some run has."""
