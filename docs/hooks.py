@@ -2,8 +2,11 @@
 
 import logging
 import re
+import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from generate import inserts, links, pages
 from mkdocs.config.defaults import MkDocsConfig
@@ -40,10 +43,20 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         MADE[address] = source
     config.extra["pages"] = made
     config.nav = [_expanded(entry, list(made)) for entry in config.nav or []]
+    config.repo_url, config.repo_name = _repository()
     config.site_name = f"{config.site_name} {__version__}"
     fences = {"custom_fences": [{"name": "math", "class": "math", "format": inserts.formula}]}
     config.mdx_configs["pymdownx.superfences"] = fences
     return config
+
+
+def _repository() -> tuple[str | None, str | None]:
+    """Where the code is in public, and a name for it: as `pyproject.toml` says, or where this clone is from."""
+    urls = tomllib.loads((pages.ROOT / "pyproject.toml").read_text())["project"].get("urls", {})
+    asked = ["git", "-C", str(pages.ROOT), "remote", "get-url", "origin"]
+    url = urls.get("Repository") or subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    url = re.sub(r"^git@([^:]+):", r"https://\1/", url).removesuffix(".git")
+    return (url, urlsplit(url).path.strip("/")) if url.startswith("https://") else (None, None)
 
 
 def _expanded(entry: Any, addresses: list[str]) -> Any:

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -118,4 +119,21 @@ def test_a_page_that_needs_the_network_is_noticed(
     generate("tables")
     hooks = importlib.import_module("hooks")
     assert bool(hooks.LOADED.search(page)) == foreign
+    sys.modules.pop("hooks")
+
+
+def test_the_repository_is_linked_where_it_is_public(
+    generate: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    pages = generate("pages")
+    hooks = importlib.import_module("hooks")
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    assert hooks._repository() == (None, None)
+    subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", "git@example.org:some/one.git"], check=True)
+    assert hooks._repository() == ("https://example.org/some/one", "some/one")
+    (tmp_path / "pyproject.toml").write_text("[project.urls]\nRepository = 'https://example.org/a/b'\n")
+    assert hooks._repository() == ("https://example.org/a/b", "a/b")
     sys.modules.pop("hooks")

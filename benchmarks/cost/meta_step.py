@@ -352,7 +352,7 @@ def main() -> None:
     if options.out:
         command = "python -m lra.benchmarks.cost.meta_step " + " ".join(sys.argv[1:])
         notes = (__doc__ or "").split("\n\n", 2)[2].replace("\n", " ")
-        heading = f"# One LRA step\n\n    {command}\n\n{machine(options)}.\n\n{notes}\n"
+        heading = f"# What one LRA step costs, engine by engine\n\n    {command}\n\n{machine(options)}.\n\n{notes}\n"
         write_text(options.out, "\n".join([heading, *tables]))
 
 

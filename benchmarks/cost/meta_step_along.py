@@ -124,7 +124,8 @@ def main() -> None:
     options = command.parse_args()
     torch.set_num_threads(options.threads)
     notes = (__doc__ or "").split("\n\n", 2)[2].replace("\n", " ")
-    text = [f"# Cheaper meta gradients along a run\n\n    {command.prog} {' '.join(sys.argv[1:])}\n\n{notes}"]
+    title = "# How far cheaper meta gradients are from the exact one, along a run"
+    text = [f"{title}\n\n    {command.prog} {' '.join(sys.argv[1:])}\n\n{notes}"]
     for network in options.networks:
         for alpha in options.alphas:
             run = Run(network, alpha, options.batch)

@@ -5,10 +5,7 @@ On GitHub such a line is not seen, so the text before it says where to look or w
 
 import inspect
 import re
-import runpy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +81,6 @@ def _guests() -> str:
     return table(("`avalanche:`", "needs", "gets", "works?"), rows)
 
 
-def _evidence() -> str:
-    """What the evidence prints, run here and now."""
-    with redirect_stdout(StringIO()) as printed:
-        runpy.run_path(str(ROOT / "examples" / "published_lra.py"), run_name="__main__")
-    return f"```text\n{printed.getvalue()}```"
-
-
 def _scales() -> str:
     rows = [[code(scale.name), scale.summary, scale.networks, scale.cost] for scale in scales().values()]
     return table(("scale", "for", "teacher to student, budget", "takes"), rows)
@@ -128,6 +118,5 @@ INSERTS: dict[str, Callable[[], str]] = {
     "scales": _scales,
     "quantities": _quantities,
     "public": _public,
-    "published-lra": _evidence,
 }
 """Name to the function that writes it."""

@@ -123,7 +123,7 @@ def result_pages() -> Iterator[tuple[str, str]]:
     """Address and Markdown of a list, and of every file of results as it is."""
     files = {file.name: file.read_text() for file in sorted(RESULTS.glob("*.md"))}
     listed = "".join(f"- [{_title(text, name)}]({name})\n" for name, text in files.items())
-    yield "results/index.md", f"# Results\n\nEach page says which command repeats it.\n\n{listed}"
+    yield "results/index.md", f"# Results\n\nEach page names the command that repeats it.\n\n{listed}"
     for name, text in files.items():
         yield f"results/{name}", text
 
