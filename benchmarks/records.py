@@ -20,6 +20,8 @@ STUDENT, AVERAGE, BEST = "student.safetensors", "average.safetensors", "best.saf
 """What a finished run leaves: its student; if kept, the moving average of it, and what it was at its best."""
 GENERATOR, REPLAY, SYNTHETIC = "generator.safetensors", "replay.pt", "synthetic.safetensors"
 """What a finished run may leave for later ones: its generator, its replay, the last batch that it synthesised."""
+SAMPLES, REPLAYED = "samples", "replayed"
+"""Folders of pictures: of what was generated, and of what the replay would show again."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IMAGE_LIMIT = 4_000_000  # bytes of one sample picture
 Record = dict[str, Any]
@@ -51,6 +53,7 @@ class Run:
     result: Record
     rows: list[Record]
     matrix: Record
+    confusion: Record
     config: Record
     env: Record
     teacher: Record
@@ -117,6 +120,7 @@ def read_run(folder: Path) -> Run:
         result=by_place(_record(folder / "result.json")),
         rows=_rows(folder / "metrics.jsonl"),
         matrix=_record(folder / "forgetting.json"),
+        confusion=_record(folder / "confusion.json"),
         config=_record(folder / "config.yaml", yaml.safe_load),
         env=_record(folder / "env.json"),
         teacher=_record(folder / "teacher.json"),

@@ -21,15 +21,20 @@ from lra.metrics.student import (
     agreement,
     class_accuracy,
     class_histogram,
+    confusion,
     gradient_alignment,
     loyalties,
 )
 from lra.problem import Batch, Teacher
 from lra.state import State, in_mode, untouched
 from lra.strategies.evaluation import Measure, Record
+from lra.strategies.lra import LRA
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 from lra.synthesis.synthesizer import Synthesizer
+
+MOST_CLASSES = 100
+"""Most classes of which it is kept which are taken for which."""
 
 
 class TestFidelity(Measure):
@@ -44,6 +49,8 @@ class TestFidelity(Measure):
     Attributes:
         by_class: of the last evaluation, class by class: how many images there are, and the percentages of them that
             the teacher and the student get right, ``None`` where there are none.
+        confusion: of the last evaluation, how many images of each class (down) the student takes for each (across);
+            ``None`` of more classes than `MOST_CLASSES`.
     """
 
     __test__ = False
@@ -56,6 +63,7 @@ class TestFidelity(Measure):
         super().__init__()
         self.curve: list[float] = []
         self.by_class: dict[str, list[Any]] | None = None
+        self.confusion: list[list[int]] | None = None
         self._teacher = teacher
         self._known = answers
         self._answers: list[Tensor] = []
@@ -82,6 +90,8 @@ class TestFidelity(Measure):
         teacher = self._known = self._known.to(student.device)
         self._seen = []
         self.by_class = _by_class(student, teacher, classes)
+        few = student.shape[1] <= MOST_CLASSES
+        self.confusion = confusion(student, classes).tolist() if few else None
         self.curve.append(100 * (student.argmax(dim=1) == classes).double().mean().item())
         summary = evolution(self.curve)
         loyal, loyal_reference = loyalties(student, teacher)
@@ -100,14 +110,18 @@ class TestFidelity(Measure):
         evolved = evolution_record([accuracy for _, accuracy in curve]) | {"curve": curve} if curve else None
         return super().outcome(records) | {"accuracy": evolved, "by_class": self.by_class}
 
+    def files(self) -> dict[str, Record]:
+        """Which classes the student takes for which at the end."""
+        return {} if self.confusion is None else {"confusion.json": {"images": self.confusion}}
+
     def state_dict(self) -> State:
         """The curve so far, and the classes of its end."""
-        return {"curve": list(self.curve), "by_class": self.by_class}
+        return {"curve": list(self.curve), "by_class": self.by_class, "confusion": self.confusion}
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
         self.curve = list(state["curve"])
-        self.by_class = state.get("by_class")
+        self.by_class, self.confusion = state.get("by_class"), state.get("confusion")
 
 
 def _by_class(student: Tensor, teacher: Tensor, classes: Tensor) -> dict[str, list[Any]]:
@@ -148,6 +162,17 @@ class GradientAlignment(Measure):
         means = {"mean": cosines, "tail_mean": tail}
         found = {name: float(np.mean(values)) if values else None for name, values in means.items()}
         return {"alignment": found | {"count": len(cosines)}}
+
+
+class LearnedRates(Measure):
+    """α of each parameter of the student, while the LRA step learns them."""
+
+    def measure(self, strategy: DataFreeDistillation) -> Record:
+        """α by the parameter's name; nothing where it is not learned."""
+        steps = [plugin.lookahead for plugin in strategy.plugins if isinstance(plugin, LRA)]
+        rates = [rate.item() for step in steps if step.learned is not None for rate in step.learned.rates()]
+        names = [name for name, parameter in strategy.model.named_parameters() if parameter.requires_grad]
+        return {"alpha": dict(zip(names, rates, strict=True))} if rates else {}
 
 
 class TrainingLosses(Measure):
@@ -387,5 +412,6 @@ def standard(
         ProbeForgetting(synthesizer, teacher, probe_every, probe_size),
         GradientAlignment(objective, teacher),
         Plasticity(synthesizer, teacher, objective, probe_size),
+        LearnedRates(),
         TrainingLosses(),
     ]

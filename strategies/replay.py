@@ -16,7 +16,7 @@ from lra.memory.buffers import Buffer, ImagePool
 from lra.memory.generator import MemoryGenerator
 from lra.memory.priorities import Priorities
 from lra.problem import Batch, Teacher
-from lra.state import State
+from lra.state import State, untouched
 from lra.strategies.strategy import DataFreeDistillation, Replay
 from lra.synthesis.batches import Diverged
 from lra.synthesis.synthesizer import Synthesizer
@@ -44,6 +44,10 @@ class BufferReplay(Replay):
     def recall(self) -> Batch | None:
         """``size`` stored samples; none before the first offer."""
         return self.buffer.sample(self.size) if len(self.buffer) else None
+
+    def shown(self, count: int) -> Tensor | None:
+        """Stored images, evenly from the first place to the last."""
+        return self.buffer.read(_evenly(len(self.buffer), count)).images if len(self.buffer) else None
 
     def classes(self) -> Tensor | None:
         """Those in the buffer."""
@@ -102,6 +106,13 @@ class GenerativeReplay(Replay):
     def recall(self) -> Batch | None:
         """``size`` remembered samples, after the warm-up."""
         return self.memory.sample(self.size) if self.completed >= self.warmup else None
+
+    def shown(self, count: int) -> Tensor | None:
+        """What the memory would replay."""
+        if self.completed < self.warmup:
+            return None
+        with untouched(*self.networks().values()), self.memory.teacher.uncounted(), torch.enable_grad():
+            return self.memory.sample(count).images
 
     def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Teach the memory half of the new samples, rehearsing its own beside them after the first experience."""
@@ -165,6 +176,13 @@ class EMAReplay(Replay):
             return None
         images = self.sampler.draw(self.average.network, self.size)
         return Batch(images, self.teacher.label(images))
+
+    def shown(self, count: int) -> Tensor | None:
+        """What the average makes."""
+        if self.completed < self.warmup:
+            return None
+        with untouched(self.average.network), self.teacher.uncounted():
+            return self.sampler.draw(self.average.network, count)
 
     def remember(self, strategy: DataFreeDistillation) -> None:
         """Take the generator into the average."""
@@ -245,6 +263,13 @@ class PoolReplay(Replay):
         """Those in the pool."""
         return self.pool.classes()
 
+    def shown(self, count: int) -> Tensor | None:
+        """Stored images as they are, evenly from the first place to the last."""
+        held = self.pool.contents()
+        if held is None:
+            return None
+        return unit(held.images[_evenly(len(held.images), count).to(held.images.device)])
+
     def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Tell priorities what the student made of what it saw again."""
         _prioritise(self, self.pool.priorities, strategy)
@@ -277,6 +302,11 @@ class PoolReplay(Replay):
         if self.pool.usefulness is not None and (held := self.pool.contents()) is not None:
             judged = [teacher.label(unit(images)) for images in held.images.split(self.batch_size)]
             self.pool.usefulness.judge(torch.cat(judged))
+
+
+def _evenly(held: int, count: int) -> Tensor:
+    """At most ``count`` of ``held`` places, evenly from the first to the last."""
+    return torch.linspace(0, held - 1, min(held, count)).round().long()
 
 
 def _prioritise(replay: Replay, priorities: Priorities | None, strategy: DataFreeDistillation) -> None:

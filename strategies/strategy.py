@@ -63,6 +63,13 @@ class Replay(SupervisedPlugin, Owner, ABC):
     def recall(self) -> Batch | None:
         """The samples to replay at this step, or ``None`` while there is nothing to remember."""
 
+    def shown(self, count: int) -> Tensor | None:
+        """At most ``count`` images (n, C, H, W) in [0, 1] of what it would replay, for a picture of it.
+
+        Leaves no trace. ``None`` while there is nothing to show, or from a replay that does not say.
+        """
+        return None
+
     @abstractmethod
     def remember(self, strategy: "DataFreeDistillation") -> None:
         """Take in what there is to remember of the experience that ends, the ``completed``-th from 1."""

@@ -50,11 +50,13 @@ def _row(i: int, step: int, rng: np.random.Generator) -> dict:
         "synthesis": {k: {"raw": v, "weighted": v * terms[k][1]} for k, v in raw.items()},
         "probes": {"birth": births, "agreement": [memory(step, b) for b in births]},
         "forgetting": 4.1 * (1 - np.exp(-step / 350)) + 0.3 * rng.random() if i else None,
+        "alpha": {f"network.layer{k}.weight": 0.01 * 2 ** (k * np.sin(step / 300)) for k in range(4)},
         "classes": rng.multinomial(640, rng.dirichlet(np.full(10, 4 + step / 40))).tolist(),
     }
 
 
-def _samples(folder: Path, rng: np.random.Generator) -> None:
+def pictures(folder: Path, rng: np.random.Generator) -> None:
+    """Strips of strokes that come out of noise."""
     folder.mkdir()
     y, x = np.mgrid[0:16, 0:16]
     for step in STEPS[::3]:
@@ -79,6 +81,7 @@ def _result() -> dict:
         "teacher": {"name": "lenet5", "sha256": "0f" * 32, "accuracy": 97.5},
         "student": {"name": "lenet5_half", "parameters": 15738},
         "accuracy": {**evolution_record([a for _, a in curve]), "final": 96.43, "max": 97.12, "curve": curve},
+        "by_class": {"images": [36] * 10, "teacher": [97.5] * 10, "student": [97.5 - k for k in range(10)]},
         "agreement": 97.21,
         "loyalty": 0.9433,
         "loyalty_reference": 0.9781,
@@ -104,15 +107,21 @@ def made_up(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     rows = [_row(i, step, rng) for i, step in enumerate(STEPS)]
     matrix = [[memory(c, b) for b in BIRTHS] for c in STEPS]
-    config = {"method": "predfkd", "replay": "generative", "student": {"name": "lenet5_half", "lr": 0.05}}
+    config = {
+        "method": "predfkd",
+        "replay": "generative",
+        "student": {"name": "lenet5_half", "lr": 0.05, "loss": {"kind": "l1"}},
+    }
     environment = {"python": "3.12.3", "platform": "Linux", "versions": {"torch": "2.12.0"}}
     write(folder / "result.json", _result())
     write(folder / "forgetting.json", {"checkpoints": STEPS, "probes": BIRTHS, "agreement": matrix})
+    write(folder / "confusion.json", {"images": (np.eye(10, dtype=int) * 33 + rng.multinomial(3, [0.1] * 10)).tolist()})
     write(folder / "env.json", environment)
     write(folder / "teacher.json", {"name": "lenet5", "sha256": "0f" * 32, "accuracy": 97.5})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    _samples(folder / "samples", rng)
+    pictures(folder / "samples", rng)
+    pictures(folder / "replayed", rng)
     return folder
 
 

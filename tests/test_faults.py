@@ -71,7 +71,8 @@ def whole(bench: Bench, tmp_path: Path) -> dict[str, bytes]:
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in ("metrics.jsonl", "student.safetensors", "forgetting.json")}
+    names = ("metrics.jsonl", "student.safetensors", "forgetting.json", "confusion.json")
+    return {name: (folder / name).read_bytes() for name in names}
 
 
 def killed(self: Training) -> None:

@@ -145,6 +145,12 @@ def test_other_figures_with_long_names_are_readable() -> None:
     names = [f"a class of a long name, number {k}" for k in range(100)]
     steps = list(range(10, 101, 10))
     assert_readable(drawn(figures.class_map, steps, [[1.0] * 100] * 10, names))
+    assert_readable(drawn(figures.confusion, np.eye(100) * 50 + 1, names))
+    assert_readable(drawn(figures.confusion, [[5, 0], [1, 4]], ["0", "1"]))
+    assert_readable(drawn(figures.class_accuracy, names[:20], [99.0] * 20, [90.0, None] * 10))
+    layers = {f"layer{k}.block.convolution.weight": [0.01 * (1 + k)] * 10 for k in range(60)}
+    assert_readable(drawn(figures.rates, steps, layers))
+    assert_readable(drawn(figures.rates, steps, {"one": [0.01] * 10}))
     panels = {f"term {k}": [Series("", steps, [10.0**-place for place in range(10)])] for k in range(7)}
     assert_readable(drawn(figures.loss_panels, panels))
     assert_readable(drawn(figures.forgetting_map, [10_000.0 * k for k in range(9)], [1.0, 2.0], [[50.0, None]] * 9))

@@ -20,6 +20,7 @@ from lra.metrics.student import (
     agreement,
     class_accuracy,
     class_histogram,
+    confusion,
     cosine,
     gradient_alignment,
     loyalties,
@@ -132,6 +133,11 @@ def test_accuracy_of_each_class_by_hand() -> None:
     logits = torch.eye(4)[[0, 0, 1, 2, 1]]
     found = class_accuracy(logits, torch.tensor([0, 0, 0, 2, 1]))
     torch.testing.assert_close(found, torch.tensor([2 / 3, 1, 1, NAN], dtype=torch.float64), equal_nan=True)
+
+
+def test_which_class_is_taken_for_which_by_hand() -> None:
+    found = confusion(torch.eye(3)[[0, 0, 1, 2, 1]], torch.tensor([0, 0, 0, 2, 1]))
+    assert found.tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
 def test_loyalty_by_hand() -> None:

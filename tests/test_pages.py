@@ -193,7 +193,8 @@ def test_every_page_shows_all_of_its_figures(found: dict[str, Any], mode: str) -
     assert len(set(found["drawn"][f"run, {mode}"])) > 4
 
 
-FIGURES = 6
+FIGURES = 9
+"""Of a run: evolution, what is remembered, alignment, rates, two of losses, classes, accuracy and answers by class."""
 
 
 @pytest.mark.parametrize("page", ["run", "sweep"])

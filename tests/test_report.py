@@ -5,7 +5,7 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copytree, ignore_patterns, rmtree
 from subprocess import run as run_process
 from xml.etree import ElementTree
 
@@ -90,7 +90,7 @@ def test_page_needs_nothing_but_itself(page: str) -> None:
 
 def test_every_figure_is_sound_svg_with_ids_of_its_own(page: str) -> None:
     svgs = _svgs(page)
-    assert len(svgs) == 7  # the evolution twice, wide and narrow
+    assert len(svgs) == 10  # the evolution twice, wide and narrow
     ids = [e.get("id") for svg in svgs for e in svg.iter() if e.get("id")]
     assert len(ids) == len(set(ids))
     for svg in svgs:
@@ -121,7 +121,7 @@ def test_strings_from_the_folder_stay_text(run: Path) -> None:
     assert "&lt;script&gt;alert(" in page
     assert "{{ 7 * 7 }}" in page
     assert "$\\frac{" in page
-    assert len(_svgs(page)) == 7
+    assert len(_svgs(page)) == 10
 
 
 def test_half_finished_run_is_reported_from_its_metrics(run: Path) -> None:
@@ -148,7 +148,7 @@ def test_classes_by_their_names_those_that_lost_most_first(run: Path) -> None:
     assert sorted(order) == list(range(10))
     assert order[:2] == [3, 7]
     assert "−53.0" in table
-    assert page.count("&lt;kind 5&gt;") == 2, "on the map too"
+    assert page.count("&lt;kind 5&gt;") == 5, "in the figures too: classes over time, of each class, and in both axes"
     assert "<kind" not in page
 
 
@@ -159,7 +159,31 @@ def test_classes_by_their_names_those_that_lost_most_first(run: Path) -> None:
 def test_classes_that_nobody_counted_are_no_table(run: Path, by_class: object) -> None:
     _change(run / "result.json", by_class=by_class)
     write(run / "data.json", {"names": [1, 2]})
-    assert "Class by class" not in _page(run)
+    page = _page(run)
+    assert "Class by class" not in page
+
+
+@pytest.mark.parametrize("confusion", [None, {}, {"images": 3}, {"images": [[1, 2]]}, {"images": [["x"], [1]]}])
+def test_an_older_run_and_a_damaged_one_have_a_report_that_says_what_it_lacks(run: Path, confusion: object) -> None:
+    (run / "confusion.json").unlink()
+    if confusion is not None:
+        write(run / "confusion.json", confusion)
+    rmtree(run / "replayed")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["alpha"] = {"a": -1.0, "b": "x"}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = _text(_page(run))
+    assert "this run kept no counts (confusion.json)" in text
+    assert "this run kept no pictures of it" in text
+    assert "this run recorded no learned rates" in text
+
+
+def test_losses_have_units_and_the_last_samples_are_shown_large(page: str) -> None:
+    assert "student loss (mean |Δ logit|)" in page
+    assert page.count('alt="the last samples"') == 1
+    assert page.count('alt="replayed images at ') == len(STEPS[::3])
+    assert "layer3.weight" in page
 
 
 def test_without_a_test_set_agreement_is_drawn_and_said(run: Path) -> None:
@@ -262,7 +286,7 @@ def test_many_sample_pictures_are_thinned_but_keep_first_and_last(run: Path) -> 
     picture = (run / "samples" / "step-000030.png").read_bytes()
     for step in range(1000, 1200):
         (run / "samples" / f"step-{step:06}.png").write_bytes(picture)
-    text = re.findall(r"<span>(step [\d,]+)</span>", _page(run))
+    text = re.findall(r"<span>(step [\d,]+)</span>", _page(run).split("What the replay holds")[0])
     assert (len(text), text[0], text[-1]) == (12, "step 30", "step 1,199")
 
 

@@ -28,7 +28,7 @@ from lra.strategies.retention import REPLAYS
 
 FILES = {
     *("config.yaml", "identity.json", "data.json", "env.json", "teacher.json", "metrics.jsonl", "result.json"),
-    "forgetting.json",
+    *("forgetting.json", "confusion.json"),
     *("student.safetensors", "generator.safetensors", "times.json", "report.html", "log.txt", "samples"),
 }
 SMALL = {"generative": ("--set", "replay.width=8", "--set", "replay.latent=10"), "memory": ("--set", "replay.period=1")}
@@ -80,7 +80,8 @@ def same_students(first: Path, second: Path) -> bool:
 )
 def test_every_retention_makes_a_whole_run_folder(run: Run, replay: str, meta: str) -> None:
     folder = run("--replay", replay, meta, *SMALL.get(replay, ()))
-    assert {path.name for path in folder.iterdir()} - {".lock"} == FILES
+    pictures = {"replayed"} if replay != "none" else set()
+    assert {path.name for path in folder.iterdir()} - {".lock"} == FILES | pictures
     assert sorted(path.name for path in (folder / "samples").iterdir()) == [
         "step-000004.png",
         "step-000008.png",
@@ -118,6 +119,33 @@ def test_one_image_is_too_few_for_batchnorm(
     done = lra_bench("run", *tiny, *student, "--set", "schedule.batch_size=1", "--out", tmp_path)
     assert (done.code, len(done.err.splitlines())) == (2, 1), done
     assert "give 2 at least as schedule.batch_size" in done.err
+
+
+@pytest.mark.parametrize("replay", [name for name in REPLAYS if name != "none"])
+def test_pictures_and_what_they_show_leave_no_trace(run: Run, replay: str) -> None:
+    chosen = ("--replay", replay, *SMALL.get(replay, ()))
+    shown, hidden = run(*chosen), run(*chosen, "--set", "evaluation.samples=0")
+    assert list((shown / "replayed").iterdir())
+    assert not (hidden / "replayed").exists()
+    assert lines(shown) == lines(hidden)
+    assert same_students(shown, hidden)
+    costs = [result_of(folder)["cost"] for folder in (shown, hidden)]
+    assert len({(cost["teacher_queries"], cost["images_generated"]) for cost in costs}) == 1
+
+
+def test_a_run_keeps_its_learned_rates_and_which_class_is_taken_for_which(run: Run) -> None:
+    folder = run("--replay", "memory", "--meta", *SMALL["memory"])
+    rates = [json.loads(line).get("alpha") for line in lines(folder).splitlines()]
+    assert rates[-1] is not None
+    assert all(rate > 0 for rate in rates[-1].values())
+    assert len(set(rates[-1].values())) > 1, "they have been learned apart"
+    assert rates[-1].keys() <= load_file(folder / "student.safetensors").keys()
+    counts = torch.tensor(json.loads((folder / "confusion.json").read_text())["images"])
+    found, images = result_of(folder)["by_class"], counts.sum(dim=1)
+    assert images.tolist() == found["images"]
+    assert (100 * counts.diagonal() / images).tolist() == pytest.approx(found["student"])
+    constant = run("--replay", "memory", "--meta", *SMALL["memory"], "--set", "meta.alpha_rate=0")
+    assert b'"alpha"' not in lines(constant)
 
 
 @pytest.mark.parametrize("test", ["true", "false"])

@@ -126,13 +126,14 @@ def ordinal(set_ticks: Callable[..., Any], steps: Sequence[float], most: int = 7
     set_ticks(positions, [f"{steps[p]:,.0f}" for p in positions])
 
 
-def colour_bar(figure: Figure, image: Any, ax: Any, label: str) -> None:
-    """A thin colour bar without a frame, titled above so that no text is turned on its side."""
+def colour_bar(figure: Figure, image: Any, ax: Any, label: str) -> Any:
+    """Add a thin colour bar without a frame, titled above so that no text is turned on its side; returns it."""
     bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02, aspect=28)
     bar.ax.collections[0].set_rasterized(True)
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(5, steps=ROUND)
     bar.ax.set_title(label, loc="right", color=MUTED)
+    return bar
 
 
 def refuse_suffix(file: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
@@ -226,6 +227,70 @@ def class_map(steps: Sequence[float], counts: Sequence[Sequence[float]], names: 
     ax.set_title("class")
     ax.set_xlabel("student steps")
     colour_bar(figure, image, ax, "share (%)")
+    return figure
+
+
+@svg_figure("Which class the student takes for which")
+def confusion(counts: Sequence[Sequence[float]], names: Sequence[str]) -> Figure:
+    """Share of each class (down) that is taken for each class (across), of the `MOST_NAMES` with most mistakes."""
+    table = np.array(counts, dtype=float)
+    wrong = table.sum(axis=1) - table.diagonal()
+    shown = np.sort(np.argsort(-wrong, kind="stable")[:MOST_NAMES])
+    share = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    share, labels = share[np.ix_(shown, shown)], [clean(names[place], 14) for place in shown]
+    figure = Figure((NARROW, 1.3 + 0.17 * max(len(shown), 12)), layout="constrained")
+    ax = figure.subplots()
+    image = ax.imshow(share, aspect="auto", interpolation="nearest", vmin=0, vmax=100)
+    for (row, column), value in np.ndenumerate(share):
+        if value >= 0.5:
+            shade = "#ffffff" if value < 50 else "#000000"
+            ax.text(column, row, f"{value:.0f}", ha="center", va="center", color=shade, fontsize=6.5)
+    ax.set_xticks(range(len(shown)), labels, rotation=90 if max(map(len, labels)) > 2 else 0)
+    ax.set_yticks(range(len(shown)), labels)
+    ax.set_title("class")
+    ax.set_xlabel("the student’s answer")
+    colour_bar(figure, image, ax, "of the class (%)")
+    return figure
+
+
+@svg_figure("Accuracy of teacher and student on each class")
+def class_accuracy(names: Sequence[str], teacher: Sequence[Number], student: Sequence[Number]) -> Figure:
+    """A row for each class, those first on which the student lost most: a ring for the teacher, a disc for it."""
+    figure = Figure((NARROW, 0.9 + 0.19 * max(len(names), 6)), layout="constrained")
+    ax = figure.subplots()
+    rows = range(len(names))
+    ours, theirs = floats(student), floats(teacher)
+    own, other = style(0), style(1)
+    ax.hlines(rows, ours, theirs, color=RULE, linewidth=1.2, zorder=0)
+    ax.plot(theirs, rows, "s", markersize=5, markerfacecolor="none", color=other.colour)
+    ax.plot(ours, rows, "o", markersize=5, color=own.colour)
+    ax.set_yticks(rows, [clean(name, 24) for name in names])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_xlabel("accuracy (%): filled student, hollow teacher")
+    return figure
+
+
+@svg_figure("Learned rate of every layer against student steps")
+def rates(steps: Sequence[float], layers: Mapping[str, Sequence[Number]]) -> Figure:
+    """α of each parameter, the first layer on top, in one logarithmic scale of colours."""
+    table = np.ma.masked_invalid(np.array([floats(values) for values in layers.values()]))
+    shown = range(0, len(table), math.ceil(len(table) / MOST_NAMES))
+    figure = Figure((NARROW, max(2.4, 0.9 + 0.17 * len(shown))), layout="constrained")
+    ax = figure.subplots()
+    edges = np.concatenate([[min(0.0, steps[0] - 1)], steps])
+    low, high = float(table.min()), float(table.max())
+    norm = LogNorm(low, max(high, 1.01 * low))
+    image = ax.pcolormesh(edges, np.arange(len(table) + 1) - 0.5, table, rasterized=True, norm=norm)
+    names = list(layers)
+    ax.set_yticks(shown, [clean(names[place], 22) for place in shown])
+    ax.invert_yaxis()
+    step_axis(ax.xaxis)
+    ax.set_xlabel("student steps")
+    bar = colour_bar(figure, image, ax, "α")
+    bar.locator = MaxNLocator(4) if high < 10 * low else LogLocator(numticks=5)
+    bar.formatter = FuncFormatter(lambda value, _: f"{value:.2g}")
+    bar.minorlocator = NullLocator()
     return figure
 
 

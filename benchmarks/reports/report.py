@@ -18,12 +18,13 @@ from lra.benchmarks.files import write_text
 from lra.benchmarks.progress import clock
 from lra.benchmarks.records import (
     INCREMENT,
+    REPLAYED,
+    SAMPLES,
     Record,
     ReportError,
     Run,
     flatten,
     known,
-    mean,
     number,
     numbers,
     pick,
@@ -34,17 +35,12 @@ from lra.benchmarks.records import (
 from lra.benchmarks.reports import figures
 from lra.benchmarks.reports.curves import Series
 from lra.benchmarks.reports.drawing import DARK, NARROW, PALETTE, WIDE, custom_properties
+from lra.benchmarks.reports.run_figures import class_rows, main_curve, run_figures
 from lra.benchmarks.text import number_text
 from lra.metrics.evolution import evolution_record
 from lra.metrics.quantities import AVERAGE, COMPARED_INCREMENTS, QUANTITIES, TILES, Quantity, quantities
 
 MOST_ROWS = 400
-MOST_CLASSES = 100
-MOST_TERMS = 24
-STUDENT_LOSSES = {
-    "student loss": {"acquisition": "acquisition", "retention": "retention"},
-    "new batch": {"acquisition_before": "before", "acquisition_after": "after"},
-}
 
 
 def write_report(folder: Path) -> Path:
@@ -93,7 +89,8 @@ def _of_distillation(run: Run) -> str:
         costs=found.rows(cost=True),
         reason=found.reason,
         figure=run_figures(run, tested, curve),
-        samples=sample_pictures(run.folder / "samples"),
+        samples=sample_pictures(run.folder / SAMPLES),
+        replayed=sample_pictures(run.folder / REPLAYED),
         classes=class_rows(run),
     )
 
@@ -216,93 +213,6 @@ class Numbers:
         return Shown(quantity.name, title.replace("accuracy", self.measure), text, f" {unit}" if unit else "", note)
 
 
-def main_curve(run: Run) -> tuple[bool, Series]:
-    """Whether accuracy on a test set is what there is, or would be, and its curve; else agreement on the probes."""
-    steps, accuracy = run.column("student_step"), run.column("accuracy")
-    stored = table(pick(run.result, "accuracy", "curve"))
-    if not any(v is not None for v in accuracy) and stored and len(stored[0]) == 2:
-        steps, accuracy = [point[0] for point in stored], [point[1] for point in stored]
-    if any(v is not None for v in accuracy) or pick(run.result, "accuracy"):
-        return True, Series("student", steps, accuracy)
-    if not run.evaluated and not run.untested:
-        return True, Series("student", [], [])
-    probes = [mean(numbers(pick(row, "probes", "agreement"))) for row in run.rows]
-    if not any(v is not None for v in probes):
-        probes = run.column("agreement")
-    return False, Series("student", steps, probes)
-
-
-def run_figures(run: Run, tested: bool, curve: Series) -> dict[str, str]:
-    """Every figure for which the run has numbers, as SVG."""
-    drawn: dict[str, str] = {}
-    if any(v is not None for v in curve.y):
-        options = _evolution_options(run, tested)
-        drawn["evolution_wide"] = figures.evolution([curve], width=WIDE, **options)
-        drawn["evolution_narrow"] = figures.evolution([curve], width=NARROW, **options)
-    agreement = table(run.matrix.get("agreement"))
-    checkpoints, probes = (known(numbers(run.matrix.get(key))) for key in ("checkpoints", "probes"))
-    if agreement and len(agreement) == len(checkpoints) and len(agreement[0]) == len(probes) > 0:
-        drawn["forgetting"] = figures.forgetting_map(checkpoints, probes, agreement)
-    if series := _series(run, {"alignment": ""}):
-        drawn["alignment"] = figures.alignment(series)
-    student = {title: _series(run, labels, "losses") for title, labels in STUDENT_LOSSES.items()}
-    if any(student.values()):
-        drawn["student"] = figures.loss_panels({k: v for k, v in student.items() if v}, columns=1)
-    terms = dict.fromkeys(name for row in run.rows for name in pick(row, "synthesis") or {})
-    panels = {name: _term(run, name) for name in islice(terms, MOST_TERMS)}
-    if any(panels.values()):
-        drawn["synthesis"] = figures.loss_panels({k: v for k, v in panels.items() if v})
-    if classes := _classes(run):
-        drawn["classes"] = figures.class_map(*classes, class_names(run, len(classes[1][0])))
-    return drawn
-
-
-def class_names(run: Run, count: int) -> list[str]:
-    """What ``count`` classes are called; empty where that is not known."""
-    names = run.data.get("names")
-    fitting = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
-    return names if fitting and names else []
-
-
-def evolution_title(tested: bool) -> str:
-    """What the main curve shows, with a test set and without."""
-    return "test accuracy (%)" if tested else "agreement with the teacher on the probes (%)"
-
-
-def _evolution_options(run: Run, tested: bool) -> dict[str, Any]:
-    forgetting = _series(run, {"forgetting": ""})
-    epochs = zip(run.column("student_step"), run.column("epoch"), strict=True)
-    return {
-        "forgetting": forgetting,
-        "epochs": [(step, epoch) for step, epoch in epochs if step is not None and epoch is not None],
-        "teacher": number(pick(run.result, "teacher", "accuracy")) if tested else None,
-        "title": evolution_title(tested),
-    }
-
-
-def _series(run: Run, labels: dict[str, str], *parents: str) -> list[Series]:
-    """A curve for each key of `labels` that has any number."""
-    found = ((label, run.column(*parents, key)) for key, label in labels.items())
-    return [Series(label, run.column("student_step"), y) for label, y in found if known(y)]
-
-
-def _term(run: Run, name: str) -> list[Series]:
-    where = ("synthesis", name)
-    return _series(run, {"weighted": ""}, *where) or _series(run, {"raw": "raw"}, *where)
-
-
-def _classes(run: Run) -> tuple[list[float], list[list[float]]] | None:
-    """Student steps and class counts of the evaluations that have both, steps rising."""
-    steps: list[float] = []
-    counts: list[list[float]] = []
-    for row in run.rows:
-        step, count = number(row.get("student_step")), known(numbers(row.get("classes")))
-        if step is not None and count and (not steps or (step > steps[-1] and len(count) == len(counts[0]))):
-            steps.append(step)
-            counts.append(count)
-    return (steps, counts) if steps else None
-
-
 def _names(run: Run) -> Record:
     """What names the run, from the result or, before it exists, from the config."""
     names: Record = {}
@@ -311,38 +221,6 @@ def _names(run: Run) -> Record:
         names[key] = value.get("name") if isinstance(value, dict) else value
     names["teacher"] = names["teacher"] or run.teacher.get("name")
     return names
-
-
-def class_rows(run: Run) -> list[Record]:
-    """Class by class: test images, what teacher and student get right of them, and the share of what was generated.
-
-    Those that lost most first, and `MOST_CLASSES` at most; empty without a test set, or before the end.
-    """
-    stored = run.result.get("by_class")
-    images, teacher, student = (numbers(pick(stored, key)) for key in ("images", "teacher", "student"))
-    count = len(images)
-    if not count or len(teacher) != count or len(student) != count:
-        return []
-    drawn = [known(numbers(row.get("classes"))) for row in run.rows]
-    generated = [sum(column) for column in zip(*(row for row in drawn if len(row) == count), strict=True)]
-    whole = sum(generated)
-    names = class_names(run, count) or [str(place) for place in range(count)]
-    rows = [
-        {
-            "name": names[place],
-            "images": images[place],
-            "teacher": teacher[place],
-            "student": student[place],
-            "difference": _difference(student[place], teacher[place]),
-            "share": 100 * generated[place] / whole if whole else None,
-        }
-        for place in range(count)
-    ]
-    return sorted(rows, key=lambda row: 0.0 if row["difference"] is None else row["difference"])[:MOST_CLASSES]
-
-
-def _difference(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
 
 
 def sample_pictures(folder: Path) -> list[Record]:

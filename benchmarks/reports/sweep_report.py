@@ -16,12 +16,13 @@ from lra.benchmarks.comparison.estimates import FEWEST, Estimate
 from lra.benchmarks.comparison.groups import Group, run_folders, sweep_record
 from lra.benchmarks.comparison.tables import cells
 from lra.benchmarks.errors import MissingInput, UsageError
-from lra.benchmarks.records import Record, Run, known, number, numbers, pick, table
+from lra.benchmarks.records import SAMPLES, Record, Run, known, number, numbers, pick, table
 from lra.benchmarks.reports import figures
 from lra.benchmarks.reports.curves import Series, band
 from lra.benchmarks.reports.drawing import NARROW, WIDE, refuse_suffix, save_figure
 from lra.benchmarks.reports.figures import Point, Ranked
-from lra.benchmarks.reports.report import evolution_title, filled, main_curve, sample_pictures, write_page
+from lra.benchmarks.reports.report import filled, sample_pictures, write_page
+from lra.benchmarks.reports.run_figures import evolution_title, main_curve
 from lra.metrics.quantities import PERCENT, QUANTITIES
 
 DRAWN = ("curves", "ranking", "cost")
@@ -159,7 +160,7 @@ def _maps(groups: Sequence[Group]) -> list[tuple[str, str]]:
 
 def _samples(groups: Sequence[Group]) -> list[tuple[str, list[Record]]]:
     """For each group the first and last strip of samples of its first seed."""
-    strips = [(g.label, sample_pictures(g.runs[min(g.runs)].folder / "samples")) for g in groups]
+    strips = [(g.label, sample_pictures(g.runs[min(g.runs)].folder / SAMPLES)) for g in groups]
     return [(label, [pictures[0], pictures[-1]][-len(pictures) :]) for label, pictures in strips if pictures]
 
 

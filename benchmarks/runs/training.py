@@ -8,6 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torchvision.utils import make_grid
 
 from lra.benchmarks.errors import PATIENCE, GivenUp, Interrupted, at_a_step, interrupts
 from lra.benchmarks.files import packed, write_atomically, write_checkpoint
-from lra.benchmarks.records import AVERAGE, BEST, STUDENT
+from lra.benchmarks.records import AVERAGE, BEST, REPLAYED, SAMPLES, STUDENT
 from lra.benchmarks.runs.kind import Tracker
 from lra.benchmarks.runs.machine import Stopwatch, environment, peak_memory
 from lra.benchmarks.runs.memory import as_far_as_it_fits, bounded, refuse_oversize
@@ -38,7 +39,7 @@ from lra.strategies import student_average
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.divergence import norm
 from lra.strategies.evaluation import Record
-from lra.synthesis.synthesizer import Synthesizer
+from lra.strategies.strategy import Replay
 
 CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints: with one experience, the most that a kill can cost."""
@@ -86,7 +87,9 @@ class Training:
         refuse_edited(config.tree())
         self.processes.join(self.experiment)
         self.forgetful = forgetful(config)
-        self.samples = Samples(folder.path / "samples", self.experiment.stream.synthesizer, config.evaluation.samples)
+        replays = [plugin for plugin in self.experiment.strategy.plugins if isinstance(plugin, Replay)]
+        sources = {SAMPLES: self.experiment.stream.synthesizer.peek} | ({REPLAYED: replays[0].shown} if replays else {})
+        self.pictures = Pictures(folder.path, sources, config.evaluation.samples)
         self.progress = RunProgress(self.experiment, quiet or self.processes.rank > 0)
 
     def open(self, begin: Callable[[], None]) -> None:
@@ -180,8 +183,8 @@ class Training:
         self.times.append((record["student_step"], self.watch.read()["seconds"]))
         if self.config.evaluation.keep_best and not self.processes.rank and best_of(self.metrics.records) is record:
             save_weights(self.folder.path / BEST, self.experiment.strategy.model)
-        last = record["experience"] == self.experiment.stream.length
-        self.samples.take(record["evaluation"], record["student_step"], last)
+        last = record["experience"] == self.experiment.stream.length or self.experiment.strategy.stopped is not None
+        self.pictures.take(record["evaluation"], record["student_step"], last)
         self.progress.note(record)
 
     def _state(self) -> State:
@@ -302,29 +305,31 @@ def _cost(experiment: Experiment) -> Record:
     }
 
 
-class Samples:
-    """Writes strips of fresh samples, ``step-000900.png``, at evaluations 1, 2, 4, 8, … and the last.
+class Pictures:
+    """Writes strips of images, ``samples/step-000900.png``, at evaluations 1, 2, 4, 8, … and the last.
 
     Args:
-        folder: where to.
-        synthesizer: draws them, without a trace.
+        folder: of the run.
+        sources: of so many images each at most, or of none, without a trace; by the folder for their strips.
         count: images per strip; 0 writes nothing.
     """
 
-    def __init__(self, folder: Path, synthesizer: Synthesizer, count: int):
+    def __init__(self, folder: Path, sources: Mapping[str, Callable[[int], Tensor | None]], count: int):
         self.folder = folder
-        self.synthesizer = synthesizer
+        self.sources = sources
         self.count = count
 
     def take(self, evaluation: int, step: int, last: bool = False) -> None:
-        """Write a strip, if the evaluation (from 0) is one to be pictured, as the ``last`` is."""
+        """Write strips, if the evaluation (from 0) is one to be pictured, as the ``last`` is."""
         number = evaluation + 1
         if self.count == 0 or (number & (number - 1) and not last):
             return
-        images = shown(self.synthesizer.peek(self.count).clamp(0, 1).cpu())
-        grid = make_grid(images, nrow=self.count, padding=1, pad_value=1.0)
-        pixels = grid.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        write_atomically(self.folder / f"step-{step:06d}.png", lambda file: _png(pixels, file))
+        for name, draw in self.sources.items():
+            images = draw(self.count)
+            if images is not None:
+                grid = make_grid(shown(images.clamp(0, 1).cpu()), nrow=self.count, padding=1, pad_value=1.0)
+                pixels = grid.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+                write_atomically(self.folder / name / f"step-{step:06d}.png", partial(_png, pixels))
 
 
 def shown(images: Tensor) -> Tensor:

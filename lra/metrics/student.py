@@ -62,6 +62,12 @@ def class_accuracy(logits: Tensor, classes: Tensor) -> Tensor:
     return torch.bincount(classes[right], minlength=count).double() / torch.bincount(classes, minlength=count)
 
 
+def confusion(logits: Tensor, classes: Tensor) -> Tensor:
+    """(K, K) counts of samples of each class (rows) whose logits (n, K) are largest at each class (columns)."""
+    count = logits.shape[1]
+    return torch.bincount(classes * count + logits.argmax(dim=1), minlength=count**2).view(count, count)
+
+
 def cosine(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> Tensor:
     """Cosine in [-1, 1] of two gradients given parameter by parameter; 0 if either vanishes."""
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
