@@ -341,8 +341,11 @@ def test_the_folded_generator_runs_on_given_parameters_and_has_the_published_nam
 def test_a_layer_folds_where_its_maps_are_large_and_gives_the_same_either_way():
     layer = DoublingConvolution(32, 32, bias=False)
     small, large = torch.randn(2, 32, 4, 4), torch.randn(128, 32, 4, 4)
+    drawn = [generators.folds(maps, channels) for maps, channels in ((small, 32), (large, 32), (large, 64))]
+    assert drawn == [False, False, True]
+    small.requires_grad_(), large.requires_grad_()
     assert [generators.folds(maps, 32) for maps in (small, large)] == [False, True]
-    assert not generators.folds(torch.randn(128, 8, 4, 4), 8)
+    assert not generators.folds(torch.randn(128, 8, 4, 4, requires_grad=True), 8)
     for maps in (small, large):
         torch.testing.assert_close(layer(maps), as_published(layer, maps), rtol=1e-4, atol=1e-5)
 

@@ -7,7 +7,7 @@ a GPU that is measured.
 
 * A generator's upsampling and convolution on maps channels last: milliseconds of the plain form, and the part of them
   of the folded form, one transposed convolution; forward alone (a draw), and forward and backward (an update).
-  ``folds`` is what `DoublingConvolution` chooses; a ``!`` marks a choice by which an update is over a tenth slower.
+  ``folds`` is what `DoublingConvolution` chooses for each; a ``!`` marks a choice that is over a tenth slower.
 * Networks with maps in plain order: milliseconds, and the part of them with maps channels last, of a student's step,
   of a teacher's answers, and of its gradient for images. ``auto`` is what ``student.channels_last=auto`` chooses; a
   ``!`` marks a choice by which a student's step is over a tenth slower.
@@ -67,6 +67,12 @@ def shown(*measured: tuple[float, float]) -> list[str]:
     return [cell for time_of_one, part in measured for cell in (f"{1000 * time_of_one:.2f}", f"{part:.2f}")]
 
 
+def said(chosen: bool, part: float) -> str:
+    """Whether the other form is chosen, marked if that takes over a tenth longer than what is not chosen."""
+    wrong = part > 1.1 if chosen else part < 1 / 1.1
+    return f"{'yes' if chosen else 'no'}{'!' * wrong}"
+
+
 def doubling(rounds: int, device: str) -> list[list[str]]:
     """A row for each of `SIZES`."""
     rows = []
@@ -75,12 +81,11 @@ def doubling(rounds: int, device: str) -> list[list[str]]:
         maps = torch.randn(batch, inputs, side, side, device=device).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             draw = compared(partial(plain, maps, layer), partial(folded, maps, layer), rounds, device)
+        drawn = said(folds(maps, outputs), draw[1])
         maps.requires_grad_()
         both = compared(partial(update, plain, maps, layer), partial(update, folded, maps, layer), rounds, device)
-        chosen = folds(maps, outputs)
-        wrong = both[1] > 1.1 if chosen else both[1] < 1 / 1.1
-        cells = [f"{inputs} → {outputs}", str(side), str(batch), *shown(draw, both)]
-        rows.append([*cells, f"{'yes' if chosen else 'no'}{'!' * wrong}"])
+        updated = said(folds(maps, outputs), both[1])
+        rows.append([f"{inputs} → {outputs}", str(side), str(batch), *shown(draw), drawn, *shown(both), updated])
     return rows
 
 
@@ -116,10 +121,8 @@ def ordering(rounds: int, device: str) -> list[list[str]]:
             compared(partial(work, network, images), partial(work, last, images), rounds, device)
             for work in (learn, answer, invert)
         ]
-        chosen = gains_channels_last(network, image, device)
-        wrong = found[0][1] > 1.1 if chosen else found[0][1] < 1 / 1.1
         cells = [name, "x".join(map(str, image)), str(batch), *shown(*found)]
-        rows.append([*cells, f"{'yes' if chosen else 'no'}{'!' * wrong}"])
+        rows.append([*cells, said(gains_channels_last(network, image, device), found[0][1])])
     return rows
 
 
@@ -129,8 +132,8 @@ def ordering(rounds: int, device: str) -> list[list[str]]:
 def main(rounds: int, device: str) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
-    parts = ["draw, ms", "folded", "update, ms", "folded"]
-    click.echo(markdown_table(["channels", "side", "batch", *parts, "folds"], doubling(rounds, device)))
+    parts = ["draw, ms", "folded", "folds", "update, ms", "folded", "folds"]
+    click.echo(markdown_table(["channels", "side", "batch", *parts], doubling(rounds, device)))
     parts = ["step, ms", "last", "answers, ms", "last", "for images, ms", "last"]
     click.echo(f"\n{markdown_table(['network', 'image', 'batch', *parts, 'auto'], ordering(rounds, device))}")
 

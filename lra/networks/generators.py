@@ -19,10 +19,11 @@ Head = Literal["sigmoid", "standardised", "affine"]
 
 LARGEST = 64
 """Longest side that the two doublings of the published generators are for; larger images take more of them."""
-FOLDED_PIXELS, FOLDED_PRODUCTS = 2**10, 2**19
+FOLDED_PIXELS, FOLDED_PRODUCTS, FOLDED_DRAWN = 2**10, 2**19, 2**21
 """Of a batch of maps, the pixels n·h·w and the products of a tap n·h·w·c·c' from which upsampling and convolution are
 cheaper as one transposed convolution, by ``python -m lra.benchmarks.cost.convolutions``: with fewer of the first,
-summing the kernel's taps costs what it saves; with fewer of the second, starting operations does."""
+summing the kernel's taps costs what it saves; with fewer of the second, starting operations does. Most is saved in the
+gradient: without one there must be more products than the third."""
 SMALLEST_MAP = 8
 """Longest side, at most, of the first map of a generator of larger images, and of the last map of their encoder."""
 
@@ -90,7 +91,8 @@ class DoublingConvolution(nn.Conv2d):
 def folds(maps: Tensor, channels: int) -> bool:
     """Whether `DoublingConvolution` of ``maps`` (n,c,h,w) to so many ``channels`` is cheaper as one convolution."""
     pixels = maps.shape[0] * maps.shape[2] * maps.shape[3]
-    return pixels >= FOLDED_PIXELS and pixels * maps.shape[1] * channels >= FOLDED_PRODUCTS
+    products = pixels * maps.shape[1] * channels
+    return pixels >= FOLDED_PIXELS and (products >= FOLDED_PRODUCTS if maps.requires_grad else products > FOLDED_DRAWN)
 
 
 def spread(weight: Tensor) -> Tensor:
