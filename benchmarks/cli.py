@@ -9,6 +9,7 @@ import click
 
 from lra import __version__
 from lra.benchmarks.commands.inputs import data, list_, teacher
+from lra.benchmarks.commands.leaderboard import leaderboard, reproduce
 from lra.benchmarks.commands.results import analyse, compare, export, ls, report, show
 from lra.benchmarks.commands.run import increment, quantize, resume, run
 from lra.benchmarks.commands.sweep import sweep
@@ -37,7 +38,7 @@ def cli() -> None:
 
 for command in (
     *(run, resume, quantize, sweep, tasks, increment),
-    *(show, ls, report, compare, export, analyse, list_, teacher, data),
+    *(show, ls, report, compare, export, analyse, reproduce, leaderboard, list_, teacher, data),
 ):
     cli.add_command(command)
 

@@ -20,7 +20,10 @@ MOST_NAMES = 12
 """Most names of classes on a line."""
 
 
-LISTS = ("methods", "replays", "presets", "scales", "datasets", "models", "plugins")
+LONGEST = 50
+"""Characters of a name that texts stand beside in a column; longer ones push theirs to the right."""
+
+LISTS = ("methods", "replays", "presets", "scales", "datasets", "models", "plugins", "leaderboard")
 """What there is to choose from, each a `catalogue`."""
 
 
@@ -51,7 +54,7 @@ def list_(what: str, of: str | None, as_json: bool, schema: bool) -> None:
     if as_json:
         click.echo(json.dumps(entries, indent=2))
     else:
-        width = max(map(len, entries), default=0)
+        width = min(max(map(len, entries), default=0), LONGEST)
         click.echo("\n".join(f"{name:{width}}  {text}".rstrip() for name, text in entries.items()))
 
 
@@ -81,7 +84,11 @@ def options(of: str | None, as_json: bool, schema: bool) -> str:
 
 
 def catalogue(what: str) -> dict[str, str]:
-    """Names and one-line descriptions of methods, replays, presets, scales, datasets, models or plugins."""
+    """Names and one-line descriptions of what there is in one of `LISTS`."""
+    if what == "leaderboard":
+        from lra.benchmarks.leaderboard.board import board
+
+        return {name: row.summary for name, row in board().items()}
     from lra.benchmarks.setup.presets import PUBLISHED, presets, scales
 
     if what == "presets":

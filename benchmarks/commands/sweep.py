@@ -68,20 +68,22 @@ def sweep(
     place = out or Path("runs") / grid.stem
     tree, planned = _planned(grid, assignments)
     if dry_run == "untimed":
-        click.echo(untimed(_states(planned, place), as_json))
+        click.echo(untimed(states(planned, place), as_json))
         return
-    planned = _settled(planned, place, threads)
+    planned = settled_all(planned, place, threads)
     cards = [] if per_gpu is None else cards_for(planned)
     number = len(cards) * per_gpu if per_gpu is not None else workers or at_a_time(planned)
     if dry_run:
-        for line in _estimated(planned, place, number, as_json):
+        for line in estimated(planned, place, number, as_json):
             click.echo(line)
     else:
         where = _engine(engine, number, most(planned), address, gpus, cards)
-        click.echo(_done(tree, planned, place, where, as_json, grid))
+        click.echo(done(tree, planned, place, where, as_json, grid))
 
 
-def _done(grid: Tree, planned: Sequence[Planned], out: Path, engine: Engine, as_json: bool, file: Path) -> str:
+def done(
+    grid: Tree, planned: Sequence[Planned], out: Path, engine: Engine, as_json: bool = False, file: Path | None = None
+) -> str:
     """Do the sweep; returns what is to be printed, or raises `LraError` if runs failed."""
     from lra.benchmarks.reports.sweep_report import write_sweep_report
     from lra.benchmarks.sweeps.sweep import RECORD
@@ -104,7 +106,7 @@ def ending(statuses: Sequence[str], out: Path, page: Path) -> str:
     return f"runs        {len(statuses)}: {what}\ncompare     lra-bench compare {out}\nreport      {page}"
 
 
-def _estimated(planned: Sequence[Planned], out: Path, workers: int, as_json: bool) -> Iterator[str]:
+def estimated(planned: Sequence[Planned], out: Path, workers: int, as_json: bool) -> Iterator[str]:
     """Lines about the runs and what they would take; nothing is written."""
     from lra.benchmarks.sweeps.sweep import dry_run, located, record
 
@@ -115,7 +117,7 @@ def _estimated(planned: Sequence[Planned], out: Path, workers: int, as_json: boo
         yield from dry_run(entries, workers, out)
 
 
-def _states(planned: Sequence[Planned], out: Path) -> list[dict[str, str]]:
+def states(planned: Sequence[Planned], out: Path) -> list[dict[str, str]]:
     """The runs and which are finished, told at once."""
     from lra.benchmarks.sweeps.sweep import FINISHED, TO_DO, finished_before
 
@@ -146,7 +148,7 @@ def _planned(file: Path, assignments: Sequence[str]) -> tuple[Tree, list[Planned
         return grid, plan(grid, file.parent)
 
 
-def _settled(planned: Sequence[Planned], out: Path, threads: int | None) -> list[Planned]:
+def settled_all(planned: Sequence[Planned], out: Path, threads: int | None) -> list[Planned]:
     """The runs of a grid, with their threads where they are still to be done."""
     from lra.benchmarks.sweeps.sweep import finished_before
 

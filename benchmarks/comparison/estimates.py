@@ -109,6 +109,26 @@ def _bootstrap(x: NDArray[np.float64], method: str) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def foreseen(n: int, sd: float, k: int) -> float:
+    """Half the width of the 95 % prediction interval for the mean of k new values about that of n known ones.
+
+    Both are taken for draws from one normal distribution; ``sd`` is the standard deviation of the n, two at least.
+    """
+    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * sd * np.sqrt(1 / n + 1 / k))
+
+
+def deviation(n: int, low: float, high: float) -> float:
+    """The standard deviation of n values, two at least, that the `interval` of their mean tells.
+
+    Student's t tells it exactly. A bootstrap is taken for a normal interval about a mean whose resamples scatter by
+    ``sd √(n - 1) / n``, which is near to it where the values are not far from normal themselves.
+    """
+    half = (high - low) / 2
+    if n < FEWEST:
+        return float(half * np.sqrt(n) / stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    return float(half * n / (stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(n - 1)))
+
+
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float], within: Bounds = ANY) -> Difference | None:
     """Compare two samples, ``within`` the same bounds, over the seeds that both have; ``None`` if there is none."""
     differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]

@@ -197,13 +197,13 @@ def settings(run: Run) -> Record:
         "student": {"network": pick(result, "student", "name")},
         "teacher": {"network": pick(result, "teacher", "name")},
     }
-    found = _heeded(run.config or named)
+    found = heeded(run.config or named)
     if found.get("teacher.network") == AUTO:
         found["teacher.network"] = pick(result, "teacher", "name") or pick(run.teacher, "name") or AUTO
     return _by_content(found, run.identity)
 
 
-def _heeded(tree: Record) -> Record:
+def heeded(tree: Record) -> Record:
     """A configuration as dotted keys, without what a group leaves open."""
     if not pick(tree, "meta", "enabled"):
         tree = tree | {"meta": {"enabled": False}}
@@ -215,7 +215,7 @@ def _of_tasks(run: Run) -> Record:
     listed = run.config.get("tasks")
     tasks = [task for task in listed if isinstance(task, dict)] if isinstance(listed, list) else []
     alone = [
-        _by_content(_heeded(dict(pick(task, "set") or {})), pick(run.identity, "tasks", str(task.get("name"))) or {})
+        _by_content(heeded(dict(pick(task, "set") or {})), pick(run.identity, "tasks", str(task.get("name"))) or {})
         for task in tasks
     ]
     found = {"reuse": run.config.get("reuse"), "carry": run.config.get("carry")}

@@ -188,7 +188,7 @@ def markdown_page(comparisons: Sequence[Comparison], places: Sequence[Path], com
         f"# {title}",
         _block("\n".join([*sweeps, command])),
         *(_block(text, "yaml") for text in quoted),
-        f"{len(runs)} runs, {_machines(runs)}.",
+        f"{len(runs)} runs, {machines(runs)}.",
         render(comparisons, "md").rstrip(),
     ]
     return "\n\n".join(parts) + "\n"
@@ -198,7 +198,7 @@ def _block(text: str, language: str = "") -> str:
     return f"```{language}\n{text}\n```"
 
 
-def _machines(runs: Sequence[Run]) -> str:
+def machines(runs: Sequence[Run]) -> str:
     """What the runs ran on, as far as their folders say."""
     kinds = {(pick(r.env, "cuda") or "CPU", pick(r.env, "threads"), pick(r.env, "versions", "torch")) for r in runs}
     return "; ".join(sorted(f"{device}, torch threads: {threads}, torch {torch}" for device, threads, torch in kinds))
