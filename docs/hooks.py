@@ -36,7 +36,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Make the pages, and put them where the navigation names their folder."""
     results = {f"benchmarks/{address}": text for address, text in pages.result_pages() if address != "results/index.md"}
     written = [file.relative_to(pages.ROOT).as_posix() for file in sorted(Path(config.docs_dir).rglob("*.md"))]
-    made = dict([*pages.method_pages(), *pages.result_pages(), *pages.reference_pages()])
+    made = dict([*pages.method_pages(), *pages.result_pages(), pages.leaderboard_page(), *pages.reference_pages()])
     MADE.update({links.address_of(source): source for source in results})
     for address, text, source in links.file_pages([*written, *results, *ROOTS]):
         made[address] = text

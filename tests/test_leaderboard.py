@@ -1,6 +1,7 @@
 """The leaderboard: rows say what their commands resolve to and what their pages say; sweeps become rows."""
 
 import csv
+import importlib
 import shlex
 import shutil
 import subprocess
@@ -219,6 +220,15 @@ def test_one_seed_says_nothing_of_others() -> None:
 def test_more_seeds_are_the_next_ones() -> None:
     assert ROW.first(2) == [0, 1]
     assert ROW.model_copy(update={"seeds": (4, 2)}).first(4) == [4, 2, 5, 6]
+
+
+def test_the_site_has_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("latex2mathml", reason="the extra docs is not installed")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    address, page = importlib.import_module("generate.pages").leaderboard_page()
+    assert address == "results/leaderboard.md"
+    for name, row in board().items():
+        assert any(f"| `{name}` |" in line and f" {row.interval} |" in line for line in page.splitlines()), name
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -157,7 +157,9 @@ def test_what_finished_is_shown_again_whatever_it_was(
             *looked,
         ]
     )
-    assert shown.stderr.count("finished before") == 2 + 2 + 1, "runs of the sweep, the tasks twice, the increment"
+    assert shown.stderr.count("finished before") == 2 * 2 + 2 + 1, (
+        "runs of the sweep twice, the tasks twice, the increment"
+    )
     assert "2 runs, 0 to do" in shown.stdout
     assert (tmp_path / "tasks" / "report.md").read_text() == page
 

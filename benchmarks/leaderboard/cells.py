@@ -223,7 +223,8 @@ def _measured(group: Group, quantity: str) -> Tree:
     runs, values = list(group.runs.values()), group.values(QUANTITIES[quantity])
     if len(values) < len(runs):
         raise UsageError(f"{group.label}: {len(runs) - len(values)} of its runs have no {quantity}")
-    found, seconds = estimate(list(values.values())), group.values(QUANTITIES["seconds"]).values()
+    found = estimate([*values.values()], in_percent(quantity).within)
+    seconds = group.values(QUANTITIES["seconds"]).values()
     ours = ", ".join(sorted({str(pick(run.env, "versions", "lra")) for run in runs}))
     return {
         "quantity": quantity,

@@ -5,7 +5,7 @@ import inspect
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Any
 import yaml
 
 from generate.tables import code, options_tables, table
+from lra.benchmarks.leaderboard.board import FOLDER, Row, read
 from lra.benchmarks.setup.presets import chosen_of, presets
+from lra.benchmarks.text import number_text
 from lra.strategies.method import Method
 from lra.strategies.methods import METHODS
 
@@ -123,9 +125,33 @@ def result_pages() -> Iterator[tuple[str, str]]:
     """Address and Markdown of a list, and of every file of results as it is."""
     files = {file.name: file.read_text() for file in sorted(RESULTS.glob("*.md"))}
     listed = "".join(f"- [{_title(text, name)}]({name})\n" for name, text in files.items())
-    yield "results/index.md", f"# Results\n\nEach page names the command that repeats it.\n\n{listed}"
+    board = "[The leaderboard](leaderboard.md) has their cells row by row."
+    yield "results/index.md", f"# Results\n\nEach page names the command that repeats it. {board}\n\n{listed}"
     for name, text in files.items():
         yield f"results/{name}", text
+
+
+def leaderboard_page() -> tuple[str, str]:
+    """Address and Markdown of the leaderboard: a table for each file, the highest mean first."""
+    text = (
+        "# Leaderboard\n\nCells row by row, as they were measured; [how to](../how-to/leaderboard.md) reproduce a row, "
+        "`lra-bench reproduce ROW`, and how to add some. Each table is of one sweep, ordered by the mean; where "
+        "intervals overlap, the order says nothing, and tables of different settings do not compare.\n"
+    )
+    for file in sorted(FOLDER.glob("*.csv")):
+        rows = sorted(read(file).items(), key=lambda item: -item[1].mean)
+        columns: dict[str, Callable[[Row], str]] = {
+            "data, networks, budget": lambda row: row.setting,
+            "measured": lambda row: row.measured.heading,
+            "mean": lambda row: row.interval,
+            "seeds": lambda row: str(len(row.seeds)),
+            "seconds": lambda row: number_text(row.seconds, 1),
+            "from": lambda row: f"{row.source}, {row.version}",
+            "hash": lambda row: code(row.hash),
+        }
+        cells = [[code(name), *(written(row) for written in columns.values())] for name, row in rows]
+        text += f"\n## {file.stem}\n\n{table(('row', *columns), cells)}"
+    return "results/leaderboard.md", text
 
 
 @cache
@@ -226,4 +252,5 @@ def addresses() -> dict[str, str]:
         found[f"strategies/methods/{method.__module__.rpartition('.')[2]}.py"] = f"methods/{name}.md"
     found |= {f"benchmarks/results/{file.name}": f"results/{file.name}" for file in RESULTS.glob("*.md")}
     folders = {"strategies/methods": "methods/index.md", "benchmarks/results": "results/index.md"}
+    folders["benchmarks/leaderboard"] = "results/leaderboard.md"
     return found | folders
