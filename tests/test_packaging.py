@@ -239,3 +239,17 @@ CITATION = {
 
 def test_the_citation_is_one_that_tools_read() -> None:
     jsonschema.validate(yaml.safe_load((ROOT / "CITATION.cff").read_text()), CITATION)
+
+
+def test_the_workflow_tries_each_python_that_is_promised_and_targets_that_there_are() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    check, wheel = (jobs[name]["strategy"]["matrix"] for name in ("check", "wheel"))
+    promised = {
+        text.rpartition(" ")[2]
+        for text in SETTINGS["project"]["classifiers"]
+        if re.fullmatch(r"Programming Language :: Python :: 3\.\d+", text)
+    }
+    assert set(wheel["python"]) == promised
+    assert {*check["python"], *(one["python"] for one in check["include"] if one["target"] == "test")} == promised
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {*check["target"], *(one["target"] for one in check["include"])} <= targets
