@@ -6,7 +6,7 @@ numbers count as missing, and a file that cannot be understood is named in one l
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -50,15 +50,15 @@ class Run:
     """The files of a run folder; an absent file is an empty record."""
 
     folder: Path
-    result: Record
-    rows: list[Record]
-    matrix: Record
-    confusion: Record
-    config: Record
-    env: Record
-    teacher: Record
-    data: Record
-    identity: Record
+    result: Record = field(default_factory=dict)
+    rows: list[Record] = field(default_factory=list)
+    matrix: Record = field(default_factory=dict)
+    confusion: Record = field(default_factory=dict)
+    config: Record = field(default_factory=dict)
+    env: Record = field(default_factory=dict)
+    teacher: Record = field(default_factory=dict)
+    data: Record = field(default_factory=dict)
+    identity: Record = field(default_factory=dict)
 
     def column(self, *keys: str) -> list[float | None]:
         """The number that `keys` leads to in every evaluation, None where there is none."""

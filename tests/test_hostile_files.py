@@ -214,7 +214,7 @@ def test_a_record_of_tasks(lra_bench: Callable[..., Any], canary: Path, text: st
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "3", '"<script>"', "{", "\0"])
-@pytest.mark.parametrize("file", ["result.json", "metrics.jsonl", "config.yaml", "forgetting.json"])
+@pytest.mark.parametrize("file", ["result.json", "metrics.jsonl", "config.yaml", "forgetting.json", "confusion.json"])
 def test_other_files_of_a_run(lra_bench: Callable[..., Any], stopped: Path, canary: Path, file: str, text: str) -> None:
     (stopped / "result.json").write_text("{}")
     (stopped / file).write_text(text)

@@ -90,7 +90,7 @@ def _begun(folder: Path) -> Run:
     """A run that may not have come to an evaluation yet."""
     evaluated = any((folder / name).is_file() for name in ("result.json", "metrics.jsonl"))
     if (folder / "config.yaml").is_file() and not evaluated:
-        return Run(folder, {}, [], {}, {}, {}, {}, {}, {})
+        return Run(folder)
     return read_run(folder)
 
 

@@ -359,7 +359,7 @@ def _discs(points: Sequence[Point], x_title: str, y_title: str, cost: bool = Fal
         colour, at = style(point.style).colour, ax.transData.inverted().transform(place * unit)
         ax.plot(*zip(mean, at, strict=True), color=colour, linewidth=0.8, clip_on=False)
         ax.plot(*at[:, None], marker="o", markersize=12, color=colour, clip_on=False)
-        ax.text(*at, str(point.place), color=PAGE, ha="center", va="center_baseline", fontsize=8)
+        ax.text(at[0], at[1], str(point.place), color=PAGE, ha="center", va="center_baseline", fontsize=8)
     return figure
 
 
