@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lra.randomness import sent
 from lra.state import State
 from lra.view import View
 
@@ -48,7 +49,8 @@ class Modulation:
 
     def count(self, held: Tensor) -> None:
         """Take note of the classes (N,) of all images that are held."""
-        self.counts = torch.bincount(held.to(self.counts.device), minlength=len(self.counts))
+        held = sent(held, self.counts.device)
+        self.counts = torch.zeros_like(self.counts).scatter_add_(0, held, torch.ones_like(held))
 
     def __call__(self, view: View) -> Tensor:
         """(n,), of mean 1, without gradient."""
