@@ -52,7 +52,7 @@ def test_what_is_no_name_may_be_a_file() -> None:
     assert [(item.value, item.type) for item in found] == [("weights", "file")]
 
 
-@pytest.mark.parametrize("group", [(), ("analyse",), ("teacher",), ("data",)], ids=" ".join)
+@pytest.mark.parametrize("group", [(), ("analyse",), ("leaderboard",), ("teacher",), ("data",)], ids=" ".join)
 def test_a_terminal_of_eighty_columns_has_room_for_what_each_command_is(group: Sequence[str]) -> None:
     done = CliRunner().invoke(cli, [*group, "--help"], env={"COLUMNS": "80"})
     assert "..." not in done.output.partition("Commands:")[2]

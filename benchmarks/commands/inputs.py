@@ -33,18 +33,20 @@ def _groups(given: dict[str, Any]) -> list[str]:
     return [*groups()] if given.get("what") == "options" else []
 
 
-@click.command(name="list")
+@click.command(
+    name="list",
+    help=f"""List what there is to choose from, or what --set takes.
+
+    WHAT is {", ".join(LISTS)}, or options: every key of --set with its values, default and meaning; those of a section
+    (student, meta, ...), of a method, of a replay, or of increment, if one is named.
+    """,
+)
 @click.argument("what", metavar="WHAT", type=click.Choice([*LISTS, "options"]))
 @click.argument("of", metavar="[SECTION|METHOD|REPLAY]", required=False, shell_complete=completing(_groups))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option("--schema", is_flag=True, help="Of options: print JSON Schema of a configuration file, for editors.")
 def list_(what: str, of: str | None, as_json: bool, schema: bool) -> None:
-    """List what there is to choose from, or what --set takes.
-
-    WHAT is methods, replays, presets, scales, datasets, models, plugins, or options: every key of --set with its
-    values, default and meaning; those of a section (student, meta, ...), of a method, of a replay, or of increment, if
-    one is named.
-    """
+    """Print a catalogue, or the options of a configuration."""
     if what != "options" and (of is not None or schema):
         raise UsageError(f"{'--schema' if schema else repr(of)} is for list options: leave it out")
     if what == "options":

@@ -43,10 +43,11 @@ def reproduce(
     as_json: bool,
     dry_run: DryRun | None,
 ) -> None:
-    """Measure a row of the leaderboard again (see: list leaderboard), and say whether it agrees.
+    """Measure a row of the leaderboard again.
 
-    The runs are an ordinary sweep: finished ones are not repeated, and the same command goes on. They agree if their
-    mean lies where the row's mean, deviation and seeds say that 95 % of such means lie. Exits with 1 if not.
+    Says whether it agrees. ROW is a name in list leaderboard. The runs are an ordinary sweep: finished ones are not
+    repeated, and the same command goes on. They agree if their mean lies where the row's mean, deviation and seeds say
+    that 95 % of such means lie. Exits with 1 if not.
     """
     from lra.benchmarks.commands.sweep import at_a_time, done, estimated, settled_all, states, untimed
     from lra.benchmarks.files import plain_name
@@ -102,7 +103,10 @@ def _judge(name: str, place: Path, file: Path | None, as_json: bool) -> None:
 
 @click.group()
 def leaderboard() -> None:
-    """Make rows of the leaderboard, and check them; list leaderboard shows it, reproduce measures a row again."""
+    """Make rows of the leaderboard, and check them.
+
+    list leaderboard shows it, reproduce measures a row again.
+    """
 
 
 @leaderboard.command()
@@ -110,9 +114,10 @@ def leaderboard() -> None:
 @click.option("--quantity", default="accuracy", show_default=True, help="What was measured, in percent: mean, say.")
 @click.option("--to", "file", type=PATH, metavar="FILE", help="[default: benchmarks/leaderboard/NAME OF SWEEP.csv]")
 def add(sweep: Path, quantity: str, file: Path | None) -> None:
-    """Make a row of every configuration in a finished sweep: a file of the leaderboard, written anew.
+    """Make a row of every configuration in a finished sweep.
 
-    Every seed counts that the sweep has; there is nothing else to fill in.
+    They are a file of the leaderboard, which is written anew. Every seed counts that the sweep has; there is nothing
+    else to fill in.
     """
     from lra.benchmarks.leaderboard.board import write
     from lra.benchmarks.leaderboard.cells import of_sweep
@@ -134,10 +139,11 @@ def add(sweep: Path, quantity: str, file: Path | None) -> None:
     "--restate", is_flag=True, help="Let rows say what their commands resolve to, as far as no result changed."
 )
 def check(paths: tuple[Path, ...], restate: bool) -> None:
-    """Check files of the leaderboard, all unless some are given: columns, values, and what each command resolves to.
+    """Check columns, values and commands of the leaderboard.
 
-    Each command must resolve to the configuration whose hash its row states. Where an option was added since, the hash
-    is another and no result is: --restate writes it anew. Where a default changed, give the command the old value.
+    Of all its files, unless some are given. Each command must resolve to the configuration whose hash its row states.
+    Where an option was added since, the hash is another and no result is: --restate writes it anew. Where a default
+    changed, give the command the old value.
     """
     from lra.benchmarks.leaderboard.board import FOLDER, read, write
     from lra.benchmarks.leaderboard.cells import complaints, restated

@@ -57,7 +57,7 @@ def show(folder: Path, as_json: bool, as_csv: bool) -> None:
 @click.argument("place", metavar="[DIR]", type=PATH, default=Path("runs"))
 @click.option("--json", "as_json", is_flag=True, help="Print the list as one JSON object.")
 def ls(place: Path, as_json: bool) -> None:
-    """List the runs in a folder: state, accuracy, step, age and size.
+    """List the runs in a folder: state, accuracy, age and size.
 
     A run is finished, running (a process holds its folder), stopped, or damaged. DIR is runs unless given.
     """

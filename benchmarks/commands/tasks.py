@@ -33,7 +33,7 @@ def tasks(
     dry_run: DryRun | None,
     **given: Any,
 ) -> None:
-    """Distil several teachers in order, each from what the last left.
+    """Distil several teachers in order, one run after another.
 
     The YAML file lists them. Options win over the file. Each way of reuse and each seed is a run, in a folder of its
     own beside those of its tasks. What is finished is not repeated; the same command goes on with what failed.
