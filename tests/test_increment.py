@@ -562,7 +562,7 @@ class Killed(BaseException):
 def test_a_run_that_was_killed_ends_as_one_that_was_not(
     lra_bench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    parts = ("align_steps=3", "alpha=0.1", "relation=0.1", "head_share=0.5", "milestones=[0.5]")
+    parts = ("align_steps=3", "alpha=0.1", "relation=0.1", "head_share=0.5", "milestones=[0.5]", "persistent=true")
     more = tuple(word for part in parts for word in ("--set", part)) if name in DATA_FREE else ()
     options = ("--strategy", name, *TINY, *more)
     whole = json.loads(lra_bench("increment", *options, "--json", "--out", tmp_path / "whole").out)

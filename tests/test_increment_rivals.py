@@ -505,6 +505,30 @@ def test_ours_can_have_the_terms_of_the_others(benchmark: CLScenario) -> None:
     assert [slope.abs().max() > 1e-6 for slope in slopes] == [False] * 8 + [True] * 2
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+def test_ours_may_go_on_from_its_generator(persistent: bool) -> None:
+    torch.manual_seed(0)
+    parts = split(shades(8), shades(2), [2, 0, 3, 1], 4)
+    options = DataFreeReplayOptions(**QUICK | {"generator_steps": 1}, generator_lr=1e-9, persistent=persistent)
+    plugin = DataFreeReplayPlugin(options)
+    strategy, seen = learner(network(nn.Linear(32, 4)), [plugin], 1), []
+    for experience in parts.train_stream:
+        strategy.train(experience, eval_streams=[])
+        seen.append(plugin.state_dict()["generator"])
+    assert seen[0] is None, "there was none"
+    if not persistent:
+        assert seen == [None] * 4
+        return
+    for before, after in itertools.pairwise(seen[1:]):
+        weights = [name for name in before if name.endswith("weight")]
+        assert weights
+        # A rate of 1e-9 leaves the weights where they began.
+        assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in weights)
+    again = DataFreeReplayPlugin(options)
+    again.load_state_dict(plugin.state_dict())
+    assert again.state_dict()["generator"] is seen[3]
+
+
 def test_ours_leaves_the_head_alone_at_last(benchmark: CLScenario) -> None:
     options = DataFreeReplayOptions(**QUICK, head_share=0.5, relation=0.1, alpha=0.1)
     plugin, seen = DataFreeReplayPlugin(options, steps=4), []

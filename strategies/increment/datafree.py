@@ -18,16 +18,16 @@ and then for every minibatch of real samples (x, y) of the new classes C, with a
 Of ABD and R-DFCIL (`abd`, `rdfcil`) it can have: in L_acq the cross-entropy of C by itself (``local``), in L_ret the
 difference of logits over C' (``distil`` hard), beside L_feat the angles between real images (``relation``) and the
 head's cross-entropy of all classes (``head_ce``), a last part of the steps in which the head learns alone
-(``head_share``), and the divergence of BatchNorm statistics (``bn_gap``).
+(``head_share``), the divergence of BatchNorm statistics (``bn_gap``), and a generator that lives on (``persistent``).
 
 Every class counts alike, and the samples say both how the old classes relate and that they are none of the new ones.
 Sources: Smith et al., "Always Be Dreaming", ICCV 2021 (a generator from the old model alone, distillation of
 features); Li and Hoiem, ECCV 2016 (distillation on the new images); Patel et al., CVPR 2023 (the LRA step). New and
 replayed samples go through the model together, in both losses, so that BatchNorm normalises them together.
 
-Weights and BatchNorm statistics are all that is carried from one experience to the next: no sample is kept. With
-``align_steps`` the head is fitted to the features of all classes at last, see `HeadFit`, and mean and covariance
-of each class's features are carried too.
+Weights and BatchNorm statistics are all that is carried from one experience to the next, with ``persistent`` those of
+the generator too: no sample is kept. With ``align_steps`` the head is fitted to the features of all classes at last,
+see `HeadFit`, and mean and covariance of each class's features are carried too.
 """
 
 from collections.abc import Sequence
@@ -70,10 +70,12 @@ class Recollection:
         options: of the generator.
         mean: per channel, what the model's images are normalised with; the generator's are in [0, 1] before.
         std: likewise.
+        start: weights of an earlier generator to go on from, as `weights` gives them.
 
     Attributes:
         model: the frozen model, all of its classes.
         synthesizer: the generator with its training and its counters.
+        weights: of the generator once it is trained, without its embedding of classes; if they are to be gone on from.
     """
 
     def __init__(
@@ -84,13 +86,18 @@ class Recollection:
         options: RecollectionOptions,
         mean: Sequence[float],
         std: Sequence[float],
+        start: State | None = None,
     ):
         self.model = model
         self._mean, self._std = mean, std
         self._device = device = next(model.parameters()).device
         width, latent = sized_for(image)
         width, latent = options.width or width, options.latent or latent
-        generator = ConditionedGenerator(gen_s(latent, image, width=width), len(classes)).to(device)
+        body = gen_s(latent, image, width=width)
+        if start is not None:
+            body.load_state_dict(start)
+        generator = ConditionedGenerator(body, len(classes)).to(device)
+        self._persistent, self.weights = options.persistent, start
         self._known = Known(model, classes)
         self._answering: nn.Module | None = None
         self.synthesizer = ConditionedOnlineGenerator(
@@ -118,6 +125,8 @@ class Recollection:
         self.synthesizer.step(self._normalised(learner))
         generator = self.synthesizer.generator.eval()
         assert isinstance(generator, ConditionedGenerator)
+        if self._persistent:
+            self.weights = deepcopy(generator.generator.state_dict())
         generator.generator = folded(generator.generator)
 
     @torch.no_grad()
@@ -193,16 +202,19 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         self.relation: Relation | None = None
         self.balanced: BalancedHead | None = None
         self.generator_steps = 0
+        self._weights: State | None = None
 
     def state_dict(self) -> State:
         """What is carried from one experience to the next beside the model."""
         known = {} if self.head_fit is None else self.head_fit.features.known
         features = {str(label): [spread.mean, spread.covariance] for label, spread in known.items()}
-        return {"classes": self.classes, "generator_steps": self.generator_steps, "features": features}
+        state = {"classes": self.classes, "generator_steps": self.generator_steps, "features": features}
+        return state | {"generator": self._weights}
 
     def load_state_dict(self, state: State) -> None:
         """Take it up."""
         self.classes, self.generator_steps = list(state["classes"]), state["generator_steps"]
+        self._weights = state["generator"]
         if self.head_fit is not None:
             self.head_fit.features.known = {int(k): Spread(*moments) for k, moments in state["features"].items()}
 
@@ -237,15 +249,17 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         channels, height, width = strategy.experience.dataset[0][0].shape
         mean, std = self.mean or [0.0] * channels, self.std or [1.0] * channels
         old = deepcopy(strategy.model)
-        recollection = Recollection(old, self.classes, (channels, height, width), self.options, mean, std)
+        image = channels, height, width
+        recollection = Recollection(old, self.classes, image, self.options, mean, std, self._weights)
         recollection.train(strategy.model)
+        self._weights = recollection.weights
         self.recollection = recollection
         self.generator_steps += recollection.synthesizer.generator_steps
         if self.options.alpha is not None:
             o = LookAheadOptions(alpha=self.options.alpha, alpha_rate=self.options.alpha_rate, statistics="batch")
             # The strategy's own forward pass moves the statistics.
             self.lookahead = LookAheadStep(o, updates_statistics=False)
-        self._open_parts(strategy, (channels, height, width))
+        self._open_parts(strategy, image)
 
     def _open_parts(self, strategy: SupervisedTemplate, image: tuple[int, int, int]) -> None:
         """What learns along with the model: projections for angles, and the head by itself."""

@@ -68,6 +68,8 @@ class GeneratorOptions(OneHotOptions, BalanceOptions):
 class RecollectionOptions(GeneratorOptions, TripletOptions):
     """Options of a generator told which class to make; with ``triplet`` it works against the learner (RGAL)."""
 
+    persistent: bool = False
+    """Go on from the generator of the experience before, but for its embedding of classes (ABD: with its optimiser)."""
     bn_gap: Literal["l2", "kl"] = "l2"
     """Distance to the BatchNorm statistics: norms, summed over layers, or the divergence of normal distributions, their
     mean (ABD, with ``bn`` 50)."""
