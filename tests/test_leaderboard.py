@@ -319,8 +319,9 @@ def test_a_row_that_cannot_be_measured_here_is_refused_in_a_line(
         ("digits/predfkd+memry", 2, "unknown row 'digits/predfkd+memry'; did you mean 'digits/predfkd+memory'?"),
         ("nothing", 2, "unknown row 'nothing'; see lra-bench list leaderboard"),
         ("methods-mnist/dafl+none", 3, "row methods-mnist/dafl+none: data set mnist is not in"),
+        ("digits/predfkd+memory --device cudda", 2, "device = 'cudda' cannot be used"),
     ):
-        done = lra_bench("reproduce", name)
+        done = lra_bench("reproduce", *name.split())
         assert done.code == code, done
         assert words in done.err
         assert len(done.err.splitlines()) == 1

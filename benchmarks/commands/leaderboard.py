@@ -54,6 +54,7 @@ def reproduce(
     from lra.benchmarks.leaderboard.board import board, found, read
     from lra.benchmarks.leaderboard.cells import grid_of
     from lra.benchmarks.runs.kind import kind_of
+    from lra.benchmarks.runs.machine import refuse_device
     from lra.benchmarks.sweeps.engines import LocalEngine
     from lra.benchmarks.sweeps.grid import plan
 
@@ -66,6 +67,7 @@ def reproduce(
     if dry_run == "untimed":
         click.echo(untimed(states(planned, place), as_json))
         return
+    refuse_device(planned[0].config.device)
     planned = settled_all(planned, place, None)
     number = workers or at_a_time(planned)
     if dry_run:
@@ -160,4 +162,5 @@ def check(paths: tuple[Path, ...], restate: bool) -> None:
             click.echo(f"restated: {file}")
     elif changed:
         raise UsageError(f"{sum(map(len, wrong.values()))} values are not so; see lra-bench leaderboard check --help")
-    click.echo(f"{sum(map(len, boards.values()))} rows in {len(boards)} files")
+    count = sum(map(len, boards.values()))
+    click.echo(f"{count} row{'s' * (count > 1)} in {len(boards)} file{'s' * (len(boards) > 1)}")
