@@ -19,6 +19,7 @@ from made_up import made_up, write
 from test_compare import write_run
 
 from lra.benchmarks.reports.curves import Series
+from lra.benchmarks.reports.drawing import NARROW
 from lra.benchmarks.reports.report import filled, write_report
 from lra.benchmarks.reports.sweep_report import write_sweep_report
 from lra.benchmarks.tasks.task_report import task_panels
@@ -63,6 +64,8 @@ function measure(document, name) {
         say(own + ": " + about(text) + " is cut");
       // What stands on a mark of its own has the colour of the page, or black or white.
       const onMark = ["rgb(0, 0, 0)", "rgb(255, 255, 255)", "rgb(255, 255, 254)", page].includes(fill);
+      const size = parseFloat(view.getComputedStyle(text).fontSize) * svg.getScreenCTM().a;
+      if (size < 6) say(own + ": " + about(text) + " is too small to read");
       if (!onMark && contrast(fill, page) < 4.5) say(own + ": " + about(text) + " is pale");
       for (let j = 0; j < i; j++) {
         const o = boxes[j], deep = Math.min(b.bottom, o.bottom) - Math.max(b.top, o.top);
@@ -150,7 +153,8 @@ def tasks() -> str:
     curves = [
         Series(mode, steps, [90 - 80 / (1 + step / (20 + 9 * k)) for step in steps]) for k, mode in enumerate("abcd")
     ]
-    figure = task_panels({"digits": curves, "turned digits": curves}, "agreement with the teacher (%)", "student steps")
+    content = {"digits": curves, "turned digits": curves}, "agreement with the teacher (%)", "student steps"
+    figure = {"wide": task_panels(*content), "narrow": task_panels(*content, width=NARROW)}
     tables = [("", ["task", "reuse", *(f"measure {k}" for k in range(9))], [["digits", *"0123456789"]] * 4, "Means.")]
     return filled("tasks.html", name="mine", tables=tables, figures={"agreement": figure}, failed=[])
 
@@ -220,6 +224,7 @@ PROBLEMS: Sequence[tuple[str, str]] = (
     (bad(svg((20, "one"), (25, "other"))), "overlap"),
     (bad(svg((270, "a label that goes on"))), "is cut"),
     (bad(svg((20, "one"), style="width: 90px; height: 30px")), "too small"),
+    (bad(svg((20, "one"), style="width: 300px; height: 100px; font-size: 3px")), "too small to read"),
     (bad(svg((20, "one"), style="width: 2000px; height: 660px")), "cut by the page"),
     (bad("<figure><h3>nothing</h3></figure>"), "shows nothing"),
     (bad("<img alt='picture' src='data:image/png;base64,AAAA'>"), "picture is missing"),

@@ -23,7 +23,7 @@ from lra.benchmarks.errors import MissingInput
 from lra.benchmarks.files import sha256, write_json, write_text
 from lra.benchmarks.records import GENERATOR, known
 from lra.benchmarks.reports.curves import LINE, Curve, Series, band, curves, label_ends, lines
-from lra.benchmarks.reports.drawing import WIDE, clean, save_figure, svg_figure, write_analysis
+from lra.benchmarks.reports.drawing import NARROW, WIDE, clean, save_figure, svg_figure, write_analysis
 from lra.benchmarks.reports.report import templates
 from lra.benchmarks.tasks.chains import PART, SHARE, TaskRun, apart, finished, modes, names, of
 from lra.benchmarks.text import markdown_table
@@ -60,7 +60,8 @@ def write_task_report(folder: Path) -> Path:
         ("agreement", agreements(runs), "agreement with the teacher (%)", "student steps"),
     ):
         if panels:
-            drawn[measure] = task_panels(panels, measure, x_title)
+            sizes = {"wide": WIDE, "narrow": NARROW}
+            drawn[measure] = {name: task_panels(panels, measure, x_title, width) for name, width in sizes.items()}
             for suffix in (".svg", ".png"):
                 save_figure(folder / (name + suffix), task_panels, panels, measure, x_title)
     write_json(folder / "report.json", _record(runs, kept))
@@ -148,14 +149,14 @@ def _text(values: Sequence[float | None]) -> str:
 
 
 @svg_figure("One panel for each task, one curve for each way of reuse")
-def task_panels(panels: Mapping[str, Sequence[Series]], measure: str, x_title: str) -> Figure:
+def task_panels(panels: Mapping[str, Sequence[Series]], measure: str, x_title: str, width: float = WIDE) -> Figure:
     """Panels beneath one another, by the task's name, all of the same measure."""
-    figure = Figure((WIDE, 1), layout="constrained")
+    figure = Figure((width, 1), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     labels = []
     for ax, (name, series) in zip(axes, panels.items(), strict=True):
         labels.append((ax, curves(ax, series, pattern="{:.3g}")))
-        ax.set_title(clean(f"{name}: {measure}", 80))
+        ax.set_title(clean(f"{name}: {measure}", 60))
     axes[-1].set_xlabel(x_title)
     height = max(1.5, *(lines(ends) * LINE / 72 for _, ends in labels))
     figure.set_figheight(0.5 + (height + 0.4) * len(panels))
