@@ -195,7 +195,7 @@ OF_TEACHERS = configured(
 def train(as_json: bool, dry_run: DryRun | None, **given: Any) -> None:
     """Train a teacher, or find it, and say how good it is.
 
-    The flags are those of run, whose others are taken and change nothing.
+    The flags are those of run; those that do not concern a teacher are accepted and ignored.
     """
     if dry_run:
         click.echo(_would_train(as_json, dry_run == "timed", given), nl=False)
@@ -210,8 +210,8 @@ def train(as_json: bool, dry_run: DryRun | None, **given: Any) -> None:
 def check(file: Path, as_json: bool, **given: Any) -> None:
     """Load a weights file safely and measure it on the test set.
 
-    Its network is told by the names and shapes of the weights; say --teacher NAME where that is not enough. Say --set
-    teacher.mean=[...] --set teacher.std=[...] unless they are those of the data set.
+    Its network is recognised by the names and shapes of the weights; give --teacher NAME where that is not enough.
+    Give --set teacher.mean=[...] --set teacher.std=[...] unless they are those of the data set.
     """
     from lra.benchmarks.setup.resolution import require_file
 

@@ -11,7 +11,7 @@ from lra.benchmarks.commands.options import AS_JSON, PATH
 from lra.benchmarks.errors import UsageError
 from lra.benchmarks.progress import loading
 
-OUT = click.option("--out", type=PATH, help="Where to. [default: the folder that is looked at]")
+OUT = click.option("--out", type=PATH, help="Where to write. [default: the folder given]")
 
 IMAGES = click.IntRange(1, 1_000_000)
 SEED = click.IntRange(0, 2**32 - 1)

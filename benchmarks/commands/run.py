@@ -53,7 +53,7 @@ def run(
 ) -> None:
     """Distil a teacher into a student, and report.
 
-    A finished run is not repeated, and one that was stopped goes on where it was saved.
+    A finished run is not repeated, and one that was stopped continues from where it was saved.
     """
     began = time.perf_counter()
     from lra.benchmarks.runs.runner import asked_for
@@ -67,7 +67,7 @@ def run(
 @STILL_ON_DIVERGENCE
 @AS_JSON
 def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_json: bool) -> None:
-    """Go on with a run, or with tasks, that stopped or failed."""
+    """Continue a run, or tasks, that stopped or failed."""
     if (folder / "tasks.json").is_file():
         from lra.benchmarks.commands.tasks import resume as go_on
 
@@ -85,8 +85,8 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
 
 
 @click.command()
-@click.option("--weight-bits", type=BITS, help="Of weights. [default: 4]")
-@click.option("--activation-bits", type=BITS, help="Of what layers take in. [default: 4]")
+@click.option("--weight-bits", type=BITS, help="Bits of each weight. [default: 4]")
+@click.option("--activation-bits", type=BITS, help="Bits of what layers take in. [default: 4]")
 @click.option("--edge-bits", type=BITS, help="Of the first and last layer. [default: as all others]")
 @click.option("--rgal/--no-rgal", default=None, help="RGAL's triplet terms, at 0.1 on both sides. [default: off]")
 @configured(

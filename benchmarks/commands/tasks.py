@@ -36,7 +36,7 @@ def tasks(
     """Distil several teachers in order, one run after another.
 
     The YAML file lists them. Options win over the file. Each way of reuse and each seed is a run, in a folder of its
-    own beside those of its tasks. What is finished is not repeated; the same command goes on with what failed.
+    own beside those of its tasks. What is finished is not repeated; the same command continues what failed.
     """
     from lra.benchmarks.tasks.task_file import read_plan
 

@@ -42,7 +42,7 @@ FLAGS = (
     Flag(
         "on_divergence",
         "on_divergence",
-        "At NaN or exploding numbers: stop, or go on from the last evaluation at half the rate. [default: stop]",
+        "At NaN or exploding numbers: stop, or continue from the last evaluation at half the rate. [default: stop]",
         ("stop", "rollback"),
     ),
 )
