@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from lra.exports import offered
 
 if TYPE_CHECKING:
+    from lra.benchmarks.comparison.compare import compare as compare
+    from lra.benchmarks.comparison.tables import markdown as markdown
     from lra.benchmarks.records import Run as Run
     from lra.benchmarks.records import read_run as read_run
     from lra.benchmarks.runs.run_folder import RunFolder as RunFolder
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from lra.benchmarks.setup.teachers import obtain as obtain
 
 PUBLIC = {
+    "compare": "lra.benchmarks.comparison.compare",
+    "markdown": "lra.benchmarks.comparison.tables",
     "Run": "lra.benchmarks.records",
     "read_run": "lra.benchmarks.records",
     "RunFolder": "lra.benchmarks.runs.run_folder",

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -22,7 +23,8 @@ OFFERED = [(package, name) for package, found in PACKAGES.items() for name in fo
 PAGE = (ROOT / "docs" / "api.md").read_text()
 WHOLE = ("lra.distances", "lra.networks", "lra.options", "lra.synthesis.terms")
 """Modules of which everything is public."""
-SHOWN = [*sorted((ROOT / "examples").rglob("*.py")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
+EXAMPLES = [file for form in ("*.py", "*.ipynb") for file in sorted((ROOT / "examples").rglob(form))]
+SHOWN = [*EXAMPLES, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 
 
 @pytest.mark.parametrize(("package", "name"), OFFERED)
@@ -79,11 +81,19 @@ def test_the_page_names_what_is_public_as_a_whole() -> None:
     assert tuple(re.findall(r"`(lra\.[\w.]+)`", listed)) == WHOLE
 
 
+def programs(file: Path) -> list[str]:
+    """What a file has in Python: all of it, the cells of a notebook, the blocks of a page."""
+    text = file.read_text()
+    if file.suffix == ".ipynb":
+        cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        return [re.sub(r"^[%!].*$", "", cell, flags=re.MULTILINE) for cell in cells]
+    return [text] if file.suffix == ".py" else re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
 def imports() -> Iterator[tuple[str, str, str]]:
     """File, module and name of every import from this package in examples, documentation and README."""
     for file in SHOWN:
-        texts = re.findall(r"^```python\n(.*?)^```$", file.read_text(), re.MULTILINE | re.DOTALL)
-        for text in [file.read_text()] if file.suffix == ".py" else texts:
+        for text in programs(file):
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "lra":
                     yield from ((file.name, str(node.module), name.name) for name in node.names)
