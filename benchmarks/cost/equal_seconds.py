@@ -27,7 +27,8 @@ import yaml
 
 from lra.benchmarks.cost.overhead import NEVER, Run, advance, evaluation_of, seconds
 from lra.benchmarks.files import write_text
-from lra.benchmarks.runs.kind import Cell, kind_named
+from lra.benchmarks.runs.distillation import DISTILLATION
+from lra.benchmarks.runs.kind import Cell
 from lra.benchmarks.setup.datasets import data_of
 from lra.benchmarks.setup.experiment import prepare
 from lra.benchmarks.setup.resolution import read_options
@@ -58,7 +59,7 @@ class Cost(NamedTuple):
 
 def training(cell: Cell, steps: int, base: Path) -> Run:
     """A run of a cell after its first epoch, when there is something to replay."""
-    config = kind_named("run").of_cell({**cell, PACE: steps}, base)
+    config = DISTILLATION.of_cell({**cell, PACE: steps}, base)
     data = data_of(config.data)
     seed_everything(0)
     built = prepare(config, data, stand_in(config, data), None, lambda record: None)

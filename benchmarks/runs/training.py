@@ -252,7 +252,7 @@ def result(
     experiment: Experiment,
     teacher: TrainedTeacher,
     records: Sequence[Record],
-    spent: Mapping[str, float],
+    spent: dict[str, float],
     config_hash: str,
     rollbacks: Sequence[Record] = (),
 ) -> Record:
