@@ -1,9 +1,11 @@
 """What every test can count on: its threads, a cache of its own, no network; and small things to build runs from."""
 
+import multiprocessing
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,6 +209,48 @@ def killed(lra_bench: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -
         return checkpoint.parent
 
     return begin
+
+
+@contextmanager
+def plain_reports() -> Iterator[None]:
+    """Leave the reports of runs at a word: drawing one is most of a tiny run's time."""
+
+    def write(folder: Path) -> Path:
+        (folder / "report.html").write_text("a report")
+        return folder / "report.html"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lra.benchmarks.reports.report.write_report", write)
+        yield
+
+
+@pytest.fixture
+def plain_report() -> Iterator[None]:
+    """`plain_reports`, for a test that does not look at them."""
+    with plain_reports():
+        yield
+
+
+@pytest.fixture(scope="module")
+def plain_reports_of_the_module() -> Iterator[None]:
+    """`plain_reports`, for a file none of whose tests looks at them, nor at those of its fixtures."""
+    with plain_reports():
+        yield
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let a sweep's workers begin as copies of this process, which has imported everything; gives what begins them.
+
+    That a fresh process does as well, and finds a user's code, is asked in test_user_code.py.
+    """
+    from lra.benchmarks.sweeps import engines
+
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(engines.multiprocessing, "get_context", lambda name: context)
+    # A copy holds this end of its pipe too, and so does not hear that nothing more will come.
+    monkeypatch.setattr(engines, "LEAVE", 0.0)
+    return context
 
 
 @pytest.fixture(scope="session")

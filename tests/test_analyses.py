@@ -16,6 +16,8 @@ from lra.benchmarks.runs.runner import run
 from lra.benchmarks.setup.layers import parse_assignment
 from lra.benchmarks.setup.resolution import resolve
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 SETTINGS = [
     *("data.size=8", "teacher.epochs=5", "schedule.batch_size=16", "schedule.steps_per_experience=2"),
     *("schedule.experiences_per_epoch=1", "evaluation.probe_size=16", "evaluation.samples=0", "synthesis.bn=0"),

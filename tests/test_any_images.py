@@ -19,6 +19,8 @@ from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.strategies.methods import METHODS
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 SHAPES = [((1, 10, 13), 3), ((3, 11, 9), 2)]
 SMALL = {
     **{"latent": 16, "width": 8, "steps": 2, "images": 8, "rounds": 1, "warmup": 0, "bank": 16},

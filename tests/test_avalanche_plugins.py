@@ -26,6 +26,8 @@ from lra.strategies.guests import GUESTS, POLICIES, si
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 MakeStream = Callable[..., SynthesisStream]
 MakeStrategy = Callable[..., DataFreeDistillation]
 

@@ -17,6 +17,8 @@ from lra.benchmarks.sweeps.grid import plan
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 
 def test_layers_are_laid_in_order(tmp_path: Path) -> None:
     """Defaults < scale of the data < preset < config file < --set < flag, key by key."""

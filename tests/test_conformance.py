@@ -55,7 +55,8 @@ FORMS = {
     "predfkd averaged": ["student.ema=0.9"],
     "fixed distinct": ["synthesis={family: deadleaves, distinct: 20}"],
 }
-"""Other forms of a method that have more to remember."""
+"""Other forms of a method that have more to remember: with each replay that a form is about, or else with `SOME`."""
+SOME = ("none", "memory", "ema")
 
 
 class Choice(NamedTuple):
@@ -93,8 +94,7 @@ PRIORITISED = [name for name, options in REPLAYS.items() if "priority" in option
 CHOICES = [
     Choice(*row)
     for row in product([*METHODS, *FORMS], [*REPLAYS, AVALANCHE], (False, True))
-    if (not row[0].endswith("prioritised") or row[1] in PRIORITISED)
-    and (not row[0].endswith("useful") or row[1] == "pool")
+    if row[0] in METHODS or row[1] in {"prioritised": PRIORITISED, "useful": ["pool"]}.get(row[0].split()[1], SOME)
 ]
 FORGETS = [choice for choice in CHOICES if choice.meta and not choice.retains]
 """The LRA step needs something that replays, and Avalanche's replay tells it nothing."""

@@ -20,6 +20,8 @@ from lra.benchmarks.setup.datasets.labelled import DataSet, Form, resized
 from lra.benchmarks.setup.teachers import accuracy_of, cached_path
 from lra.images import unit
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 RANDOM = np.random.default_rng(0)
 
 

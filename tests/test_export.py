@@ -19,6 +19,8 @@ from lra.benchmarks.export.model_card import model_card
 from lra.benchmarks.setup.weights_files import read_weights
 from lra.networks.normalized import Normalized
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 Bench = Callable[..., Any]
 
 

@@ -19,14 +19,11 @@ from lra.synthesis.batches import Diverged
 
 Bench = Callable[..., Any]
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 
 class Killed(BaseException):
     """As if by SIGKILL: nothing is caught or saved on the way out."""
-
-
-@pytest.fixture(autouse=True)
-def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lra.benchmarks.reports.report.write_report", lambda folder: None)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from lra.features import BatchNormStatistics, FeatureTap
 from lra.networks import build
 from lra.networks.normalized import Normalized
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 IMAGE = (3, 32, 32)
 MODULE = """
 import torch

@@ -83,7 +83,7 @@ def by_file(waits: Counter[str]) -> Counter[str]:
 @pytest.mark.parametrize(("method", "replay", "meta"), CASES)
 def test_steps_wait_for_nothing(card: Card, method: str, replay: str, meta: bool) -> None:
     """Neither a student step nor one of synthesis: the count is that of experiences, and of batches."""
-    steps = 3
+    steps = 2
 
     def watch(on: bool) -> None:
         card.watching = on

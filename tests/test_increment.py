@@ -3,9 +3,11 @@
 import gc
 import json
 import re
+import sys
 import types
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from lra.benchmarks import cli
 from lra.benchmarks.increment.configuration import restored
 from lra.benchmarks.increment.learning import normalisation, order_of
 from lra.benchmarks.runs.run_folder import MetricsFile
@@ -340,11 +343,35 @@ def test_only_a_linear_head_can_grow() -> None:
 TINY = ("--steps", 2, "--set", "generator_steps=2", "--model", "lenet5-bn")
 
 
+def options_of(name: str) -> tuple[object, ...]:
+    """Of a tiny run of a strategy."""
+    parts = ("align_steps=3", "alpha=0.1", "relation=0.1", "head_share=0.5", "milestones=[0.5]", "persistent=true")
+    more = tuple(word for part in parts for word in ("--set", part)) if name in DATA_FREE else ()
+    return ("--strategy", name, *TINY, *more)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """The result of such a run, done once, which is not to be changed."""
+
+    @cache
+    def result(name: str) -> dict[str, Any]:
+        out = tmp_path_factory.mktemp(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["lra-bench", "increment", *map(str, options_of(name)), "--out", str(out)])
+            patch.setattr("lra.benchmarks.reports.report.write_report", lambda folder: None)
+            with pytest.raises(SystemExit) as left:
+                cli.main()
+        assert not left.value.code
+        (file,) = out.rglob("result.json")
+        return json.loads(file.read_text()) | {"run_dir": str(file.parent)}
+
+    return result
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_runs(lra_bench: Callable[..., Any], tmp_path: Any, name: str) -> None:
-    done = lra_bench("increment", "--strategy", name, *TINY, "--json", "--out", tmp_path)
-    assert done.code == 0, done.err
-    result = json.loads(done.out)
+def test_every_strategy_runs(whole: Callable[[str], dict[str, Any]], name: str) -> None:
+    result = whole(name)
     matrix = result["accuracy_matrix"]
     assert [len(row) for row in matrix] == [1, 2, 3, 4, 5]
     averages = [sum(row) / len(row) for row in matrix]
@@ -558,14 +585,15 @@ class Killed(BaseException):
     """As if by SIGKILL."""
 
 
+@pytest.mark.usefixtures("plain_report")
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_run_that_was_killed_ends_as_one_that_was_not(
-    lra_bench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    lra_bench: Callable[..., Any],
+    whole: Callable[[str], dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
-    parts = ("align_steps=3", "alpha=0.1", "relation=0.1", "head_share=0.5", "milestones=[0.5]", "persistent=true")
-    more = tuple(word for part in parts for word in ("--set", part)) if name in DATA_FREE else ()
-    options = ("--strategy", name, *TINY, *more)
-    whole = json.loads(lra_bench("increment", *options, "--json", "--out", tmp_path / "whole").out)
     append = MetricsFile.append
 
     def dying(self: MetricsFile, record: dict[str, Any]) -> None:
@@ -576,19 +604,21 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     with monkeypatch.context() as patch:
         patch.setattr(MetricsFile, "append", dying)
         with pytest.raises(Killed):
-            lra_bench("increment", *options, "--out", tmp_path / "killed")
+            lra_bench("increment", *options_of(name), "--out", tmp_path / "killed")
     (file,) = (tmp_path / "killed").rglob("metrics.jsonl")
     done = lra_bench("resume", file.parent, "--json")
     assert done.code == 0, done.err
     assert ("the run begins again" in done.err) is (name not in RESUMABLE)
     assert ("resumed after experience 3 of 5" in (file.parent / "log.txt").read_text()) is (name in RESUMABLE)
-    found = json.loads(done.out)
-    assert found["accuracy_matrix"] == whole["accuracy_matrix"]
-    assert found["cost"]["generator_steps"] == whole["cost"]["generator_steps"]
-    assert file.read_bytes() == (Path(whole["run_dir"]) / "metrics.jsonl").read_bytes()
+    found, straight = json.loads(done.out), whole(name)
+    assert found["accuracy_matrix"] == straight["accuracy_matrix"]
+    assert found["cost"]["generator_steps"] == straight["cost"]["generator_steps"]
+    assert file.read_bytes() == (Path(straight["run_dir"]) / "metrics.jsonl").read_bytes()
 
 
-def test_a_grid_of_increments_is_compared_with_several_baselines(lra_bench: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_grid_of_increments_is_compared_with_several_baselines(
+    lra_bench: Callable[..., Any], tmp_path: Path, forked: object
+) -> None:
     grid = {"kind": "increment", "strategy": ["naive", "lwf"], "experiences": 2, "steps": 1, "model": "lenet5"}
     grid |= {"seed": [0, 1], "also": [{"strategy": "joint", "meta": [False, True], "set": {"augment": 1}}]}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))

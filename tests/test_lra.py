@@ -26,6 +26,8 @@ from lra.strategies.replay import BufferReplay, GenerativeReplay
 from lra.strategies.strategy import DataFreeDistillation, Replay
 from lra.strategies.stream import SynthesisStream
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 MakeStream = Callable[..., SynthesisStream]
 MakeStrategy = Callable[..., DataFreeDistillation]
 
@@ -655,7 +657,7 @@ def test_terms_that_look_inside_see_their_own_images(
 ) -> None:
     method = ("--method", "adadfkd", "--set", "synthesis.bn=0", "--replay", "memory", "--meta")
     student = ("--student", "lenet5-bn", "--set", setting)
-    done = lra_bench("run", *tiny, *method, *student, "--out", tmp_path)
+    done = lra_bench("run", *tiny, *method, *student, "--steps", 6, "--out", tmp_path)
     assert done.code == 0, done.err
 
 

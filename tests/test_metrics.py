@@ -35,6 +35,8 @@ from lra.strategies.replay import BufferReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream, TestExperience, no_test_stream
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 MakeStream = Callable[..., SynthesisStream]
 MakeStrategy = Callable[..., DataFreeDistillation]
 NAN = float("nan")

@@ -17,6 +17,8 @@ from lra.benchmarks.records import read_run
 from lra.benchmarks.runs.distillation import stored_configuration
 from lra.benchmarks.setup.teachers import cache_folder
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

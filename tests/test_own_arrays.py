@@ -13,6 +13,8 @@ from lra.benchmarks.errors import LraError, MissingInput, UsageError
 from lra.benchmarks.setup.datasets import DataSet, data_set
 from lra.benchmarks.setup.datasets.numbering import numbered, plain
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 RANDOM = np.random.default_rng(0)
 
 

@@ -12,6 +12,8 @@ import torch
 from lra.benchmarks.export.exporting import load_student
 from lra.benchmarks.setup.weights_files import read_weights
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 Call = Callable[..., Any]
 
 SHORT = [

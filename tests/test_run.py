@@ -1,12 +1,13 @@
 """lra-bench run, end to end: files, numbers, the same bytes for the same seed, stopping and going on."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lra.benchmarks import errors
+from lra.benchmarks import cli, errors
 from lra.benchmarks.files import write_checkpoint
 from lra.benchmarks.runs import training
 from lra.benchmarks.runs.run_folder import MetricsFile, RunFolder
@@ -54,12 +55,10 @@ def drawn() -> None:
 
 
 @pytest.fixture(autouse=True)
-def plain_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figures out of the report, unless `drawn`."""
+def undrawn(request: pytest.FixtureRequest) -> None:
+    """Leave the report out, unless `drawn`."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(
-            "lra.benchmarks.reports.report.write_report", lambda folder: (folder / "report.html").write_text("a report")
-        )
+        request.getfixturevalue("plain_report")
 
 
 def lines(folder: Path) -> bytes:
@@ -439,40 +438,66 @@ def test_a_signal_in_a_long_experience_stops_the_run_at_the_end_of_a_step(
     assert same_students(folder, whole)
 
 
-Started = Callable[..., "subprocess.Popen[str]"]
+class Process:
+    """``lra-bench`` in a process of its own, a copy of this one: what the command needs is imported there already."""
+
+    def __init__(self, words: list[str], said: Path):
+        self.said = said
+        self.process = multiprocessing.get_context("fork").Process(target=self._do, args=(words,))
+        self.process.start()
+
+    def _do(self, words: list[str]) -> None:
+        with self.said.open("w", buffering=1) as stderr, redirect_stderr(stderr):
+            os.dup2(stderr.fileno(), errors.STDERR)
+            sys.argv = ["lra-bench", *words]
+            cli.main()
+
+    def wait(self, there: Callable[[], bool]) -> None:
+        """Wait for something that it does."""
+        deadline = time.monotonic() + 300
+        while not there():
+            assert self.process.is_alive(), self.said.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        os.kill(self.process.pid or 0, number)
+
+    def end(self, timeout: float = 300) -> int | None:
+        """Its exit code, when it has ended."""
+        self.process.join(timeout)
+        return self.process.exitcode
+
+
+Started = Callable[..., Process]
+ENDLESS = ("--set", "schedule.steps_per_experience=100000", "--steps", "100000")
+"""An experience of minutes."""
 
 
 @pytest.fixture
-def started(command: str, tiny: list[str], tmp_path: Path) -> Iterator[Started]:
-    """Start a long run in a process of its own, and wait until it has written a file that is not empty."""
+def started(tiny: list[str], tmp_path: Path) -> Iterator[Started]:
+    """Start a long run in a process of its own, and wait until it has written something into a file."""
     processes = []
 
-    def start(wanted: str, *options: str) -> "subprocess.Popen[str]":
-        long = [command, "run", "--out", str(tmp_path), *tiny, "--steps", "4000", "--replay", "memory", *options]
-        process = subprocess.Popen(long, stderr=subprocess.PIPE, text=True)
-        processes.append(process)
-        deadline = time.monotonic() + 300
-        while not any(file.stat().st_size for file in tmp_path.rglob(wanted)):
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        return process
+    def start(wanted: str, text: str, *options: str) -> Process:
+        long = ["run", "--out", str(tmp_path), *tiny, "--steps", "4000", "--replay", "memory", *options]
+        processes.append(Process(long, tmp_path / "stderr"))
+        processes[-1].wait(lambda: any(text in file.read_text() for file in tmp_path.rglob(wanted)))
+        return processes[-1]
 
     yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+    for each in processes:
+        each.process.kill()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_process_that_is_interrupted_can_be_resumed(started: Started, tmp_path: Path, number: int, code: int) -> None:
     """The real thing: a signal to a process of its own, at whatever moment it comes."""
-    process = started("metrics.jsonl")
-    process.send_signal(number)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == code
+    process = started("metrics.jsonl", "\n")
+    process.signal(number)
+    assert process.end() == code
     (checkpoint,) = tmp_path.rglob("checkpoint.pt")
-    assert f"lra-bench resume {checkpoint.parent}" in said
+    assert f"lra-bench resume {checkpoint.parent}" in process.said.read_text()
     state = RunFolder(checkpoint.parent).restore()
     assert state is not None
     assert state["records"] == len(lines(checkpoint.parent).splitlines())
@@ -480,10 +505,11 @@ def test_a_process_that_is_interrupted_can_be_resumed(started: Started, tmp_path
 
 
 def test_ctrl_c_does_not_wait_for_an_experience_of_minutes(started: Started, tmp_path: Path) -> None:
-    process = started("env.json", "--set", "schedule.steps_per_experience=100000", "--steps", "100000")
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    process = started(
+        "log.txt", "0/1 experiences", "--set", "schedule.steps_per_experience=100000", "--steps", "100000"
+    )
+    process.signal(signal.SIGINT)
+    assert process.end(timeout=60) == 130
     (checkpoint,) = tmp_path.rglob("checkpoint.pt")
     state = RunFolder(checkpoint.parent).restore()
     assert state is not None
@@ -491,16 +517,15 @@ def test_ctrl_c_does_not_wait_for_an_experience_of_minutes(started: Started, tmp
 
 
 def test_a_second_ctrl_c_does_not_wait(started: Started, tmp_path: Path) -> None:
-    process = started("env.json", "--set", "schedule.steps_per_experience=100000", "--steps", "100000")
-    assert process.stderr is not None
-    process.send_signal(signal.SIGINT)
-    while "once more stops at once" not in (line := process.stderr.readline()):
-        assert line, "it ended, or said nothing"
-    assert process.poll() is None, "it waits for the end of the experience, though not for long"
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("lra-bench: stopped at once")
+    process = started(
+        "log.txt", "0/1 experiences", "--set", "schedule.steps_per_experience=100000", "--steps", "100000"
+    )
+    process.signal(signal.SIGINT)
+    process.wait(lambda: "once more stops at once" in process.said.read_text())
+    assert process.end(timeout=0) is None, "it waits for the end of the experience, though not for long"
+    process.signal(signal.SIGINT)
+    assert process.end() == 130
+    assert process.said.read_text().splitlines()[-1].startswith("lra-bench: stopped at once")
     assert not list(tmp_path.rglob("result.json"))
 
 

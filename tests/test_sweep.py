@@ -309,7 +309,10 @@ def test_jobs_are_begun_in_turn_by_whoever_is_free(jobs: list[float], workers: i
 
 
 @pytest.mark.kernels
-def test_a_run_that_cannot_be_timed_is_said_so(done: Path, tmp_path: Path, lra_bench: Any) -> None:
+def test_a_run_that_cannot_be_timed_is_said_so(
+    done: Path, tmp_path: Path, lra_bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lra.benchmarks.sweeps.sweep.worker_seconds", lambda: 1.0)
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump(GRID | {"seed": 0, "set": GRID["set"] | {"student.lr": 1e30}}))
     shown = lra_bench("sweep", file, "--out", tmp_path / "out", "--dry-run")
@@ -367,7 +370,7 @@ def rerun(grid: dict[str, Any], out: Path, engine: Engine, kill: Callable[[], No
     return swept(grid, out, engine, Watched(act=look))
 
 
-def test_a_killed_process_loses_nothing(tmp_path: Path, done: Path) -> None:
+def test_a_killed_process_loses_nothing(tmp_path: Path, done: Path, forked: object) -> None:
     engine = LocalEngine(1)
     grid = GRID | {"steps": 200, "replay": "memory", "seed": 0}
     pids: list[int] = []

@@ -40,6 +40,9 @@ TWO = [{"name": "low", "dataset": "digits-0-4"}, {"name": "turned", "dataset": "
 
 Call = Callable[..., Any]
 
+# Those of the tasks; a chain has its own.
+pytestmark = pytest.mark.usefixtures("plain_reports_of_the_module")
+
 
 def written(folder: Path, **changes: Any) -> Path:
     """A file of two tasks."""
@@ -158,7 +161,9 @@ def test_chains_are_compared_as_wholes_and_seeds_are_one_row(four: Path, own: Pa
     assert len(json.loads((own / "convergence.json").read_text())["tasks"]) == 3
 
 
-def test_a_grid_of_tasks_is_swept_compared_and_reported(lra_bench: Call, four: Path, tmp_path: Path) -> None:
+def test_a_grid_of_tasks_is_swept_compared_and_reported(
+    lra_bench: Call, four: Path, tmp_path: Path, forked: object
+) -> None:
     written(tmp_path, reuse=["anew", "fix"])
     grid = tmp_path / "grid.yaml"
     grid.write_text(yaml.safe_dump({"kind": "tasks", "file": "tasks.yaml", "reuse": ["anew", "fix"]}))

@@ -36,6 +36,9 @@ TWO = [{"name": "low", "dataset": "digits-0-4"}, {"name": "turned", "dataset": "
 
 Call = Callable[..., Any]
 
+# Those of the tasks; a chain has its own.
+pytestmark = pytest.mark.usefixtures("plain_reports_of_the_module")
+
 
 def tree(**changes: Any) -> dict[str, Any]:
     shared = {"method": "aeahl-rg", "replay": "pool", "teacher": "mlp", "student": "mlp", "steps": 4, "tasks": TWO}

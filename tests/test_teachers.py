@@ -33,6 +33,8 @@ from lra.networks import build
 from lra.networks.foreign import torchvision_classifier
 from lra.networks.normalized import Normalized
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 DIGITS = data_set("digits", 8)
 TEST = DIGITS.load("test")
 RECIPE = TeacherOptions(network="mlp", epochs=3, lr=0.1)

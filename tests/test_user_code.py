@@ -21,6 +21,8 @@ from lra.benchmarks.setup.resolution import configuration
 from lra.benchmarks.setup.teachers import cached_path
 from lra.benchmarks.setup.user_code import find, identity
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 NETS = """
 from torch import nn
 import own_layers
