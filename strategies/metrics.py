@@ -170,9 +170,8 @@ class LearnedRates(Measure):
     def measure(self, strategy: DataFreeDistillation) -> Record:
         """α by the parameter's name; nothing where it is not learned."""
         steps = [plugin.lookahead for plugin in strategy.plugins if isinstance(plugin, LRA)]
-        rates = [rate.item() for step in steps if step.learned is not None for rate in step.learned.rates()]
-        names = [name for name, parameter in strategy.model.named_parameters() if parameter.requires_grad]
-        return {"alpha": dict(zip(names, rates, strict=True))} if rates else {}
+        rates = [found for step in steps if (found := step.rates(strategy.model))]
+        return {"alpha": rates[0]} if rates else {}
 
 
 class TrainingLosses(Measure):

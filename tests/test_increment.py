@@ -369,6 +369,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str,
     return result
 
 
+def test_rates_that_are_learned_are_recorded_after_each_experience_but_the_first(
+    whole: Callable[[str], dict[str, Any]],
+) -> None:
+    lines = (Path(whole("generative")["run_dir"]) / "metrics.jsonl").read_text().splitlines()
+    first, *later = [json.loads(line).get("alpha") for line in lines]
+    assert (first, len(later)) == (None, 4)
+    assert all("network.conv1.weight" in rates and set(rates.values()) != {0.1} for rates in later)
+    assert all(0 < rate < 10 for rates in later for rate in rates.values())
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_runs(whole: Callable[[str], dict[str, Any]], name: str) -> None:
     result = whole(name)

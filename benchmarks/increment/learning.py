@@ -31,6 +31,7 @@ from lra.networks import build
 from lra.networks.normalized import Normalized
 from lra.state import State, seed_everything
 from lra.strategies.increment.benchmark import ClassIncrementalProtocol, capture, growing, restore, split
+from lra.strategies.increment.datafree import DataFreeReplayPlugin
 from lra.strategies.increment.plugins import CarryingPlugin
 from lra.strategies.increment.strategies import DATA_FREE, GENERATING, RESUMABLE, STRATEGIES, TRAINED_ONCE, Plan
 
@@ -165,12 +166,14 @@ class Learning:
 
     def _record(self) -> dict[str, Any]:
         rows = self.protocol.rows
+        rates = [p.rates for p in self.strategy.plugins if isinstance(p, DataFreeReplayPlugin) and p.rates]
         return {
             "evaluation": len(rows) - 1,
             "experience": len(rows),
             "student_step": sum(own for own, _ in planned(self.config)[: len(rows)]),
             "accuracy": sum(rows[-1]) / len(rows),
             "accuracies": rows[-1],
+            **({"alpha": rates[0]} if rates else {}),
         }
 
     def _state(self) -> State:

@@ -35,7 +35,7 @@ from lra.benchmarks.records import (
 from lra.benchmarks.reports import figures
 from lra.benchmarks.reports.curves import Series
 from lra.benchmarks.reports.drawing import DARK, NARROW, PALETTE, WIDE, custom_properties
-from lra.benchmarks.reports.run_figures import class_rows, main_curve, run_figures
+from lra.benchmarks.reports.run_figures import class_rows, learned_rates, main_curve, run_figures
 from lra.benchmarks.text import number_text
 from lra.metrics.evolution import evolution_record
 from lra.metrics.quantities import AVERAGE, COMPARED_INCREMENTS, QUANTITIES, TILES, Quantity, quantities
@@ -106,6 +106,8 @@ def _of_increments(run: Run) -> str:
         after = [float(place) for place in range(1, len(rows) + 1)]
         axes = ("tested on experience", "after experience", "accuracy (%)")
         drawn["matrix"] = figures.forgetting_map(after, after, table(rows), axes)
+    if rates := learned_rates(run):
+        drawn["rates"] = figures.rates(*rates)
     return filled(
         "increment.html",
         run=run,

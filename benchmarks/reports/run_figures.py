@@ -56,7 +56,7 @@ def run_figures(run: Run, tested: bool, curve: Series) -> dict[str, str]:
     panels = {name: _term(run, name) for name in islice(terms, MOST_TERMS)}
     if any(panels.values()):
         drawn["synthesis"] = figures.loss_panels({k: v for k, v in panels.items() if v})
-    if rates := _rates(run):
+    if rates := learned_rates(run):
         drawn["rates"] = figures.rates(*rates)
     rows = class_rows(run)[: figures.MOST_NAMES]
     if rows:
@@ -105,7 +105,7 @@ def _term(run: Run, name: str) -> list[Series]:
     return _series(run, {"weighted": ""}, *where) or _series(run, {"raw": "raw"}, *where)
 
 
-def _rates(run: Run) -> tuple[list[float], dict[str, list[float | None]]] | None:
+def learned_rates(run: Run) -> tuple[list[float], dict[str, list[float | None]]] | None:
     """Student steps of the evaluations with learned rates, rising, and the rates there by parameter."""
     rows = [(number(row.get("student_step")), row["alpha"]) for row in run.rows if isinstance(row.get("alpha"), dict)]
     steps: list[float] = []

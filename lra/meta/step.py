@@ -87,6 +87,13 @@ class LookAheadStep:
         self.learned: LearnedRates | None = None
         self.average: Average | None = None
 
+    def rates(self, student: nn.Module) -> dict[str, float]:
+        """α of each trainable parameter of ``student``, by its name; empty unless, and until, they are learned."""
+        if self.learned is None:
+            return {}
+        names = [name for name, parameter in student.named_parameters() if parameter.requires_grad]
+        return dict(zip(names, torch.stack([*self.learned.rates()]).tolist(), strict=True))
+
     def __call__(
         self,
         student: nn.Module,

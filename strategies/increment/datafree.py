@@ -178,6 +178,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         recollection: of the model before the current experience; ``None`` in the first.
         replayed: what was replayed in the current step.
         lookahead: the LRA step in the current experience, if it is taken.
+        rates: α of each parameter at the end of the last experience, by its name, if they were learned.
         relation: of real images in the current experience, if it is kept.
         balanced: the head alone at its end, if asked for.
         generator_steps: taken in all experiences so far.
@@ -199,6 +200,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         self.recollection: Recollection | None = None
         self.replayed: Batch | None = None
         self.lookahead: LookAheadStep | None = None
+        self.rates: dict[str, float] = {}
         self.relation: Relation | None = None
         self.balanced: BalancedHead | None = None
         self.generator_steps = 0
@@ -402,5 +404,6 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
                 former = Former(self.recollection.model, self.recollection.sample(FOLLOWED).images)
             self.head_fit.after_experience(strategy.model, strategy.experience.dataset, former)
         self.classes = sorted({*self.classes, *strategy.experience.classes_in_this_experience})
+        self.rates = {} if self.lookahead is None else self.lookahead.rates(strategy.model)
         self.recollection = self.replayed = self.lookahead = self.relation = self.balanced = None
         self.companions = []
