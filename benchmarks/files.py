@@ -229,7 +229,7 @@ def refuse_zip_bomb(path: Path) -> None:
         return
     # zipfile raises NotImplementedError at what it cannot read; other readers, torch's for one, are content with less.
     except (BadZipFile, ValueError, NotImplementedError) as error:
-        raise UsageError(f"{path} is an archive that cannot be looked into ({error}): save it anew") from None
+        raise UsageError(f"{path} is an archive that cannot be looked into ({error}): save it again") from None
     if unpacked > max(UNPACKED, SWELLING * path.stat().st_size):
         raise UsageError(
             f"{path} unpacks from {path.stat().st_size:,} to {unpacked:,} bytes, which is refused: save it uncompressed"

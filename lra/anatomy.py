@@ -78,7 +78,7 @@ def classifier(model: nn.Module, image: Sequence[int]) -> nn.Module:
     if found.classifier is None:
         raise HeadNotFound(
             f"the features of {type(_body(model)).__name__} cannot be found: {found.missing}; name the module that "
-            "puts them out, say --set teacher.features=body (or student.features)"
+            "puts them out: give --set teacher.features=body (or student.features)"
         )
     return model.get_submodule(found.classifier)
 

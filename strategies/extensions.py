@@ -118,7 +118,9 @@ def _refuse_as_it_is(spec: str, found: object) -> None:
         if found.__name__ in guest.classes:
             if guest.plugin is None:
                 raise _refusal(spec, guest)
-            raise ExtensionError(f"plugin {spec!r} is no good as it is; say {AVALANCHE}{name}, which {guest.verdict}")
+            raise ExtensionError(
+                f"plugin {spec!r} does not work as it is; use {AVALANCHE}{name}, which {guest.verdict}"
+            )
 
 
 def needs_stock_data(spec: str) -> bool:
@@ -155,7 +157,7 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
     if (why := _inert(made)) is not None:
         raise ExtensionError(f"plugin {spec!r} would do nothing here: {why}")
     if isinstance(made, ReplayPlugin) and not needs_stock_data(spec):
-        raise ExtensionError(f"plugin {spec!r} replays through Avalanche's data loaders: say {AVALANCHE}{spec}")
+        raise ExtensionError(f"plugin {spec!r} replays through Avalanche's data loaders: use {AVALANCHE}{spec}")
     for hook in dir(type(made)):
         if hook.startswith(("before_", "after_")) or hook in CALLED:
             setattr(made, hook, _answerable(getattr(made, hook), f"plugin {spec!r}", hook))
@@ -175,7 +177,7 @@ def _inert(plugin: Plugin) -> str | None:
         )
     if isinstance(plugin, LRSchedulerPlugin) and plugin.step_granularity == "epoch" and plugin.reset_lr:
         return (
-            "it sets the learning rate back after each experience, and a stream's have a single epoch each: say "
+            "it sets the learning rate back after each experience, and a stream's have a single epoch each: set "
             "reset_lr=False and reset_scheduler=False"
         )
     if isinstance(plugin, PeriodicEval):

@@ -123,7 +123,7 @@ def test_every_kind_of_method_can_be_looked_at(left: tuple[Path, set[str]], lra_
 @pytest.mark.parametrize(
     ("lost", "said"),
     [
-        (["result.json"], "is not finished: go on with lra-bench resume"),
+        (["result.json"], "is not finished: continue with lra-bench resume"),
         (["generator.safetensors", "synthetic.safetensors"], "of which every method leaves one"),
         (["config.yaml"], "config.yaml does not exist"),
     ],

@@ -384,9 +384,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "NCMOracle": ({}, "no means to update"),
     "PPPloss": ({"p_mem": {}}, "is no Avalanche plugin"),
     "RARPlugin": ({"batch_size_mem": 4}, "perturbs samples towards other classes"),
-    "RWalkPlugin": ({}, "say avalanche:rwalk"),
+    "RWalkPlugin": ({}, "use avalanche:rwalk"),
     "SupervisedPlugin": ({}, "overrides none of Avalanche's callbacks"),
-    "SynapticIntelligencePlugin": ({"si_lambda": 1.0}, "say avalanche:si"),
+    "SynapticIntelligencePlugin": ({"si_lambda": 1.0}, "use avalanche:si"),
     "TrainGeneratorAfterExpPlugin": ({}, "use `--replay generative`"),
 }
 """The others, with options and the reason that is given."""
@@ -415,7 +415,7 @@ def test_a_plugin_of_avalanches_that_is_accepted_changes_the_student(
 ) -> None:
     spec = f"{prefix}avalanche.training.plugins:{name}"
     if name == "ReplayPlugin" and not prefix:
-        with pytest.raises(extensions.ExtensionError, match=f"say avalanche:{spec}"):
+        with pytest.raises(extensions.ExtensionError, match=f"use avalanche:{spec}"):
             extensions.build(spec, WORKS[name], SETUP)
         return
     stock = extensions.needs_stock_data(spec)
@@ -454,7 +454,7 @@ def test_a_scheduler_of_avalanches_in_a_plugin_of_ones_own_changes_the_rate(
     strategy = make_strategy(student, [extensions.build(spec, {}, SETUP)])
     strategy.train(make_stream(length=3))
     assert strategy.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 / 8)
-    with pytest.raises(extensions.ExtensionError, match=r"would do nothing here: .* say reset_lr=False"):
+    with pytest.raises(extensions.ExtensionError, match=r"would do nothing here: .* set reset_lr=False"):
         extensions.build(spec, {"reset_lr": True}, SETUP)
 
 

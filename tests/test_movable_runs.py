@@ -142,7 +142,7 @@ def test_data_that_were_moved_and_renamed_are_the_same(
     kind = data.partition(":")[0]
     config = folder / "config.yaml"
     assert "does not exist" in done.err
-    assert f"go on with lra-bench run --config {config} --dataset {kind}:NEW-PLACE --out {here / 'runs'}" in done.err
+    assert f"continue with lra-bench run --config {config} --dataset {kind}:NEW-PLACE --out {here / 'runs'}" in done.err
     new = data.replace("{}", str(there)).replace("my", "our")
     done = lra_bench("run", "--json", "--config", config, "--dataset", new, "--out", here / "runs")
     assert done.code == 0, done.err
@@ -159,7 +159,7 @@ def test_changed_data_are_said(run: Callable[..., Path], lra_bench: Callable[...
     before = sorted(here.rglob("*"))
     done = lra_bench("resume", folder)
     assert done.code == 2, done
-    assert "the test data changed since the run began: put them back to go on, or begin anew with" in done.err
+    assert "the test data changed since the run began: put them back to continue, or start over with" in done.err
     assert sorted(here.rglob("*")) == before
 
 

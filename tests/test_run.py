@@ -395,7 +395,7 @@ def test_a_signal_stops_a_run_at_its_next_rest(
         done = lra_bench("run", "--out", tmp_path / "stopped", *tiny, "--replay", "memory", "--meta")
     assert done.code == code
     folder = next((tmp_path / "stopped").rglob("checkpoint.pt")).parent
-    assert done.err.splitlines()[-1] == f"lra-bench: stopped; go on with lra-bench resume {folder}"
+    assert done.err.splitlines()[-1] == f"lra-bench: stopped; continue with lra-bench resume {folder}"
     assert lra_bench("resume", folder).code == 0
     assert lines(folder) == lines(whole)
     assert same_students(folder, whole)

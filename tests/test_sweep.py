@@ -424,10 +424,10 @@ def test_runs_are_spread_over_the_gpus(
     ("grid", "cards", "more", "said"),
     [
         ({"device": "cuda"}, [], (), "torch sees no GPU on this machine"),
-        ({"device": "cuda:1"}, ["0", "1"], (), "is on 'cuda:1': say device: cuda in the grid"),
-        ({}, ["0"], (), "is on 'cpu': say device: cuda in the grid"),
+        ({"device": "cuda:1"}, ["0", "1"], (), "is on 'cuda:1': write device: cuda in the grid"),
+        ({}, ["0"], (), "is on 'cpu': write device: cuda in the grid"),
         ({"device": "cuda"}, ["0"], ("--workers", 2), "leave --workers out"),
-        ({"device": "cuda"}, ["0"], ("--engine", "ray"), "say --gpus for --engine ray"),
+        ({"device": "cuda"}, ["0"], ("--engine", "ray"), "--engine ray has --gpus"),
     ],
 )
 def test_what_cannot_be_spread_over_gpus(

@@ -185,7 +185,7 @@ def test_a_grid_of_tasks_is_swept_compared_and_reported(
     ("grid", "said"),
     [
         ({"reuse": "fix"}, "file is missing"),
-        ({"file": "tasks.yaml"}, "it is of 2 chains: say in the grid which reuse and seed"),
+        ({"file": "tasks.yaml"}, "it is of 2 chains: name the reuse and seed in the grid"),
         ({"file": "tasks.yaml", "reuse": ["fix", "always"]}, "reuse=always: tasks "),
         ({"file": "tasks.yaml", "reuse": "fix", "taks": 3}, "unknown key 'taks'"),
         ({"file": "none.yaml", "reuse": "fix"}, "does not exist"),
@@ -341,13 +341,13 @@ def test_what_stops_a_task_stops_its_chain_which_is_gone_on_with(
     from lra.benchmarks.runs.training import Training
 
     def stopped(work: Training) -> None:
-        raise Interrupted(2, f"go on with lra-bench resume {work.folder.resumed}")
+        raise Interrupted(2, f"continue with lra-bench resume {work.folder.resumed}")
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "complete", stopped)
         done = lra_bench("tasks", written(tmp_path), "--out", tmp_path / "out")
         assert done.code == 130
-        last = f"lra-bench: task 'low' stopped; go on with lra-bench resume {tmp_path / 'out'}"
+        last = f"lra-bench: task 'low' stopped; continue with lra-bench resume {tmp_path / 'out'}"
         assert done.err.splitlines()[-1] == last
         (chain,) = chains(tmp_path / "out")
         done = lra_bench("resume", chain)

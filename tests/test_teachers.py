@@ -215,7 +215,7 @@ def test_content_that_is_no_state_dict_is_refused(refused: Refused, tmp_path: Pa
 
 def test_a_network_of_another_shape_is_refused(refused: Refused, tmp_path: Path) -> None:
     torch.save(build("mlp", 7, (1, 8, 8)).state_dict(), tmp_path / "classes.pt")
-    assert "say teacher.network" in refused(tmp_path / "classes.pt")
+    assert "set teacher.network" in refused(tmp_path / "classes.pt")
     torch.save(build("lenet5", 10, (1, 8, 8)).state_dict(), tmp_path / "other.pt")
     assert "not of this" in refused(tmp_path / "other.pt")
 
@@ -401,7 +401,10 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(
         train(RECIPE, DIGITS, file, torch.device("cpu"))
     assert not file.exists()
     if not killed:
-        assert (stopped.value.code, "goes on with teacher mlp" in str(stopped.value)) == (130, True)
+        assert (stopped.value.code, "continue with teacher mlp" in str(stopped.value)) == (
+            130,
+            True,
+        )
     left = []
     at_step(1, lambda: left.append(torch.get_rng_state()))
     random.seed(7)
@@ -488,7 +491,7 @@ def test_a_run_goes_on_with_the_training_of_its_teacher(
     stopped = lra_bench("run", *tiny, "--out", tmp_path / "runs")
     assert stopped.code == 130
     assert stopped.err.splitlines()[-1] == (
-        "lra-bench: stopped; the same command goes on with teacher mlp at epoch 1 of 3"
+        "lra-bench: stopped; repeat the command to continue with teacher mlp at epoch 1 of 3"
     )
     assert lra_bench("run", *tiny, "--out", tmp_path / "runs").code == 0
     listed = lra_bench("teacher", "list").out.splitlines()
@@ -557,7 +560,7 @@ def test_the_network_of_a_file_is_told_by_its_weights(tmp_path: Path, name: str)
             {},
             "mobilenetv2-stride8 or mobilenetv2-cmi, but nothing in it says so: torch",
         ),
-        ("mobilenetv2", {}, {"network": "mobilenetv2"}, "say --set teacher.network=mobilenetv2-stride8 or --set"),
+        ("mobilenetv2", {}, {"network": "mobilenetv2"}, "give --set teacher.network=mobilenetv2-stride8 or --set"),
         ("mobilenetv2", {"arch": "mobilenetv2"}, {}, "mobilenetv2-stride8 or mobilenetv2-cmi"),
         ("resnet18", {}, {}, "resnet18 or resnet18-maxpool, but nothing in it says so"),
         ("lenet5", {}, {}, "has the weights of lenet5, but nothing in it says so: another activation"),

@@ -258,7 +258,7 @@ def test_a_strangers_configuration_runs_no_code(
             assert len(done.err.splitlines()) == 1
             assert not (tmp_path / "canary").exists()
     done = lra("run", "--config", run / "config.yaml", "--student", "own_evil:net")
-    assert "if you trust it, say --set code.own_evil=" in done.err, "naming it is not knowing where it is from"
+    assert "if you trust it, give --set code.own_evil=" in done.err, "naming it is not knowing where it is from"
     assert not (tmp_path / "canary").exists()
     lra("run", "--config", run / "config.yaml", "--set", f"code.own_evil={evil}")
     assert (tmp_path / "canary").exists()

@@ -77,7 +77,7 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
         from lra.benchmarks.comparison.groups import sweep_record, swept_by
 
         again = swept_by(sweep_record(folder / "sweep.json"), folder)
-        raise UsageError(f"{folder} is a sweep: the command that began it goes on, {again}")
+        raise UsageError(f"{folder} is a sweep: repeat the command that began it, {again}")
     from lra.benchmarks.commands.summary import show
     from lra.benchmarks.runs.runner import resume as do
 

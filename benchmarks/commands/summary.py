@@ -134,7 +134,7 @@ def progress_of(folder: Path, as_json: bool) -> str:
         ("run", f"{found.state}, {number_text(found.student_step, missing='no')} student steps evaluated"),
         *((name, quantity_text(QUANTITIES[name], value)) for name, value in values.items() if value is not None),
         ("said last", last_line(folder / "log.txt")),
-        ("go on", f"lra-bench resume {folder}" if found.state == "stopped" else ""),
+        ("continue", f"lra-bench resume {folder}" if found.state == "stopped" else ""),
     ]
     return "\n".join(f"{name:11} {text}" for name, text in rows if text)
 

@@ -60,7 +60,7 @@ def sweep(
     if engine == "local" and (address is not None or gpus):
         raise UsageError("--address and --gpus are for --engine ray")
     if per_gpu is not None and (engine == "ray" or workers is not None):
-        raise UsageError("--per-gpu stands alone: leave --workers out, and say --gpus for --engine ray")
+        raise UsageError("--per-gpu stands alone: leave --workers out; --engine ray has --gpus")
     if engine == "ray":
         from lra.benchmarks.sweeps.cluster import require_ray
 
@@ -195,7 +195,7 @@ def cards_for(planned: Sequence[Planned]) -> list[str]:
         raise UsageError("--per-gpu: torch sees no GPU on this machine; leave it out")
     for run in planned:
         if run.config.device != "cuda":
-            raise UsageError(f"--per-gpu: {run.label} is on {run.config.device!r}: say device: cuda in the grid")
+            raise UsageError(f"--per-gpu: {run.label} is on {run.config.device!r}: write device: cuda in the grid")
     return there
 
 

@@ -154,7 +154,7 @@ def finished(folders: Iterable[Path]) -> tuple[list[Run], int]:
     folders = [folder for folder in folders if folder not in of_others]
     runs = [run for run in runs if run.folder not in of_others]
     if not runs:
-        raise MissingInput(f"none of {len(folders)} runs is finished: go on with lra-bench resume {folders[0]}")
+        raise MissingInput(f"none of {len(folders)} runs is finished: continue with lra-bench resume {folders[0]}")
     return runs, len(folders) - len(runs)
 
 

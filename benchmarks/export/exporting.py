@@ -105,7 +105,7 @@ def load_student(folder: Path, file: str = STUDENT) -> tuple[Run, Normalized, di
     if run.kind != DISTILLED:
         raise UsageError(f"{folder} is of lra-bench {run.kind}, which leaves no student to export")
     if not run.result or not weights.is_file():
-        raise MissingInput(f"{folder} is not finished: go on with lra-bench resume {folder}")
+        raise MissingInput(f"{folder} is not finished: continue with lra-bench resume {folder}")
     config = stored_configuration(folder)
     data = data_of(config.data)
     mean, std = run.teacher.get("mean"), run.teacher.get("std")

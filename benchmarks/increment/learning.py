@@ -160,7 +160,7 @@ class Learning:
         return not any(optimiser in p.companions for p in self.strategy.plugins if isinstance(p, CarryingPlugin))
 
     def _stopped(self, stopping: Sequence[int]) -> Interrupted:
-        again = "go on" if self.resumable else f"begin again, for what {self.config.strategy} keeps is not saved,"
+        again = "continue" if self.resumable else f"start over, as {self.config.strategy} keeps what cannot be saved,"
         remedy = f"{again} with lra-bench resume {self.folder.resumed}"
         return Interrupted(stopping[0] if stopping else signal.SIGTERM, remedy)
 

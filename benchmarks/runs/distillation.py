@@ -172,7 +172,7 @@ def stored_configuration(folder: Path) -> RunConfig:
     config = importing(config)
     before, code = recorded(file.parent), {"code": identities(config.tree())}
     if before is not None and (other := difference({"code": before.get("code", {})}, code)):
-        raise UsageError(f"{folder}: {other}, or begin anew with lra-bench run --config {file}")
+        raise UsageError(f"{folder}: {other}, or start over with lra-bench run --config {file}")
     return config
 
 
@@ -184,7 +184,7 @@ def require_images(folder: Path) -> None:
     """
     config = stored_configuration(folder)
     if not (folder / "result.json").is_file():
-        raise MissingInput(f"run {folder} is not finished: go on with lra-bench resume {folder}")
+        raise MissingInput(f"run {folder} is not finished: continue with lra-bench resume {folder}")
     if not any((folder / name).is_file() for name in (GENERATOR, SYNTHETIC)):
         raise MissingInput(
             f"run {folder} has neither {GENERATOR} nor {SYNTHETIC} any more, of which every method leaves one: delete "

@@ -45,7 +45,7 @@ def going_on(kind: str, file: Path, option: str | None) -> str | None:
 
     Such an option says where something is now.
     """
-    return None if option is None else f"go on with {again(kind, file)} {option} --out {file.parents[3]}"
+    return None if option is None else f"continue with {again(kind, file)} {option} --out {file.parents[3]}"
 
 
 Tracker = Callable[[Path, RunConfig], Any]

@@ -75,7 +75,7 @@ class RetreatingRun:
             saved = folder.restore()
             good = "none yet" if saved is None else f"experience {saved['position']}, {folder.checkpoint}"
             raise LraError(
-                f"{cause}; last good checkpoint: {good}; lower student.lr or synthesis.lr, or go on from there at a "
+                f"{cause}; last good checkpoint: {good}; lower student.lr or synthesis.lr, or continue from there at a "
                 f"lower rate with lra-bench resume {folder.resumed} --on-divergence rollback"
             )
         if len(self.work.rollbacks) == TIMES:

@@ -83,7 +83,7 @@ class RunFolder:
         """Raise `UsageError` if what began here is another run, wherever it was moved, saying what is not as it was."""
         before = recorded(self.path)
         kind = dict((self.identity or {}).get("settings") or {}).get("kind", "run")
-        anew = f"begin anew with {again(kind, self.path / 'config.yaml')}"
+        anew = f"start over with {again(kind, self.path / 'config.yaml')}"
         if before is None and self.path.absolute().parent.name != self.config_hash:
             raise UsageError(f"{self.path} is of other data, code or teacher, or of an earlier version: {anew}")
         if before is not None and (other := difference(before, self.identity or {})):
@@ -262,7 +262,7 @@ def _said(part: str, old: object, new: object) -> str:
         news = _mapping(new)
         found = ((name, difference(_mapping(one), _mapping(news.get(name)))) for name, one in _mapping(old).items())
         return next((f"task {name!r}: {other}" for name, other in found if other), "a task changed")
-    since = "since the run began: put {} back to go on"
+    since = "since the run began: put {} back to continue"
     if part == "teacher":
         back = since.format("its file, or what it was trained on,")
         return f"the teacher changed (sha256 {str(old)[:8]}, and {str(new)[:8]} now) {back}"

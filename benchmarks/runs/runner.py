@@ -139,10 +139,10 @@ def _run(
                     if not group.rank:
                         finish(kind, own)
                 except (CannotWrite, OSError) as error:
-                    again = f"when that is mended, go on with lra-bench resume {folder.resumed}"
+                    again = f"when that is mended, continue with lra-bench resume {folder.resumed}"
                     raise Resumable(f"{error}; {again}") from None
     except KeyboardInterrupt:
-        again = f"go on with lra-bench resume {folder.resumed}"
+        again = f"continue with lra-bench resume {folder.resumed}"
         raise AtOnce(again if folder.checkpoint.exists() else "nothing is saved, start it again") from None
     return folder
 

@@ -126,7 +126,7 @@ class Training:
         with interrupts() as stopping, bounded(self.config.device) as lift:
 
             def stopped() -> Interrupted:
-                how = f"begin again, for want of a state_dict of plugin {forgetful[0]!r}," if forgetful else "go on"
+                how = f"start over, as plugin {forgetful[0]!r} has no state_dict," if forgetful else "continue"
                 remedy = f"{how} with lra-bench resume {self.folder.resumed}"
                 return Interrupted(stopping[0] if stopping else signal.SIGTERM, remedy)
 

@@ -191,7 +191,7 @@ def _quantized_student(
     """
     if canonical(named) != canonical(trained.name):
         raise UsageError(
-            f"student.network = {named!r}: a quantised student is a copy of its teacher, say "
+            f"student.network = {named!r}: a quantised student is a copy of its teacher: set "
             f"student.network={trained.name}"
         )
     try:

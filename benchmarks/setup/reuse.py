@@ -118,12 +118,12 @@ def refuse_unfit(path: Path, notes: Provenance, problem: Problem, latent: int | 
     if notes.image != problem.image:
         raise UsageError(
             f"generator {path} of {notes.dataset} makes images {_sizes(notes.image)} and this task has "
-            f"{_sizes(problem.image)}: set data.size, or start anew"
+            f"{_sizes(problem.image)}: set data.size, or start from nothing"
         )
     if latent is not None and notes.latent != latent:
         raise UsageError(
             f"generator {path} of {notes.dataset} takes {notes.latent} latents and this task's {latent}: "
-            f"set synthesis.latent={notes.latent}, or start anew"
+            f"set synthesis.latent={notes.latent}, or start from nothing"
         )
 
 

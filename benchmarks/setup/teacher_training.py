@@ -147,7 +147,7 @@ class _Training:
                     if caught:
                         where = f"at epoch {self.epoch + 1} of {epochs}"
                         raise Interrupted(
-                            caught[0], f"the same command goes on with teacher {self.options.network} {where}"
+                            caught[0], f"repeat the command to continue with teacher {self.options.network} {where}"
                         )
                 if not loss.isfinite():
                     file.unlink(missing_ok=True)
@@ -165,7 +165,7 @@ class _Training:
         try:
             self._take_up(read_checkpoint(file), n)
         except (UsageError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            log.warning("%s is no state of this teacher (%s): its training begins anew", file, one_line(error))
+            log.warning("%s is no state of this teacher (%s): its training starts over", file, one_line(error))
             self._take_up(fresh, n)
 
     def _save(self, file: Path) -> float:

@@ -277,6 +277,6 @@ def better(network: Normalized, answers: Tensor | None, test: Labelled, device: 
     so_far = "" if answers is None else f", against {100 * int(right.sum()) / len(chosen):.1f} % as it is"
     return (
         f"with {'no' if name == 'none' else f'the {name}'} normalisation it is right on "
-        f"{100 * count / len(chosen):.1f} % of {len(chosen)} test images{so_far}: if it was trained with that, say "
+        f"{100 * count / len(chosen):.1f} % of {len(chosen)} test images{so_far}: if it was trained with that, give "
         f'--set "teacher.mean={mean}" --set "teacher.std={std}"'
     )

@@ -105,8 +105,8 @@ def refuse_changed(network: str, before: Mapping[str, str], weights: Path) -> No
     if now and (edited := changed(before, now)) is not None:
         raise UsageError(
             f"{weights.name} has weights that were trained in other code of {network} than there is now (module "
-            f"{edited!r:.200} changed): put that back or train anew; if the network is the same, save the weights "
-            "alone, safetensors.torch.save_file(safetensors.torch.load_file(FILE), NEW), and say teacher.mean and "
+            f"{edited!r:.200} changed): put that back or train again; if the network is the same, save the weights "
+            "alone, safetensors.torch.save_file(safetensors.torch.load_file(FILE), NEW), and set teacher.mean and "
             "teacher.std"
         )
 
@@ -154,7 +154,7 @@ def importable(
                     continue
                 if folder != here and top not in trusted and not known(folder):
                     raise UsageError(
-                        f"{option} names {module}, code in {folder} that you have not run yet: if you trust it, say "
+                        f"{option} names {module}, code in {folder} that you have not run yet: if you trust it, give "
                         f"--set code.{top}={folder} to run, or put that folder into PYTHONPATH"
                     )
                 if folder == here and top not in {*typed, *trusted} and not known(here):

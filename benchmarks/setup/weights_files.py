@@ -147,7 +147,7 @@ def load_teacher(
     if notes.fit in DONE and data.fit not in ("", notes.fit):
         remark(
             f"teacher {path.name} was trained on images {DONE[notes.fit]}, and these are {DONE[data.fit]}: "
-            f"say --set data.fit={notes.fit}"
+            f"give --set data.fit={notes.fit}"
         )
     if notes.code:
         refuse_changed(name, notes.code, path)
@@ -187,7 +187,7 @@ def _opened(path: Path, options: TeacherOptions, data: DataSet) -> tuple[Mapping
     if runs_user_code(notes.network) and notes.network != options.network:
         raise UsageError(
             f"teacher {path.name} says that it is built by {notes.network}, which is code to be run: if you trust it, "
-            f"say --set teacher.network={notes.network}"
+            f"give --set teacher.network={notes.network}"
         )
     _refuse_other_data(path, notes.image or data.image, notes.classes or data.classes, data)
     if options.network != AUTO and canonical(options.network) != canonical(notes.network):
@@ -209,7 +209,7 @@ def _found(path: Path, content: Mapping[str, Any], options: TeacherOptions, data
         if given is not None:
             return given
         raise UsageError(
-            f"teacher {path.name} has weights of no network known here (see: list models); {error}: say "
+            f"teacher {path.name} has weights of no network known here (see: list models); {error}: give "
             "--set teacher.network=torchvision:NAME, timm:NAME or MODULE:FUNCTION of your own"
         ) from None
     except ValueError as error:
@@ -246,13 +246,13 @@ def _ambiguity(path: Path, found: Recognised) -> UsageError:
     choices = " or ".join(f"--set teacher.network={name}" for name in found.names)
     return UsageError(
         f"teacher {path.name} has the weights of {' or '.join(found.names)}, but nothing in it says so: {found.doubt}; "
-        f"if you know which it is, say {choices}"
+        f"if you know which it is, give {choices}"
     )
 
 
 def _disagreement(path: Path, said: str, options: TeacherOptions) -> UsageError:
     return UsageError(
-        f"teacher {path.name} {said} and teacher.network is {options.network}: leave it out, or say "
+        f"teacher {path.name} {said} and teacher.network is {options.network}: leave it out, or give "
         f"--set teacher.network={AUTO}"
     )
 
@@ -307,7 +307,7 @@ def _fill(network: nn.Module, content: Mapping[str, Any], path: Path, name: str,
         load_weights(network, content)
     except ValueError as error:
         raise UsageError(
-            f"teacher {path.name} as {name} for {data.classes} classes of {data.image}: {error}; say teacher.network, "
+            f"teacher {path.name} as {name} for {data.classes} classes of {data.image}: {error}; set teacher.network, "
             "or choose weights of this data"
         ) from None
     weights = network.state_dict().items()

@@ -159,7 +159,7 @@ def _do(
             display.show(entries, [waiting[i][0] for i in engine.running()])
         display.show(entries, [])
     if caught:
-        raise Interrupted(caught[0], "the same command goes on from here")
+        raise Interrupted(caught[0], "repeat the command to continue")
 
 
 def _write(entries: Sequence[Entry], grid: Mapping[str, Any], out: Path, file: Path | None) -> None:

@@ -264,7 +264,7 @@ def finished(folder: Path) -> list[TaskRun]:
             task_record(folder)
     runs = [task for chain in chains for task in tasks_of(chain)]
     if not runs:
-        raise MissingInput(f"no task in {folder} is finished: go on with lra-bench resume {folder}")
+        raise MissingInput(f"no task in {folder} is finished: continue with lra-bench resume {folder}")
     return runs
 
 

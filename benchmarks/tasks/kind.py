@@ -46,7 +46,7 @@ class Tasks(Kind):
         with concerning(f"{TASKS} {file}"):
             chains = plan(with_settings(tree, settings), file.parent).chains
             if len(chains) > 1:
-                raise UsageError(f"it is of {len(chains)} chains: say in the grid which reuse and seed, or all of them")
+                raise UsageError(f"it is of {len(chains)} chains: name the reuse and seed in the grid, or all of them")
         return chains[0]
 
     def stored(self, folder: Path) -> Chain:
@@ -238,7 +238,7 @@ class InTurn:
         if isinstance(error, Resumable):
             error.args = (f"task {name!r} {error}",)
         else:
-            kept = f"what is finished is kept, go on with lra-bench resume {self.folder.resumed}"
+            kept = f"what is finished is kept, continue with lra-bench resume {self.folder.resumed}"
             error.args = (f"task {name!r} failed: {error}; {kept}",)
 
     def _result(self) -> dict[str, Any]:
