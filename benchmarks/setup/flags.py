@@ -36,7 +36,7 @@ FLAGS = (
     Flag("preset", "preset", "A named cell (see: list presets)."),
     Flag("config", "", "A YAML configuration.", Path),
     Flag("set", "", "Any option: student.lr=0.05.", each="KEY=VALUE"),
-    Flag("plugin", "plugin.use", "An Avalanche plugin to add.", each="MODULE:CLASS"),
+    Flag("plugin", "plugin.use", "An Avalanche plugin to add, or a second replay.", each="NAME"),
     Flag("device", "device", "Where to compute: cpu, cuda, cuda:1. [default: cpu]"),
     Flag("threads", "threads", "Torch threads. [default: by the size of the networks]", int),
     Flag(
