@@ -454,7 +454,8 @@ def test_names_and_fit_travel_to_check_and_report(
     assert lra_bench("report", folder).code == 0
     page = (folder / "report.html").read_text()
     assert "Class by class" in page
-    assert page.count(">ape<") == page.count("&lt;b&gt;cat&lt;-b&gt;") == 2, "in the table and on the map"
+    named = "in the table, on the maps of images and of accuracies, and on both axes of that of mistakes"
+    assert page.count(">ape<") == page.count("&lt;b&gt;cat&lt;-b&gt;") == 5, named
     assert "<b>cat" not in page
     (tmp_path / "away").rename(tmp_path / "shapes")
     trained = lra_bench("teacher", "train", "--json", *tiny, *given, "--set", "teacher.epochs=8")
