@@ -85,10 +85,19 @@ def measure(planned: Sequence[Planned], steps: int, base: Path, rounds: int, exp
     return costs
 
 
-def written(planned: Sequence[Planned], steps: Sequence[int], seeds: Any) -> dict[str, Any]:
+def seedwise(planned: Sequence[Planned]) -> list[tuple[Planned, list[int]]]:
+    """The first run of each cell, and the seeds of all its runs."""
+    found: dict[str, tuple[Planned, list[int]]] = {}
+    for one in planned:
+        _, seeds = found.setdefault(repr({**one.cell, "seed": None}), (one, []))
+        seeds.append(one.config.seed)
+    return list(found.values())
+
+
+def written(cells_with_seeds: Sequence[tuple[Planned, list[int]]], steps: Sequence[int]) -> dict[str, Any]:
     """The grid whose cells have so many steps an experience each."""
     cells: list[dict[str, Any]] = []
-    for one, number in zip(planned, steps, strict=True):
+    for (one, seeds), number in zip(cells_with_seeds, steps, strict=True):
         flags = {key: value for key, value in one.cell.items() if not key.startswith("set:")} | {"seed": seeds}
         settings = {key.removeprefix("set:"): value for key, value in {**one.cell, PACE: number}.items()}
         cells.append(flags | {"set": {key: value for key, value in settings.items() if key not in flags}})
@@ -119,8 +128,8 @@ def main() -> None:
         raise SystemExit(f"--steps {options.steps}: more than {FEW} are needed")
     torch.set_num_threads(1)
     grid = read_options(options.source, "grid")
-    seeds = grid.get("seed", 0)
-    planned = plan({**grid, "seed": seeds[0] if isinstance(seeds, list) else seeds}, options.source.parent)
+    cells = seedwise(plan(grid, options.source.parent))
+    planned = [one for one, _ in cells]
     costs = measure(planned, options.steps, options.source.parent, options.rounds, options.experiences)
     budget = costs[0].of(options.steps)
     steps = [options.steps, *(cost.steps(budget) for cost in costs[1:])]
@@ -138,7 +147,7 @@ def main() -> None:
     print(markdown_table(["cell", "a step, ms", "an experience, ms", "ratio", "steps", "of the budget"], rows))
     if options.grid:
         command = " ".join(["python -m lra.benchmarks.cost.equal_seconds", *sys.argv[1:]])
-        text = yaml.safe_dump(written(planned, steps, seeds), sort_keys=False, default_flow_style=None, width=120)
+        text = yaml.safe_dump(written(cells, steps), sort_keys=False, default_flow_style=None, width=120)
         write_text(options.grid, f"# {options.source.name} at equal seconds, as written by\n#   {command}\n{text}")
 
 
