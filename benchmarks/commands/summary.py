@@ -160,8 +160,8 @@ LINES = {
     "fidelity": "agreement {agreement}, loyalty {loyalty}",
     "forgetting": "{forgetting} on average over probes, backward transfer {bwt}",
     "alignment": "mean cos(∇L_acq, ∇L_ret) {alignment}",
-    "cost": "{student_steps} student steps, {experiences} experiences, {teacher_queries} teacher queries, {seconds} s, "
-    "{memory}",
+    "cost": "{student_steps} student steps, {experiences} experiences, {teacher_queries} teacher queries, {seconds} s "
+    "({processor_seconds} s of CPU), {memory}",
 }
 """What is said of a run, with the names of quantities in place of their values."""
 

@@ -188,7 +188,7 @@ def markdown_page(comparisons: Sequence[Comparison], places: Sequence[Path], com
         f"# {title}",
         _block("\n".join([*sweeps, command])),
         *(_block(text, "yaml") for text in quoted),
-        f"{len(runs)} runs, {machines(runs)}.",
+        f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {machines(runs)}.",
         render(comparisons, "md").rstrip(),
     ]
     return "\n\n".join(parts) + "\n"
