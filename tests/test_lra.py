@@ -664,7 +664,7 @@ def test_terms_that_look_inside_see_their_own_images(
 def test_a_replay_that_is_no_plugin_is_not_waited_for(
     make_stream: MakeStream, make_strategy: MakeStrategy, student: nn.Module
 ) -> None:
-    with pytest.raises(ValueError, match=r"say plugins=\[replay, LRA\(replay\)\]"):
+    with pytest.raises(ValueError, match=r"write plugins=\[replay, LRA\(replay\)\]"):
         make_strategy(student, [LRA(BufferReplay(Ring(3, 4), 4))]).train(make_stream(length=1))
 
 
