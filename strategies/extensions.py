@@ -145,13 +145,12 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
         else:
             maker = _maker(plugin)
             made = plugin(**options) if maker is None else maker(setup, **options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        said = f"plugin.{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}"
-        raise ExtensionError(f"plugin {spec!r} refused its options ({said})") from error
     except Exception as error:
-        known = ", ".join(accepted(plugin)) or "none"
-        raise ExtensionError(f"plugin {spec!r} refused its options ({error}); it takes: {known}") from error
+        known, said = ", ".join(accepted(plugin)) or "none", str(error)
+        if isinstance(error, ValidationError):  # Which says it in several lines.
+            first = error.errors()[0]
+            said = f"plugin.{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}"
+        raise ExtensionError(f"plugin {spec!r} refused its options ({said}); it takes: {known}") from error
     if not isinstance(made, BasePlugin):
         raise ExtensionError(f"plugin {spec!r}: its build() gives no Avalanche plugin but {made!r}")
     if (why := _inert(made)) is not None:

@@ -25,8 +25,6 @@ from lra.benchmarks.reports.report import filled, sample_pictures, write_page
 from lra.benchmarks.reports.run_figures import evolution_title, main_curve
 from lra.metrics.quantities import PERCENT, QUANTITIES
 
-DRAWN = ("curves", "ranking", "cost")
-"""What a figure of a comparison may show."""
 COSTS = ("processor_seconds", "seconds", "teacher_queries")
 """What accuracy is drawn against, of which the first there is stands for the time."""
 TOGETHER = 8
@@ -220,8 +218,8 @@ def write_figure(found: Comparison, file: Path, draw: str = "curves") -> None:
     Args:
         found: what was compared.
         file: to write.
-        draw: one of `DRAWN`: accuracy and forgetting of all configurations along the run; or these ranked by the first
-            column; or that column against what they cost, with the places of the ranking as numbers.
+        draw: ``curves``, accuracy and forgetting of all configurations along the run; ``ranking``, these in the order
+            of the first column; or ``cost``, that column against what they cost, with their places as numbers.
 
     Raises:
         UsageError: for another suffix, or if nothing can be drawn.
