@@ -1,7 +1,7 @@
-"""What a distillation method is to the rest: options, and one `Method.build` that puts its parts together.
+"""The interface of a distillation method: its options, and one `Method.build` that puts its parts together.
 
-`OnlineMethod` and `OptimisedMethod` are what most methods derive from: those with an online generator, and those
-that optimise a finite batch.
+Most methods derive from `OnlineMethod`, if they have an online generator, or from `OptimisedMethod`, if they optimise
+finite batches.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ if TYPE_CHECKING:
     from lra.synthesis.terms.term import Weighing
 
 LATENT = 256
-"""The published number of latents of every method that optimises a generator against one batch."""
+"""The published number of latent dimensions of every method that optimises a generator for a single batch."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What methods and plugins are built from."""
+    """Everything that methods and plugins are built from."""
 
     problem: Problem
     teacher: Teacher
     distance: Distance
-    """Between student and teacher logits, for the student's loss and for adversarial terms that are to match it."""
+    """Distance between student and teacher logits, for the student's loss and for adversarial terms that match it."""
     batch_size: int
     """New images per student step."""
     steps: int
@@ -64,7 +64,7 @@ class Setup:
     """Experiences in the run."""
     experiences_per_epoch: int
     source: Synthesizer | None = None
-    """What makes the samples, for plugins, which are built after it."""
+    """What makes the samples; set for plugins, which are built after it."""
 
     @property
     def epochs(self) -> int:
@@ -74,36 +74,36 @@ class Setup:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a method brings to a run."""
+    """What a method contributes to a run."""
 
     synthesizer: Synthesizer
     """Makes the samples, with its losses and optimiser, for the stream."""
     objective: Objective
     """What the student minimises.
 
-    What it learns itself (`Objective.parameters`) joins the student's optimiser: it gets the gradient of the
-    acquisition and retention losses at the weights these were taken at, and is no part of the look-ahead.
+    Its own parameters (`Objective.parameters`) join the student's optimiser: their gradient is that of the acquisition
+    and retention losses, each at the student weights where it is computed; they are not part of the look-ahead.
     """
     plugins: Sequence[SupervisedPlugin] = ()
-    """Plugins of the strategy, after those that replay: a curriculum, say; most methods have none."""
+    """Plugins of the strategy, called after the replays, such as a curriculum; most methods have none."""
     measures: Sequence[Measure] = ()
-    """What the method alone has to measure."""
+    """Measurements specific to the method."""
 
 
 class SynthesisOptions(TripletOptions):
-    """The base of every method's options: terms that can be added to any synthesis."""
+    """Terms that can be added to the synthesis of any method."""
 
     without_batchnorm: ClassVar[str] = "synthesis.bn=0"
-    """The settings with which the method asks for no BatchNorm."""
+    """The settings under which the method needs no BatchNorm."""
 
     @property
     def needs_batchnorm(self) -> bool:
-        """Whether these settings ask for the teacher's BatchNorm statistics."""
+        """Whether these settings need the teacher's BatchNorm statistics."""
         return False
 
 
 class StatisticsOptions(SynthesisOptions):
-    """The base of options with a term of the teacher's BatchNorm statistics."""
+    """The term on the teacher's BatchNorm statistics."""
 
     bn: NonNegative = 1.0
     """Weight of the distance to the teacher's BatchNorm statistics."""
@@ -115,7 +115,7 @@ class StatisticsOptions(SynthesisOptions):
 
 
 class BatchNormOptions(OneHotOptions, StatisticsOptions):
-    """The base of options with that term beside the one of the teacher's confidence."""
+    """The terms on the teacher's BatchNorm statistics and on its confidence."""
 
 
 class Method(ABC):
@@ -125,9 +125,9 @@ class Method(ABC):
         name: as typed after ``--method``.
         paper: where it is published.
         Options: its hyperparameters, with the published values as defaults.
-        defaults: published settings outside of synthesis, by section of the configuration; those of ``replay`` by the
-            replay's name.
-        memory: the replay of its paper.
+        defaults: published settings outside of synthesis, by section of the configuration; those of ``replay`` by
+            replay name.
+        memory: the replay its paper uses.
     """
 
     name: ClassVar[str]
@@ -142,7 +142,7 @@ class Method(ABC):
 
     @abstractmethod
     def build(self, student: nn.Module) -> Parts:
-        """All that the method brings to a run of ``student``; ends in `parts`.
+        """Everything the method contributes to a run of ``student``; ends in a call of `parts`.
 
         Raises:
             ValueError: if options do not fit each other, the teacher or the student.
@@ -159,7 +159,7 @@ class Method(ABC):
 
         Args:
             synthesizer: with the method's own terms.
-            objective: what the student minimises; by default the distance of the setup, alone.
+            objective: what the student minimises; by default the setup's distance alone.
             plugins: see `Parts`.
             measures: see `Parts`.
 
@@ -178,25 +178,25 @@ class OnlineOptions(SynthesisOptions):
     """Options of an online generator and its Adam."""
 
     lr: Positive = 1e-3
-    """Rate of the Adam that makes the samples."""
+    """Learning rate of synthesis (Adam)."""
     betas: tuple[Fraction, Fraction] = (0.5, 0.999)
-    """Decay rates of that Adam's two averages."""
+    """β1 and β2 of that Adam."""
     steps: Count = 1
     """Generator steps per experience."""
     latent: Count | None = None
-    """Latents: as published, if the images are as large as CIFAR's; smaller for smaller ones."""
+    """Latent dimensions; if not given, as published for images of CIFAR's size, fewer for smaller ones."""
     width: Count | None = None
-    """128 for CIFAR; follows the image size unless set."""
+    """Width of the generator in channels; if not given, 128 for CIFAR, and by the size of the images otherwise."""
     redraws: Whole = 0
-    """Show the student only samples that the teacher is sure of (TA-DFKD, AAAI 2024), drawn again at most so many
-    times (20, say) until there are enough; 0: all."""
+    """Show the student only samples the teacher is confident in (TA-DFKD, AAAI 2024): draw up to this many more
+    batches (20, say) until there are enough; 0 shows all samples."""
 
 
 class OnlineMethod(Method):
     """A method whose samples come fresh from a generator that is trained along with the student.
 
     Class attributes:
-        latent: the published number of latents.
+        latent: the published number of latent dimensions.
     """
 
     latent: ClassVar[int]
@@ -212,7 +212,7 @@ class OnlineMethod(Method):
 
         Args:
             terms: losses of a generator step.
-            make: builds the generator from latent, image and width; by default that of DAFL, ZSKT and DFQ.
+            make: builds the generator from latent, image and width; by default the one of DAFL, ZSKT and DFQ.
             kind: the class of the synthesizer, if not `OnlineGenerator` itself.
             settings: further arguments of ``kind``.
         """
@@ -240,41 +240,41 @@ class OnlineMethod(Method):
 
 
 class OptimisedOptions(BatchOptions, SynthesisOptions):
-    """Options of a method that optimises batches, and of how they are shown."""
+    """Options of a method that optimises batches of images, and of how these are shown to the student."""
 
     lr: Positive = 1e-3
-    """Rate of the Adam that makes the samples."""
+    """Learning rate of synthesis (Adam)."""
 
 
 class GeneratorOptions(OptimisedOptions):
-    """Options of a method that optimises batches by a generator.
+    """Options of a method that optimises batches through a generator.
 
-    As published 256 latents and width 128 for CIFAR, less for smaller images.
+    As published, 256 latent dimensions and width 128 for CIFAR; less for smaller images.
     """
 
     latent: Count | None = None
-    """Numbers that an image is generated from; by the size of the images if not given."""
+    """Latent dimensions; by the size of the images if not given."""
     width: Count | None = None
-    """Width of the generator; by the size of the images if not given."""
+    """Width of the generator in channels; by the size of the images if not given."""
 
 
 class MetaGeneratorOptions(AdversarialOptions, BatchNormOptions, GeneratorOptions):
-    """Options of a generator that is a good start for every batch, with its three terms, as published for Fast."""
+    """Options of a generator meta-learnt as the start of every batch, with its three terms, as published for Fast."""
 
     steps: Count = 10
     warmup: Whole = 20
     lr: Positive = 2e-3
     latent_lr: Positive = 0.01
-    """Rate of the latents, which are optimised along with the generator."""
+    """Learning rate of the latents, which are optimised together with the generator."""
     bn: NonNegative = 10.0
     bn_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Share of earlier batches in the statistics compared."""
+    """Weight of earlier batches in the BatchNorm statistics that are compared."""
     one_hot: NonNegative = 0.5
     adversarial: NonNegative = 1.33
 
 
 def published(**schedule: Any) -> Mapping[str, Mapping[str, Any]]:
-    """The settings outside of synthesis that every release shares, but for those given; add ``--replay pool``."""
+    """The settings outside of synthesis that all releases share, except those given; add ``--replay pool``."""
     epoch = {"batch_size": 256, "steps_per_experience": 400, "experiences_per_epoch": 1, "epochs": 200}
     rate = schedule.pop("lr", 0.1)
     loss = {"kind": "kl", "temperature": 20.0}
@@ -285,7 +285,7 @@ def published(**schedule: Any) -> Mapping[str, Mapping[str, Any]]:
 
 
 class OptimisedMethod(Method):
-    """A method whose every experience is a finite batch of images, optimised against the teacher."""
+    """A method in which each experience is a finite batch of images, optimised against the teacher."""
 
     memory = "pool"
 
@@ -303,8 +303,8 @@ class OptimisedMethod(Method):
         Args:
             source: what is optimised.
             terms: losses of each step.
-            labels: classes to ask for; by default drawn uniformly and sorted.
-            augment: in synthesis; by default shift and flip.
+            labels: target classes; by default drawn uniformly and sorted.
+            augment: augmentation in synthesis; by default shift and flip.
             views: augmented views of each image for the student.
             show: augmentation of each view; by default shift and flip.
         """
@@ -318,7 +318,7 @@ class OptimisedMethod(Method):
         return BatchSynthesizer(source, terms, self.setup.teacher, plan, self.options, augment, views, show, mix)
 
     def generator(self) -> UpsamplingGenerator:
-        """GenS of CMI, of the size that suits the images."""
+        """CMI's GenS, sized for the images."""
         from lra.networks.generators import gen_s, sized_for
 
         problem = self.setup.problem
@@ -333,9 +333,9 @@ class OptimisedMethod(Method):
         reverse: bool = False,
         weigh: Weighing | None = None,
     ) -> Adversarial:
-        """-KL_1(T ‖ S) where both name the same class, as in CMI, Fast, RGAL and NAYER; or with another ``mask``.
+        """-KL_1(T ‖ S) where both predict the same class, as in CMI, Fast, RGAL and NAYER; or with another ``mask``.
 
-        Of ``reverse`` -KL_1(S ‖ T), as CPNet has it. See `Adversarial` for ``weigh``.
+        With ``reverse``, -KL_1(S ‖ T), as in CPNet. See `Adversarial` for ``weigh``.
         """
         from lra.distances import kl, kl_reversed
         from lra.synthesis.terms import Adversarial

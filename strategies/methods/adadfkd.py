@@ -6,17 +6,17 @@ Networks 2024; with the settings of the authors' benchmark.
 For every experience, with teacher T, student S, generator G, at student step t and epoch e:
 
     z ~ N(0, I),  x = G(z),  q = φ(f_T(x)),  k = φ(f_S(x))
-    G <- Adam on  CuDFKD's loss + ring·L_ring(q, k; queue, h(e));  the queue takes k
+    G <- Adam on  CuDFKD's loss + ring·L_ring(q, k; queue, h(e));  k enters the queue
     10 times:  x = G(z) for fresh z,  ℓ_i = D(S(x_i), T(x_i)) + nce·InfoNCE(q, k)_i,
                S <- SGD on mean v_i·ℓ_i,   v_i = (1 + e^-λ)/(1 + e^(ℓ_i - λ)),   λ = λ0 + rate·t
 
-L_ring (see `RingNCE`) tells q_i·k_i from past student features whose similarity to q_i ranks in a window of
-the queue that moves from the least to the most similar as h(e) grows. Three clocks: λ by the step, h and the
-adversarial weight by the epoch (the latter constant in the papers' cells).
+L_ring (see `RingNCE`) contrasts the pair (q_i, k_i) with past student features: those whose similarity to q_i ranks
+within a window of the queue, which moves from the least to the most similar as h(e) grows. There are three schedules:
+λ advances by the step, h and the adversarial weight by the epoch (in the published settings that weight is constant).
 
-Where features differ in size, f_S goes through one linear layer, trained with the student; the release draws a new,
-untrained one at every call. It also needs the queue to be a multiple of the batch, and weighs a batch by one number
-(``granularity: batch``). Its unused arguments (mode, mu, neg, warmup) are left out.
+Where features differ in size, f_S passes through one linear layer, trained with the student; the release creates a
+new, untrained one at every call. The release also requires the queue to hold a multiple of the batch, and gives a
+whole batch one weight (``granularity: batch``). Its unused arguments (mode, mu, neg, warmup) are left out.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class AdaDFKDOptions(CurriculumOptions):
     adversarial: NonNegative = 1.0
     age: NonNegative = 2.2
     ring: NonNegative = 0.1
-    """Weight of the ring's contrast in synthesis."""
+    """Weight of the ring's contrastive loss (L_ring) in synthesis."""
     negatives: Count = 4096
-    """Student features in the queue, at least a batch."""
+    """Student features in the queue; at least a batch."""
     ring_length: Fraction = 0.9
-    """The window's share of the queue."""
+    """Length of the window, as a fraction of the queue."""
     nce: NonNegative = 0.1
-    """Weight of the contrast in the student's loss."""
+    """Weight of InfoNCE in the student's loss."""
     nce_temperature: Positive = 0.07
-    """Temperature of that contrast."""
+    """Temperature of both contrastive losses."""
 
 
 class AdaDFKD(CurriculumMethod):
-    """CuDFKD's curriculum with contrastive relations of features, whose negatives get harder."""
+    """CuDFKD's curriculum plus a contrastive loss on features, whose negatives get harder."""
 
     name = "adadfkd"
     paper = "Li et al., Neural Networks 2024"
@@ -60,7 +60,7 @@ class AdaDFKD(CurriculumMethod):
     }
 
     def build(self, student: nn.Module) -> Parts:
-        """D and InfoNCE, self-paced; G, its terms, and the ring; CuDFKD's two clocks, and that of the ring."""
+        """D and InfoNCE, self-paced; G, its terms and the ring; CuDFKD's two schedules and the ring's."""
         from torch import nn
 
         from lra.distillation.objective import SelfPaced, ring_hardness

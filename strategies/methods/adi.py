@@ -3,18 +3,19 @@
 Yin et al., "Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion", CVPR 2020,
 https://arxiv.org/abs/1912.08795; settings of CMI's benchmark (Fang et al., IJCAI 2021).
 
-For every experience, with teacher T, student S, a = one roll and flip of the whole batch:
+For every experience, with teacher T, student S, a = one roll and flip for the whole batch:
 
     x ~ noise,  y uniform
-    1000 times:  x <- Adam, cut to [0, 1], on  bn·R_bn(T; a(x)) + one_hot·CE(T(a(x)), y)
-                                               - adversarial·JS_3(S(a(x)), T(a(x))) + tv·TV(x) + l2·‖x‖
+    1000 times:  x <- Adam, clipped to [0, 1], on  bn·R_bn(T; a(x)) + one_hot·CE(T(a(x)), y)
+                                                   - adversarial·JS_3(S(a(x)), T(a(x))) + tv·TV(x) + l2·‖x‖
     x enters the pool;  400 times:  S <- SGD on D(S, T) of images from the pool (``--replay pool``)
 
-``adversarial: 0`` is plain DeepInversion, 1 adds the paper's competition. The paper works on ImageNet with
-resolutions in turn and its weights per layer; that is left out.
+``adversarial: 0`` is plain DeepInversion; 1 adds the paper's competition. The paper's ImageNet recipe, with a sequence
+of resolutions and a weight for each layer, is left out.
 
-Releases differ in two ways: their "JS divergence" is clamped and runs the wrong way (``divergence: reference``), and
-what they return as the best images is the last iterate (``keep: last``). The weight of TV counts in [0, 1] here.
+The releases differ in two ways: their "JS divergence" is clamped and its KL terms are reversed (``divergence:
+reference``), and the images they return as the best are those of the last iterate (``keep: last``). The weight of TV
+is for pixels in [0, 1] here.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class ADIOptions(AdversarialOptions, BatchNormOptions, OptimisedOptions):
     tv: NonNegative = 1e-3
     """Weight of the total variation."""
     l2: NonNegative = 0.0
-    """Weight of the images' norm."""
+    """Weight of the images' Euclidean norm."""
     divergence: Literal["exact", "reference"] = "exact"
     """The divergence as defined, or as the release computes it."""
 

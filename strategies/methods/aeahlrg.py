@@ -1,26 +1,27 @@
-"""AEAHL-RG: reusable generators, and a hard loss under adversarial-example attack.
+"""AEAHL-RG: reusable generators, and a hard-label loss under adversarial-example attack.
 
 "Reusable Generator Data-Free Knowledge Distillation with Adversarial Example Attack", known here from its code,
 https://github.com/sunyafeng1996/AEAHL-RG.
 
 For every task (a teacher T), with student S, generator h(z) = d((g1(z) + g2(z)) / 2), a = shift and flip:
 
-    g1 new;  g2, d new ("anew"), or an earlier task's: trained alike ("common"), 10 times slower ("finetune"),
-    or not at all ("fix")
+    g1 is new;  g2 and d are new ("anew") or an earlier task's: trained at the same rate ("common"), ten times slower
+    ("finetune"), or not at all ("fix")
     for every experience:
         z ~ N(0, I),  y uniform,  h' = copy of h
         10 times, x = h'(z):  h', z <- Adam on  bn·R_bn(T; a(x), with momentum) + one_hot·CE(T(a(x)), y)
                                                 + adversarial·(-KL_1(S ‖ T), where S and T agree)
-                              P <- Adam on ln CE(T(x + P(x)), least likely class of T(x))      (with the hard loss)
-        h <- Adam on the sum of h''s gradients, each part at its own rate
+                              P <- Adam on ln CE(T(x + P(x)), least likely class of T(x))   (with the hard loss)
+        h <- Adam on the summed gradients of h', each part at its own rate
         the best x enters the pool;  400 times, x from the pool (``--replay pool``), t = T(x), y = argmax t:
-            (x, t) swapped with attacked ones where T is surer of those, replaced by them with probability pa
+            (x, t) exchanged with its attacked version where T is more confident in that, or replaced by it with
+            probability pa
             S <- SGD on soft·τ²KL(t ‖ S) + hard·CE(S, y)
-    of g1 and g2 the one that moves T's features less is kept for the next task, and d
+    the next task gets d, and whichever of g1 and g2 moves T's features less
 
-Before the student's first step come 20 batches without the adversarial term. What the release does otherwise is an
-option: ``symmetric`` (g2 a copy of g1), ``follow: false`` (BatchNorm statistics never updated), ``branch: first``,
-and those of ``aea``.
+Twenty batches without the adversarial term precede the student's first step. Where the release differs, there is an
+option: ``symmetric`` (g2 a copy of g1), ``follow: false`` (BatchNorm statistics never updated), ``branch: first``, and
+those of ``aea``.
 """
 
 from __future__ import annotations
@@ -40,26 +41,26 @@ class AEAHLRGOptions(MetaGeneratorOptions):
     """Defaults are those of the release for CIFAR-10, ResNet-34 to ResNet-18."""
 
     meta: Literal["fomaml", "reptile"] = "fomaml"
-    """How the lasting generators learn from what their copies learnt."""
+    """How the persistent generators learn from what their copies learnt."""
     reuse: Reuse = "anew"
-    """What becomes of an earlier task's generator and decoder."""
+    """How an earlier task's generator and decoder are used."""
     branch: Branch = "features"
-    """Which of the two generators is handed on."""
+    """Which of the two generators is handed on to the next task."""
     follow: bool = True
-    """Let the lasting generators keep the BatchNorm statistics of their copies."""
+    """Let the persistent generators take over the BatchNorm statistics of their copies."""
     symmetric: bool = False
-    """Begin with the two generators equal, as released."""
+    """Start the two generators from equal weights, as released."""
     hard_loss: bool = False
-    """Add the hard loss; without, the student learns soft targets alone, and nothing is attacked."""
+    """Add the hard-label loss; without it the student learns soft targets alone, and nothing is attacked."""
     soft: NonNegative = 0.9
-    """Weight of the soft targets, with the hard loss."""
+    """Weight of the soft-target loss where the hard-label loss is added."""
     hard: NonNegative = 0.1
-    """Weight of the hard loss."""
+    """Weight of the hard-label loss."""
     aea: AttackOptions = AttackOptions()
 
 
 class AEAHLRG(OptimisedMethod):
-    """Two generators and a decoder, some of them an earlier task's; soft and hard labels, attacked now and then."""
+    """Two generators and a decoder, partly an earlier task's; soft and hard labels, with occasional attacks."""
 
     name = "aeahl-rg"
     paper = "AEAHL-RG, as released by Sun"
@@ -67,7 +68,7 @@ class AEAHLRG(OptimisedMethod):
     defaults = published(lr=0.2, epochs=400)
 
     def build(self, student: nn.Module) -> Parts:
-        """Soft targets, and perhaps hard ones and attacks; h, z, their three terms, and what learns to attack."""
+        """Soft targets, and optionally hard ones and attacks; h, z, their three terms, and the attacker."""
         from lra.distillation.attack import Attacker, PerturbationNetwork, PerturbationTraining
         from lra.distillation.objective import Objective
         from lra.distillation.terms import HardLabel

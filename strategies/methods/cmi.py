@@ -3,8 +3,8 @@
 Fang et al., "Contrastive Model Inversion for Data-Free Knowledge Distillation", IJCAI 2021,
 https://arxiv.org/abs/2105.08584.
 
-For every experience, with teacher T, student S, a generator G drawn anew, global views g (shift, flip) and local
-views l (enlarged parts), h(.) the pixel averages of what T's layers take in:
+For every experience, with teacher T, student S, a newly initialised generator G, global views g (shift, flip), local
+views l (enlarged crops), and h(.) the inputs of T's BatchNorm layers, averaged over pixels:
 
     z ~ N(0, I),  y uniform
     200 times, x = G(z):  G, z <- Adam on  bn·R_bn(T; g) + one_hot·CE(T(g), y)
@@ -13,10 +13,11 @@ views l (enlarged parts), h(.) the pixel averages of what T's layers take in:
                           head <- Adam on the same
     the best x enters the pool, its [h(l) | h(g)] the bank;  400 times:  S <- SGD on D of images from the pool
 
-The paper also starts from a pool of 50 000 images made beforehand, without the student (``warmup``: 196 batches of
-256; presets cmi-adversarial/...); ``adversarial: 0`` with one such experience is its non-adversarial form. For large
-ResNets it describes images by the inputs of four stages, here ``layers: stages`` (the outputs of all). The released
-bank fails at the moment it is exactly full; ours does not. ``rounding: down`` truncates as released.
+The paper also starts from a pool of 50 000 images made in advance, without the student (``warmup``: 196 batches of
+256; presets cmi-adversarial/...); ``adversarial: 0`` with a single experience of that size is its non-adversarial
+form. For large ResNets it describes images by the inputs of four stages; ``layers: stages`` here takes the outputs of
+all stages. The released bank fails at the moment it is exactly full; ours does not. ``rounding: down`` truncates pixel
+values, as released.
 """
 
 from __future__ import annotations
@@ -39,25 +40,25 @@ class CMIOptions(AdversarialOptions, BatchNormOptions, GeneratorOptions):
     one_hot: NonNegative = 1.0
     adversarial: NonNegative = 0.5
     cross_view: NonNegative = 0.8
-    """Weight of the contrast between views and with the bank."""
+    """Weight of the contrastive loss, between views and against the bank."""
     temperature: Positive = 0.1
-    """Temperature of the contrast."""
+    """Temperature of the contrastive loss."""
     bank: Count = 40960
-    """Descriptions of past images that are held."""
+    """Capacity of the bank: descriptions of past images."""
     negatives: Count = 4096
-    """How many of them a batch is contrasted with."""
+    """Descriptions from the bank that each batch is contrasted with."""
     layers: Layers = "batchnorm"
-    """What an image is described by."""
+    """What describes an image: the inputs of the teacher's BatchNorm layers, or the outputs of its stages."""
     without_batchnorm: ClassVar[str] = "synthesis.bn=0 and synthesis.layers=stages"
 
     @property
     def needs_batchnorm(self) -> bool:
-        """Whether R_bn needs it, or the description of images."""
+        """Whether R_bn or the description of images needs it."""
         return super().needs_batchnorm or (self.cross_view > 0 and self.layers == "batchnorm")
 
 
 class CMI(OptimisedMethod):
-    """A generator drawn anew for each batch, and a bank of what was made before."""
+    """A generator re-initialised for each batch, and a bank of features of earlier images."""
 
     name = "cmi"
     paper = "Fang et al., IJCAI 2021"

@@ -1,34 +1,34 @@
-"""CPNet: a generator coupled to the teacher, map by map, and images with parts of one another.
+"""CPNet: a generator whose feature maps are coupled to the teacher's, and images mixed by CutMix.
 
 Chen et al., "CPNet", ICCV 2025, https://github.com/LannCX/CPNet; from the released code and notes on the paper. The
-release stops at its first step, over a name that nothing defines.
+release stops at its first step, because of an undefined name.
 
-For every experience, with teacher T, student S, a generator G of labels whose maps x_i have the shapes of what chosen
-BatchNorm layers i of T take in, f_i; a = shift, flip, and colours a little other:
+Twice in every experience, with teacher T, student S, a label-conditional generator G whose maps x_i have the shapes of
+the inputs f_i of chosen BatchNorm layers i of T; a = shift, flip and slight colour jitter:
 
-    W ~ N(0, I), the weights of G's noisy layers;  y = all classes as often as they fit
-    30 times, x = G(embedding of y):  x', y' = a(x), y, of every other batch mixed: a part of x_j, its share λ of y_j
+    W ~ N(0, I), the weights of G's noisy layers;  y = every class equally often, as far as the batch allows
+    30 times, x = G(embedding of y):  x', y' = a(x), y;  in every other batch mixed: a part of x_j, its share λ of y_j
         G, W <- Adam on  bn·R_bn(T; x', with momentum) + one_hot·CE(T(x'), y') + coupling·Σ_i mean (x_i - f̃_i)²
                          + adversarial·(-KL_1(S ‖ T), where S and T agree, + prior·mean |cos(a, u)|)
     the best x enters the pool
     then 400 times:  S <- SGD on D of images from the pool (``--replay pool``)
 
-f̃ is f without gradient, brought from the batch's mean and variance to the running ones. a and u tell how far T's
-features lie from those that say y with 0.9 (see `PriorFeature`): the student is not in it. KL_1 is Σ q (log q - log p),
-q the student's answer and p the teacher's, as released (``divergence: reverse``); ``forward`` has the two change
-places, as in NAYER, from which the method descends.
+f̃ is f without gradient, shifted and scaled from the batch's mean and variance to the running ones. In the cosine, a
+and u measure how far T's features are from those that give y a probability of 0.9 (see `PriorFeature`); the student
+plays no part in it. KL_1 is Σ q (log q - log p), with q the student's prediction and p the teacher's, as released
+(``divergence: reverse``); ``forward`` exchanges the two, as in NAYER, on which the method builds.
 
-Inferred: what weighs the feature adversary. The release adds it with 1 in every cell (``prior: 1``) and never reads the
-option ``dist`` of its scripts, which is 0 in most cells; here ``prior`` is that. Mixed images have no part in it
-(ours); the release compares them with their first class.
+Inferred: the weight of the feature adversary. The release adds it with weight 1 in every setting (``prior: 1``) and
+never reads the option ``dist`` of its scripts, which is 0 in most of them; here ``prior`` is that option. Mixed images
+are left out of this term (ours); the release compares them with their first class.
 
-Layers are the last BatchNorm of each resolution, at most the four deepest (ours), or ``nodes``, as the release names
-them. Maps are enlarged to whatever is the next size, also where that is no multiple (ours). Without ``coupling`` the
-generator is NAYER's. The release's embeddings are CLIP's of class names, see NAYER; its colours are turned in HSV. Left
-out: what it does otherwise on ImageNet (its labels, rolled images).
+The coupled layers are the last BatchNorm of each resolution, at most the four deepest (ours), or ``nodes``, named as
+in the release. Maps are enlarged to the next size even where that is no multiple (ours). Without ``coupling`` the
+generator is NAYER's. The release's embeddings are CLIP's of the class names, see NAYER; its colour jitter works in HSV.
+Left out: what it does differently on ImageNet (its labels, rolled images).
 
-Before the student's first step come 20·10 batches without the adversaries. Lives are counted in batches: ten epochs of
-the release are 100 in its warm-up, and 20 after it.
+Before the student's first step come 20·10 batches without the adversarial terms. Lifetimes are counted in batches: ten
+epochs of the release are 100 batches in its warm-up, and 20 after it.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ class CPNetOptions(LabelOptions):
 
     cutmix: Fraction = 0.5
     colour: Fraction = 0.1
-    """How much brightness, contrast, saturation and hue of four in ten images change in synthesis."""
+    """Strength of colour jitter (brightness, contrast, saturation, hue) in synthesis, for four images in ten."""
     coupling: NonNegative = 1.0
-    """Weight of the distance of G's maps to the teacher's."""
+    """Weight of the distance between G's maps and the teacher's."""
     nodes: list[str] | None = None
-    """BatchNorm layers to couple, the deepest first; the last of each resolution, at most four, if not given."""
+    """BatchNorm layers to couple, deepest first; if not given, the last of each resolution, at most four."""
     divergence: Literal["reverse", "forward"] = "reverse"
-    """The adversary's: from the student's answer to the teacher's, as released, or NAYER's."""
+    """Direction of the adversarial KL: from the student's prediction to the teacher's, as released, or NAYER's."""
     prior: NonNegative = 0.0
     """Weight of the feature adversary within the adversarial term; 1 as released, 0 to 1 in the scripts."""
     smoothing: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """What the class prior leaves to all other classes."""
+    """Probability that the class prior leaves to all other classes together."""
     warmup_life: Count = 100
-    """Batches until G is drawn anew, in the warm-up."""
+    """Batches until G is re-initialised, in the warm-up."""
     without_batchnorm: ClassVar[str] = "synthesis.bn=0 and synthesis.coupling=0"
 
     @property
@@ -74,7 +74,7 @@ class CPNetOptions(LabelOptions):
 
 
 class CPNet(LabelMethod):
-    """A generator whose maps are the teacher's, and mixed classes."""
+    """A label-conditional generator whose feature maps match the teacher's, and mixed images."""
 
     name = "cpnet"
     paper = "Chen et al., ICCV 2025"
@@ -85,7 +85,7 @@ class CPNet(LabelMethod):
         """G and its five terms.
 
         Raises:
-            ValueError: if a node to couple is no BatchNorm of maps; if the teacher's last layer is not linear.
+            ValueError: if a node to couple is not a BatchNorm of feature maps, or the teacher's last layer not linear.
         """
         from lra.anatomy import batchnorm_nodes, classifier
         from lra.networks.conditional import LabelGenerator, Ladder

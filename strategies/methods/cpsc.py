@@ -1,4 +1,4 @@
-"""CPSC: a generator told the class by its BatchNorm, and features that are to be alike within a class.
+"""CPSC: a generator conditioned on the class through its BatchNorm, and features contrasted class by class.
 
 Shao et al., "Conditional pseudo-supervised contrast for data-free knowledge distillation", Pattern Recognition 143,
 2023; with the settings of its release.
@@ -8,20 +8,21 @@ For every experience, with teacher T, student S, generator G, D = KL_1(T ‖ S),
     6 times:  z ~ N(0, I),  y uniform,  x = G(z; y)
               G <- Adam on  adversarial·(-D) + squared·(-M) + bn·R_bn(T) + one_hot·CE(T, y)
                             + contrast·SupCon(φ(f_T), φ(f_S); y)
-    5 times:  z, y anew,  S <- SGD on D + squared·M + classes·CE(S, argmax T)
+    5 times:  z, y drawn again,  S <- SGD on D + squared·M + classes·CE(S, argmax T)
 
-SupCon takes the features of both networks as two views of an image, at temperature 0.07. Where they differ in size,
-f_S goes through two linear layers with a ReLU between them, which learn with G and at its rate (ours; in the release
-no step reaches them, so they stay random). The gradient of M goes through S alone, that of D through both.
+SupCon takes the features of both networks as two views of an image, at temperature 0.07. Where these differ in size,
+f_S passes through two linear layers with a ReLU between them, which learn with G and at its rate (ours; in the release
+no optimiser step reaches them, so they stay random). The gradient of M flows through S alone, that of D through both.
 
-Released otherwise, as options: the cross-entropy of probabilities taken for logits (``double_softmax``), which at K =
-100 lies between 3.6 and 4.6; on CIFAR-10 log M for G and the logarithm of the batch's ‖S - T‖₂ for the student
-(``logarithm``); S in train mode in G's steps too (``student_mode``); a new Adam for each step of G, which is Adam
-without averages (``betas: [0, 0]``): every weight moves by ±lr. z gets a gradient there, and is not moved.
+The release differs in the following, each an option: cross-entropies computed as if probabilities were logits
+(``double_softmax``), which at K = 100 lie between 3.6 and 4.6; on CIFAR-10 log M for G and the logarithm of the batch's
+‖S - T‖₂ for the student (``logarithm``); S in train mode in G's steps too (``student_mode``); a new Adam for each step
+of G, which is Adam without averages (``betas: [0, 0]``): every weight moves by ±lr. z gets a gradient there, but is
+never updated.
 
-Departures: S learns the class that T names where the paper takes y, which G was asked for (equal where G succeeds); G's
-rate is constant, as it is in the release, whose schedule moves another optimiser's. Published, the student's rate rises
-for ten epochs (``schedule.rise``); the release then steps its cosine twice an epoch, which is not imitated.
+Departures: S learns the class that T predicts where the paper takes y, the class G was given (equal where G succeeds);
+G's rate is constant, as it is in the release, whose schedule acts on another optimiser. As published, the student's
+rate rises for ten epochs (``schedule.rise``); the release then steps its cosine twice an epoch, which is not imitated.
 """
 
 from __future__ import annotations
@@ -43,24 +44,24 @@ class CPSCOptions(AdversarialOptions, BatchNormOptions, OnlineOptions):
     steps: Count = 6
     adversarial: NonNegative = 1.0
     squared: NonNegative = 5.0
-    """Weight of the squared difference of logits, against the student in synthesis and in its own loss."""
+    """Weight of the squared difference of logits, maximised in synthesis and minimised by the student."""
     logarithm: bool = False
     """Take the logarithm of that difference, as released for CIFAR-10."""
     one_hot: NonNegative = 0.7
     classes: NonNegative = 0.7
     """Weight of the student's cross-entropy."""
     double_softmax: bool = False
-    """Take probabilities for logits in both cross-entropies, as released."""
+    """Treat probabilities as logits in both cross-entropies, as released."""
     contrast: NonNegative = 0.7
-    """Weight of the contrast of teacher's and student's features."""
+    """Weight of the contrastive loss between the teacher's and the student's features."""
     temperature: Positive = 0.07
-    """Temperature of that contrast."""
+    """Temperature of that contrastive loss."""
     student_mode: Literal["eval", "train"] = "eval"
-    """How the student answers in synthesis; ``train`` as released, where its statistics absorb these batches too."""
+    """Mode of the student in synthesis; ``train`` as released, where its BatchNorm statistics absorb these batches."""
 
 
 class CPSC(OnlineMethod):
-    """A generator whose BatchNorm knows the classes, contrasted class by class."""
+    """A generator conditioned on the class through BatchNorm, with features contrasted class by class."""
 
     name = "cpsc"
     paper = "Shao et al., Pattern Recognition 2023"
@@ -72,7 +73,7 @@ class CPSC(OnlineMethod):
     }
 
     def build(self, student: nn.Module) -> Parts:
-        """G, its five terms and what projects features for one of them; for the student D, M and the class."""
+        """G, its five terms and the projection of features for one of them; for the student D, M and the class."""
         from lra.distillation.objective import Objective
         from lra.distillation.terms import HardLabel, SquaredLogits
         from lra.networks.conditional import ConditionalNormGenerator
@@ -103,7 +104,7 @@ class CPSC(OnlineMethod):
         return self.parts(synthesizer, Objective(distance, learns))
 
     def projection(self, student: nn.Module) -> nn.Module:
-        """The student's features (n, d') to the teacher's (n, d): as they are, where they are of one size."""
+        """Maps the student's features (n, d') to the teacher's (n, d); the identity where the sizes are equal."""
         from torch import nn
 
         from lra.features import feature_size

@@ -1,4 +1,4 @@
-"""CuDFKD: a curriculum, from samples the student finds easy to ones it disputes.
+"""CuDFKD: a curriculum, from samples the student finds easy to those on which it disagrees with the teacher.
 
 Li et al., "Dynamic Data-Free Knowledge Distillation by Easy-to-Hard Learning Strategy", Information Sciences 2023,
 https://arxiv.org/abs/2208.13648; with the settings of the authors' benchmark.
@@ -11,11 +11,12 @@ For every experience, with teacher T, student S, generator G, at student step t 
     10 times:  x = G(z) for fresh z,  ℓ_i = D(S(x_i), T(x_i)),  v_i = (1 + e^-λ)/(1 + e^(ℓ_i - λ)),
                S <- SGD on mean v_i·ℓ_i,   λ = λ0 + rate·t
 
-a(e) is 0 for a quarter of the epochs and then grows by a half each until three quarters. Weights v may also be hard
-or soft (``weights``). The release weighs a batch by one number (``granularity: batch``), and calls a clamped,
-reversed divergence js (``adversary: js_reversed``). Its scripts distil by L1 whatever temperature they name; D is
-``student.loss`` here, by default the KL at 20 that they name. The pool of all images it can keep in memory is
-``--replay``. The regulariser of v is computed and thrown away there, and left out here.
+a(e) is 0 for the first quarter of the epochs, then grows by 0.5 per epoch until three quarters of them are over. The
+weights v may also be hard or soft (``weights``). The release gives a whole batch one weight (``granularity: batch``),
+and calls a clamped, reversed divergence js (``adversary: js_reversed``). Its scripts distil by L1 whatever temperature
+they name; here D is ``student.loss``, by default the KL at temperature 20 that they name. The release can keep a pool
+of all images in memory; here that is a matter of ``--replay``. It computes a regulariser of v and throws it away; here
+that is left out.
 """
 
 from __future__ import annotations
@@ -37,42 +38,42 @@ if TYPE_CHECKING:
 
 
 class CurriculumOptions(BalanceOptions, ActivationOptions, BatchNormOptions, OnlineOptions):
-    """Defaults are those of AdaDFKD's benchmark, whose first cell is CIFAR-10, ResNet-34 to ResNet-18."""
+    """Defaults are those of AdaDFKD's benchmark for CIFAR-10, ResNet-34 to ResNet-18."""
 
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     one_hot: NonNegative = 1.0
     bn: NonNegative = 1.0
     balance: NonNegative = 20.0
     balance_temperature: Positive = 20.0
-    """Temperature of the mean prediction; published: that of the distillation."""
+    """Temperature of the mean prediction; as published, the same as for distillation."""
     activation: NonNegative = 0.0
     adversary: Literal["kl", "js", "js_reversed"] = "kl"
-    """What the generator raises, at τ = 3; js_reversed is the release's form of js."""
+    """The divergence that the generator maximises, at τ = 3; js_reversed is the release's form of js."""
     adversarial: NonNegative = 0.0
-    """Weight of the adversarial term at first."""
+    """Initial weight of the adversarial term."""
     adversarial_slope: NonNegative = 0.0
-    """Growth of the adversarial term's weight per epoch between ``begin`` and ``end``."""
+    """Growth per epoch of the adversarial term's weight, between ``begin`` and ``end``."""
     begin: Fraction = 0.25
-    """Share of the run after which things get harder."""
+    """Fraction of the run after which the curriculum starts to get harder."""
     end: Fraction = 0.75
-    """Share of the run after which they get no harder."""
+    """Fraction of the run after which it gets no harder."""
     age: NonNegative = 2.0
-    """λ0: student losses well below λ count."""
+    """λ0, the initial λ: samples with losses well below λ get the most weight."""
     age_rate: NonNegative = 1e-4
-    """Growth of λ per student step (published: 1e-4 for CIFAR-10, else 2e-5)."""
+    """Growth of λ per student step (published: 1e-4 for CIFAR-10, otherwise 2e-5)."""
     weights: Literal["hard", "soft", "log"] = "log"
     """How the loss of a sample becomes its weight."""
     granularity: Literal["sample", "batch"] = "sample"
-    """What has a weight, each sample or the batch; batch is what the release does."""
+    """Whether each sample or the whole batch gets a weight; the release weights the batch."""
 
 
 class CurriculumMethod(OnlineMethod):
-    """What CuDFKD and AdaDFKD share: the generator's terms, and the clocks of both sides."""
+    """What CuDFKD and AdaDFKD share: the generator's terms, and the schedules of both sides."""
 
     latent = 512
 
     def terms(self) -> tuple[list[Term], Adversarial]:
-        """The generator's terms, and the adversarial one of them, whose weight a clock moves."""
+        """The generator's terms, and separately the adversarial one among them, whose weight follows a schedule."""
         from lra.distances import js, js_reversed, kl
         from lra.synthesis.terms import Activation, Adversarial, Balance, BNStat, OneHot
 
@@ -83,7 +84,7 @@ class CurriculumMethod(OnlineMethod):
         return [OneHot(o.one_hot), BNStat(o.bn), balance, Activation(o.activation), adversary], adversary
 
     def clocks(self, paced: SelfPaced, adversary: Adversarial) -> list[SupervisedPlugin]:
-        """λ by the step; the adversarial weight by the epoch: what epoch e ends with is used in epoch e + 1."""
+        """λ by the step; the adversarial weight by the epoch: what epoch e ends with applies in epoch e + 1."""
         from lra.distillation.objective import ramp
         from lra.strategies.plugins import EpochClock, StepClock
 
@@ -106,7 +107,7 @@ class CuDFKDOptions(CurriculumOptions):
 
 
 class CuDFKD(CurriculumMethod):
-    """An online generator that gets adversarial by and by, and a student that learns the easy samples first."""
+    """An online generator that gradually becomes adversarial, and a student that learns the easy samples first."""
 
     name = "cudfkd"
     paper = "Li et al., Information Sciences 2023"
@@ -117,7 +118,7 @@ class CuDFKD(CurriculumMethod):
     }
 
     def build(self, student: nn.Module) -> Parts:
-        """D, self-paced; G and its terms; the clocks of both."""
+        """D, self-paced; G and its terms; the schedules of both."""
         from lra.distillation.objective import SelfPaced
 
         o = self.options
@@ -127,7 +128,7 @@ class CuDFKD(CurriculumMethod):
 
 
 def started_small(latent: int, image: Image, *, width: int) -> UpsamplingGenerator:
-    """DAFL's generator, started from N(0, 0.02) like DCGAN's."""
+    """DAFL's generator, initialised from N(0, 0.02) like DCGAN's."""
     from lra.networks.generators import gen_l, reset_parameters_dcgan
 
     generator = gen_l(latent, image, width=width)

@@ -9,11 +9,11 @@ For every experience, with teacher T, student S, generator G:
     G <- Adam on  one_hot·CE(T(x), argmax T(x)) + balance·(-H(mean softmax T(x))) + activation·(-mean |f_T(x)|)
     5 times:  x = G(z) for fresh z,  S <- SGD on D(S(x), T(x))
 
-Nothing in it looks at the student, and nothing is kept: what the student forgets is left to ``--replay``.
+G's loss does not involve the student, and no sample is kept: what the student forgets is left to ``--replay``.
 
-The paper has 1000 latents, balance 5 and activation 0.1 and takes one step of G and S on one batch (``latent``,
-``balance``, ``activation``, ``schedule.steps_per_experience`` 1; the two batches still differ here), and its
-generator ends in a BatchNorm. The benchmark of AdaDFKD takes Adam's ``betas`` as (0.9, 0.99) and L1 for D.
+The paper has 1000 latent dimensions, balance 5 and activation 0.1, and takes one step of G and S on the same batch
+(``latent``, ``balance``, ``activation``, ``schedule.steps_per_experience`` 1; the two batches still differ here), and
+its generator ends in a BatchNorm. AdaDFKD's benchmark sets Adam's ``betas`` to (0.9, 0.99) and takes L1 for D.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class DAFLOptions(OneHotOptions, BalanceOptions, ActivationOptions, OnlineOption
 
 
 class DAFL(OnlineMethod):
-    """An online generator that wants confident, balanced and active samples."""
+    """An online generator trained for confident, balanced and strongly activating samples."""
 
     name = "dafl"
     paper = "Chen et al., ICCV 2019"

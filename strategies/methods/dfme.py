@@ -1,4 +1,4 @@
-"""DFME: distillation from a black box, whose answers can be had but not its gradients.
+"""DFME: distillation from a black box, which answers queries but gives no gradients.
 
 Truong et al., "Data-Free Model Extraction", CVPR 2021, https://arxiv.org/abs/2011.14779; with the settings of
 AdaDFKD's benchmark.
@@ -9,11 +9,11 @@ For every experience, with black-box teacher T, student S, generator G:
               mean_j d·(ℓ(x + εu_j) - ℓ(x))/ε·u_j for ``directions`` random unit u_j
     5 times:  x = G(z) for fresh z,  S <- SGD on D(S(x), T(x))
 
-D is ``student.loss``, L1 as the paper finds best. Of a black box only probabilities are known: D is taken to the
-logits recovered from them, log-probabilities minus their mean (``logits: recovered``). The benchmark lets the
-student see the true ones (``logits: true``), sends the points through another tanh (``squash``), and under KL does
-not divide by the batch (``reduction: sum``). Its lost points of the last chunk have no option: a batch is split
-exactly. Left out: the paper's step decay of both rates.
+D is ``student.loss``, by default L1, which the paper finds best. A black box gives only probabilities: D compares with
+the logits recovered from them, log-probabilities minus their mean (``logits: recovered``). The benchmark lets the
+student see the true ones (``logits: true``), passes the query points through another tanh (``squash``), and under KL
+does not divide by the batch (``reduction: sum``). It loses points of its last chunk; no option imitates that, a batch
+is split exactly here. Left out: the paper's step decay of both learning rates.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ class DFMEOptions(AdversarialOptions, OnlineOptions):
     steps: Count = 5
     adversarial: Positive = 1.0
     directions: Count = 1
-    """Random directions along which the teacher is asked, per image."""
+    """Random directions per image along which the teacher is queried."""
     epsilon: Positive = 1e-3
-    """Length of the step in each."""
+    """Step length ε in each direction."""
     logits: Literal["recovered", "true"] = "recovered"
-    """Log-probabilities less their mean, or what a black box does not tell."""
+    """What the student learns from: log-probabilities minus their mean, or true logits, which no black box reveals."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Over the batch."""
+    """Reduction of the generator's loss over the batch."""
     squash: bool = False
-    """Send the points through another tanh, as released."""
+    """Pass the query points through another tanh, as released."""
     chunk: Count = 4992
-    """Images that the networks are asked about at once."""
+    """Images per forward pass of the queries."""
 
 
 class DFME(OnlineMethod):
-    """An online generator that wants disputed samples of a teacher it cannot look into."""
+    """An online generator of adversarial samples for a black-box teacher."""
 
     name = "dfme"
     paper = "Truong et al., CVPR 2021"
@@ -61,7 +61,7 @@ class DFME(OnlineMethod):
     }
 
     def build(self, student: nn.Module) -> Parts:
-        """G and its one term, which sees recovered logits always; D to those, or to the true ones."""
+        """G and its one term, which always sees recovered logits; D to those, or to the true ones."""
         from lra.distances import from_recovered
         from lra.distillation.objective import Objective
         from lra.networks.generators import gen_s

@@ -11,8 +11,9 @@ For every experience, with teacher T, student S, generator G:
     10 times:  x = G(z) for fresh z,  S <- SGD on D(S(x), T(x))
 
 R_bn = Σ over T's BatchNorm layers of ‖v - V‖₂ + ‖m - M‖₂. D is ``student.loss`` in both places. The paper's Gaussian
-KL in place of R_bn is ``bn_gap`` kl; its several generators, and quantisation itself, are left out. Fast-Datafree's
-copy of this baseline attacks the teacher instead of the student, so that its adversarial term is zero; ours does not.
+KL in place of R_bn is ``bn_gap: kl``; its use of several generators, and quantisation itself, are left out.
+Fast-Datafree's copy of this baseline attacks the teacher instead of the student, so that its adversarial term is zero;
+ours does not.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ class DFQOptions(BalanceOptions, AdversarialOptions, BatchNormOptions, OnlineOpt
     one_hot: NonNegative = 1.0
     bn: NonNegative = 1.0
     bn_gap: Literal["l2", "mse", "kl"] = "l2"
-    """How the distance to the teacher's BatchNorm statistics is taken."""
+    """How the distance to the teacher's BatchNorm statistics is measured."""
     balance: NonNegative = 20.0
     adversarial: NonNegative = 1.0
 
 
 class DFQ(OnlineMethod):
-    """An online generator that wants confident, balanced, disputed samples with familiar statistics."""
+    """An online generator trained for confident, balanced, adversarial samples that match BatchNorm statistics."""
 
     name = "dfq"
     paper = "Choi et al., CVPRW 2020"

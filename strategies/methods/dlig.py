@@ -1,28 +1,29 @@
-"""DLIG: an image has two latents, its content, and a style that the content asks for by cross-attention.
+"""DLIG: each image has two latents: its content, and a style that the content queries by cross-attention.
 
 "Dual-Latent Interactive Generation for Data-Free Knowledge Distillation", https://github.com/yangshunzhi1994/DLIG;
-from the released code, a descendant of NAYER's: no paper was at hand.
+from the released code, which builds on NAYER's: no paper was at hand.
 
-For every experience, with teacher T, student S, a generator G that is built anew now and then, a = shift and flip,
-twice:
+Twice in every experience, with teacher T, student S, a generator G that is rebuilt from time to time, a = shift and
+flip:
 
-    z = (content, style) ~ N(0, I);  y = all classes as often as they fit
+    z = (content, style) ~ N(0, I);  y = every class equally often, as far as the batch allows
     40 times, x = G(z), decoded from the map h:
         G, z <- Adam on  bn·R_bn(T; a(x), with momentum) + one_hot·CE(T(a(x)), y)
-                         + adversarial·(-KL_1(S ‖ T), where T says y) + spread·(-mean_c std_b φ(mean over pixels of h))
+                         + adversarial·(-KL_1(S ‖ T), where T predicts y)
+                         + spread·(-mean_c std_b φ(mean over pixels of h))
     the best x enters the pool
     then 400 times:  S <- SGD on D of images from the pool (``--replay pool``)
 
-φ is the unit vector of each sample. Classes are asked for by the losses alone, G is not told them. Where it takes an
-adversary, NAYER counts images on which S agrees with T, this one those on which T sees what was asked for.
+φ scales each sample to unit length. Only the losses ask for classes; G is not told them. NAYER's adversarial term is
+masked to images on which S and T agree, this one to images on which T predicts the target class.
 
-The release cannot take a second step on a current PyTorch, since it halves z outside of the loop; here G halves it. Its
-G ends in a Tanh whose images are taken for such in [0, 1], so that half of their range is lost; here it ends in a
-sigmoid, and the former is no option. Ours: a smaller z for smaller images, and fewer heads than 4 where a narrow G has
-too few channels.
+The release cannot take a second step on a current PyTorch, since it halves z outside the loop; here G halves it. Its
+G ends in a Tanh whose output is taken for images in [0, 1], so that half of the range is lost; here G ends in a
+sigmoid, and there is no option for the Tanh. Ours: a smaller z for smaller images, and fewer than 4 heads where a
+narrow G has too few channels.
 
-Before the student's first step come 20·10 batches without the adversarial term. G's life is counted in batches: 20
-are the ten epochs of the release, whose warm-up has ten batches an epoch.
+Before the student's first step come 20·10 batches without the adversarial term. G's lifetime is counted in batches:
+20 are the ten epochs of the release, whose warm-up has ten batches an epoch.
 """
 
 from __future__ import annotations
@@ -48,26 +49,26 @@ class DLIGOptions(AdversarialOptions, BatchNormOptions, GeneratorOptions):
     rounds: Count = 2
     warmup: Whole = 200
     lr: Positive = 4e-3
-    """Rate of the Adam that makes the samples: G and latents."""
+    """Learning rate of synthesis: Adam's, for G and the latents."""
     latent: Count | None = None
-    """Numbers that an image is generated from, content and style together: 512; fewer for smaller images."""
+    """Latent dimensions, content and style together: 512, fewer for smaller images, if not given."""
     bn: NonNegative = 10.0
     bn_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Share of earlier batches in the statistics compared."""
+    """Weight of earlier batches in the BatchNorm statistics that are compared."""
     one_hot: NonNegative = 0.5
     adversarial: NonNegative = 1.33
     spread: NonNegative = 1.0
-    """Weight of the standard deviation of G's last map over a batch."""
+    """Weight of the standard deviation, over a batch, of the map that images are decoded from."""
     life: Count = 20
-    """Batches until G is built anew."""
+    """Batches until G is rebuilt."""
     heads: Count | None = None
-    """Of the attention: 4, if G is wide enough."""
+    """Attention heads: 4, if G is wide enough, unless given."""
     tokens: Count = 16
-    """Tokens of the style."""
+    """Tokens into which the style is split."""
 
 
 class DLIG(OptimisedMethod):
-    """A generator of two latents, and batches that are to differ."""
+    """A generator of two latents, and a loss that makes the images of a batch differ."""
 
     name = "dlig"
     paper = "released code only"
@@ -78,7 +79,7 @@ class DLIG(OptimisedMethod):
         """G and its four terms.
 
         Raises:
-            ValueError: if a batch is a single image, or G's sizes do not fit each other.
+            ValueError: if a batch is a single image, or G's sizes do not fit together.
         """
         from lra.synthesis import labels
         from lra.synthesis.sources import RenewedSource

@@ -2,16 +2,16 @@
 
 Fang et al., "Up to 100x Faster Data-free Knowledge Distillation", AAAI 2022, https://arxiv.org/abs/2112.06253.
 
-For every experience, with teacher T, student S, generator G that lives on, a = shift and flip:
+For every experience, with teacher T, student S, a persistent generator G, a = shift and flip:
 
     z ~ N(0, I),  y uniform,  G' = copy of G
     10 times, x = G'(z):  G', z <- Adam on  bn·R_bn(T; a(x), with momentum) + one_hot·CE(T(a(x)), y)
                                             + adversarial·(-KL_1(S ‖ T), where S and T agree)
-    G <- Adam on the sum of G''s gradients ("fomaml"), or on 67·(G - G') ("reptile")
+    G <- Adam on the summed gradients of G' ("fomaml"), or on 67·(G - G') ("reptile")
     the best x enters the pool;  400 times:  S <- SGD on D of images from the pool (``--replay pool``)
 
-Before the student's first step come 20 batches without the adversarial term. Batch 140 starts with G's first layer
-drawn anew; the release also draws the scales of its BatchNorm about 0 (``renew_scale: 0``). Published variants:
+Before the student's first step come 20 batches without the adversarial term. At batch 140 G's first layer is
+re-initialised; the release also draws that layer's BatchNorm scales around 0 (``renew_scale: 0``). Published variants:
 10 steps at lr 0.002 and latent_lr 0.01, 5 at 0.003 and 0.01, 2 at 0.005 and 0.015; ``meta: none`` optimises G itself.
 """
 
@@ -30,15 +30,15 @@ class FastOptions(MetaGeneratorOptions):
     """Fast-10, as in the paper's scripts for ResNet-34 and ResNet-18."""
 
     meta: Literal["fomaml", "reptile", "none"] = "fomaml"
-    """How the generator learns from what its copy learnt; none optimises the generator itself."""
+    """How the generator learns from what its copy learnt; none optimises the generator directly."""
     renew_first_at: Whole = 140
-    """The batch that starts with a new first layer; 0 for none."""
+    """The batch, counted from 1, at which the first layer is re-initialised; 0 for never."""
     renew_scale: NonNegative = 1.0
-    """Spread of the BatchNorm scales of a first layer drawn anew; about 0 as released."""
+    """Mean of the BatchNorm scales drawn for a re-initialised first layer; 0 as released."""
 
 
 class Fast(OptimisedMethod):
-    """A generator that is a good start for every batch."""
+    """A persistent generator that learns to be a good initialisation for every batch."""
 
     name = "fast"
     paper = "Fang et al., AAAI 2022"

@@ -1,19 +1,19 @@
-"""Fixed sources: nothing learns what to show, so that nothing drifts; the control for every claim about forgetting.
+"""Fixed sources: the sample source never learns, so it cannot drift; the control for every claim about forgetting.
 
-Ours, and no method to be recommended: forgetting is said to come from a generator that drifts, and here there is none.
-What ``forgetting`` shows all the same is the evaluation's noise and the student's own wander, and its accuracy is the
-floor for "no generator learns".
+Ours, and not a method to recommend: forgetting is said to come from a generator that drifts, and here there is none.
+Whatever ``forgetting`` still shows is the noise of evaluation and the fluctuation of the student itself, and the
+accuracy is the floor for "no generator learns".
 
 For every experience, with teacher T, student S:
 
     10 times:  x ~ the family,  S <- SGD on D(S(x), T(x))
 
-The families: ``generator``, GenS of CMI with the weights it was born with; ``noise``, each pixel from N(mean, std) of
-the data's normalisation, cut to [0, 1]; ``deadleaves``, opaque shapes that fall on each other, after Baradad et al.,
+The families: ``generator``, CMI's GenS with its initial weights; ``noise``, each pixel from N(mean, std) of the data's
+normalisation, clipped to [0, 1]; ``deadleaves``, opaque shapes that fall on top of each other, after Baradad et al.,
 "Learning to See by Looking at Noise", NeurIPS 2021, https://arxiv.org/abs/2106.05963. Each is drawn afresh for every
-step, or once for all (``distinct``).
+step, or once and for all (``distinct``).
 
-The teacher's answers are usually far from balanced over classes: see ``classes`` in the records.
+The teacher's predictions are usually far from balanced over classes: see ``classes`` in the records.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 
 class FixedOptions(SynthesisOptions):
-    """What is drawn."""
+    """What the images are drawn from."""
 
     family: Literal["generator", "noise", "deadleaves"] = "generator"
     """A random generator's images, noise, or dead leaves."""
     distinct: Count | None = None
-    """Images in all, the same ones in every experience; without end if not given. Dead leaves take their time."""
+    """Number of images in all, the same in every experience; unlimited if not given. Dead leaves are slow to draw."""
     source_seed: Seed = 0
     """Seed of the generator's weights and of the distinct images, the same whatever the seed of the run."""
     latent: Count | None = None
-    """Latents of the generator; by the size of the images if not given."""
+    """Latent dimensions of the generator; by the size of the images if not given."""
     width: Count | None = None
     """Width of the generator; by the size of the images if not given."""
 
@@ -59,7 +59,7 @@ class Fixed(Method):
         """The source; the student's loss is the distance of the setup.
 
         Raises:
-            ValueError: for a term, which nothing would learn, or fewer images than a step has.
+            ValueError: for a synthesis term, since the source does not learn, or for fewer images than a step takes.
         """
         from lra.distillation.objective import Objective
         from lra.synthesis.fixed import FixedSource

@@ -1,4 +1,4 @@
-"""GDFQ: a generator that knows the classes, made for students of few bits.
+"""GDFQ: a class-conditional generator, designed for low-bit students.
 
 Xu et al., "Generative Low-bitwidth Data Free Quantization", ECCV 2020, https://arxiv.org/abs/2003.03603.
 
@@ -6,15 +6,16 @@ For every experience, with teacher T, student S (a quantised copy of T, see `lra
 
     z ~ N(0, I),  y uniform,  x = G(z ⊙ embedding(y))
     G <- Adam on  one_hot·CE(T(x), y) + bn·mean_l[MSE(m_l, M_l) + MSE(v_l, V_l)]
-                  + triplet·L_tri(maps of S; swapped)                                          (RGAL's, off)
-    x anew,  S <- SGD on D(S, T)/K + classes·CE(S(x), argmax T(x)) + student_triplet·L_tri(f_S)   (RGAL's, off)
+                  + triplet·L_tri(maps of S; swapped)                                              (RGAL's, off)
+    fresh x,  S <- SGD on D(S, T)/K + classes·CE(S(x), argmax T(x)) + student_triplet·L_tri(f_S)   (RGAL's, off)
 
-G is taught alone for ``warmup`` experiences first. m, v are the batch's statistics at T's BatchNorm layers, M, V the
-running ones; D is the KL at temperature 20, averaged over classes. It distils students of full precision, too.
+Before that, G is trained alone for ``warmup`` experiences. m and v are the batch's statistics at T's BatchNorm layers,
+M and V the running ones; D is the KL at temperature 20, averaged over classes. The method also distils full-precision
+students.
 
-Departures: S learns the class T names where the paper takes y, which G was asked for (equal where G succeeds); plain
-momentum in place of Nesterov's. The code of RGAL has no quantization: with its terms
-this is RGAL's losses inside GDFQ, and not the system of that paper.
+Departures: S learns the class that T predicts where the paper takes y, the class G was given (equal where G succeeds);
+plain momentum in place of Nesterov's. RGAL's code has no quantisation: with its terms, this is RGAL's losses inside
+GDFQ, not the system of that paper.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ class GDFQOptions(BatchNormOptions, OnlineOptions):
     one_hot: NonNegative = 1.0
     bn: NonNegative = 0.1
     warmup: Whole = 800
-    """Experiences' worth of generator steps before the first."""
+    """Experiences' worth of generator steps before the first experience."""
     classes: NonNegative = 1.0
     """Weight of the student's cross-entropy."""
     student_triplet: NonNegative = 0.0
-    """Weight of RGAL's term in the student's loss (RGAL: 0.1; goes with ``triplet``)."""
+    """Weight of RGAL's term in the student's loss (RGAL: 0.1, together with ``triplet``)."""
 
 
 class GDFQ(OnlineMethod):
-    """A class-conditional generator with familiar statistics, for a quantised student."""
+    """A class-conditional generator that matches BatchNorm statistics, for a quantised student."""
 
     name = "gdfq"
     paper = "Xu et al., ECCV 2020"

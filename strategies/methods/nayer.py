@@ -1,23 +1,23 @@
-"""NAYER: the randomness of synthesis lies in a layer that is drawn anew, the start in an embedding of the label.
+"""NAYER: randomness comes from a layer re-initialised for every batch, whose input is an embedding of the label.
 
 Tran et al., "NAYER: Noisy Layer Data Generation for Efficient and Effective Data-free Knowledge Distillation", CVPR
 2024, https://arxiv.org/abs/2310.00258.
 
-For every experience, with teacher T, student S, a generator G that is drawn anew now and then, a = shift and flip,
-twice:
+Twice in every experience, with teacher T, student S, a generator G that is re-initialised from time to time, a = shift
+and flip:
 
-    W ~ N(0, I), the weights of G's noisy layers;  y = all classes as often as they fit
+    W ~ N(0, I), the weights of G's noisy layers;  y = every class equally often, as far as the batch allows
     30 times, x = G(embedding of y):  G, W <- Adam on  bn·R_bn(T; a(x), with momentum) + one_hot·CE(T(a(x)), y)
                                                        + adversarial·(-KL_1(S ‖ T), where S and T agree)
     the best x enters the pool
     then 400 times:  S <- SGD on D of images from the pool (``--replay pool``)
 
-The paper embeds the names of classes with CLIP's text encoder, a model from outside that has seen images with their
-names, so that it is not strictly data-free. Here a class is a unit vector (``one-hot``), or one of K random orthogonal
-ones; embeddings made elsewhere can be given in a configuration file, as a table with one row a class.
+The paper embeds class names with CLIP's text encoder, an external model that was trained on images with captions, so
+that it is not strictly data-free. Here the embeddings are unit vectors (``one-hot``), or K random orthogonal ones;
+embeddings made elsewhere can be given in a configuration file, as a table with one row per class.
 
-Before the student's first step come 20·10 batches without the adversarial term. G's life is counted in batches: 20
-are the ten epochs of the release, whose warm-up has ten batches an epoch.
+Before the student's first step come 20·10 batches without the adversarial term. G's lifetime is counted in batches:
+20 are the ten epochs of the release, whose warm-up has ten batches an epoch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class LabelOptions(AdversarialOptions, BatchNormOptions, OptimisedOptions):
-    """Options of a generator that is told labels, with NAYER's three terms."""
+    """Options of a label-conditional generator with NAYER's three terms."""
 
     images: Count = 400
     steps: Count = 30
@@ -50,17 +50,17 @@ class LabelOptions(AdversarialOptions, BatchNormOptions, OptimisedOptions):
     lr: Positive = 4e-3
     bn: NonNegative = 10.0
     bn_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Share of earlier batches in the statistics compared."""
+    """Weight of earlier batches in the BatchNorm statistics that are compared."""
     one_hot: NonNegative = 0.5
     adversarial: NonNegative = 1.33
     life: Count = 20
-    """Batches until G is drawn anew."""
+    """Batches until G is re-initialised."""
     embedding: Literal["one-hot", "orthogonal"] | list[list[float]] = "one-hot"
-    """Embeddings of the classes; a table gives them as they are."""
+    """Embeddings of the classes; a table gives them directly, one row per class."""
     dimension: Count | None = None
-    """Length of orthogonal embeddings, K or more; as many as classes if not given."""
+    """Length of orthogonal embeddings, K or more; the number of classes K if not given."""
     latent: Count | None = None
-    """Outputs of each noisy layer, 1000 as published; fewer for smaller images."""
+    """Outputs of each noisy layer: 1000 as published, fewer for smaller images, if not given."""
 
 
 class NAYEROptions(LabelOptions, GeneratorOptions):
@@ -68,10 +68,10 @@ class NAYEROptions(LabelOptions, GeneratorOptions):
 
 
 class LabelMethod(OptimisedMethod):
-    """A method whose generator is told labels."""
+    """A method with a label-conditional generator."""
 
     def embedding(self) -> Tensor:
-        """(K, d)."""
+        """The embeddings of the classes (K, d)."""
         import torch
 
         given, classes = self.options.embedding, self.setup.problem.classes
@@ -85,7 +85,7 @@ class LabelMethod(OptimisedMethod):
 
 
 class NAYER(LabelMethod):
-    """A generator of labels whose noisy layers take the place of latents."""
+    """A label-conditional generator whose noisy layers take the place of latents."""
 
     name = "nayer"
     paper = "Tran et al., CVPR 2024"
@@ -119,7 +119,7 @@ def orthogonal(rows: int, dimension: int) -> Tensor:
     """Random orthogonal unit vectors (rows, dimension).
 
     Raises:
-        ValueError: if there is no room for so many.
+        ValueError: if the dimension is smaller than the number of rows.
     """
     import torch
 

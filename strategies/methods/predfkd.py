@@ -13,9 +13,9 @@ For every experience, with teacher T, student S, generator G:
 With ``--replay none`` this is the finetuning control, with ``memory`` MB-DFKD, with ``generative`` PRE-DFKD, and
 with ``--meta`` LRA.
 
-The release's divergence is clamped and runs the wrong way (``js: reference``), the student answers with batch
-statistics while the generator learns (``student_mode: train``), and its BatchNorm has an eps of 0.8 where a
-momentum may have been meant (``bn_eps``, kept). It weighs the entropy by 5 in log10, which is 5 / ln 10 in nats.
+In the release the divergence is clamped and its KL terms are reversed (``js: reference``), the student uses batch
+statistics while the generator learns (``student_mode: train``), and the generator's BatchNorm has an eps of 0.8, where
+a momentum may have been meant (``bn_eps``, kept). It weights the entropy by 5 in log10, which is 5 / ln 10 in nats.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ if TYPE_CHECKING:
 
 
 class PreDFKDOptions(OneHotOptions, BalanceOptions, ActivationOptions, OnlineOptions):
-    """Published for CIFAR."""
+    """Defaults are those published for CIFAR."""
 
     lr: Positive = 0.02
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     bn_eps: Positive = 0.8
-    """The constant in the generator's BatchNorm."""
+    """ε of the generator's BatchNorm."""
     one_hot: NonNegative = 1.0
     balance: NonNegative = 2.171472409516259
     activation: NonNegative = 0.1
     disagreement: NonNegative = 1.0
-    """Weight of the disagreement of student and teacher."""
+    """Weight of the disagreement between student and teacher."""
     js: Literal["exact", "reference"] = "exact"
     """The divergence as defined, or as the release computes it."""
     student_mode: Literal["eval", "train"] = "eval"
     """Mode of the student while the generator learns."""
     phase: NonNegative = 0.0
-    """Weight of `ClassPhases`, which is no part of PRE-DFKD: it makes the stream forgettable, for studies."""
+    """Weight of `ClassPhases`, not part of PRE-DFKD: for studies, it makes the stream one that is forgotten."""
     phase_classes: Count = 2
-    """Classes of a phase."""
+    """Classes per phase."""
     phase_length: Count = 5
     """Experiences per phase."""
 
 
 class PreDFKD(OnlineMethod):
-    """An online generator that wants confident, balanced, active and disputed samples."""
+    """An online generator trained for confident, balanced, strongly activating and adversarial samples."""
 
     name = "predfkd"
     paper = "Binici et al., AAAI 2022"

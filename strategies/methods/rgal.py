@@ -1,8 +1,8 @@
-"""RGAL: synthesis and student disagree about which samples belong together.
+"""RGAL: synthesis and student work against each other over which samples belong together.
 
 Liang and Fu, "Data-free knowledge distillation with relation-guided adversarial learning", IJCV 2024.
 
-For every experience, with teacher T, student S, a generator G drawn anew, a = shift and flip:
+For every experience, with teacher T, student S, a newly initialised generator G, a = shift and flip:
 
     z ~ N(0, I),  y uniform
     400 times, x = G(z):  G, z <- Adam on  bn·R_bn(T; a(x)) + one_hot·CE(T(a(x)), y)
@@ -13,12 +13,13 @@ For every experience, with teacher T, student S, a generator G drawn anew, a = s
           S, A <- SGD on D(S, T) + student_triplet·L_tri(f_S; not swapped)
                          + channels·Σ_l MSE(GAP(A_l S_l), GAP(T_l)) + gram·(masked difference of maps)
 
-Negatives are drawn by distance: by T's logits in a narrow "focal" window in synthesis, by S's in a wide one for the
-student. On confident logits the focal window is mostly empty and negatives are drawn uniformly instead; how often is
-recorded as ``triplet_fallback``.
+Negatives are drawn by distance: in synthesis from a narrow "focal" window of distances between T's logits, for the
+student from a wide window of distances between S's. On confident logits the focal window is mostly empty, and negatives
+are drawn uniformly instead; how often that happens is recorded as ``triplet_fallback``.
 
 The release never swaps (``triplet_swap: false``). It can mix the student's images (``fmix``, the α of FMix) and drop
-the student's extra terms after a share of the epochs (``active``). Gram needs maps of equal sizes in both networks.
+the student's extra terms after a fraction of the epochs (``active``). ``gram`` needs maps of equal sizes in both
+networks.
 """
 
 from __future__ import annotations
@@ -50,19 +51,19 @@ class RGALOptions(AdversarialOptions, BatchNormOptions, GeneratorOptions):
     student_triplet: NonNegative = 0.1
     """Weight of the triplet term in the student's loss."""
     compared: Compared = "global"
-    """What the triplets compare."""
+    """What the student's triplets compare."""
     channels: NonNegative = 0.1
-    """Weight of the difference of channel means."""
+    """Weight of the difference between channel means."""
     gram: NonNegative = 0.0
-    """Weight of the masked difference of maps."""
+    """Weight of the masked difference between feature maps."""
     active: Fraction = 1.0
-    """Share of the epochs in which triplets, channels and gram count for the student."""
+    """Fraction of the epochs, from the start, in which the student's triplet, channel and gram terms apply."""
     fmix: NonNegative = 0.0
-    """α of FMix on the student's images (released: 1, if on); 0 for none."""
+    """α of FMix on the student's images (released: 1, where it is on); 0 for no mixing."""
 
 
 class RGAL(OptimisedMethod):
-    """CMI's generator with triplets in place of the contrast, and triplets for the student."""
+    """CMI's generator with a triplet loss in place of the contrastive one, and a triplet loss for the student."""
 
     name = "rgal"
     paper = "Liang and Fu, IJCV 2024"
@@ -70,7 +71,7 @@ class RGAL(OptimisedMethod):
     defaults = published()
 
     def build(self, student: nn.Module) -> Parts:
-        """D, triplets and channels for the student, with the clock that ends them; G, z and their terms."""
+        """D, triplets and channels for the student, with the schedule that ends them; G, z and their terms."""
         from lra.distillation.objective import Objective
         from lra.distillation.terms import Channels, Gram, StudentTriplet, adapters_between
         from lra.relations import TripletSampler

@@ -1,4 +1,4 @@
-"""SoftTarget: soft labels of features drawn as the teacher's last convolution suggests, and pixels to match them.
+"""SoftTarget: soft labels of features correlated like the teacher's last filters, and pixels to match them.
 
 Wang, "Data-Free Knowledge Distillation with Soft Targeted Transfer Set Synthesis", AAAI 2021,
 https://arxiv.org/abs/2104.04868.
@@ -6,11 +6,11 @@ https://arxiv.org/abs/2104.04868.
 For every experience, with teacher T, whose last layer is W, and R the cosines of its last convolution's filters:
 
     u ~ N(0, spread²·R),  y = softmax(W u / τ),  x ~ noise
-    1000 times:  x <- Adam, cut to [0, 1], on  τ²·KL(y ‖ softmax(T(a(x)) / τ)) - activation·mean |f_T(a(x))|
+    1000 times:  x <- Adam, clipped to [0, 1], on  τ²·KL(y ‖ softmax(T(a(x)) / τ)) - activation·mean |f_T(a(x))|
     x enters the pool;  400 times:  S <- SGD on D(S, T) of images from the pool (``--replay pool``)
 
-The paper makes all images beforehand. The benchmark's release optimises a copy that is never read, so that its images
-are shuffled noise, and takes the divergence the other way; neither is offered here. Its temperature is 20.
+The paper makes all images in advance. The benchmark's release optimises a copy that is never read, so that its images
+are shuffled noise, and takes the divergence in the other direction; neither is offered here. Its temperature is 20.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class SoftTargetOptions(ActivationOptions, OptimisedOptions):
     steps: Count = 1000
     lr: Positive = 0.1
     soft_label: Positive = 1.0
-    """Weight of the divergence from the soft label asked for."""
+    """Weight of the divergence from the target soft label."""
     activation: NonNegative = 1.0
     temperature: Positive = 20.0
     """Temperature τ."""
     spread: Positive = 1.0
-    """Spread of the features; 1 as published, more where the teacher's own are larger."""
+    """Standard deviation of the sampled features; 1 as published, more where the teacher's own are larger."""
 
 
 class SoftTarget(OptimisedMethod):
-    """Pixels that the teacher sees as it would see features of its own kind."""
+    """Pixels optimised to match the soft labels of sampled features."""
 
     name = "softtarget"
     paper = "Wang, AAAI 2021"

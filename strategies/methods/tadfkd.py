@@ -1,26 +1,26 @@
-"""TA-DFKD: the generator owes nothing to the teacher's classes; samples are sorted out by it afterwards.
+"""TA-DFKD: the generator's loss ignores the teacher's classes; a filter then picks the samples the teacher is sure of.
 
 Shin et al., "Teacher as a Lenient Expert: Teacher-Agnostic Data-Free Knowledge Distillation", AAAI 2024; weights and
 schedule as in the authors' code, https://github.com/bigdata-inha/TA-DFKD-Official.
 
-For every experience, with teacher T, student S, generator G in train mode, a = one shift and flip of a whole batch:
+For every experience, with teacher T, student S, generator G in train mode, a = one shift and flip for a whole batch:
 
     z ~ N(0, I),  x = G(z),  keep = Filter(T(x))
     G <- Adam on  bn·R_bn(T; a(x)[keep]) + l2·‖a(x)‖₂ + tv·Σ_→↓↘↗ ‖a(x) - moved a(x)‖₂
                   + disagreement·[1 - JS_3(S(a(x)[keep]), T(a(x)[keep]))]
-    10 times:  while too few:  x = G(z) for fresh z,  take a(x)[Filter(T(x))];   S <- SGD on mean |S - T|
+    10 times:  until a batch is full:  x = G(z) for fresh z,  take a(x)[Filter(T(x))];   S <- SGD on mean |S - T|
 
-Filter keeps x_i if the lower of two Gaussians that are fitted to the batch's ℓ_i = -log max softmax T(x_i), scaled to
-[0, 1], has it: see `lra.synthesis.confidence`. ‖·‖₂ is of all images together, standardised as for T. Why no class is
-asked for: what pleases one teacher's class prior harms with another.
+Two Gaussians are fitted to the batch's losses ℓ_i = -log max softmax T(x_i), scaled to [0, 1]; Filter keeps x_i if ℓ_i
+belongs to the lower one: see `lra.synthesis.confidence`. ‖·‖₂ is over all images together, standardised as for T.
+There is no class prior, because a prior that suits one teacher is harmful with another.
 
-The release puts the student's ten steps first, before an untrained G; here an experience opens with G's step. Where the
-filter keeps nothing the release draws on for ever, and where all losses are equal it fails; here (ours) it draws
-``redraws`` times more at most and takes the surest of the rest, and keeps all. The release's divergence is clamped and
-runs the wrong way (``js: reference``), with a gradient through T too (``through_teacher``); its S answers with batch
-statistics while G learns, which its running ones absorb (``student_mode: train``). One shift for a whole batch may be
-an accident (``together``). Its BatchNorm has an eps of 0.8 where a momentum may have been meant (``bn_eps``, kept). The
-share kept is recorded among the terms, as ``confident``.
+The release takes the student's ten steps first, while G is still untrained; here an experience opens with G's step.
+Where the filter keeps nothing, the release draws for ever, and where all losses are equal it fails. Here (ours) it
+draws at most ``redraws`` more times and then takes the most confident of the rest; where all losses are equal, it keeps
+all. In the release the divergence is clamped and its KL terms are reversed (``js: reference``), with a gradient through
+T too (``through_teacher``); S uses batch statistics while G learns, and its running ones absorb them (``student_mode:
+train``). Its one shift for a whole batch may be an accident (``together``). Its BatchNorm has an eps of 0.8, where a
+momentum may have been meant (``bn_eps``, kept). The fraction kept is recorded among the terms, as ``confident``.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ class TADFKDOptions(AugmentationOptions, StatisticsOptions, OnlineOptions):
 
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     bn_eps: Positive = 0.8
-    """The constant in the generator's BatchNorm."""
+    """ε of the generator's BatchNorm."""
     bn: NonNegative = 10.0
     l2: NonNegative = 6e-3
-    """Weight of the norm of all images of a batch, standardised."""
+    """Weight of the norm of a whole batch of standardised images."""
     tv: NonNegative = 1.5e-5
-    """Weight of the norms of differences of neighbours, likewise."""
+    """Weight of the total variation: norms of the differences between neighbouring pixels, likewise."""
     disagreement: NonNegative = 1.0
-    """Weight of the disagreement of student and teacher."""
+    """Weight of the disagreement between student and teacher."""
     js: Literal["exact", "reference"] = "exact"
     """The divergence as defined, or as the release computes it."""
     through_teacher: bool = False
-    """Let its gradient flow through the teacher too, as the release does."""
+    """Let the divergence's gradient flow through the teacher too, as the release does."""
     student_mode: Literal["eval", "train"] = "eval"
     """Mode of the student while the generator learns."""
     together: bool = True
-    """One shift and one decision to mirror for all images of a draw, as released; or each image its own."""
+    """Shift and mirror all images of a draw together, as released, or each image independently."""
     redraws: Whole = 20
-    """Batches drawn in addition, at most, until there are enough samples that the teacher is sure of; 0: no filter."""
+    """Most additional batches to draw until there are enough samples the teacher is confident in; 0: no filter."""
 
 
 class TADFKD(OnlineMethod):
-    """An online generator that wants disputed samples with familiar statistics, of which the sure ones are taken."""
+    """An online generator of adversarial samples that match BatchNorm statistics, filtered by teacher confidence."""
 
     name = "ta-dfkd"
     paper = "Shin et al., AAAI 2024"

@@ -1,4 +1,4 @@
-"""ZSKT: generator and student play against each other, and nothing else.
+"""ZSKT: generator and student play against each other, and there is no other loss.
 
 Micaelli and Storkey, "Zero-shot Knowledge Transfer via Adversarial Belief Matching", NeurIPS 2019,
 https://arxiv.org/abs/1905.09768.
@@ -8,15 +8,15 @@ As CMI's benchmark runs it (``form: benchmark``), for every experience, with tea
     z ~ N(0, I),  x = G(z),  G <- Adam on -adversarial·D(S(x), T(x))          (gradient through S and T)
     5 times:  x = G(z) for fresh z,  S <- SGD on D(S(x), T(x))
 
-As its authors do (``form: original``, with ``attention`` 250, ``clip`` 5 and 10 student steps per experience; see
-the presets zskt-original/...): one z for G's step and for the student's, images standardised by a last BatchNorm in
-place of a sigmoid, G and S always in train mode, G's rate on a cosine, gradients of both clipped, D averaged over
-classes, and for the student in addition
+As its authors run it (``form: original``, with ``attention`` 250, ``clip`` 5 and 10 student steps per experience; see
+the presets zskt-original/...), one z serves for G's step and all of the student's, a final BatchNorm standardises the
+images in place of a sigmoid, G and S are always in train mode, G's learning rate follows a cosine, both gradients are
+clipped, D is averaged over classes, and the student has one more loss:
 
-    attention·Σ_l mean((a(S_l) - a(T_l))²),   a(A) = φ(vec(mean_c A²)),   l over stages of common resolution.
+    attention·Σ_l mean((a(S_l) - a(T_l))²),   a(A) = φ(vec(mean_c A²)),   l over stages of equal resolution.
 
-Left out: Adam for the student (2e-3 there); every run here uses SGD. The teacher is asked at each student step, ten
-times for the same images. Fast-Datafree's copy of this baseline attacks the teacher instead of the student.
+Left out: the authors' Adam for the student (at 2e-3); every run here uses SGD. The teacher is queried at each student
+step, ten times for the same images. Fast-Datafree's copy of this baseline attacks the teacher instead of the student.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class ZSKTOptions(AdversarialOptions, OnlineOptions):
     """Defaults are those of CMI's benchmark."""
 
     form: Literal["benchmark", "original"] = "benchmark"
-    """Whose form: that of CMI's benchmark, or its authors' original."""
+    """Which form: that of CMI's benchmark, or its authors' original."""
     adversarial: Positive = 1.0
     attention: NonNegative = 0.0
     """β of attention transfer (original: 250)."""
     clip: Positive | None = None
-    """Largest gradient norm of generator and student (original: 5)."""
+    """Largest gradient norm of generator and student (original: 5); unlimited if not given."""
 
 
 class ZSKT(OnlineMethod):
-    """An online generator that wants disputed samples only."""
+    """An online generator trained only for samples on which student and teacher disagree."""
 
     name = "zskt"
     paper = "Micaelli and Storkey, NeurIPS 2019"
@@ -65,7 +65,7 @@ class ZSKT(OnlineMethod):
         """G and its one term; attention transfer, clipping, and the original's cosine for G where asked for.
 
         Raises:
-            ValueError: if the original's latents, of which an experience has one batch, are to be drawn again.
+            ValueError: if ``redraws`` is set in the original form, where an experience has a single batch of latents.
         """
         from torch.optim.lr_scheduler import CosineAnnealingLR
 
