@@ -208,6 +208,30 @@ def test_labels_leave_out_what_nearly_all_have(tmp_path: Path) -> None:
     assert sorted(labels) == ["schedule.epochs=5, student.lr=0.5", *(f"student.lr=0.{i}" for i in (1, 2, 3, 4))]
 
 
+def test_defaults_of_replay_and_step_go_without_saying() -> None:
+    memory = {"method": "predfkd", "replay.name": "memory", "student.lr": 0.1}
+    prioritised = memory | {"replay.priority": 0.6}
+    usual = memory | {"replay.priority": 0.0}
+    ahead = {"meta.enabled": True, "meta.order": 2, "meta.every": 1}
+    sparse = ahead | {"meta.every": 4}
+    settings = [usual, prioritised, usual | ahead, usual | sparse, prioritised | ahead]
+    settings = [{"replay.name": "none"}, *settings]
+    assert naming([Group({"method": "predfkd", "meta.enabled": False} | one, {}) for one in settings]) == [
+        "none",
+        "memory",
+        "memory, replay.priority=0.6",
+        "memory + meta",
+        "memory + meta, meta.every=4",
+        "memory + meta, replay.priority=0.6",
+    ]
+    # Not even where nearly all have another value.
+    rates = [memory | {"student.lr": lr, "replay.priority": 0.0 if lr == 0.5 else 0.6} for lr in (0.1, 0.2, 0.3, 0.5)]
+    assert naming([Group(one, {}) for one in rates]) == [
+        *(f"student.lr={lr}, replay.priority=0.6" for lr in (0.1, 0.2, 0.3)),
+        "student.lr=0.5",
+    ]
+
+
 def test_a_second_replay_is_part_of_the_name() -> None:
     rest = {"method": "predfkd", "meta.enabled": False}
     groups = [

@@ -11,6 +11,7 @@ from lra.benchmarks.errors import MissingInput, UsageError
 from lra.benchmarks.records import INCREMENT, TASKS, Record, Run, flatten, inner, of_increment, parts_of, pick, read_run
 from lra.benchmarks.setup.config import AUTO
 from lra.benchmarks.setup.places import data_kind, data_label
+from lra.meta.options import LRAOptions
 from lra.metrics.quantities import Quantity
 from lra.strategies.retention import REPLAYS
 
@@ -282,14 +283,25 @@ def _rest(index: int, names: Sequence[str], groups: Sequence[Group]) -> Iterator
     own = groups[index].settings
     keys = dict.fromkeys(key for group in twins for key in group.settings)
     apart = [key for key in keys if key not in SHORT.values() and len({_text(t.settings.get(key)) for t in twins}) > 1]
-    shown = [key for key in apart if not _usual(key, own, twins)] or apart
+    shown = [key for key in apart if not (_is_default(key, own) or _usual(key, own, twins))]
+    shown = shown or [key for key in apart if not _is_default(key, own)]
     yield from (f"{key}={_text(own.get(key))}" for key in shown)
     if len(twins) > 1 and len({json.dumps(t.settings, sort_keys=True, default=str) for t in twins}) < len(twins):
         yield f"teacher {groups[index].teacher[:8]}"
 
 
+def _is_default(key: str, own: Record) -> bool:
+    """Whether an option of the replay or of the LRA step has its default value, which goes without saying."""
+    part, _, name = key.partition(".")
+    kind = LRAOptions if part == "meta" else REPLAYS.get(str(own.get(SHORT["replay"]))) if part == "replay" else None
+    field = kind.model_fields.get(name) if kind is not None else None
+    return field is not None and key in own and field.default == own[key]
+
+
 def _usual(key: str, own: Record, twins: Sequence[Group]) -> bool:
     """Whether nearly all have the same value, so that only the others need to say theirs."""
+    if any(_is_default(key, twin.settings) for twin in twins):
+        return False
     same = sum(_text(twin.settings.get(key)) == _text(own.get(key)) for twin in twins)
     return len(twins) > 3 and same > 0.75 * len(twins)
 

@@ -301,20 +301,21 @@ def _known(series: Sequence[Series]) -> NDArray[np.float64]:
 
 
 @svg_figure("Configurations ranked by their mean, with intervals and every seed")
-def ranking(ranked: Sequence[Ranked], title: str) -> Figure:
-    """One row for each configuration, the best on top."""
-    names = [f"{one.place}  {wrapped(one.label, 32)}" for one in ranked]
-    height = max((name.count("\n") + 1 for name in names), default=1) * 0.17 + 0.14
-    figure = Figure((NARROW, 0.7 + height * len(ranked)), layout="constrained")
+def ranking(ranked: Sequence[Ranked], title: str, width: float = NARROW) -> Figure:
+    """One row for each configuration, the best on top, as high as its label."""
+    names = [f"{one.place}  {wrapped(one.label, round(6.4 * width))}" for one in ranked]
+    heights = [0.14 + 0.17 * (name.count("\n") + 1) for name in names]
+    rows = [sum(heights[:i]) + height / 2 for i, height in enumerate(heights)]
+    figure = Figure((width, 0.7 + sum(heights)), layout="constrained")
     ax = figure.subplots()
-    for row, one in enumerate(ranked):
+    for row, one in zip(rows, ranked, strict=True):
         own = style(one.style)
         ax.plot([one.low, one.high], [row, row], color=own.colour, linewidth=1.8, solid_capstyle="butt")
         ax.plot(one.values, [row] * len(one.values), "o", markersize=2.6, color=own.colour, alpha=0.5)
         ax.plot([one.mean], [row], marker=own.marker, markersize=6, color=own.colour)
-    ax.set_yticks(range(len(ranked)), names)
+    ax.set_yticks(rows, names)
     ax.tick_params(axis="y", length=0)
-    ax.set_ylim(len(ranked) - 0.4, -0.6)
+    ax.set_ylim(sum(heights), 0)
     ax.margins(x=0.04)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
     ax.grid(axis="x", color=RULE, linewidth=0.5, alpha=0.6)

@@ -237,7 +237,7 @@ def write_figure(found: Comparison, file: Path, draw: str = "curves") -> None:
     order = _ranked_rows(found)
     if draw == "ranking":
         ranked = [_ranked(place, row, found, row.estimates[name]) for place, row in order]
-        save_figure(file, figures.ranking, ranked, column.heading)
+        save_figure(file, figures.ranking, ranked, column.heading, width=WIDE / 1.4)
         return
     cost = next((cost for cost in COSTS if _points(found, order, cost, name)), None)
     if cost is None:
