@@ -225,9 +225,11 @@ def test_defaults_of_replay_and_step_go_without_saying() -> None:
         "memory + meta, replay.priority=0.6",
     ]
     # Not even where nearly all have another value.
-    rates = [memory | {"student.lr": lr, "replay.priority": 0.0 if lr == 0.5 else 0.6} for lr in (0.1, 0.2, 0.3, 0.5)]
+    rates = [
+        memory | {"student.lr": lr, "replay.priority": 0.0 if lr == 0.5 else 0.6} for lr in (0.1, 0.2, 0.3, 0.4, 0.5)
+    ]
     assert naming([Group(one, {}) for one in rates]) == [
-        *(f"student.lr={lr}, replay.priority=0.6" for lr in (0.1, 0.2, 0.3)),
+        *(f"student.lr={lr}, replay.priority=0.6" for lr in (0.1, 0.2, 0.3, 0.4)),
         "student.lr=0.5",
     ]
 
