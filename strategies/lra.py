@@ -8,17 +8,17 @@ and replayed samples x_r:
     L_ret(θ') = D(S(x_r; θ'), T(x_r))                 and keep the old where learning the new would lead:
     minimise    L_acq(θ) + w·L_ret(θ - α ∇L_acq(θ))
 
-Both losses count whole in the paper (``mixture="sum"``); by default each counts by its share of the images, which is
-plain replay's joint loss when α is 0. The inner step goes down the acquisition loss as it counts, s·L_acq, so that a
-step with few new images, which take the student less far, looks less far ahead: θ' = θ - α s ∇L_acq(θ). There is an α
-for each parameter tensor, learned down the same objective (`lra.meta.step.LearnedRates`) unless it is constant.
+In the paper both losses have full weight (``mixture="sum"``); by default each is weighted by its share of the images,
+which is plain replay's joint loss when α is 0. The inner step descends the weighted acquisition loss s·L_acq, so that a
+step with few new images, which move the student less far, also looks less far ahead: θ' = θ - α s ∇L_acq(θ). There is
+one α for each parameter tensor, learned on the same objective (`lra.meta.step.LearnedRates`) unless it is constant.
 
 The released code never applied the second term: it differentiated through detached copies of the student
 (``higher``'s default), so its step equals plain replay to the last bit. That is ``objective="reference_detached"``
-here. What it meant to do, L_ret(θ') beside the loss of the joint batch, is ``objective="reference"``.
+here. What it was meant to do, adding L_ret(θ') to the loss of the joint batch, is ``objective="reference"``.
 
-Two cheaper forms are ours: ``along="momentum"`` looks along the optimiser's momentum m, θ' = θ - α (1-μ) m, a constant
-in the objective above; ``every=k`` looks ahead in one step of k, the others being plain replay.
+Two cheaper forms are ours: ``along="momentum"`` looks ahead along the optimiser's momentum m, θ' = θ - α (1-μ) m, where
+m is a constant in the objective above; ``every=k`` looks ahead in every k-th step, and the others are plain replay.
 """
 
 import inspect
@@ -42,14 +42,14 @@ from lra.view import StudentView
 class LRA(StudentStep):
     """Replaces a student step's gradient by that of the objective above.
 
-    ``strategy.loss`` becomes a scalar that carries exactly that gradient, so that other plugins may still add
-    to it, through the minibatch's own forward pass too (``strategy.mb_output``): the student's gradient is then that of
-    the objective plus that of what was added, both at θ. What they added before is part of the acquisition loss, along
-    which the inner step goes, whose Hessian counts, and which is weighted as it is.
+    ``strategy.loss`` becomes a scalar that carries exactly that gradient. Later plugins may still add to it, also
+    through the minibatch's own forward pass (``strategy.mb_output``): the student's gradient is then that of the
+    objective plus that of what was added, both at θ. What earlier plugins have added is part of the acquisition loss:
+    the inner step descends it, its Hessian enters the gradient, and it is weighted like the rest of that loss.
 
     Args:
-        replay: brings the samples to retain; where it has none yet, the step is plain acquisition.
-        options: α and all else.
+        replay: provides the samples to retain; while it has none, the step is plain acquisition.
+        options: α and all other settings.
 
     Attributes:
         lookahead: takes the steps, and learns α.
@@ -66,12 +66,12 @@ class LRA(StudentStep):
         self._is_heard_after = False
 
     def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Refuse to wait for samples that nothing brings, or to look along a momentum that there is none of.
+        """Check that the replay is among the plugins and, where needed, that the optimiser has momentum.
 
-        On a GPU, leave it to a guard to look for bad numbers.
+        On a GPU, leave the search for non-finite numbers to a `DivergenceGuard`, if there is one.
 
         Raises:
-            ValueError: if the strategy does not have the replay among its plugins, or its optimiser no momentum.
+            ValueError: if the replay is not among the strategy's plugins, or the optimiser lacks the momentum needed.
         """
         self._along(strategy)
         self._is_heard_after = _is_heard_after(self, strategy.plugins)
@@ -81,23 +81,23 @@ class LRA(StudentStep):
         self.lookahead.at_once = strategy.device.type == "cpu" or not guarded
 
     def apart(self, strategy: DataFreeDistillation) -> bool:
-        """In a step that looks ahead, under the paper's objective."""
+        """True in a step that looks ahead, under the paper's objective."""
         return self._of_paper and self._looks(strategy)
 
     def _looks(self, strategy: DataFreeDistillation) -> bool:
         return strategy.clock.train_iterations % self.options.every == 0
 
     def _along(self, strategy: DataFreeDistillation) -> list[Tensor | None] | None:
-        """What the optimiser would go along by itself, if the inner step is to go there."""
+        """The optimiser's own direction, if the inner step is to follow it."""
         if self.options.along == "acquisition":
             return None
         return along_momentum(strategy.optimizer, trainable(strategy.model))
 
     def view(self, strategy: DataFreeDistillation) -> StudentView | None:
-        """Open a look-ahead from θ; the acquisition's forward pass goes through it."""
+        """Open a look-ahead at θ; the forward pass of acquisition goes through it."""
         if strategy.replayed is None or self.options.objective == "reference_detached" or not self._looks(strategy):
             return None
-        # The momentum is of both losses as they count.
+        # The momentum is that of both losses, already weighted.
         share = self._weights(strategy)[1] if self.options.along == "acquisition" else 1.0
         rate, along = float(strategy.optimizer.param_groups[0]["lr"]), self._along(strategy)
         self._look = look = self.lookahead.open(strategy.model, share, rate, along)
@@ -107,7 +107,7 @@ class LRA(StudentStep):
         return strategy.objective.view(strategy.model, strategy.minibatch, forward, look.network)
 
     def before_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Put the objective, with its gradient, in the place of the loss: s (L_acq(θ) + w L_ret(θ'))."""
+        """Replace the loss by the objective, with its gradient: s (L_acq(θ) + w L_ret(θ'))."""
         if self._look is None or strategy.replayed is None or strategy.acquired is None:
             return
         look, self._look = self._look, None
@@ -139,13 +139,13 @@ class LRA(StudentStep):
         strategy.loss = share * ahead if self._of_paper else loss + ahead
 
     def after_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Learn the rates, from what several processes have averaged by now; let go of the minibatch's graph."""
+        """Learn the rates, whose gradients several processes have averaged by now; release the minibatch's graph."""
         if self._is_heard_after:
             strategy.mb_output = strategy.mb_output.detach()
         self.lookahead.learn()
 
     def _weights(self, strategy: DataFreeDistillation) -> tuple[float, float]:
-        """Weight w of retention beside acquisition, and the factor s of both."""
+        """Weight w of retention relative to acquisition, and the factor s of both."""
         assert strategy.acquired is not None
         assert strategy.replayed is not None
         new, replayed = len(strategy.acquired.images), len(strategy.replayed.images)
@@ -157,7 +157,7 @@ class LRA(StudentStep):
         return weight * replayed / new, new / (new + replayed)
 
     def _curvature(self, look: LookAhead, strategy: DataFreeDistillation, new: Batch) -> Loss | None:
-        """The acquisition loss of a part of the new images, if its Hessian is to stand for that of all."""
+        """The acquisition loss of some of the new images, if its Hessian is to stand for that of all of them."""
         if self.options.curvature == 1:
             return None
         count = max(2, round(self.options.curvature * len(new.images)))  # BatchNorm needs two
@@ -165,14 +165,14 @@ class LRA(StudentStep):
         return lambda forward: strategy.objective(strategy.model, part, self._with_replayed(look, forward, strategy))
 
     def _with_replayed(self, look: LookAhead, forward: Forward, strategy: DataFreeDistillation) -> Forward:
-        """A forward pass in which BatchNorm sees the replayed images too, if it is to and there is any."""
+        """A forward pass in which BatchNorm sees the replayed images too, if their statistics are shared."""
         assert strategy.replayed is not None
         if look.lends_statistics:
             forward = in_one_batch(forward, strategy.replayed.images)
         return strategy.cast(forward)
 
     def state_dict(self) -> State:
-        """The learned rates, if they are learned."""
+        """The learned rates, if any are learned."""
         return self.lookahead.state_dict()
 
     def load_state_dict(self, state: State) -> None:
@@ -181,7 +181,7 @@ class LRA(StudentStep):
 
 
 def _is_heard_after(step: LRA, plugins: Sequence[object]) -> bool:
-    """Whether a plugin after ``step`` does something before the backward pass: add to the loss, maybe."""
+    """Whether a plugin after ``step`` acts before the backward pass, for example by adding to the loss."""
     later = plugins[plugins.index(step) + 1 :]
     callbacks = [inspect.unwrap(callback) for p in later if (callback := getattr(p, "before_backward", None))]
     return any(getattr(each, "__func__", each) is not SupervisedPlugin.before_backward for each in callbacks)

@@ -1,7 +1,7 @@
-"""Replays of stored samples, of a memory generator's, and of the image pool.
+"""Replay plugins: of stored samples, from a memory generator, from an averaged generator, and from the image pool.
 
-What one brings to a student step joins the minibatch (plain replay: one forward pass, one loss over both) unless the
-LRA step keeps it apart: that is the strategy's business, see `lra.strategies.strategy`.
+Replayed samples join the minibatch (plain replay: one forward pass, one loss over both) unless the LRA step keeps them
+apart; the strategy decides that, see `lra.strategies.strategy`.
 """
 
 from typing import Literal
@@ -23,15 +23,15 @@ from lra.synthesis.synthesizer import Synthesizer
 
 
 class BufferReplay(Replay):
-    """Replays stored images with the teacher's stored answers: memory bank, reservoir, any `Buffer`.
+    """Replays stored images with the teacher's stored logits: memory bank, reservoir, or any other `Buffer`.
 
-    At the end of chosen experiences the new samples of the last student step are offered to the buffer. The
+    At the end of certain experiences, the new samples of the last student step are offered to the buffer. The
     memory bank of MB-DFKD (Binici et al., WACV 2022) is a `Ring` filled at the end of every fifth epoch.
 
     Args:
-        buffer: what remembers.
+        buffer: stores the samples.
         size: images replayed per step.
-        first: experiences before the first offer (1: after the very first).
+        first: experiences before the first offer (1: at the end of the very first).
         period: experiences from one offer to the next.
     """
 
@@ -46,11 +46,11 @@ class BufferReplay(Replay):
         return self.buffer.sample(self.size) if len(self.buffer) else None
 
     def shown(self, count: int) -> Tensor | None:
-        """Stored images, evenly from the first place to the last."""
+        """Stored images, evenly spaced from the first place to the last."""
         return self.buffer.read(_evenly(len(self.buffer), count)).images if len(self.buffer) else None
 
     def classes(self) -> Tensor | None:
-        """Those in the buffer."""
+        """The classes of the images in the buffer."""
         return self.buffer.classes()
 
     def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
@@ -74,7 +74,7 @@ class BufferReplay(Replay):
         self.buffer.load_state_dict(state["buffer"])
 
     def begin_with(self, state: State, teacher: Teacher) -> None:
-        """The stored images, with the new teacher's answers."""
+        """Take over the stored images, with the new teacher's logits."""
         self.load_state_dict(state)
         self.buffer.relabel(teacher.label)
 
@@ -85,8 +85,8 @@ class GenerativeReplay(Replay):
     Args:
         memory: the memory generator.
         size: images replayed per step, and per update of the memory.
-        updates: the memory learns in the first so many student steps of an experience (published: 4 of 10).
-        warmup: experiences before the first replay; 0, as published, replays an untrained memory at first.
+        updates: student steps at the start of each experience in which the memory learns (published: 4 of 10).
+        warmup: experiences before the first replay; 0, as published, replays from an untrained memory at first.
     """
 
     def __init__(self, memory: MemoryGenerator, size: int, updates: int = 4, warmup: int = 1):
@@ -121,7 +121,7 @@ class GenerativeReplay(Replay):
             self.memory.update(half, self.size if self.completed else 0)
 
     def remember(self, strategy: DataFreeDistillation) -> None:
-        """Nothing more: the memory has learnt in the student steps."""
+        """Do nothing more: the memory has learnt during the student steps."""
 
     def state_dict(self) -> State:
         """The memory and the number of experiences."""
@@ -134,22 +134,22 @@ class GenerativeReplay(Replay):
 
 
 class EMAReplay(Replay):
-    """Replays images of the generator's own exponential moving average (MAD; Do et al., NeurIPS 2022).
+    """Replays images from the exponential moving average of the generator itself (MAD; Do et al., NeurIPS 2022).
 
-    No image is stored, and nothing more is trained; the teacher answers anew for every image. The average takes the
-    generator in at the end of each experience, so that with α = 0 it is that of the experience before. (MAD updates it
-    before the student's steps, an experience earlier. Its weights of new and replayed samples are not public: here
-    each counts by its share.)
+    No image is stored, and nothing else is trained; the teacher labels every image anew. The average is updated with
+    the generator at the end of each experience, so that with α = 0 it is the generator of the previous experience. (MAD
+    updates it before the student's steps, one experience earlier. MAD's weights for new and replayed samples are not
+    public: here each is weighted by its share of the images.)
 
     Args:
         source: whose generator it averages.
-        teacher: answers for what is replayed.
+        teacher: labels what is replayed.
         size: images replayed per step.
-        decay: α in [0, 1]; it remembers ln ½ / ln α experiences to the half.
+        decay: α in [0, 1]; the average has a half-life of ln ½ / ln α experiences.
         warmup: experiences before the first replay.
 
     Raises:
-        ValueError: if the source has no generator that is never renewed, or for another decay.
+        ValueError: if the source has no persistent generator, or the decay is out of range.
     """
 
     def __init__(self, source: Synthesizer, teacher: Teacher, size: int, decay: float = 0.95, warmup: int = 1):
@@ -166,7 +166,7 @@ class EMAReplay(Replay):
         self.average = Average(sampler.generator, decay)
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Begin with the generator of the very first experience, unless with what an earlier task left."""
+        """Start from the generator of the very first experience, unless an earlier task has left an average."""
         if not self.completed:
             self.average.restart()
 
@@ -178,14 +178,14 @@ class EMAReplay(Replay):
         return Batch(images, self.teacher.label(images))
 
     def shown(self, count: int) -> Tensor | None:
-        """What the average makes."""
+        """Images made by the average."""
         if self.completed < self.warmup:
             return None
         with untouched(self.average.network), self.teacher.uncounted():
             return self.sampler.draw(self.average.network, count)
 
     def remember(self, strategy: DataFreeDistillation) -> None:
-        """Take the generator into the average."""
+        """Update the average with the generator."""
         self.average.update()
 
     def state_dict(self) -> State:
@@ -199,20 +199,20 @@ class EMAReplay(Replay):
 
 
 class PoolReplay(Replay):
-    """Replays images of earlier experiences, kept as bytes, augmented afresh and labelled anew each time.
+    """Replays images of earlier experiences, stored as bytes, augmented and labelled anew each time.
 
-    An experience enters the pool when it closes: all of its images where it is a finite batch, else the new samples
+    An experience enters the pool when it closes: all of its images if it is a finite batch, otherwise the new samples
     of the last student step. Replayed images take the place of new ones, so that a step costs the same.
 
     Args:
-        pool: what is kept.
-        teacher: labels what is replayed, because stored answers would not fit augmented images.
+        pool: stores the images.
+        teacher: labels what is replayed, because stored logits would not fit augmented images.
         batch_size: images per student step, new and old.
-        share: of old images in a step. ``"uniform"``: what their number is among all images ever made, so that the
-            batch is a uniform draw of the pool, as every release does; a fraction: that; ``"beside"``: ``size`` old
-            images beside a whole batch of new ones.
-        size: for ``"beside"``.
-        least: new images per step at least.
+        share: fraction of old images in a step. ``"uniform"``: their fraction of all images ever made, so that the
+            batch is a uniform draw from the pool, as in every release; a number: that fraction; ``"beside"``: ``size``
+            old images in addition to a whole batch of new ones.
+        size: old images per step, for ``"beside"``.
+        least: minimum number of new images per step.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class PoolReplay(Replay):
         self._source: Synthesizer | None = None
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Settle how many old images a step of this experience has."""
+        """Determine how many old images each step of this experience has."""
         if strategy.synthesis is None:
             return
         self._source = strategy.synthesis.origin_stream.synthesizer
@@ -250,7 +250,7 @@ class PoolReplay(Replay):
         return max(0, min(round(self.batch_size * share), self.batch_size - self.least))
 
     def recall(self) -> Batch | None:
-        """``size`` old images, as their source would show them; none before the second experience."""
+        """``size`` old images, augmented as their source would show them; none before the second experience."""
         if self._source is None or not len(self.pool) or not self.size:
             return None
         views = self._source.views
@@ -260,11 +260,11 @@ class PoolReplay(Replay):
         return Batch(images, self.teacher.label(images), weights=weights)
 
     def classes(self) -> Tensor | None:
-        """Those in the pool."""
+        """The classes of the images in the pool."""
         return self.pool.classes()
 
     def shown(self, count: int) -> Tensor | None:
-        """Stored images as they are, evenly from the first place to the last."""
+        """Stored images without augmentation, evenly spaced from the first place to the last."""
         held = self.pool.contents()
         if held is None:
             return None
@@ -275,7 +275,7 @@ class PoolReplay(Replay):
         _prioritise(self, self.pool.priorities, strategy)
 
     def remember(self, strategy: DataFreeDistillation) -> None:
-        """The experience enters the pool."""
+        """Add the experience to the pool."""
         _check(self.pool.priorities)
         birth = self.completed - 1
         new = None if self._source is None else self._source.batch()
@@ -295,7 +295,7 @@ class PoolReplay(Replay):
         self.pool.load_state_dict(state["pool"])
 
     def begin_with(self, state: State, teacher: Teacher) -> None:
-        """The stored images; the new teacher's answers are asked for when they are seen, and all priorities alike."""
+        """Take over the stored images, all with equal priority; the new teacher labels them when they are drawn."""
         self.load_state_dict(state)
         if self.pool.priorities is not None:
             self.pool.priorities.reset()
@@ -305,12 +305,12 @@ class PoolReplay(Replay):
 
 
 def _evenly(held: int, count: int) -> Tensor:
-    """At most ``count`` of ``held`` places, evenly from the first to the last."""
+    """At most ``count`` of ``held`` places, evenly spaced from the first to the last."""
     return torch.linspace(0, held - 1, min(held, count)).round().long()
 
 
 def _prioritise(replay: Replay, priorities: Priorities | None, strategy: DataFreeDistillation) -> None:
-    """Let priorities learn how far student and teacher were apart, KL at temperature 1, on what was replayed."""
+    """Update the priorities with the KL, at temperature 1, between student and teacher on what was replayed."""
     if priorities is not None and strategy.answered is not None and strategy.replayed is not None:
         distances = kl(strategy.answered, strategy.replayed.logits)
         priorities.learn(strategy.brought_by(replay, distances))

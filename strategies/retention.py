@@ -20,10 +20,10 @@ class ReplayOptions(Options):
 
     summary: ClassVar[str]
     held: ClassVar[str | None] = None
-    """The option that says how many images it holds in all, if one does; of several processes each holds a part."""
+    """Name of the option that gives the total number of images held, if there is one; several processes share it."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.125
-    """Replayed images per step, as a fraction of the new ones (published: an eighth), and at least one."""
+    """Replayed images per step, as a fraction of the new ones (published: an eighth); at least one image."""
 
     def size(self, setup: Setup) -> int:
         """Replayed images per student step."""
@@ -38,10 +38,10 @@ class PriorityOptions(ReplayOptions):
     """Which of the stored images are drawn: those on which student and teacher differed most (after SSD-KD; ours)."""
 
     priority: NonNegative = 0.0
-    """Exponent a of an image's chance, δ^a of its distance when it was last seen: 0 for all alike (Schaul et al., ICLR
-    2016: 0.6). Its loss is weighed for it, (N·P)^-β over the largest."""
+    """Exponent a of an image's probability P ∝ δ^a, with its distance δ when it was last drawn; 0 draws all alike
+    (Schaul et al., ICLR 2016: 0.6). Its loss is weighted by (N·P)^-β, over the largest such weight, to correct this."""
     priority_correction: Fraction = 0.4
-    """β at the start, from where it grows evenly to 1 over the run."""
+    """β at the start; it grows linearly to 1 over the run."""
 
     def priorities(self, setup: Setup) -> Priorities | None:
         """The priorities, if there are to be any."""
@@ -66,7 +66,7 @@ class MemoryBank(PriorityOptions):
     summary = "ring of past batches with the teacher's logits (MB-DFKD)"
 
     slots: Count = 10
-    """Batches held."""
+    """Number of stored batches."""
     period: Count = 5
     """Epochs from one stored batch to the next; the first is stored after the first epoch."""
 
@@ -88,10 +88,10 @@ class ReservoirReplay(PriorityOptions):
     held = "capacity"
 
     capacity: Count = 1280
-    """Images held (MB-DFKD's bank at its published size)."""
+    """Most images held; by default the published size of MB-DFKD's bank."""
 
     def build(self, setup: Setup) -> Replay:
-        """A reservoir offered the last step's new samples of every experience."""
+        """A reservoir that is offered the new samples of the last step of every experience."""
         from lra.memory.buffers import Reservoir
         from lra.strategies.replay import BufferReplay
 
@@ -99,15 +99,16 @@ class ReservoirReplay(PriorityOptions):
 
 
 class PoolOfImages(PriorityOptions, PoolOptions):
-    """The image pool of the methods that optimise batches, for any method."""
+    """The image pool of the methods that optimise batches, available to every method."""
 
     summary = "every image made so far, in bytes (what ADI, CMI, Fast, RGAL, NAYER do)"
     held = "capacity"
 
     share: Literal["uniform", "beside"] | Fraction = "uniform"
-    """Old images in a step, in the place of new ones: their share of all images, or a fraction; or beside them."""
+    """Old images in a step: in place of new ones, by their fraction of all images made (uniform) or by a given
+    fraction; or beside a whole batch of new ones, as many as ``fraction`` says."""
     least: Count = 1
-    """New images per step at least."""
+    """Minimum number of new images per step."""
 
     def build(self, setup: Setup) -> Replay:
         """An empty pool."""
@@ -132,16 +133,16 @@ class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
     summary = "memory generator with latent self-inference (PRE-DFKD)"
 
     updates: Count = 4
-    """Memory updates per experience, in its first student steps."""
+    """Memory updates per experience, one in each of its first student steps."""
     warmup: Whole = 1
-    """Experiences before the first replay; 0 as published replays an untrained memory."""
+    """Experiences before the first replay; 0, as published, replays from an untrained memory at first."""
     latent: Count | None = None
-    """Numbers that an image is generated from; by the size of the images if not given."""
+    """Latent dimensions of the memory generator; by the size of the images if not given."""
     width: Count | None = None
-    """Width of the memory generator; by the size of the images if not given."""
+    """Width of the memory generator in channels; by the size of the images if not given."""
 
     def build(self, setup: Setup) -> Replay:
-        """Memory generator and encoder of the size that suits the images."""
+        """A memory generator and an encoder, sized for the images."""
         from lra.memory.generator import Encoder, MemoryGenerator
         from lra.networks.generators import memory_generator, sized_for
         from lra.strategies.replay import GenerativeReplay
@@ -160,17 +161,17 @@ class GenerativeMemory(ReplayOptions, MemoryGeneratorOptions):
 
 
 class AveragedGenerator(ReplayOptions):
-    """MAD's moving average of the generator (Do et al., NeurIPS 2022), for methods whose generator lives on.
+    """MAD's moving average of the generator (Do et al., NeurIPS 2022), for methods with a persistent generator.
 
-    Beside plain training a step costs the average's images and, of as many as ``fraction`` says, the passes of teacher
-    and student.
+    Compared with plain training, each step also generates the replayed images (as many as ``fraction`` says) and passes
+    them through teacher and student.
     """
 
     summary = "moving average of the generator itself: no images, nothing trained (MAD)"
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     decay: Fraction = 0.95
-    """α of the average, updated once an experience: half of its memory is of the last ln ½ / ln α of them."""
+    """α of the average, which is updated once per experience: its half-life is ln ½ / ln α experiences."""
     warmup: Whole = 1
     """Experiences before the first replay."""
 
@@ -178,7 +179,7 @@ class AveragedGenerator(ReplayOptions):
         """The average of the source's generator.
 
         Raises:
-            ValueError: if the source has none to average.
+            ValueError: if the source has no generator to average.
         """
         from lra.strategies.replay import EMAReplay
 
@@ -197,7 +198,7 @@ REPLAYS: dict[str, type[ReplayOptions]] = {
     "generative": GenerativeMemory,
     "ema": AveragedGenerator,
 }
-"""Name, as typed after ``--replay``, to options."""
+"""The options of each replay, by the name typed after ``--replay``."""
 
 PAPER = "paper"
-"""Stands for the replay of the method's own paper, whichever that is."""
+"""Stands for the replay that the method's own paper uses, whichever that is."""

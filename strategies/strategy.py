@@ -1,21 +1,21 @@
 """The strategy: an Avalanche `SupervisedTemplate` whose student learns from a teacher on a synthesis stream.
 
-Avalanche's loop, callbacks, clock and evaluator are kept. Its data layer is passed by on synthesis experiences,
+Avalanche's loop, callbacks, clock and evaluator are kept. Its data layer is bypassed on synthesis experiences,
 because it indexes sample by sample and grows with the number of experiences; other experiences (a real test set,
-say) go through it as usual.
+for example) go through it as usual.
 
-A student step, from top to bottom:
+A student step, from start to end:
 
-    1. new samples are drawn, a `Replay` says what is replayed, and the minibatch is composed of both, or of the new
-       ones alone where a `StudentStep` sends the replayed ones through the student by themselves;
-    2. ``before_training_iteration`` of every plugin: one may `alter` what is learnt from;
-    3. the student's forward pass, or that of the `StudentStep`, in which the view of the minibatch gathers what the
-       objective looks at, and the objective;
-    4. ``before_backward``: the loss may be added to, or replaced by one that carries another gradient;
-    5. backward pass, update, and ``after_training_iteration``.
+    1. new samples are drawn, a `Replay` provides replayed ones, and the minibatch is composed of both, or of the new
+       ones alone where a `StudentStep` passes the replayed ones through the student separately;
+    2. ``before_training_iteration`` of every plugin, which may `alter` what the student learns from;
+    3. the student's forward pass, or that of the `StudentStep`, in which a view of the minibatch collects what the
+       objective needs, and then the objective;
+    4. ``before_backward`` of every plugin, which may add to the loss, or replace it by one with another gradient;
+    5. the backward pass, the update, and ``after_training_iteration``.
 
-Other plugins' callbacks are called in the order of the plugins. It matters for step 4 alone: what comes before the
-`StudentStep` adds to the loss that is looked ahead along.
+Plugins are called in their order, which matters for step 4 alone: what plugins before the `StudentStep` add is part of
+the loss along which it looks ahead.
 """
 
 from abc import ABC, abstractmethod
@@ -40,15 +40,15 @@ from lra.view import StudentView
 
 
 class Replay(SupervisedPlugin, Owner, ABC):
-    """Says what the student sees again beside the new samples, and learns from every experience what to remember.
+    """Decides which earlier samples the student sees beside the new ones, and what to remember of each experience.
 
     Args:
         size: images replayed per step.
 
     Attributes:
-        held: the option that says how many images it holds in all, if one does; of several processes each holds a part.
-        displaced: new images of each step whose place the replayed ones take.
-        completed: experiences seen, those of earlier tasks too where it began with what they left.
+        held: name of the option for the total number of images held, if there is one; several processes share it.
+        displaced: new images of each step that replayed ones replace.
+        completed: experiences seen, including those of earlier tasks where it has taken over their memory.
     """
 
     held: ClassVar[str | None] = None
@@ -64,15 +64,15 @@ class Replay(SupervisedPlugin, Owner, ABC):
         """The samples to replay at this step, or ``None`` while there is nothing to remember."""
 
     def shown(self, count: int) -> Tensor | None:
-        """At most ``count`` images (n, C, H, W) in [0, 1] of what it would replay, for a picture of it.
+        """At most ``count`` images (n, C, H, W) in [0, 1] of those it would replay, for display.
 
-        Leaves no trace. ``None`` while there is nothing to show, or from a replay that does not say.
+        Has no side effects. ``None`` while there is nothing to show, or if the replay does not support it.
         """
         return None
 
     @abstractmethod
     def remember(self, strategy: "DataFreeDistillation") -> None:
-        """Take in what there is to remember of the experience that ends, the ``completed``-th from 1."""
+        """Store what is to be remembered of the experience that ends: number ``completed``, counted from 1."""
 
     def classes(self) -> Tensor | None:
         """(N,) int64: the classes of the images it holds; ``None`` if it holds none."""
@@ -85,32 +85,32 @@ class Replay(SupervisedPlugin, Owner, ABC):
 
     @abstractmethod
     def state_dict(self) -> State:
-        """What is remembered; joined by a subclass to its own."""
+        """The state of the memory; subclasses add their own to it."""
         return {"completed": self.completed}
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
-        """Take up a state of `state_dict`; called by a subclass before it takes up its own."""
+        """Restore a state from `state_dict`; subclasses call this before they restore their own."""
         self.completed = state["completed"]
 
     def begin_with(self, state: State, teacher: Teacher) -> None:
-        """Start a task from the `state_dict` of an earlier one's replay; what it stores of answers, ``teacher`` gives.
+        """Start a task from the `state_dict` of an earlier task's replay; ``teacher`` renews any stored logits.
 
         Raises:
-            KeyError, RuntimeError, ValueError: if it does not fit.
+            KeyError, RuntimeError, ValueError: if the state does not fit.
         """
         self.load_state_dict(state)
 
 
 class StudentStep(SupervisedPlugin):
-    """Takes the student's step in its own way, as `lra.strategies.lra.LRA` does; a run has one at most."""
+    """Computes the student's step in its own way, as `lra.strategies.lra.LRA` does; a run has at most one."""
 
     def apart(self, strategy: "DataFreeDistillation") -> bool:
-        """Whether replayed samples stay out of the next minibatch, for the plugin to send through the student."""
+        """Whether replayed samples stay out of the next minibatch, and the plugin passes them through the student."""
         return False
 
     def view(self, strategy: "DataFreeDistillation") -> StudentView | None:
-        """The minibatch as it goes through another pass than the student's own, if it is to."""
+        """The minibatch seen through a forward pass other than the student's own; ``None`` to use the student's own."""
         return None
 
 
@@ -123,22 +123,22 @@ class DataFreeDistillation(SupervisedTemplate):
         objective: what the student minimises on a batch.
         train_mb_size: new images per student step.
         eval_mb_size: images per evaluation batch.
-        plugins: Avalanche plugins, in the order in which they are called; the evaluation cadence last.
+        plugins: Avalanche plugins, in the order in which they are called; the one that schedules evaluations last.
         evaluator: Avalanche's evaluator; `QuietEvaluation` saves time on long streams.
         device: where to train.
-        precision: of the student's own training passes, by autocast: ``torch.bfloat16`` halves the time of a ResNet's
-            on hardware that has it. Weights, losses, evaluation and synthesis stay as they are.
+        precision: of the student's training passes, by autocast: ``torch.bfloat16`` halves their time for a ResNet on
+            hardware that supports it. Weights, losses, evaluation and synthesis are not affected.
         drawn_on_device: let the device draw the random numbers that it needs in training, see `lra.randomness`.
         stock_data: use Avalanche's datasets and loaders for synthesis experiences too, for plugins that work on
-            them (its `ReplayPlugin`, say). Slow, and grows with the number of experiences.
+            them (such as its `ReplayPlugin`). Slow, and grows with the number of experiences.
 
     Raises:
-        ValueError: if the model has a head for each task, of which a synthesis stream has only one.
+        ValueError: if the model has a head for each task; a synthesis stream has only one task.
 
     Attributes:
         acquired: the new samples of the current step, as they were drawn.
-        replayed: what is replayed in it, or ``None``.
-        answered: the student's logits of that, (r, K), once it has seen it in this step; without a graph.
+        replayed: the replayed samples of the current step, or ``None``.
+        answered: the student's logits (r, K) for the replayed samples, once computed in this step; without a graph.
         stopped: what stopped training on the stream, if anything did; see `stop_training`.
     """
 
@@ -194,7 +194,7 @@ class DataFreeDistillation(SupervisedTemplate):
         self.optimized_param_id = dict(model.named_parameters())
 
     def train(self, experiences: Any, eval_streams: Sequence[Any] = (), **kwargs: Any) -> dict[str, Any]:
-        """Train on a stream; unlike Avalanche's default, never walks it for evaluation first."""
+        """Train on a stream; unlike Avalanche's default, this never iterates over it for evaluation first."""
         if isinstance(experiences, SynthesisStream):
             experiences.student = self.model
             self._stream = experiences
@@ -203,9 +203,9 @@ class DataFreeDistillation(SupervisedTemplate):
             return super().train(experiences, list(eval_streams), **kwargs)
 
     def stop_training(self) -> None:
-        """End training on the stream: after the step being taken, no more of them, nor experiences.
+        """End training on the stream after the current step: there are no more steps and no more experiences.
 
-        Avalanche ends the epochs of the open experience, of which one of a stream has a single one.
+        Avalanche alone would end only the epochs of the current experience, and here that has a single epoch.
         """
         super().stop_training()
         if self._stream is not None:
@@ -214,16 +214,16 @@ class DataFreeDistillation(SupervisedTemplate):
 
     @property
     def synthesis(self) -> SynthesisExperience | None:
-        """The open experience, if it is one of a synthesis stream."""
+        """The current experience, if it belongs to a synthesis stream."""
         return self.experience if isinstance(self.experience, SynthesisExperience) else None
 
     def train_dataset_adaptation(self, **kwargs: Any) -> None:
-        """Make a finite dataset of the experience only where asked to."""
+        """Turn the experience into a finite dataset only with ``stock_data``."""
         if self.synthesis is None or self.stock_data:
             super().train_dataset_adaptation(**kwargs)
 
     def make_train_dataloader(self, **kwargs: Any) -> None:
-        """Draw straight from the sample source, a fresh batch per step."""
+        """Draw directly from the sample source, a fresh batch per step."""
         if self.synthesis is None or self.stock_data:
             super().make_train_dataloader(**kwargs)
         else:
@@ -237,14 +237,14 @@ class DataFreeDistillation(SupervisedTemplate):
             super().eval_dataset_adaptation(**kwargs)
 
     def make_eval_dataloader(self, **kwargs: Any) -> None:
-        """Slice a test experience held in tensors; load any other as Avalanche does."""
+        """Slice a test experience held in tensors; load any other one as Avalanche does."""
         if isinstance(self.experience, TestExperience):
             self.dataloader = Slices(*self.experience.tensors, self.eval_mb_size)
         else:
             super().make_eval_dataloader(**kwargs)
 
     def eval_epoch(self, **kwargs: Any) -> None:
-        """Go over the test data; BatchNorm is folded into the student's convolutions for a test set held in tensors."""
+        """Evaluate; for a test set held in tensors, BatchNorm is folded into the student's convolutions."""
         self._examined = folded(self.model) if isinstance(self.experience, TestExperience) else self.model
         try:
             super().eval_epoch(**kwargs)
@@ -260,15 +260,15 @@ class DataFreeDistillation(SupervisedTemplate):
             self.model.train()
 
     def _after_training_exp(self, **kwargs: Any) -> None:
-        """Tell the plugins, of which many copy the student: what its layers keep of the last pass is set free first."""
+        """Call the plugins; many copy the student, so tensors that layers keep of the last pass are detached first."""
         for module in self.model.modules():
-            # Weights of old-style weight norm, say, which no copy can be made of while they are part of a graph.
+            # The weights of old-style weight norm, for example, cannot be copied while they are part of a graph.
             kept = {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}
             vars(module).update({name: value.detach() for name, value in kept.items() if value.grad_fn is not None})
         super()._after_training_exp(**kwargs)
 
     def _unpack_minibatch(self) -> None:
-        """Compose what the step learns from; before any plugin is called."""
+        """Compose the minibatch of the step, before any plugin is called."""
         super()._unpack_minibatch()
         self._weights = self.answered = None
         if not self.is_training:
@@ -282,12 +282,12 @@ class DataFreeDistillation(SupervisedTemplate):
 
     @property
     def minibatch(self) -> Batch:
-        """What the current forward pass is about: new samples first, and those that are replayed unless kept apart."""
+        """The batch of the current forward pass: new samples first, then replayed ones unless these are kept apart."""
         images, logits, *labels = self.mbatch[:-1]
         return Batch(images, logits, labels[0] if labels else None, self._weights)
 
     def brought_by(self, replay: Replay, values: Tensor) -> Tensor:
-        """Of ``values`` (r, …), one for each sample ``replayed`` in this step, those for what ``replay`` brought."""
+        """Those of ``values`` (r, …), one per sample ``replayed`` in this step, that belong to ``replay``'s samples."""
         parts = values.split([size for _, size in self._recalled])
         own = [part for part, (other, _) in zip(parts, self._recalled, strict=True) if other is replay]
         return own[0] if own else values[:0]
@@ -299,9 +299,9 @@ class DataFreeDistillation(SupervisedTemplate):
         self.mbatch = [batch.images, batch.logits, *labels, tasks]
 
     def alter(self, change: Callable[[Batch], Batch]) -> None:
-        """Let the student learn from what ``change`` makes of the minibatch, and of replayed samples kept out of it.
+        """Apply ``change`` to the minibatch, and to replayed samples kept out of it, before the student learns from it.
 
-        What is ``acquired``, which buffers are offered, stays as it is, and so do weights.
+        The samples in ``acquired``, which are offered to buffers, stay as they are, and so do the weights.
         """
         self._show(change(self.minibatch)._replace(weights=self._weights))
         if self.replayed is not None and self._apart:
@@ -309,7 +309,7 @@ class DataFreeDistillation(SupervisedTemplate):
 
     @property
     def displaced(self) -> int:
-        """New images of each step whose place replayed ones take, fewer than ``train_mb_size``."""
+        """New images of each step that replayed ones replace, fewer than ``train_mb_size``."""
         return sum(replay.displaced for replay in self._replays)
 
     def held(self) -> Tensor:
@@ -339,7 +339,7 @@ class DataFreeDistillation(SupervisedTemplate):
         return self._view.student_logits
 
     def cast(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """A forward pass of the student in the ``precision`` of training; logits are of single precision again."""
+        """A forward pass of the student in the ``precision`` of training; its logits are in single precision again."""
         if self.precision == torch.float32:
             return forward
 
@@ -354,23 +354,23 @@ class DataFreeDistillation(SupervisedTemplate):
         if not self.mb_y.is_floating_point():
             return F.cross_entropy(self.mb_output, self.mb_y)
         assert self._view is not None
-        # What a plugin may have made of the logits counts.
+        # A plugin may have changed the logits; its version is used.
         self._view.student_logits = self.mb_output
         if self.replayed is not None and not self._apart:
             self.answered = self.mb_output[-len(self.replayed.images) :].detach()
         return self.objective.loss(self._view)
 
     def backward(self) -> None:
-        """Compute the gradient; the graph of the forward pass goes with the view of it."""
+        """Compute the gradient; the view is released, and with it the graph of the forward pass."""
         super().backward()
         self._view = None
 
 
 class _OnLogits:
-    """The objective's distance of logits (n, K), or the cross-entropy with classes (n,), without its terms.
+    """The objective's distance to logits (n, K), or cross-entropy with classes (n,); without the objective's terms.
 
     Attributes:
-        reduction: "mean" over samples, or "none", as torch's losses have it: Avalanche's plugins set it.
+        reduction: "mean" over samples, or "none", as in torch's losses: Avalanche's plugins set it.
     """
 
     def __init__(self, objective: Objective):

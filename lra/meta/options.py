@@ -1,4 +1,4 @@
-"""How a step looks ahead, and what it minimises, declared apart from what it sets: reading this needs no torch."""
+"""Options of the look-ahead and of its objective, declared apart from the code they configure: this needs no torch."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -11,44 +11,44 @@ class LookAheadOptions(Options):
     """α, the rule of the inner step, and how the gradient through it is computed."""
 
     alpha: NonNegative = 0.03
-    """Inner rate α, of the acquisition loss as it counts by ``mixture``; published as 0.9, where the live term sends
-    training to chance. 0 is replay without a look-ahead: what the look-ahead is to be compared with."""
+    """Inner learning rate α, of the acquisition loss as weighted by ``mixture``; published as 0.9, where the term, once
+    it takes effect, reduces training to chance. 0 is replay without a look-ahead, the control for the look-ahead."""
     alpha_ratio: Positive | None = None
     """α as a multiple of the student's current learning rate, in place of ``alpha``; 1 looks as far ahead as a step of
     plain SGD on the new samples' part of the loss would go."""
     alpha_rate: NonNegative = 0.02
-    """Learn α, one for each parameter tensor, from ``alpha`` on: the step of log α (see `LearnedRates`). 0 keeps it
-    constant, and is the default where ``alpha_ratio`` sets it or ``alpha`` is 0."""
+    """Learn α, one for each parameter tensor, starting from ``alpha``: the step size for log α (see `LearnedRates`). 0
+    keeps α constant, and is the default where ``alpha_ratio`` sets it or ``alpha`` is 0."""
     inner: Literal["sgd", "adam"] = "sgd"
-    """The rule of the inner step; adam moves every weight by about α."""
+    """Update rule of the inner step; adam moves every weight by about α."""
     inner_weight_decay: NonNegative = 0.0
-    """λ of the inner step (published: 5e-4)."""
+    """Weight decay λ of the inner step (published: 5e-4)."""
     clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest norm of the inner gradient, over all parameters."""
+    """Largest norm of the inner gradient, over all parameters; unlimited if not given."""
     normalise: bool = False
-    """Divide the inner gradient by that norm."""
+    """Divide the inner gradient by its norm over all parameters."""
     shares: Literal["joint", "own"] = "joint"
-    """On several processes: whether the inner step goes along the acquisition gradient of all shares, which takes three
-    messages a student step, or each process's along its own, which takes one and is another objective."""
+    """On several processes: whether the inner step follows the acquisition gradient of all processes' shares, which
+    takes three messages per student step, or of each process's own share, which takes one and is another objective."""
     order: Literal[1, 2] = 2
-    """1 leaves the curvature out: θ' is taken as given."""
+    """1 leaves out the curvature: θ' is treated as a constant shift of θ."""
     curvature: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Part of the new batch whose Hessian stands for that of all; 1 is exact."""
+    """Fraction of the new batch whose Hessian stands for that of the whole batch; 1 is exact."""
     engine: Literal["lean", "higher"] = "lean"
-    """What computes the gradient; both give the same."""
+    """What computes the gradient; both give the same result."""
     rules: bool = True
-    """Second derivatives of convolution and BatchNorm in closed form; without, PyTorch's: the same, and slower."""
+    """Use closed-form second derivatives of convolution and BatchNorm; PyTorch's give the same result more slowly."""
     batchnorm: Literal["acquisition", "both"] = "acquisition"
-    """Which batches move the student's running statistics, once each per step."""
+    """Which batches update the student's running statistics, once each per step."""
     statistics: Literal["joint", "batch", "running"] = "joint"
-    """What BatchNorm normalises by: new and replayed images by their statistics together, as in plain replay (at θ' by
-    those they had at θ, whose gradient counts too); each batch by its own, which is cheaper and the paper's; or the
-    replayed ones, at θ', by the running statistics."""
+    """What BatchNorm normalises by. joint: new and replayed images by their common statistics, as in plain replay (at
+    θ' by those at θ, through which gradients flow too); batch: each batch by its own, which is cheaper and the paper's
+    choice; running: the replayed images, at θ', by the running statistics."""
 
     @model_validator(mode="before")
     @classmethod
     def _constant(cls, given: Any) -> Any:
-        """No rates are learned where α comes from elsewhere or is 0, unless that is asked for."""
+        """No rates are learned where α comes from elsewhere or is 0, unless requested."""
         if not isinstance(given, dict) or "alpha_rate" in given:
             return given
         constant = given.get("alpha_ratio") is not None or given.get("alpha") == 0
@@ -73,24 +73,25 @@ class LRAOptions(LookAheadOptions):
     """The look-ahead of a distillation step, and how its two losses add up."""
 
     weight: NonNegative = 1.0
-    """w, of the retention loss."""
+    """Weight w of the retention loss."""
     mixture: Literal["proportional", "convex", "sum"] = "proportional"
-    """How the two losses add up: each by its share of the images, as in plain replay's joint batch; by 1/(1+w) and
-    w/(1+w); or whole, as the paper writes it (with an eighth of the images, replay then pulls as hard as all new
-    samples together, and the student's effective rate doubles)."""
+    """How the two losses are weighted: each by its share of the images, as in plain replay's joint batch; by 1/(1+w)
+    and w/(1+w); or fully, as the paper writes it (an eighth of the images, replayed, then pulls as hard as all new
+    samples together, and the student's effective learning rate doubles)."""
     objective: Literal["paper", "reference", "reference_detached"] = "paper"
-    """What is minimised; see above."""
+    """What is minimised: the paper's objective, what the released code was meant to minimise, or what it does minimise;
+    see `lra.strategies.lra`."""
     along: Literal["acquisition", "momentum"] = "acquisition"
-    """What the inner step goes down: ∇L_acq as it counts; or, ours and in no paper, the mean of all late gradients that
-    the optimiser's momentum m is, (1 − μ) m, known before the step: no gradient of its own is taken, and no Hessian
-    comes in. In turn that direction is some steps old, and of both losses; α is constant."""
+    """Direction of the inner step: the weighted ∇L_acq; or, ours and in no paper, the average of recent gradients given
+    by the optimiser's momentum m, (1 − μ) m. That is known before the step, so no inner gradient and no Hessian are
+    computed; on the other hand it is some steps old and mixes both losses, and α is constant."""
     every: Count = 1
-    """Look ahead in one student step of so many, ours and in no paper; the others are plain replay."""
+    """Look ahead in one of every this many student steps, ours and in no paper; the others are plain replay."""
 
     @model_validator(mode="before")
     @classmethod
     def _known_beforehand(cls, given: Any) -> Any:
-        """No rates are learned along the momentum, unless that is asked for."""
+        """No rates are learned along the momentum, unless requested."""
         if not isinstance(given, dict) or given.get("along") != "momentum" or "alpha_rate" in given:
             return given
         return {**given, "alpha_rate": 0.0}
@@ -113,4 +114,4 @@ class LRAOptions(LookAheadOptions):
 
 
 _ALONG = {"alpha_rate": 0.0}
-"""What options of the inner gradient must be along the momentum, where that is not their default."""
+"""Values that options of the inner gradient must have along the momentum, where these are not the defaults."""

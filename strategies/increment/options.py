@@ -1,4 +1,4 @@
-"""The options of class-incremental learning, declared apart from what they set: reading them needs no torch."""
+"""The options of class-incremental learning, declared apart from the code they configure: this needs no torch."""
 
 from typing import Literal
 
@@ -17,66 +17,66 @@ from lra.options import (
 
 
 class HeadFitOptions(Options):
-    """Options of the head's fit to the features of all classes."""
+    """Options of fitting the head to the features of all classes."""
 
     align_steps: Whole = 0
-    """Steps of the head's fit after an experience (300 are plenty); 0 leaves it as training does, and keeps no
+    """Steps of fitting the head after an experience (300 are plenty); 0 leaves the head as trained, and keeps no
     statistics of features."""
     align_lr: Positive = 0.01
-    """Rate of the fit's Adam, annealed to 0."""
+    """Adam's learning rate for the fit, annealed to 0."""
     align_each: Count = 32
-    """Features per class and step."""
+    """Features per class and step of the fit."""
 
 
 class FeCAMOptions(Options):
-    """Options of FeCAM, the control without training."""
+    """Options of FeCAM, the control that does not train after the first experience."""
 
     fecam_power: Positive = 0.5
-    """Power that FeCAM takes of features, which must not be negative then; 1 leaves them as they are."""
+    """Power to which FeCAM raises features, which must then be non-negative; 1 leaves them as they are."""
     fecam_shrink: Positive = 1.0
-    """γ, how far covariances are shrunk towards equal ones."""
+    """γ, how strongly covariances are shrunk towards equal variances and equal covariances."""
     fecam_shrinkings: Whole = 2
-    """How often they are: twice, as released."""
+    """How many times covariances are shrunk: twice, as released."""
     fecam_prototype: Literal["mean-of-roots", "root-of-mean"] = "mean-of-roots"
-    """Where a class is: the mean of powers, or as released the power of the mean."""
+    """The prototype of a class: the mean of the powers, or, as released, the power of the mean."""
 
 
 class GeneratorOptions(OneHotOptions, BalanceOptions):
     """Options of a generator trained from a frozen model."""
 
     generator_steps: Count = 1000
-    """Steps of the generator before an experience."""
+    """Generator steps before an experience."""
     generator_batch: Count = 64
     """Images per generator step."""
     generator_lr: Positive = 3e-3
-    """Rate of the generator's Adam."""
+    """Adam's learning rate for the generator."""
     one_hot: NonNegative = 1.0
     one_hot_temperature: Positive = 1.0
-    """Temperature of that cross-entropy; at ABD's 1000 it has hardly a gradient."""
+    """Temperature of that cross-entropy; at ABD's 1000 it has almost no gradient."""
     bn: NonNegative = 1.0
-    """Weight of the distance to the BatchNorm statistics, with the weights all that the generator learns from; 0 for a
-    model without any."""
+    """Weight of the distance to the BatchNorm statistics, which, with the model's weights, are all that the generator
+    learns from; 0 for a model without BatchNorm."""
     balance: NonNegative = 5.0
     smooth: NonNegative = 0.0
-    """Weight of the squared difference of generated images from themselves blurred."""
+    """Weight of the squared difference between generated images and their blurred versions."""
     latent: Count | None = None
-    """Numbers that an image is generated from; by the size of the images unless set, as is ``width``."""
+    """Latent dimensions of the generator; by the size of the images if not given."""
     width: Count | None = None
-    """Width of the generator, in channels."""
+    """Width of the generator in channels; by the size of the images if not given."""
 
 
 class RecollectionOptions(GeneratorOptions, TripletOptions):
-    """Options of a generator told which class to make; with ``triplet`` it works against the learner (RGAL)."""
+    """Options of a class-conditional generator; with ``triplet`` it works against the learner (RGAL)."""
 
     persistent: bool = False
-    """Go on from the generator of the experience before, but for its embedding of classes (ABD: with its optimiser)."""
+    """Continue from the previous experience's generator, except for its class embedding (ABD: with its optimiser)."""
     bn_gap: Literal["l2", "kl"] = "l2"
-    """Distance to the BatchNorm statistics: norms, summed over layers, or the divergence of normal distributions, their
-    mean (ABD, with ``bn`` 50)."""
+    """Distance to the BatchNorm statistics: norms, summed over layers, or the KL divergence between normal
+    distributions, averaged over layers (ABD, with ``bn`` 50)."""
 
 
 class InversionOptions(GeneratorOptions):
-    """Options of the generator of ABD and of what is compared with it there, as published."""
+    """Options of the generator of ABD and of the methods compared in its paper, as published."""
 
     generator_steps: Count = 10_000
     generator_batch: Count = 128
@@ -91,15 +91,16 @@ class DeepInversionTerms(Options):
     """Options of the distillation in DeepInversion's increments."""
 
     deepinversion_weight: NonNegative = 1.0
-    """μ, weight of DeepInversion's distillation."""
+    """μ, the weight of DeepInversion's distillation."""
     deepinversion_temperature: Positive = 2.0
-    """Its temperature; there is no factor τ²."""
+    """Temperature of DeepInversion's distillation; there is no factor τ²."""
     deepinversion_padded: bool = True
-    """Its answer on synthetic images is 0 for new classes; otherwise of old ones alone (with weight 0.1 and an LwF)."""
+    """On synthetic images, pad the target with 0 for new classes; otherwise distil old classes alone (with weight 0.1,
+    an LwF)."""
 
 
 class DeepInversionOptions(InversionOptions, DeepInversionTerms):
-    """Options of DeepInversion in increments."""
+    """Options of DeepInversion in class-incremental learning."""
 
 
 class DeepInversionLwFOptions(DeepInversionOptions):
@@ -113,29 +114,30 @@ class ABDOptions(InversionOptions):
     """Options of ABD."""
 
     distil_importance: NonNegative = 0.1
-    """μ, weight of the features' distance through the old model's head."""
+    """μ, the weight of the distance between features as seen by the old model's head."""
 
 
 class BalancedHeadOptions(Options):
-    """Options of the steps in which the head learns alone (R-DFCIL)."""
+    """Options of the steps in which only the head learns (R-DFCIL)."""
 
     head_share: Fraction = 0.0
-    """Part of an experience's steps, the last, in which the head learns alone, with balanced classes (R-DFCIL: 0.2)."""
+    """Fraction of an experience's steps, at its end, in which only the head learns, with balanced classes (R-DFCIL:
+    0.2)."""
     head_lr: Positive = 0.005
-    """Rate of that head's SGD."""
+    """SGD's learning rate in those steps."""
     relation_width: Count = 128
-    """Width of the projections that angles between images are taken in."""
+    """Width of the projections in which angles between images are measured."""
 
 
 class RDFCILTerms(BalancedHeadOptions):
-    """Options of R-DFCIL beside those of its generator."""
+    """Options of R-DFCIL in addition to those of its generator."""
 
     rdfcil_ce: NonNegative = 0.5
-    """Weight of R-DFCIL's cross-entropy of the new classes among themselves."""
+    """Weight of R-DFCIL's cross-entropy over the new classes alone."""
     rdfcil_hkd: NonNegative = 0.15
-    """Weight of the absolute difference of logits on synthetic images."""
+    """Weight of the absolute difference of logits on synthetic images (hard distillation)."""
     rdfcil_rkd: NonNegative = 0.5
-    """Weight of the difference of angles between real images."""
+    """Weight of the difference of angles between real images (relational distillation)."""
 
 
 class RDFCILOptions(InversionOptions, RDFCILTerms):
@@ -146,72 +148,73 @@ class RDFCILOptions(InversionOptions, RDFCILTerms):
 
 
 class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions, BalancedHeadOptions):
-    """Options of the generator, and of the steps that its samples take part in."""
+    """Options of the generator, and of the training steps that use its samples."""
 
     size: Count | None = None
-    """Replayed images per step; as many as there are real ones unless set."""
+    """Replayed images per step; as many as real ones if not given."""
     balanced: bool = False
-    """Unless ``size`` is set, replay as many images of each old class as there are real ones of each new class."""
+    """Unless ``size`` is given, replay as many images of each old class as there are real ones of each new class."""
     temperature: Positive = 1.0
-    """τ of the distillation, which carries the factor τ²."""
+    """Temperature τ of the distillation, which carries the factor τ²."""
     distil_new: NonNegative = 1.0
-    """Weight of the old model's answer on new images: what is real must not come to mean what is new, where all that is
-    old is synthetic."""
+    """Weight of distilling the old model on new images: where everything old is synthetic, the model must not learn
+    that whatever is real is new."""
     distil_features: NonNegative = 0.0
-    """Weight of the squared distance of penultimate features from the old model's, of all images."""
+    """Weight of the squared distance between penultimate features and the old model's, for all images."""
     distil_importance: NonNegative = 0.0
-    """Weight of the squared distance of penultimate features as the old model's head sees them, of all images (ABD:
-    0.1)."""
+    """Weight of the squared distance between penultimate features and the old model's, as seen by the old model's head,
+    for all images (ABD: 0.1)."""
     relation: NonNegative = 0.0
-    """Weight of the difference of angles between real images from the old model's (R-DFCIL)."""
+    """Weight of the difference between the angles of real images and those in the old model (R-DFCIL)."""
     head_ce: NonNegative = 0.0
-    """Weight of the cross-entropy of all images, over all classes, that the head alone learns from (ABD: 1)."""
+    """Weight of the cross-entropy over all classes, on all images, from which only the head learns (ABD: 1)."""
     local: bool = False
-    """Tell new classes apart by themselves, which leaves the logits of the old ones alone (ABD, R-DFCIL); old from new
-    the head then learns from what is replayed, from ``head_ce`` and from ``head_share``."""
+    """Take the cross-entropy of new images over the new classes alone, which does not push old logits down (ABD,
+    R-DFCIL); the head then learns to tell old from new by replay, ``head_ce`` and ``head_share``."""
     distil: Literal["soft", "hard"] = "soft"
-    """Distil the old model's probabilities on replayed images, 0 for the new classes; or its logits of old classes, by
-    their absolute difference (R-DFCIL)."""
+    """On replayed images, distil the old model's probabilities, with 0 for the new classes; or its logits of the old
+    classes, by their absolute difference (R-DFCIL)."""
     alpha: Positive | None = None
-    """α of the LRA step, of the acquisition loss by its share; without one, replay is plain."""
+    """α of the LRA step, for the acquisition loss weighted by its share; plain replay if not given."""
     alpha_rate: NonNegative = 0.02
-    """Learn α in every experience, one for each parameter tensor, from ``alpha`` on: the step of log α (see
-    `LearnedRates`). 0 keeps it constant."""
+    """Learn α in every experience, one for each parameter tensor, starting from ``alpha``: the step size for log α (see
+    `LearnedRates`). 0 keeps α constant."""
 
 
 class IncrementOptions(DataFreeReplayOptions, FeCAMOptions, DeepInversionTerms, RDFCILTerms):
-    """Options of all strategies; each takes what concerns it."""
+    """Options of all strategies; each uses those that concern it."""
 
     lr: Positive = 0.05
-    """Rate of SGD with momentum 0.9, annealed to 0 in every experience unless there are ``milestones``."""
+    """Learning rate of SGD with momentum 0.9, annealed to 0 in every experience unless ``milestones`` are given."""
     weight_decay: NonNegative = 1e-4
     """Weight decay of the learner's SGD."""
     minibatch: Count = 32
     """Real images per step."""
     augment: Strength = 0.0
-    """Strength of random turns, shears, scales and shifts of the real images; 1 is up to 10 degrees and a 16th of the
-    side, 4 the most."""
+    """Strength of random rotation, shear, scaling and translation of the real images: 1 is up to 10 degrees and a 16th
+    of the side, 4 the maximum."""
     photographs: bool = False
-    """Show real images mirrored half of the time, moved by up to an eighth of their side, and in another brightness and
-    contrast: ABD's changes for CIFAR."""
+    """Augment real images by mirroring half of them, shifting by up to an eighth of the side, and changing brightness
+    and contrast, as ABD does for CIFAR."""
     normalisation: Literal["grey", "published"] = "grey"
     """What the model subtracts from images and divides them by: 0.5 and 0.5, or the data set's published mean and
-    deviation, which know of classes still to come."""
+    standard deviation, which contain information on classes still to come."""
     class_order: Literal["torch", "python"] = "torch"
-    """Whose permutation the order of classes is: of the seed alone either way; Python's is that of ABD and R-DFCIL."""
+    """Whose random permutation orders the classes, from the seed alone either way; ABD and R-DFCIL use Python's."""
     milestones: tuple[Fraction, ...] = ()
-    """Parts of an experience's steps after which the rate is a tenth of what it was; annealed to 0 without any."""
+    """Fractions of an experience's steps after which the learning rate is divided by 10; annealed to 0 if none."""
     drop_last: bool = False
-    """Leave out what is left of an epoch's images behind its last whole minibatch."""
+    """Drop the last minibatch of an epoch if it is incomplete."""
     student_triplet: NonNegative = 0.0
-    """Weight of the triplets of the model's features (RGAL: 0.1)."""
+    """Weight of the triplet loss on the model's features (RGAL: 0.1)."""
     memory: Count = 200
-    """Images that buffered replay keeps."""
+    """Images that buffered replay stores."""
     lwf_alpha: NonNegative = 1.0
     """Weight of LwF's distillation."""
     lwf_temperature: Positive = 2.0
-    """Temperature of the distillation in Learning without Forgetting."""
+    """Temperature of LwF's distillation."""
     vae_latent: Count = 2
-    """Latents of the autoencoder that Avalanche's generative replay learns from the real data; its default is 2."""
+    """Latent dimensions of the autoencoder that Avalanche's generative replay trains on the real data; its default is
+    2."""
     vae_lr: Positive = 0.01
-    """Rate of that autoencoder's Adam."""
+    """Adam's learning rate for that autoencoder."""
