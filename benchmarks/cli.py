@@ -1,4 +1,4 @@
-"""The ``lra-bench`` command. Nothing heavy is imported before a command needs it, so that --help is quick."""
+"""The ``lra-bench`` command. Nothing heavy is imported before a command needs it, so that --help is fast."""
 
 import errno
 import sys

@@ -37,14 +37,14 @@ def _groups(given: dict[str, Any]) -> list[str]:
     name="list",
     help=f"""List what there is to choose from, or what --set takes.
 
-    WHAT is {", ".join(LISTS)}, or options: every key of --set with its values, default and meaning; those of a section
-    (student, meta, ...), of a method, of a replay, or of increment, if one is named.
+    WHAT is {", ".join(LISTS)}, or options: every key of --set with its values, default and meaning, or only those of a
+    section (student, meta, ...), of a method, of a replay, or of increment, if one is named.
     """,
 )
 @click.argument("what", metavar="WHAT", type=click.Choice([*LISTS, "options"]))
 @click.argument("of", metavar="[SECTION|METHOD|REPLAY]", required=False, shell_complete=completing(_groups))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-@click.option("--schema", is_flag=True, help="Of options: print JSON Schema of a configuration file, for editors.")
+@click.option("--schema", is_flag=True, help="For options: print the JSON Schema of a configuration file, for editors.")
 def list_(what: str, of: str | None, as_json: bool, schema: bool) -> None:
     """Print a catalogue, or the options of a configuration."""
     if what != "options" and (of is not None or schema):
@@ -102,15 +102,15 @@ def catalogue(what: str) -> dict[str, str]:
         }
     if what == "scales":
         return {scale.name: f"{scale.summary}; {scale.networks}; {scale.cost}" for scale in scales().values()} | {
-            PUBLISHED: "none: the settings of the method's paper, for CIFAR on a GPU, whatever the data"
+            PUBLISHED: "no scale: the settings of the method's paper, for CIFAR on a GPU, whatever the data"
         }
     if what == "datasets":
         from lra.benchmarks.setup.datasets import DATASETS, data_set
 
         return {name: _data_set(data_set(name)) for name in DATASETS} | {
-            "imagefolder:DIR": "DIR/train/CLASS and DIR/test/CLASS (or val); or DIR/CLASS, a fifth for testing",
+            "imagefolder:DIR": "DIR/train/CLASS and DIR/test/CLASS (or val); or DIR/CLASS, a fifth of it for testing",
             "npz:TRAIN,TEST": "two files of arrays images (n,H,W[,C] or n,C,H,W) and labels; npz:TEST to train nothing",
-            "npz:FILE": "one file of both splits: x_train, y_train, x_test, y_test, or train_images and so on",
+            "npz:FILE": "one file with both splits: x_train, y_train, x_test, y_test, or train_images and so on",
         }
     if what == "models":
         from lra.networks.families import FAMILIES
@@ -131,7 +131,7 @@ def catalogue(what: str) -> dict[str, str]:
     guests = {AVALANCHE + name: guest.verdict for name, guest in GUESTS.items()}
     if what == "plugins":
         return installed | guests
-    own = {PAPER: "that of the method's own paper (see: list methods), which is the default"}
+    own = {PAPER: "the replay of the method's own paper (see: list methods); the default"}
     return {name: options.summary for name, options in REPLAYS.items()} | own | installed | guests
 
 
@@ -182,8 +182,8 @@ def teacher() -> None:
 
 OF_TEACHERS = configured(
     shown=("dataset", "teacher", "preset", "config", "set", "device", "threads"),
-    dataset="Data to train and to test on (see: list datasets). [default: digits]",
-    set="Any option: teacher.epochs=30.",
+    dataset="Data to train and test on (see: list datasets). [default: digits]",
+    set="Set any option (see: list options): teacher.epochs=30.",
 )
 """Flags of a configuration, those shown that change something for a teacher; the flags of any run can be given."""
 
@@ -193,7 +193,7 @@ OF_TEACHERS = configured(
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @tried
 def train(as_json: bool, dry_run: DryRun | None, **given: Any) -> None:
-    """Train a teacher, or find it, and say how good it is.
+    """Train a teacher, unless it is there, and measure it.
 
     The flags are those of run; those that do not concern a teacher are accepted and ignored.
     """
@@ -210,7 +210,7 @@ def train(as_json: bool, dry_run: DryRun | None, **given: Any) -> None:
 def check(file: Path, as_json: bool, **given: Any) -> None:
     """Load a weights file safely and measure it on the test set.
 
-    Its network is recognised by the names and shapes of the weights; give --teacher NAME where that is not enough.
+    The network is recognised by the names and shapes of its weights; give --teacher NAME where that is not enough.
     Give --set teacher.mean=[...] --set teacher.std=[...] unless they are those of the data set.
     """
     from lra.benchmarks.setup.resolution import require_file
@@ -221,7 +221,7 @@ def check(file: Path, as_json: bool, **given: Any) -> None:
 
 @teacher.command(name="list")
 def kept() -> None:
-    """List the trained teachers that are kept."""
+    """List the trained teachers in the cache."""
     from lra.benchmarks.setup.teachers import cache_folder
 
     for file in sorted(cache_folder().glob("*.safetensors")):

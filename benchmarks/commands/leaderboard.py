@@ -25,7 +25,7 @@ def _names(given: dict[str, Any]) -> list[str]:
 @click.command()
 @click.argument("name", metavar="ROW", shell_complete=completing(_names))
 @click.option(
-    "--seeds", type=click.IntRange(1, 1000), help="How many: the row's own, then the next. [default: all its]"
+    "--seeds", type=click.IntRange(1, 1000), help="How many: the row's own, then the next. [default: all of its own]"
 )
 @click.option("--out", type=PATH, help="Folder of the sweep. [default: runs/reproduced/ROW]")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time. [default: as many as fit; one on a GPU]")
@@ -45,9 +45,9 @@ def reproduce(
 ) -> None:
     """Measure a row of the leaderboard again.
 
-    Says whether it agrees. ROW is a name in list leaderboard. The runs are an ordinary sweep: finished ones are not
-    repeated, and the same command goes on. They agree if their mean lies where the row's mean, deviation and seeds say
-    that 95 % of such means lie. Exits with 1 if not.
+    Says whether the result agrees. ROW is a name from list leaderboard. The runs are an ordinary sweep: finished ones
+    are not repeated, and the same command continues it. The result agrees if its mean lies in the interval where, by
+    the row's mean, deviation and seeds, 95 % of such means lie. Exits with 1 if not.
     """
     from lra.benchmarks.commands.sweep import at_a_time, done, estimated, settled_all, states, untimed
     from lra.benchmarks.files import plain_name
@@ -107,19 +107,19 @@ def _judge(name: str, place: Path, file: Path | None, as_json: bool) -> None:
 def leaderboard() -> None:
     """Make rows of the leaderboard, and check them.
 
-    list leaderboard shows it, reproduce measures a row again.
+    The command "list leaderboard" shows it, and "reproduce" measures a row again.
     """
 
 
 @leaderboard.command()
 @click.argument("sweep", type=PATH)
-@click.option("--quantity", default="accuracy", show_default=True, help="What was measured, in percent: mean, say.")
+@click.option("--quantity", default="accuracy", show_default=True, help="The measured quantity, in percent.")
 @click.option("--to", "file", type=PATH, metavar="FILE", help="[default: benchmarks/leaderboard/NAME OF SWEEP.csv]")
 def add(sweep: Path, quantity: str, file: Path | None) -> None:
     """Make a row of every configuration in a finished sweep.
 
-    They are a file of the leaderboard, which is written anew. Every seed counts that the sweep has; there is nothing
-    else to fill in.
+    The rows form one file of the leaderboard, which is overwritten. All seeds of the sweep are used, and nothing has to
+    be filled in by hand.
     """
     from lra.benchmarks.leaderboard.board import write
     from lra.benchmarks.leaderboard.cells import of_sweep
@@ -138,14 +138,14 @@ def add(sweep: Path, quantity: str, file: Path | None) -> None:
 @leaderboard.command()
 @click.argument("paths", metavar="[FILE]...", nargs=-1, type=PATH)
 @click.option(
-    "--restate", is_flag=True, help="Let rows say what their commands resolve to, as far as no result changed."
+    "--restate", is_flag=True, help="Update rows to what their commands resolve to now, where no result has changed."
 )
 def check(paths: tuple[Path, ...], restate: bool) -> None:
     """Check columns, values and commands of the leaderboard.
 
-    Of all its files, unless some are given. Each command must resolve to the configuration whose hash its row states.
-    Where an option was added since, the hash is another and no result is: --restate writes it anew. Where a default
-    changed, give the command the old value.
+    Checks all its files, unless some are given. Each command must resolve to the configuration whose hash its row
+    states. Where only an option has been added since, the hash has changed but no result has: --restate updates it.
+    Where a default has changed, add the old value to the command.
     """
     from lra.benchmarks.leaderboard.board import FOLDER, read, write
     from lra.benchmarks.leaderboard.cells import complaints, restated

@@ -32,7 +32,7 @@ class LocalPath(click.Path):
 
 PATH = LocalPath()
 
-OUT = click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Parent of runs.")
+OUT = click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Folder for runs.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 
 
@@ -146,9 +146,9 @@ def tried(command: Command) -> Command:
         click.option(
             "--dry-run",
             is_flag=True,
-            help="Build it, time the first steps, print what would be done and what it would take; write nothing.",
+            help="Time the first steps, and print what would be done and what it would cost; write nothing.",
         ),
-        click.option("--no-timing", is_flag=True, help="With --dry-run: check, and print what would be done, at once."),
+        click.option("--no-timing", is_flag=True, help="With --dry-run: only check and print what would be done."),
     ]
     for option in reversed(options):
         given = option(given)

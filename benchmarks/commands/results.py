@@ -22,10 +22,10 @@ SEED = click.IntRange(0, 2**32 - 1)
 @AS_JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Print every evaluation of a run as CSV.")
 def show(folder: Path, as_json: bool, as_csv: bool) -> None:
-    """Show what a run came to, or how far it is.
+    """Show the result of a run, or how far it is.
 
-    Of a run, a sweep or tasks that have ended, what they printed then; of a run that has not, its state and its last
-    evaluation. A sweep and tasks are shown as far as they came.
+    For a run, a sweep or tasks that have ended: what they printed at the end. For an unfinished run: its state and last
+    evaluation. Unfinished sweeps and tasks are shown as far as they have come.
     """
     from lra.benchmarks.commands import summary
     from lra.benchmarks.comparison.groups import TASK_RECORD, sweep_record, task_record
@@ -59,7 +59,7 @@ def show(folder: Path, as_json: bool, as_csv: bool) -> None:
 def ls(place: Path, as_json: bool) -> None:
     """List the runs in a folder: state, accuracy, age and size.
 
-    A run is finished, running (a process holds its folder), stopped, or damaged. DIR is runs unless given.
+    A run is finished, running (a process holds its folder), stopped, or damaged. DIR is "runs" if not given.
     """
     from lra.benchmarks.commands.summary import listed
 
@@ -71,7 +71,7 @@ def ls(place: Path, as_json: bool) -> None:
 def report(folder: Path) -> None:
     """Write report.html and print its path.
 
-    Of a run, finished or not; of a sweep or any other folder of runs; of tasks.
+    For a run, finished or not; for a sweep or any other folder of runs; for tasks.
     """
     if (folder / "tasks.json").is_file():
         from lra.benchmarks.tasks.task_report import write_task_report
@@ -95,27 +95,27 @@ def report(folder: Path) -> None:
     "--against",
     multiple=True,
     metavar="LABEL|KEY=VALUE",
-    help="The baseline; given several times, a section for each. [default: the same without the LRA step]",
+    help="The baseline; if given several times, one section each. [default: the same without the LRA step]",
 )
-@click.option("--columns", metavar="A,B,...", help="What to compare; the first in full. [default: most there is]")
+@click.option("--columns", metavar="A,B,...", help="What to compare; the first in full. [default: the usual ones]")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["table", "md", "latex", "csv", "json"]),
     default="table",
     show_default=True,
-    help="How to print it; csv and json are unrounded.",
+    help="Output format; csv and json are unrounded.",
 )
-@click.option("--figure", type=PATH, metavar="FILE", help="Draw them into an .svg or .png.")
+@click.option("--figure", type=PATH, metavar="FILE", help="Draw a figure into an .svg or .png.")
 @click.option(
     "--draw",
     type=click.Choice(["curves", "ranking", "cost"]),
     default="curves",
     show_default=True,
-    help="What --figure shows: accuracy along the run, the first column in order, or that against what it costs.",
+    help="What --figure shows: accuracy along the run, the first column ranked, or that column against its cost.",
 )
-@click.option("--write", type=PATH, metavar="FILE", help="Write a Markdown page to repeat it by.")
-@click.option("--allow-different", is_flag=True, help="Compare runs of several teachers or data sets.")
+@click.option("--write", type=PATH, metavar="FILE", help="Write a Markdown page that says how to repeat it.")
+@click.option("--allow-different", is_flag=True, help="Compare runs with different teachers or data sets.")
 def compare(
     places: tuple[Path, ...],
     against: tuple[str, ...],
@@ -128,8 +128,8 @@ def compare(
 ) -> None:
     """Compare finished runs over their seeds.
 
-    Prints means with intervals, and differences paired by seed. RUN is a run folder, a sweep, or any folder that holds
-    some. Runs that differ in the seed alone are one row.
+    Prints means with intervals, and differences paired by seed. RUN is a run folder, a sweep, or any folder that
+    contains runs. Runs that differ only in the seed form one row.
     """
     from lra.benchmarks.comparison.compare import comparisons
     from lra.benchmarks.comparison.tables import render
@@ -159,13 +159,13 @@ def compare(
     show_default=True,
     help="One or several of safetensors, onnx and pt2.",
 )
-@click.option("--out", type=PATH, help="Where to. [default: RUN/export]")
-@click.option("--licence", help="Of the student's weights, for the model card: apache-2.0, or any name.")
+@click.option("--out", type=PATH, help="Where to write. [default: RUN/export]")
+@click.option("--licence", help="Licence of the student's weights, for the model card: apache-2.0, or any name.")
 def export(folder: Path, formats: str, out: Path | None, licence: str | None) -> None:
     """Export the student of a finished run, with a model card.
 
-    Each file takes images in [0, 1] and gives logits: the normalisation is inside. Each is loaded again and compared
-    with the student before it counts.
+    Each exported model maps images in [0, 1] to logits: the normalisation is inside. Each file is loaded again and
+    checked against the student.
     """
     from lra.benchmarks.export.exporting import export as do
 
@@ -175,16 +175,16 @@ def export(folder: Path, formats: str, out: Path | None, licence: str | None) ->
 
 @click.group()
 def analyse() -> None:
-    """Look closer at finished runs, in figures and a JSON file."""
+    """Analyse finished runs, in figures and a JSON file."""
 
 
 @analyse.command()
 @click.argument("folder", metavar="TASKS", type=PATH)
 @OUT
 def convergence(folder: Path, out: Path | None) -> None:
-    """Compare the loss of synthesis, anew and with reuse.
+    """Compare the synthesis loss with and without reuse.
 
-    Of every inner step, for each way of reuse that the tasks were done with.
+    At every inner step, for each way of reuse that the tasks were run with.
     """
     from lra.benchmarks.tasks.task_report import convergence as do
 
@@ -194,13 +194,15 @@ def convergence(folder: Path, out: Path | None) -> None:
 @analyse.command()
 @click.argument("folder", metavar="RUN", type=PATH)
 @click.option("--images", type=IMAGES, default=256, show_default=True, help="Images of each kind.")
-@click.option("--attack-steps", type=click.IntRange(0), default=200, show_default=True, help="To learn the attack in.")
+@click.option(
+    "--attack-steps", type=click.IntRange(0), default=200, show_default=True, help="Training steps of the attack."
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
 @OUT
 def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path | None) -> None:
-    """Look at what a teacher says of real and synthetic images.
+    """Compare a teacher's answers on real and synthetic images.
 
-    Confidence and predicted classes, on attacked images too; of any finished run.
+    Confidence and predicted classes, also on attacked images; for any finished run.
     """
     from lra.benchmarks.runs.distillation import require_images
 
@@ -213,16 +215,16 @@ def behaviour(folder: Path, images: int, attack_steps: int, seed: int, out: Path
 
 @analyse.command()
 @click.argument("folder", metavar="RUN", type=PATH)
-@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Attacks for each source.")
-@click.option("--iterations", type=click.IntRange(1), default=20, show_default=True, help="Of the bit search.")
-@click.option("--images", type=IMAGES, default=128, show_default=True, help="Images an attacker has.")
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Attacks per source of images.")
+@click.option("--iterations", type=click.IntRange(1), default=20, show_default=True, help="Steps of the bit search.")
+@click.option("--images", type=IMAGES, default=128, show_default=True, help="Images available to the attacker.")
 @OUT
 def bitflip(folder: Path, runs: int, iterations: int, images: int, out: Path | None) -> None:
     """Flip the bits of a teacher that hurt it most.
 
-    The attack is on the 8-bit teacher of any finished run, from what an attacker may have: real images, noise, and what
-    the run made: its last batch, its generator's images; of aeahl-rg also images of new generators with parts of its
-    own.
+    The attack is on the 8-bit teacher of any finished run, with images that an attacker may have: real ones, noise, the
+    last batch of the run, and images of its generator; for aeahl-rg also images of new generators that share parts with
+    it.
     """
     from lra.benchmarks.runs.distillation import require_images
 

@@ -42,7 +42,7 @@ RGAL = 0.1
 @AS_JSON
 @tried
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events into the run folder.")
-@click.option("--wandb", type=click.Choice(["offline", "online"]), help="Keep a Weights & Biases record, or send it.")
+@click.option("--wandb", type=click.Choice(["offline", "online"]), help="Log to Weights & Biases: locally, or online.")
 def run(
     out: Path,
     as_json: bool,
@@ -53,7 +53,7 @@ def run(
 ) -> None:
     """Distil a teacher into a student, and report.
 
-    A finished run is not repeated, and one that was stopped continues from where it was saved.
+    A finished run is not repeated, and one that was stopped continues from where it was last saved.
     """
     began = time.perf_counter()
     from lra.benchmarks.runs.runner import asked_for
@@ -86,9 +86,9 @@ def resume(folder: Path, on_divergence: Literal["stop", "rollback"] | None, as_j
 
 @click.command()
 @click.option("--weight-bits", type=BITS, help="Bits of each weight. [default: 4]")
-@click.option("--activation-bits", type=BITS, help="Bits of what layers take in. [default: 4]")
-@click.option("--edge-bits", type=BITS, help="Of the first and last layer. [default: as all others]")
-@click.option("--rgal/--no-rgal", default=None, help="RGAL's triplet terms, at 0.1 on both sides. [default: off]")
+@click.option("--activation-bits", type=BITS, help="Bits of the layers' inputs. [default: 4]")
+@click.option("--edge-bits", type=BITS, help="Bits of the first and last layers. [default: as for all others]")
+@click.option("--rgal/--no-rgal", default=None, help="Add RGAL's triplet terms, at 0.1 on both sides. [default: off]")
 @configured(
     method="How samples are made (see: list methods). [default: gdfq]",
     student="The student's network (see: list models). [default: the teacher's]",
@@ -103,10 +103,10 @@ def quantize(
     dry_run: DryRun | None,
     **given: Any,
 ) -> None:
-    """Make a student of few bits out of a teacher, without data.
+    """Make a low-bit student from a teacher, without data.
 
-    Simulated quantization: the student computes in floats on the values that so many bits can represent, which tells
-    accuracy and size, and nothing about latency. It starts as a copy of the teacher with ranges from noise (min-max
+    Quantization is simulated: the student computes in floats, on the values that the bits can represent, which shows
+    accuracy and size but says nothing about latency. It starts as a copy of the teacher with ranges from noise (min-max
     post-training quantization, reported beside the result) and learns from generated images, by GDFQ or another
     --method.
     """
@@ -163,7 +163,7 @@ def _increment_keys(given: dict[str, Any]) -> list[str]:
     "--benchmark",
     metavar="split-DATASET",
     shell_complete=completing(_benchmarks),
-    help="A data set of classes (see: list datasets). [default: split-digits]",
+    help="A data set whose classes are split (see: list datasets). [default: split-digits]",
 )
 @click.option(
     "--strategy",
@@ -177,10 +177,10 @@ def _increment_keys(given: dict[str, Any]) -> list[str]:
     shell_complete=completing(_protocols),
     help="A published protocol: split-cifar100/5, /10 or /20 (see: list presets).",
 )
-@click.option("--meta/--no-meta", default=None, help="LRA step: new samples acquire, replayed retain. [default: off]")
-@click.option("--experiences", type=int, help="How many; must divide the classes. [default: 5]")
+@click.option("--meta/--no-meta", default=None, help="Take the LRA step. [default: off]")
+@click.option("--experiences", type=int, help="How many; must divide the number of classes. [default: 5]")
 @click.option("--steps", type=int, help="Optimiser steps per experience. [default: 200]")
-@click.option("--seed", type=int, help="Of everything, the order of classes too. [default: 0]")
+@click.option("--seed", type=int, help="Seed of everything, including the order of classes. [default: 0]")
 @click.option(
     "--model",
     metavar="NAME",
@@ -188,7 +188,7 @@ def _increment_keys(given: dict[str, Any]) -> list[str]:
     help="A network (see: list models). [default: resnet8]",
 )
 @click.option("--config", "config_file", type=PATH, help="The config.yaml of another such run.")
-@assigned("Any option: generator_steps=500.", _increment_keys)
+@assigned("Set any option (see: list options increment): generator_steps=500.", _increment_keys)
 @click.option("--device", help="Where to compute. [default: cpu]")
 @click.option("--threads", type=int, help="Torch threads. [default: by the size of the model]")
 @OUT
@@ -203,11 +203,11 @@ def increment(
     dry_run: DryRun | None,
     **given: object,
 ) -> None:
-    """Learn classes a few at a time, and measure what is forgotten.
+    """Learn classes a few at a time, and measure forgetting.
 
-    There is one head for all. The data-free strategies keep no sample: before each experience they train a generator
-    from the model as it stands, and replay the old classes from it. Accuracy matrix and forgetting are as Avalanche has
-    them.
+    One head serves all classes. The data-free strategies keep no sample: before each experience they train a generator
+    from the current model, and replay the old classes from it. Accuracy matrix and forgetting are defined as in
+    Avalanche.
     """
     began = time.perf_counter()
     from lra.benchmarks.increment.configuration import configuration
@@ -223,7 +223,7 @@ def _do(
     began: float,
     trackers: Sequence[Tracker] = (),
 ) -> None:
-    """Do a run and print its result, or only its first steps, if any, and print what they tell."""
+    """Do a run and print its result; in a dry run, do at most its first steps and print what they show."""
     from lra.benchmarks.commands.summary import preview, show
 
     if dry_run:

@@ -36,7 +36,7 @@ THREADS = click.IntRange(1, 1024)
 @click.option(
     "--gpus", type=click.FloatRange(0), default=0.0, help="GPUs of each run under ray; 0.25 puts four on one."
 )
-@assigned("Any option of all runs, in place of what the grid has there; a list is an axis.")
+@assigned("Set any option of all runs, overriding the grid; a list is an axis.")
 @click.option("--json", "as_json", is_flag=True, help="Print the sweep's record as one JSON object.")
 @tried
 def sweep(
@@ -52,7 +52,7 @@ def sweep(
     as_json: bool,
     dry_run: DryRun | None,
 ) -> None:
-    """Do every run of a YAML grid that is not finished yet.
+    """Do all unfinished runs of a YAML grid.
 
     In the grid, lists are axes and scalars are fixed: method: [predfkd, dfq], seed: [0, 1, 2], steps: 400,
     set: {student.lr: [0.03, 0.1]}.

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=PATH)
 @click.option("--reuse", type=click.Choice(["anew", "common", "finetune", "fix"]), help="What aeahl-rg carries over.")
-@click.option("--carry", metavar="A,B", help="What any method carries over whole, of generator,replay.")
+@click.option("--carry", metavar="A,B", help="What any method carries over whole: generator, replay or both.")
 @click.option("--steps", type=int, help="Budget of each task in student steps.")
 @click.option("--seed", type=int, help="Seed of everything random.")
-@assigned("Any option of all tasks.")
+@assigned("Set any option of all tasks.")
 @click.option("--threads", type=int, help="Torch threads. [default: by the size of the networks]")
 @click.option("--out", type=PATH, help="Folder of the tasks. [default: runs/NAME OF FILE]")
-@click.option("--json", "as_json", is_flag=True, help="Print what came of the tasks as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result of the tasks as one JSON object.")
 @tried
 def tasks(
     file: Path,
@@ -35,8 +35,8 @@ def tasks(
 ) -> None:
     """Distil several teachers in order, one run after another.
 
-    The YAML file lists them. Options win over the file. Each way of reuse and each seed is a run, in a folder of its
-    own beside those of its tasks. What is finished is not repeated; the same command continues what failed.
+    The YAML file lists them; options override the file. For each way of reuse and each seed the tasks are done once, in
+    folders of their own. What is finished is not repeated; the same command continues what failed.
     """
     from lra.benchmarks.tasks.task_file import read_plan
 

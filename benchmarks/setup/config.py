@@ -1,4 +1,4 @@
-"""The configuration of a run: sections of typed options, which are a config file too."""
+"""The configuration of a run: sections of typed options, which also make up a configuration file."""
 
 import hashlib
 import json
@@ -21,39 +21,40 @@ Tree = dict[str, Any]
 """A configuration as plain data, section by section."""
 
 Identity = Mapping[str, Any]
-"""What makes a run the one it is, by part: ``settings``, ``teacher``, ``test``, ``code``, ``carry``, as it has them."""
+"""What identifies a run, by part: ``settings``, ``teacher``, ``test``, ``code``, ``carry``, as far as it has them."""
 
 SCALARS = ("method", "seed", "device", "threads", "on_divergence", "scale", "preset")
 """The keys of a configuration that hold one value, not a section."""
 
 
 LEAST_SIDE = 8
-"""The least side of an image, in pixels."""
+"""The smallest side of an image, in pixels."""
 
 AUTO = "auto"
-"""Stands for a network's name: the one that the weights are found to be of. And for a choice that is made for one."""
+"""In place of a network's name: the one that its weights are recognised as; elsewhere: a choice made automatically."""
 
 FULL_PRECISION = ("precision", "channels_last", "features")
-"""Options of a student that is no quantised copy of its teacher."""
+"""Options of a student that is not a quantised copy of its teacher."""
 
 RECIPE = ("epochs", "lr", "weight_decay", "batch_size", "augment", "seed")
 """How a teacher is trained."""
 
 
 class DataOptions(Options):
-    """The labelled data a student is evaluated on, and a teacher may be trained on."""
+    """The labelled data on which the student is evaluated, and on which a teacher may be trained."""
 
     name: str = "digits"
-    """Which data set (see: list datasets), or where the user's own are: ``imagefolder:DIR``, ``npz:TRAIN,TEST``."""
+    """Name of a data set (see: list datasets), or your own data: ``imagefolder:DIR``, ``npz:TRAIN,TEST``."""
     size: int | list[int] | None = None
     """Side that images are resized to, or [height, width]; the data set's own if not given."""
     fit: Fit = "squash"
-    """How images of other proportions reach the size: squashed into it, as torchvision's ``Resize((height, width))``;
-    ``crop``, cut about the middle to its proportions first; or ``pad``, whole with black beside them."""
+    """How images with other proportions are brought to the size: ``squash``, as torchvision's ``Resize((height,
+    width))``; ``crop``, cut centrally to its proportions first; or ``pad``, kept whole with black beside them."""
     channels: Literal[1, 3] | None = None
-    """3 repeats grey images, for networks that take colours; 1 makes colours grey; the data set's own if not given."""
+    """3 repeats grey images, for networks that take colour; 1 turns colour into grey; the data set's own if not
+    given."""
     test: bool = True
-    """False: there is no test set; all but test accuracy is still measured."""
+    """Whether there is a test set; if false, everything but test accuracy is still measured."""
 
     @field_validator("size", mode="before")
     @classmethod
@@ -69,33 +70,34 @@ class DataOptions(Options):
 
 
 class TeacherOptions(Options):
-    """Which teacher: a file, or a network trained here with this recipe."""
+    """The teacher: a weights file, or a network trained here with this recipe."""
 
     network: str = "resnet34"
-    """One of ours, or ``torchvision:NAME``, ``timm:NAME``, ``package.module:function``; ``auto`` (the default of a
-    file): what its weights are found to be of."""
+    """One of ours, or ``torchvision:NAME``, ``timm:NAME``, ``package.module:function``; ``auto`` (the default with a
+    file): recognised from its weights."""
     file: str | None = None
-    """Weights: safetensors (ours say all by themselves) or a state dict, whose network is told by names and shapes."""
+    """Weights file: safetensors (ours describe themselves), or a state dict, whose network is recognised by the names
+    and shapes of its weights."""
     mean: list[float] | None = None
-    """Mean of each channel in [0, 1], where the file does not say it; by default the data set's published one."""
+    """Mean of each channel in [0, 1], where the file does not state it; by default the data set's published one."""
     std: list[float] | None = None
     """Standard deviation of each channel, likewise."""
     features: str | None = None
-    """Where its penultimate features are, if its forward pass does not show that: the name of the module that puts
-    them out, or ``input:NAME`` of the one that takes them in."""
+    """Where the penultimate features are, if the forward pass does not reveal it: the name of the module that outputs
+    them, or ``input:NAME`` for the one that takes them as input."""
     epochs: Count = 100
-    """Epochs of its training, at a rate that falls to 0 along a cosine."""
+    """Epochs of the teacher's training; its learning rate falls to 0 along a cosine."""
     lr: Positive = 0.1
-    """First rate of its SGD."""
+    """Initial learning rate of the teacher's SGD."""
     weight_decay: NonNegative = 5e-4
-    """Of its SGD."""
+    """Weight decay of the teacher's SGD."""
     batch_size: Count = 128
-    """Images per step of its training."""
+    """Images per step of the teacher's training."""
     augment: float | str = 0.12
-    """A number: random shifts as a fraction of half the side, turns and zooms in proportion. Or the custom of CIFAR,
-    ``crop``: padded by an eighth of the shorter side and cropped; or ``crop-flip``: mirrored too."""
+    """A number: random shifts by that fraction of half the side, with rotation and scaling in proportion. Or as usual
+    for CIFAR, ``crop``: padded by an eighth of the shorter side and cropped; or ``crop-flip``: mirrored too."""
     seed: Seed = 0
-    """Seed of its weights and of its training."""
+    """Seed of the teacher's weights and training."""
 
     @model_validator(mode="before")
     @classmethod
@@ -116,57 +118,57 @@ class StudentOptions(Options):
     """The student and its optimiser (SGD)."""
 
     network: str = "resnet18"
-    """Said as ``teacher.network`` is."""
+    """The student's network, given as for ``teacher.network``."""
     lr: Positive = 0.1
-    """Rate of its SGD, at first (see ``schedule.lr``)."""
+    """Initial learning rate of the student's SGD (see ``schedule.lr``)."""
     momentum: Fraction = 0.9
-    """Of its SGD."""
+    """Momentum of the student's SGD."""
     weight_decay: NonNegative = 5e-4
-    """Of its SGD."""
+    """Weight decay of the student's SGD."""
     loss: LossOptions = LossOptions()
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the student's training passes: bfloat16 (autocast) halves the time of a ResNet's where the hardware has it;
-    weights, losses, evaluation and synthesis stay in float32."""
+    """Precision of the student's training passes: bfloat16 (autocast) halves their time for a ResNet where the hardware
+    supports it; weights, losses, evaluation and synthesis stay in float32."""
     channels_last: bool | Literal["auto"] = "auto"
-    """Keep its images channel by channel for each pixel: a fifth less time for a ResNet's plain step on a processor.
-    ``auto``: there, if images have 16 pixels a side and the network multiples of 8 channels, and does not view them."""
+    """Use the channels-last memory format: a fifth less time for a ResNet's plain step on a CPU. ``auto``: on a CPU, if
+    images have at least 16 pixels a side, channel numbers are multiples of 8, and the network can be run that way."""
     features: str | None = None
-    """Where the student's penultimate features are, said as ``teacher.features`` is."""
+    """Where the student's penultimate features are, given as for ``teacher.features``."""
     ema: Fraction | None = None
-    """Keep the moving average of its weights and BatchNorm statistics beside it, at this decay a step (0.99, say):
-    evaluated, saved and exported too; training is the same with it and without."""
+    """Keep a moving average of the student's weights and BatchNorm statistics, with this decay per step (0.99, say). It
+    is evaluated, saved and exported too; training is the same with and without it."""
 
 
 class ComputeOptions(Options):
-    """How a run is computed, beside the student's own passes, as far as its results depend on it."""
+    """How a run is computed, apart from the student's own passes, as far as results depend on it."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the passes of synthesis, and of the teacher wherever it answers: bfloat16 (autocast), where the hardware has
-    it; weights, losses, memory generators and evaluation stay in float32."""
+    """Precision of the passes of synthesis, and of all passes of the teacher: bfloat16 (autocast) where the hardware
+    supports it; weights, losses, memory generators and evaluation stay in float32."""
     random: Literal["host", "device"] = "host"
-    """Where random numbers are drawn in training: on the host, so that all devices see the same ones; or on the device
-    that computes, which saves copies to a GPU. What synthesis asks for, and whole batches' jitter, stays the host's."""
+    """Where random numbers are drawn in training: on the host, so that all devices see the same ones, or on the device
+    that computes, which saves copies to a GPU. Target labels and the jitter of whole batches stay on the host."""
 
 
 class ScheduleOptions(Options):
-    """How long, in what portions, and the student's learning rate over it."""
+    """The length of a run, its division into experiences, and the schedule of the student's learning rate."""
 
     batch_size: Count = 256
     """New images per student step."""
     steps_per_experience: Count = 10
     """Student steps on each experience."""
     experiences_per_epoch: Count = 36
-    """Experiences that count as an epoch: of the schedule, and of evaluations."""
+    """Experiences that make up an epoch, the unit of the schedule and of evaluations."""
     epochs: Count = 400
-    """The budget."""
+    """Budget in epochs."""
     steps: Count | None = None
-    """Student steps in all, in place of ``epochs``."""
+    """Budget in student steps, in place of ``epochs``."""
     lr: Literal["cosine", "constant"] = "cosine"
-    """Over epochs, to ``least_lr``; or not at all."""
+    """Schedule of the student's learning rate over epochs: along a cosine to ``least_lr``, or constant."""
     rise: Whole = 0
-    """Epochs in which the rate first rises evenly to its whole, before the cosine."""
+    """Epochs of linear warm-up of the learning rate, before the cosine."""
     least_lr: NonNegative = 0.0
-    """Where the cosine ends."""
+    """Learning rate at the end of the cosine."""
 
     @property
     def student_steps(self) -> int:
@@ -175,7 +177,7 @@ class ScheduleOptions(Options):
 
     @property
     def experiences(self) -> int:
-        """The budget in experiences, of which the last may be a shorter one."""
+        """The budget in experiences, the last of which may be shorter."""
         return -(-self.student_steps // self.steps_per_experience)
 
 
@@ -183,33 +185,33 @@ class EvaluationOptions(Options):
     """What a run measures of itself."""
 
     every: Count | None = 1
-    """Epochs between evaluations. ``null``: an epoch, or so much less that there are 20 evaluations, or one an
-    experience; so it is where ``steps`` alone sets a budget too short for 20 as it is."""
+    """Epochs between evaluations. ``null``: one epoch, or less in a short run, so that there are 20 evaluations or one
+    per experience. That is also the default where ``steps`` alone sets a budget too short for 20 evaluations."""
     probes: Count = 32
-    """Probes kept at most, evenly spread over the run."""
+    """Most probes kept, evenly spread over the run."""
     probe_size: Count = 64
     """Images per probe."""
     samples: Whole = 16
-    """Generated images kept as a picture at some evaluations; 0 for none."""
+    """Generated images saved as a picture at some evaluations; 0 for none."""
     keep_best: bool = False
-    """Keep the student of the evaluation of highest test accuracy, the first of equals, too. It is chosen on test data:
-    its accuracy is no estimate of what to expect, and no result here uses it."""
+    """Also keep the student with the highest test accuracy of all evaluations (the first, if several are equal). It is
+    chosen on test data: its accuracy is no unbiased estimate, and no result here uses it."""
 
 
 class MetaOptions(LRAOptions):
-    """The LRA step, on or off."""
+    """The LRA step, on or off, and its settings."""
 
     enabled: bool = False
-    """Take it."""
+    """Whether the LRA step is taken."""
 
 
 class PluginOptions(Options):
-    """Avalanche plugins from outside, and the options they take beside ``use``."""
+    """Avalanche plugins to add; besides ``use``, the section holds their options."""
 
     model_config = ConfigDict(extra="allow")
 
     use: list[str] = []
-    """Plugins as ``package.module:Class``, names of installed ones, or a second replay by its name."""
+    """Plugins as ``package.module:Class``, by the name of an installed one, or a second replay by its name."""
 
     @field_validator("use")
     @classmethod
@@ -224,20 +226,20 @@ class QuantizationOptions(Precision):
     """A student that is a quantised copy of its teacher."""
 
     noise: Count = 1024
-    """Images of Gaussian noise that set its ranges at first: min-max post-training quantization, the baseline."""
+    """Images of Gaussian noise that set its initial ranges: min-max post-training quantization, the baseline."""
     calibration: Whole = 10
-    """Experiences whose images set its ranges then, a batch of each; 0 keeps those of the noise."""
+    """Experiences whose images then set its ranges, a batch of each; 0 keeps the ranges from noise."""
 
 
 class CarryOptions(Options):
-    """What a run starts from, left by an earlier one, and what it leaves for a later one."""
+    """What a run takes over from an earlier one, and what it leaves for a later one."""
 
     generator: str | None = None
-    """``generator.safetensors`` of an earlier run, which leaves one wherever a generator outlives an experience."""
+    """``generator.safetensors`` of an earlier run; a run leaves one if its generator persists across experiences."""
     replay: str | None = None
     """``replay.pt`` of an earlier run: its buffer or memory generator."""
     keep_replay: bool = False
-    """Leave a ``replay.pt``."""
+    """Leave a ``replay.pt`` for later runs."""
 
     def identity(self) -> Tree:
         """The content of the files in place of their names.
@@ -255,7 +257,7 @@ class CarryOptions(Options):
 
 
 def fingerprint(identity: Identity) -> str:
-    """Eight hexadecimal digits that name a run by what makes it the one it is."""
+    """Eight hexadecimal digits that name a run by what identifies it."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -264,7 +266,7 @@ EVALUATIONS = 20
 
 
 class RunConfig(Options):
-    """A whole run; ``synthesis`` and ``replay`` hold the options of the method and replay that are named."""
+    """A whole run; ``synthesis`` and ``replay`` hold the options of the named method and replay."""
 
     method: str
     """How samples are made (see: list methods)."""
@@ -273,15 +275,16 @@ class RunConfig(Options):
     device: str = "cpu"
     """Where to compute: ``cpu``, ``cuda``, ``cuda:1``."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Torch threads. If not given, 1 where networks are so small that more would wait for one another, or on another
-    device; else one a processor. A stored configuration has what was taken."""
+    """Torch threads. If not given: 1 on a GPU, or where networks are too small to gain from more; otherwise one per
+    processor. A stored configuration has the number that was used."""
     on_divergence: Literal["stop", "rollback"] = "stop"
-    """Once a number is NaN or infinite: stop, or go back to the last evaluation and on at half the learning rate."""
+    """When a number becomes NaN or infinite: stop, or return to the last evaluation and go on at half the learning
+    rate."""
     scale: str | None = None
-    """Which settings lie under all others: those of a scale (see: list scales), by default of the one that fits the
-    data, or ``published``, those of the method's paper. Set wherever flags and files are resolved."""
+    """The settings that all others override: those of a scale (see: list scales), by default the one that fits the
+    data, or ``published``, those of the method's paper. Set when flags and files are resolved."""
     preset: str | None = None
-    """Which preset lies over the scale. A stored configuration without one leaves this out."""
+    """The preset, which overrides the scale. Left out of a stored configuration without one."""
     data: DataOptions
     teacher: TeacherOptions
     student: StudentOptions
@@ -292,13 +295,13 @@ class RunConfig(Options):
     evaluation: EvaluationOptions
     plugin: PluginOptions
     compute: ComputeOptions = ComputeOptions()
-    """Left out of a stored configuration where nothing in it was changed."""
+    """Left out of a stored configuration where all of it is default."""
     quantization: QuantizationOptions | None = None
-    """How a student in few bits is made. Left out of a stored configuration of full precision."""
+    """How a low-bit student is made. Left out of a stored configuration of full precision."""
     carry: CarryOptions | None = None
     """What is taken over from other runs. Left out of a stored configuration of a run that stands alone."""
     code: dict[str, str] | None = None
-    """Folders of the user's own modules that are named, by their first names. Left out where there are none."""
+    """Folders of the user's own modules that are named, by top-level name. Left out where there are none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -321,7 +324,7 @@ class RunConfig(Options):
 
     @property
     def evaluations(self) -> int:
-        """How many there are in all, with the one at the end."""
+        """The number of evaluations in all, including the one at the end."""
         return -(-self.schedule.experiences // self.between)
 
     @property
@@ -337,13 +340,13 @@ class RunConfig(Options):
         return self.model_dump(mode="json", exclude=left_out)
 
     def identity(self, teacher_sha256: str, tested_on: str = "") -> Tree:
-        """What makes the run the one it is, part by part; see `lra.benchmarks.runs.run_folder.IDENTITY`.
+        """What identifies the run, part by part; see `lra.benchmarks.runs.run_folder.IDENTITY`.
 
-        Not the seed, the machine or what to do about a divergence, nor where what it is made of lies.
+        It leaves out the seed, the machine, what to do about a divergence, and where files lie.
 
         Args:
             teacher_sha256: hash of the teacher's weights.
-            tested_on: what tells the test set from others of its name.
+            tested_on: what distinguishes the test set from others of the same name.
 
         Raises:
             MissingInput: if a file to start from does not exist.
@@ -370,5 +373,5 @@ class RunConfig(Options):
 
     @property
     def provisional(self) -> str:
-        """A fingerprint by names, for configurations whose teacher and data are not looked at yet."""
+        """A fingerprint by names, for configurations whose teacher and data have not been read yet."""
         return self.fingerprint(self.teacher.file or "", self.data.name)

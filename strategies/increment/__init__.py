@@ -1,1 +1,1 @@
-"""Ordinary class-incremental benchmarks of Avalanche, with old classes replayed from the model alone."""
+"""Class-incremental learning on ordinary Avalanche benchmarks, with old classes replayed from the model alone."""

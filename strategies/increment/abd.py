@@ -1,15 +1,15 @@
-"""ABD, always be dreaming: new classes told apart by themselves, all by the head alone, and old directions kept.
+"""ABD, Always Be Dreaming: local cross-entropy on new classes, a head trained on all, importance-weighted features.
 
-Smith et al., ICCV 2021. From the second experience on, with x real and x' as many synthetic images (`Inversion`, whose
-generator and optimiser live on), S₋ the model before, φ penultimate features, W = (w_k) the head, O old and N new
-classes, n and n' their numbers:
+Smith et al., ICCV 2021. From the second experience on, with real images x and equally many synthetic images x'
+(`Inversion`, with a persistent generator and optimiser), S₋ the model before, φ penultimate features, W = (w_k) the
+head, O old and N new classes, n and n' their numbers:
 
     n'/(n + n')·CE(softmax over N of S(x), y)
     + mean over x and x' of a·CE(W·sg[φ(·)], y or argmax S₋),    a = n'/(n + n') for x, n/(n + n') for x'
     + μ·mean over x and x' of Σ_{k∈O} (w₋_k·φ - w₋_k·φ₋)²/n,     μ = 0.1, w₋ the old model's head
 
-The released code makes a second pass in train mode for the second term's features, which are the same but move
-BatchNorm's statistics twice a step. Here it is one.
+The released code makes a second pass in train mode for the features of the second term; they are the same, but
+BatchNorm's statistics move twice per step. Here there is one pass.
 """
 
 from avalanche.training.templates import SupervisedTemplate

@@ -1,6 +1,7 @@
-"""Class-incremental benchmarks made of tensors, networks whose head grows with them, and how both are measured.
+"""Class-incremental benchmarks from tensors, networks whose head grows with them, and how both are measured.
 
-A strategy between two experiences is had as plain data too, so that another process can go on identically.
+The state of a strategy between two experiences can be captured as plain data, so that another process can continue
+identically.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,7 +27,7 @@ from lra.strategies.stream import with_classes
 
 
 def split(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], order: list[int], experiences: int) -> CLScenario:
-    """Streams ``train`` and ``test`` of as many experiences, each with the next few classes in ``order``.
+    """Streams ``train`` and ``test`` of ``experiences`` experiences, each with the next few classes in ``order``.
 
     Args:
         train: images (n, C, H, W) float in [0, 1] and classes (n,).
@@ -35,7 +36,7 @@ def split(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], order: list
         experiences: how many; must divide the number of classes.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if it does not divide them.
     """
     if experiences < 1 or len(order) % experiences:
         raise ValueError(f"{len(order)} classes do not split into {experiences} experiences of equal size")
@@ -51,9 +52,9 @@ def growing(network: nn.Module, classes: int, image: tuple[int, int, int]) -> nn
     """``network`` with its last linear layer replaced by a head of ``classes`` units that grows with the classes met.
 
     Args:
-        network: takes images (C, H, W) of shape ``image``.
-        classes: of the first experience.
-        image: their shape.
+        network: takes images of the shape ``image``.
+        classes: number of classes in the first experience.
+        image: (C, H, W).
 
     Raises:
         ValueError: if the network does not end in a linear layer.
@@ -82,10 +83,10 @@ class Scores(NamedTuple):
 
 
 class ClassIncrementalProtocol:
-    """Trains on one experience after the other, and tests on all so far after each, by Avalanche's accuracy.
+    """Trains on one experience after another, and tests on all so far after each, with Avalanche's accuracy.
 
     Args:
-        drop_last: leave out what is left of an epoch's images behind its last whole minibatch.
+        drop_last: drop the last minibatch of an epoch if it is incomplete.
 
     Attributes:
         evaluator: to build the strategy with.
@@ -99,14 +100,14 @@ class ClassIncrementalProtocol:
         self.rows: list[list[float]] = []
 
     def take_up(self, rows: list[list[float]]) -> None:
-        """Go on after experiences that gave these ``rows``."""
+        """Continue after experiences that gave these ``rows``."""
         self.rows = rows
         self._matrix.num_training_steps = len(rows) - 1
 
     def train_and_test(
         self, strategy: SupervisedTemplate, benchmark: CLScenario, tell: Callable[[list[float]], object]
     ) -> Scores:
-        """Do what is left of the ``benchmark``; each new row of the matrix is told as it comes."""
+        """Run the rest of the ``benchmark``; each new row of the matrix is passed to ``tell``."""
         for index, experience in enumerate(benchmark.train_stream):
             if index < len(self.rows):
                 continue
@@ -117,7 +118,7 @@ class ClassIncrementalProtocol:
         return self.scores()
 
     def scores(self) -> Scores:
-        """What all rows come to."""
+        """The scores of all rows so far."""
         rows, last = self.rows, self.rows[-1]
         averages, early = [mean(row) for row in rows], range(len(rows) - 1)
         first_minus_last = [rows[j][j] - last[j] for j in early]
@@ -132,7 +133,7 @@ class ClassIncrementalProtocol:
 
 
 def capture(strategy: SupervisedTemplate) -> State:
-    """The state of one of the strategies in `RESUMABLE`, when an experience is over and tested."""
+    """The state of one of the strategies in `RESUMABLE`, after an experience and its test."""
     parts = [_state(plugin) for plugin in strategy.plugins]
     return {
         "model": strategy.model.state_dict(),
@@ -162,7 +163,7 @@ def restore(state: State, strategy: SupervisedTemplate, experiences: Iterable[CL
     for index, plugin in enumerate(strategy.plugins):
         if isinstance(plugin, LwFPlugin):
             for experience in experiences:
-                plugin.lwf.post_adapt(strategy, experience)  # what it keeps is the model as it now is
+                plugin.lwf.post_adapt(strategy, experience)  # it keeps a copy of the current model
         elif isinstance(plugin, LRSchedulerPlugin):
             plugin.scheduler.load_state_dict(state["plugins"][str(index)])
         elif isinstance(plugin, CarryingPlugin):

@@ -1,33 +1,33 @@
 """Replay without data, as a plugin for an ordinary Avalanche strategy on a class-incremental benchmark.
 
-Before every experience from the second on, with f' the model as it stands, frozen, and C' the classes it knows:
+Before every experience from the second on, with f' a frozen copy of the current model and C' the classes it knows:
 
     y ~ C',  x = G(z, y)
     G <- Adam on  one_hot·CE(f'(x), y) + bn·R_bn(f'; x) + balance·(-H(mean softmax f'(x)))
                   [+ triplet·L_tri(maps of f; swapped)]
 
-and then for every minibatch of real samples (x, y) of the new classes C, with as many x' = G(z, y'):
+Then, for every minibatch of real samples (x, y) of the new classes C, with equally many x' = G(z, y'):
 
     L_acq(θ) = CE(f(x; θ), y) + distil_new·KL(softmax f'(x) ‖ softmax f(x; θ), both over C')
     L_ret(θ) = KL(p' ‖ softmax f(x'; θ)),   p' = softmax f'(x') over C', 0 on new classes
     L_feat(θ) = mean of distil_features·‖φ(x; θ) - φ'(x)‖² + distil_importance·‖W'(φ(x; θ) - φ'(x))‖²/|C'|
-                over x and x',   φ the penultimate features, W' the head of f' (both off unless asked for)
+                over x and x',   φ the penultimate features, W' the head of f' (both off by default)
     minimise   s·L_acq(θ) + (1 - s)·L_ret(θ') + L_feat(θ),   s = |C|/(|C| + |C'|),
-    θ' = θ,   or θ - α s ∇L_acq(θ) with the LRA step, α of each tensor learned down the same objective
+    θ' = θ,   or θ - α s ∇L_acq(θ) with the LRA step, one α for each tensor, learned on the same objective
 
-Of ABD and R-DFCIL (`abd`, `rdfcil`) it can have: in L_acq the cross-entropy of C by itself (``local``), in L_ret the
-difference of logits over C' (``distil`` hard), beside L_feat the angles between real images (``relation``) and the
-head's cross-entropy of all classes (``head_ce``), a last part of the steps in which the head learns alone
-(``head_share``), the divergence of BatchNorm statistics (``bn_gap``), and a generator that lives on (``persistent``).
+Parts of ABD and R-DFCIL (`abd`, `rdfcil`) can be added: in L_acq the cross-entropy over C alone (``local``), in L_ret
+the difference of logits over C' (``distil`` hard), beside L_feat the angles between real images (``relation``) and the
+head's cross-entropy over all classes (``head_ce``), final steps in which only the head learns (``head_share``), the
+divergence of BatchNorm statistics (``bn_gap``), and a generator that persists across experiences (``persistent``).
 
-Every class counts alike, and the samples say both how the old classes relate and that they are none of the new ones.
+Every class has equal weight, and the samples show both how the old classes relate and that they are not new ones.
 Sources: Smith et al., "Always Be Dreaming", ICCV 2021 (a generator from the old model alone, distillation of
 features); Li and Hoiem, ECCV 2016 (distillation on the new images); Patel et al., CVPR 2023 (the LRA step). New and
-replayed samples go through the model together, in both losses, so that BatchNorm normalises them together.
+replayed samples pass through the model together, in both losses, so that BatchNorm normalises them together.
 
 Weights and BatchNorm statistics are all that is carried from one experience to the next, with ``persistent`` those of
-the generator too: no sample is kept. With ``align_steps`` the head is fitted to the features of all classes at last,
-see `HeadFit`, and mean and covariance of each class's features are carried too.
+the generator too: no sample is kept. With ``align_steps`` the head is finally fitted to the features of all classes,
+see `HeadFit`, and mean and covariance of each class's features are carried as well.
 """
 
 from collections.abc import Sequence
@@ -51,31 +51,31 @@ from lra.strategies.increment.plugins import CarryingPlugin, FeaturePlugin, join
 from lra.strategies.increment.recollection import Recollection
 
 FOLLOWED = 512
-"""Synthetic images that show, beside the new ones, how the model moved its old classes."""
+"""Synthetic images that, together with the new ones, show how the features of old classes have moved."""
 
 
 class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
     """Replays old classes from the model alone; see the module for what it minimises.
 
-    For a `SupervisedTemplate` with a single-head model, with a head that grows (`IncrementalClassifier`) or one of all
-    classes. The replayed samples join the minibatch with the old model's answer for a class, and what other plugins
-    add to the loss stays.
+    For a `SupervisedTemplate` with a single-head model, whose head grows (`IncrementalClassifier`) or has all classes
+    from the start. The replayed samples join the minibatch, labelled with the class the old model predicts, and what
+    other plugins add to the loss is kept.
 
     Args:
         options: of the generator and the step.
-        mean: what the benchmark normalises its images with, per channel; if it leaves them in [0, 1], nothing.
+        mean: with which the benchmark normalises its images, per channel; omit it if they are in [0, 1].
         std: likewise.
-        steps: of an experience, if it ends before all of the strategy's epochs are over (asked with ``head_share``).
+        steps: per experience, if it ends before all of the strategy's epochs are over (needed for ``head_share``).
 
     Attributes:
         classes: met in earlier experiences.
-        head_fit: of the head, if it is fitted.
+        head_fit: fits the head, if that is asked for.
         recollection: of the model before the current experience; ``None`` in the first.
         replayed: what was replayed in the current step.
         lookahead: the LRA step in the current experience, if it is taken.
-        rates: α of each parameter at the end of the last experience, by its name, if they were learned.
-        relation: of real images in the current experience, if it is kept.
-        balanced: the head alone at its end, if asked for.
+        rates: α of each parameter at the end of the last experience, by parameter name, if they were learned.
+        relation: of real images in the current experience, if ``relation`` is on.
+        balanced: the final steps of the head alone, if asked for.
         generator_steps: taken in all experiences so far.
     """
 
@@ -102,14 +102,14 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         self._weights: State | None = None
 
     def state_dict(self) -> State:
-        """What is carried from one experience to the next beside the model."""
+        """What is carried from one experience to the next in addition to the model."""
         known = {} if self.head_fit is None else self.head_fit.features.known
         features = {str(label): [spread.mean, spread.covariance] for label, spread in known.items()}
         state = {"classes": self.classes, "generator_steps": self.generator_steps, "features": features}
         return state | {"generator": self._weights}
 
     def load_state_dict(self, state: State) -> None:
-        """Take it up."""
+        """Restore it."""
         self.classes, self.generator_steps = list(state["classes"]), state["generator_steps"]
         self._weights = state["generator"]
         if self.head_fit is not None:
@@ -117,15 +117,15 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
 
     @property
     def class_statistics(self) -> int:
-        """Numbers that the head's fit keeps."""
+        """How many numbers fitting the head keeps."""
         return 0 if self.head_fit is None else self.head_fit.features.size
 
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Refuse models that cannot be recollected, before anything is spent on them.
+        """Refuse unsuitable models before any time is spent on them.
 
         Raises:
-            ValueError: for a model with several heads, without the BatchNorm layers that ``bn`` looks at, or without
-                the linear head that options are about; and for minibatches without the angles to be kept.
+            ValueError: for a model with several heads, without the BatchNorm layers that ``bn`` needs, or without the
+                linear head that other options need; and for minibatches too small for ``relation``.
         """
         o = self.options
         refuse_unfit(self, strategy.model, o.bn > 0)
@@ -142,7 +142,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         """Freeze the model and train a generator from it."""
         if not self.classes:
             return
-        # Asked for its shape only.
+        # Only for its shape.
         channels, height, width = strategy.experience.dataset[0][0].shape
         mean, std = self.mean or [0.0] * channels, self.std or [1.0] * channels
         old = deepcopy(strategy.model)
@@ -159,7 +159,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         self._open_parts(strategy, image)
 
     def _open_parts(self, strategy: SupervisedTemplate, image: tuple[int, int, int]) -> None:
-        """What learns along with the model: projections for angles, and the head by itself."""
+        """Open what learns beside the model: projections for angles, and the head by itself."""
         o, along = self.options, []
         if not o.relation + o.head_share:
             return
@@ -175,7 +175,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         self.companions = along
 
     def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Let samples of the old classes join the minibatch; the body stays as it is where the head learns alone."""
+        """Add samples of the old classes to the minibatch; freeze the body's statistics where only the head learns."""
         if self.recollection is None:
             return
         if self._head_alone:
@@ -192,13 +192,13 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         return self.balanced is not None and self.balanced.alone
 
     def looks_at_features(self) -> bool:
-        """Whether any term does."""
+        """Whether any term needs them."""
         o = self.options
         asked = o.distil_features + o.distil_importance + o.relation + o.head_ce > 0
         return self.recollection is not None and (asked or self._head_alone)
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Put the objective in the place of the joint minibatch's loss."""
+        """Replace the loss of the joint minibatch by the objective."""
         features = self.features()
         if self.recollection is None or self.replayed is None:
             return
@@ -238,7 +238,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         return loss / (1 + weight) + apart
 
     def _of_features(self, strategy: SupervisedTemplate, features: Tensor, remembered: Tensor, new: int) -> Tensor:
-        """Terms () of features (n, d) and those of the old model; the first ``new`` are of real images."""
+        """Terms () on features (n, d) and the old model's; the first ``new`` rows are of real images."""
         assert self.recollection is not None
         o, image = self.options, strategy.mb_x.shape[1:]
         apart = o.distil_features * (features - remembered).square().sum(dim=1).mean()
@@ -256,7 +256,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         return apart
 
     def _of_head(self, strategy: SupervisedTemplate, features: Tensor) -> Tensor:
-        """What the head alone learns from (): balanced classes, and the old model's answer."""
+        """Loss () of the head alone: balanced classes, and distillation from the old model."""
         assert self.balanced is not None
         assert self.replayed is not None
         logits = classifier(strategy.model, strategy.mb_x.shape[1:])(features.detach())
@@ -264,7 +264,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         return self.balanced.loss(logits, strategy.mb_y) + weight / (1 + weight) * self._retention(old)
 
     def after_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Learn α, and let what learns along step; or the head alone."""
+        """Learn α and update the projections; or update the head alone."""
         if self.balanced is not None and self._head_alone:
             self.balanced.step(strategy.optimizer)
             return
@@ -279,11 +279,11 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
             self.balanced.left -= 1
 
     def _weight(self, strategy: SupervisedTemplate) -> float:
-        """Old classes for each new one."""
+        """Number of old classes per new one."""
         return len(self.classes) / len(strategy.experience.classes_in_this_experience)
 
     def _retention(self, outputs: Tensor) -> Tensor:
-        """Distance () of outputs (m, K) for the replayed images from the old model's answer."""
+        """Distance () of outputs (m, K) for the replayed images from the old model's."""
         assert self.replayed is not None
         if self.options.distil == "hard":
             return l1(outputs[:, self.classes], self.replayed.logits).mean()
@@ -292,7 +292,7 @@ class DataFreeReplayPlugin(FeaturePlugin, CarryingPlugin):
         return kl(outputs, answer, self.options.temperature).mean()
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Fit the head if asked to, and take note of the classes; forget everything else."""
+        """Fit the head if asked to, and note the classes; forget everything else."""
         if self.head_fit is not None:
             former = None
             if self.recollection is not None:

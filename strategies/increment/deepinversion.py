@@ -1,14 +1,14 @@
-"""DeepInversion in class increments: old classes replayed from an inverted model, and distilled.
+"""DeepInversion in class-incremental learning: images that invert the old model are replayed and distilled.
 
-Yin et al., CVPR 2020, in the form that Smith et al. (ICCV 2021) compare with. From the second experience on, with x
-real and x' as many synthetic images (`Inversion`, whose generator and optimiser live on), S₋ the model before the
-experience, O its classes, N the new ones:
+Yin et al., CVPR 2020, in the form that Smith et al. (ICCV 2021) compare with. From the second experience on, with real
+images x and equally many synthetic images x' (`Inversion`, with a persistent generator and optimiser), S₋ the model
+before the experience, O its classes, N the new ones:
 
     CE(S(x), y)  over all classes
     + μ·[ H(softmax S₋(x)/τ, softmax S_O(x)/τ) + H((softmax S₋(x')/τ, 0 on N), softmax S(x')/τ) ],    μ = 1, τ = 2
 
-H(p, q) = -Σ p ln q has no factor τ². That each H is the mean of its own images is inferred. Unless padded with 0 on N,
-with S_O(x') in place of S(x') and μ = 0.1, it is what they compare as learning without forgetting on inverted images.
+H(p, q) = -Σ p ln q has no factor τ². That each H is a mean over its own images is inferred. Without the padding by 0 on
+N, with S_O(x') in place of S(x') and μ = 0.1, this is what they call learning without forgetting on inverted images.
 """
 
 from avalanche.training.templates import SupervisedTemplate

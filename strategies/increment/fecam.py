@@ -1,16 +1,16 @@
-"""FeCAM: a backbone that is frozen after the first experience, and classes told by where their features lie.
+"""FeCAM: the backbone is frozen after the first experience, and classes are predicted by distances between features.
 
-Goswami et al., NeurIPS 2023: the control that neither replays nor trains. With φ(x) ≥ 0 the penultimate features:
+Goswami et al., NeurIPS 2023: the control that neither replays nor trains. With penultimate features φ(x) ≥ 0:
 
-    first experience     train as ever; from then on nothing is trained
+    first experience     train as usual; after that nothing is trained
     every experience     x̃ = φ(x)^½ (Tukey);  for each new class c  μ_c = mean x̃,  Σ_c = cov x̃
-    answer               argmin_c (u(x̃) - u(μ_c))ᵀ R_c⁺ (u(x̃) - u(μ_c)),   u(v) = v/‖v‖
+    prediction           argmin_c (u(x̃) - u(μ_c))ᵀ R_c⁺ (u(x̃) - u(μ_c)),   u(v) = v/‖v‖
                          R_ij = S_ij/√(S_ii S_jj),   S = Σ shrunk twice:
-                         Σ <- Σ + γ·mean(diagonal)·1 + γ·mean(what is not 0 beside it)·(J - 1),  γ = 1
+                         Σ <- Σ + γ·mean(diagonal)·1 + γ·mean(non-zero off-diagonal)·(J - 1),  γ = 1
 
 R⁺ is the pseudo-inverse, J the matrix of ones. Moments of the features of every class are kept, d + d² numbers each,
-which are derived from data. Of the release two things are not taken over: rows of the head as the means of the first
-experience's classes, and, unless asked for, the root of a mean where the formula has the mean of roots.
+which are derived from data. Two things in the release are not taken over: rows of the head as the means of the first
+experience's classes, and, unless asked for, the root of the mean where the formula has the mean of the roots.
 """
 
 import torch
@@ -27,13 +27,13 @@ from lra.strategies.increment.options import FeCAMOptions
 from lra.strategies.increment.plugins import CarryingPlugin
 
 ALIKE = 1e-6
-"""Features of a class that differ by no more than this part of the largest are all alike: rounding makes as much."""
+"""Features of a class that differ by no more than this fraction of the largest count as equal: it may be rounding."""
 
 
 def shrunk(covariance: Tensor, weight: float) -> Tensor:
-    """``covariance`` (d, d) with ``weight`` times the mean of each kind added to its diagonal and to what is beside.
+    """``covariance`` (d, d) plus ``weight`` times its mean diagonal entry there, and its mean other entry elsewhere.
 
-    Entries beside the diagonal that are exactly 0 do not count in their mean, as released.
+    Off-diagonal entries that are exactly 0 are left out of their mean, as released.
     """
     identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
     beside = covariance * (1 - identity)
@@ -48,13 +48,13 @@ def correlation(covariance: Tensor) -> Tensor:
 
 
 class NearestClass:
-    """Tells classes by the distances above; it is taught by being shown features of all images of a class, once.
+    """Classifies by the distances above; it learns a class from the features of all its images, shown once.
 
     Args:
-        options: power, shrinking and prototypes.
+        options: power, shrinkage and prototypes.
 
     Attributes:
-        features: moments of the classes' x̃.
+        features: moments of x̃ for each class.
     """
 
     def __init__(self, options: FeCAMOptions):
@@ -63,7 +63,7 @@ class NearestClass:
         self._inverse: dict[int, Tensor] = {}
 
     def measure(self, features: Tensor, classes: Tensor) -> None:
-        """Take features (n, d) of images of the classes (n,).
+        """Learn from features (n, d) of images of the classes (n,).
 
         Raises:
             ValueError: for negative features, a class with one image, or one whose images all have the same features.
@@ -80,7 +80,7 @@ class NearestClass:
                 self.features.known[label] = self.features.known[label]._replace(mean=mean)
 
     def distances(self, features: Tensor) -> Tensor:
-        """Of features (n, d) from every class: (n, k), in the order of `classes`, in double precision."""
+        """Distances of features (n, d) from every class: (n, k), in the order of `classes`, in double precision."""
         x = F.normalize(self._raised(features), dim=1)
         columns = []
         for label in self.classes():
@@ -90,7 +90,7 @@ class NearestClass:
         return torch.stack(columns, dim=1)
 
     def classes(self) -> list[int]:
-        """Those it can tell."""
+        """The classes it has learnt."""
         return sorted(self.features.known)
 
     def _inverse_of(self, label: int, covariance: Tensor) -> Tensor:
@@ -114,16 +114,17 @@ class NearestClass:
 
 
 class FeCAMPlugin(CarryingPlugin):
-    """FeCAM for a `SupervisedTemplate`: it ends later experiences before their first step, and answers in evaluation.
+    """FeCAM for a `SupervisedTemplate`: ends later experiences before their first step, and replaces the outputs in
+    evaluation.
 
     The outputs that a strategy's metrics see are minus the distances; classes not met get -∞. The model's own head is
-    left as the first experience trained it. In a program without a strategy ask `NearestClass`.
+    left as the first experience trained it. Without a strategy, use `NearestClass` directly.
 
     Args:
         options: of the distances.
 
     Attributes:
-        classifier: what tells the classes.
+        classifier: predicts the classes.
     """
 
     def __init__(self, options: FeCAMOptions | None = None):
@@ -136,30 +137,30 @@ class FeCAMPlugin(CarryingPlugin):
         return {str(label): list(spread) for label, spread in self.classifier.features.known.items()}
 
     def load_state_dict(self, state: State) -> None:
-        """Take them up."""
+        """Restore them."""
         self.classifier.features.known = {int(label): Spread(*moments) for label, moments in state.items()}
 
     @property
     def class_statistics(self) -> int:
-        """Numbers kept."""
+        """How many numbers are kept."""
         return self.classifier.features.size
 
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Refuse models with several heads.
 
         Raises:
-            ValueError: for one.
+            ValueError: for such a model.
         """
         if any(isinstance(module, MultiTaskModule) for module in strategy.model.modules()):
             raise ValueError(f"{type(self).__name__} needs a model with a single head, and this has one for each task")
 
     def before_training_epoch(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Train in the first experience alone."""
+        """Train in the first experience only."""
         if self.classifier.features.known:
             strategy.stop_training()
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Measure the new classes, whose data are still there."""
+        """Measure the new classes while their data are available."""
         device = next(strategy.model.parameters()).device
         batches = [
             (features_of(strategy.model, x.to(device)), y.to(device))
@@ -169,12 +170,12 @@ class FeCAMPlugin(CarryingPlugin):
         self.classifier.measure(features, classes)
 
     def before_eval_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Watch the features."""
+        """Record the features."""
         if self.classifier.features.known:
             self._tap = FeatureTap(strategy.model, strategy.mb_x.shape[1:]).__enter__()
 
     def after_eval_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Answer in the head's place."""
+        """Replace the head's outputs."""
         tap, self._tap = self._tap, None
         if tap is None:
             return

@@ -1,6 +1,6 @@
-"""The head refitted after every experience, so that old and new classes are told apart by real features of both.
+"""Refit the head after every experience, so that it separates old and new classes by real features of both.
 
-What stays of a class when its data go is where the model puts it: mean and covariance of its features.
+What is kept of a class once its data are gone is the mean and covariance of its features.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from lra.strategies.increment.options import HeadFitOptions
 
 
 class Spread(NamedTuple):
-    """How the features of a class are distributed, as far as two moments tell."""
+    """The first two moments of the features of a class."""
 
     mean: Tensor
     """(d,)."""
@@ -31,12 +31,12 @@ class Spread(NamedTuple):
 class ClassFeatures:
     """A normal distribution of features for every class met, which can follow the model as it changes.
 
-    The features of a class can be measured only while its data are there. What the model does to them later is
-    estimated from images that are there at both times, as an affine map from features before to features after
-    (Gomez-Villa et al., "learnable drift compensation", ECCV 2024, after Yu et al., CVPR 2020).
+    The features of a class can be measured only while its data are available. How they change later is estimated from
+    images available at both times, as an affine map from features before to features after (Gomez-Villa et al.,
+    "learnable drift compensation", ECCV 2024, after Yu et al., CVPR 2020).
 
     Args:
-        ridge: how firmly the map is held to the identity, relative to the mean variance of the features; > 0.
+        ridge: how strongly the map is pulled towards the identity, relative to the mean variance of features; > 0.
 
     Attributes:
         known: the distribution of each class.
@@ -48,11 +48,11 @@ class ClassFeatures:
 
     @property
     def size(self) -> int:
-        """Numbers that are kept."""
+        """How many numbers are kept."""
         return sum(mean.numel() + covariance.numel() for mean, covariance in self.known.values())
 
     def measure(self, features: Tensor, classes: Tensor) -> None:
-        """Take features (n, d) of images of the classes (n,), two or more of each.
+        """Learn from features (n, d) of images of the classes (n,), two or more of each.
 
         Raises:
             ValueError: for a class with one image, which has no covariance.
@@ -64,11 +64,11 @@ class ClassFeatures:
             self.known[label] = Spread(own.mean(dim=0), torch.cov(own.T).reshape(own.shape[1], own.shape[1]))
 
     def follow(self, before: Tensor, after: Tensor) -> None:
-        """Move all classes as the features of some images moved, from ``before`` (n, d) to ``after`` (n, d).
+        """Move all classes as the features of some images have moved, from ``before`` (n, d) to ``after`` (n, d).
 
         With the map x -> b̄ + Wᵀ(x - ā) that minimises E‖b - b̄ - Wᵀ(a - ā)‖² + λ‖W - 1‖²_F, λ the ``ridge`` times the
-        mean variance of a, mean μ becomes b̄ + Wᵀ(μ - ā), and covariance Σ becomes WᵀΣW and what W leaves unexplained.
-        Computed in double precision.
+        mean variance of a, mean μ becomes b̄ + Wᵀ(μ - ā), and covariance Σ becomes WᵀΣW plus the covariance that W
+        leaves unexplained. Computed in double precision.
         """
         a, b = before.double(), after.double()
         a_mean, b_mean = a.mean(dim=0), b.mean(dim=0)
@@ -86,7 +86,7 @@ class ClassFeatures:
             )
 
     def drawing(self, classes: list[int]) -> Callable[[int], tuple[Tensor, Tensor]]:
-        """What draws features of k ``classes`` as they now are.
+        """A function that draws features of k ``classes`` from their current distributions.
 
         Returns:
             n -> features (n·k, d), n of each class, and for each row the index of its class in the list.
@@ -109,7 +109,7 @@ class ClassFeatures:
 
 @torch.no_grad()
 def features_of(model: nn.Module, images: Tensor, batch: int = 512) -> Tensor:
-    """Penultimate features (n, d) of ``images`` (n, C, H, W), with running statistics."""
+    """Penultimate features (n, d) of ``images`` (n, C, H, W), with BatchNorm in evaluation mode."""
     watched = []
     with in_mode(model, False), FeatureTap(model, images.shape[1:]) as tap:
         for part in images.split(batch):
@@ -119,25 +119,25 @@ def features_of(model: nn.Module, images: Tensor, batch: int = 512) -> Tensor:
 
 
 class Former(NamedTuple):
-    """What there is of the time before an experience."""
+    """What is available from before an experience."""
 
     model: nn.Module
     images: Tensor
 
 
 class HeadFit:
-    """Keeps where the classes are in feature space, and fits the head to it.
+    """Keeps the distributions of the classes in feature space, and fits the head to them.
 
     A head trained on real images of new classes and synthetic ones of old classes also learns to tell real from
-    synthetic, and real images of old classes are taken for new ones. Here the head sees features of real images only:
-    those of a class are measured while its data are there, follow the model (`ClassFeatures`), and are drawn from a
-    normal distribution when the data are gone (Zhang et al., "SLCA", ICCV 2023). It costs d + d² numbers a class.
+    synthetic, so real images of old classes are taken for new ones. Here the head sees features of real images only:
+    those of a class are measured while its data are available, follow the model (`ClassFeatures`), and are drawn from a
+    normal distribution once the data are gone (Zhang et al., "SLCA", ICCV 2023). This costs d + d² numbers per class.
 
     Args:
         options: of the fit.
 
     Attributes:
-        features: of all classes met.
+        features: distributions of all classes met.
     """
 
     def __init__(self, options: HeadFitOptions):
@@ -145,12 +145,13 @@ class HeadFit:
         self.features = ClassFeatures()
 
     def after_experience(self, model: nn.Module, data: AvalancheDataset, old: Former | None = None) -> None:
-        """Let old classes follow the ``model``, measure the new ones, whose ``data`` are still there, and fit the head.
+        """Move old classes with the ``model``, measure the new ones from their ``data``, and fit the head.
 
         Args:
-            model: as the experience leaves it.
+            model: after the experience.
             data: of the experience.
-            old: the model before it and synthetic images (n, C, H, W) of its classes; ``None`` after the first one.
+            old: the model before it, and synthetic images (n, C, H, W) of that model's classes; ``None`` after the
+                first experience.
         """
         device = next(model.parameters()).device
         batches = [(x, y) for x, y, *_ in DataLoader(data.eval(), 512)]
@@ -164,7 +165,7 @@ class HeadFit:
             self._fit(classifier(model, images.shape[1:]))
 
     def _fit(self, head: nn.Module) -> None:
-        """Cross-entropy of the classes met, each as often, over features drawn anew in every step."""
+        """Minimise the cross-entropy over the classes met, equally often each, on fresh features in every step."""
         classes, steps = sorted(self.features.known), self.options.align_steps
         optimiser = torch.optim.Adam(head.parameters(), self.options.align_lr, fused=True)
         annealed = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)

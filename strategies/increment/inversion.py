@@ -1,14 +1,14 @@
-"""A generator that inverts a frozen model, and what the published strategies that replay from one have in common.
+"""A generator that inverts a frozen model, and what the published strategies that replay from it have in common.
 
-Smith et al., "Always Be Dreaming", ICCV 2021. With o the logits of the old classes, n of them, and p̄ the batch's mean
-of softmax o:
+Smith et al., "Always Be Dreaming", ICCV 2021. With o the logits of the n old classes, and p̄ the mean of softmax o over
+the batch:
 
     G <- Adam on  one_hot·CE(o/τ, argmax o) + balance·Σ_k p̄_k ln p̄_k / ln n
                   + bn·mean_l KL(N(M_l, V_l) ‖ N(m_l, v_l)) + smooth·‖x - blur x‖²/numel
 
 M, V are the running statistics of BatchNorm layer l, m, v those of the batch. At the published τ = 1000 the first term
-has hardly a gradient. G gives images that have, in train mode, mean 0 and variance 1 per channel; only the model sees
-them in the mean and deviation of the benchmark's images, which are measured in the first experience unless given.
+has almost no gradient. In train mode G's images have mean 0 and variance 1 per channel; for the model they are rescaled
+to the mean and standard deviation of the benchmark's images, measured in the first experience unless given.
 """
 
 from abc import abstractmethod
@@ -39,7 +39,7 @@ class Inversion:
     Args:
         options: of the generator.
         image: (channels, height, width).
-        mean: of the images that models take, per channel.
+        mean: of the images that the models take, per channel.
         std: likewise.
         device: where to train.
 
@@ -71,10 +71,10 @@ class Inversion:
         """Train it from ``model``, which is frozen and has learnt ``classes``.
 
         Raises:
-            ValueError: if BatchNorm statistics are asked for and the model has none.
+            ValueError: if BatchNorm statistics are needed and the model has none.
         """
         o = self.options
-        # A single class is balanced whatever is generated.
+        # A single class is always balanced.
         balance = o.balance / log(len(classes)) if len(classes) > 1 else 0.0
         self._synthesizer = OnlineGenerator(
             self.generator,
@@ -95,12 +95,12 @@ class Inversion:
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """``n`` images (n, C, H, W), as the model takes them."""
+        """``n`` images (n, C, H, W), normalised as the model takes them."""
         assert self._synthesizer is not None
         return cast(Tensor, self.rescale(self._synthesizer.draw(n)))
 
     def forget(self) -> None:
-        """Keep the generator, and the model no longer."""
+        """Keep the generator, but let go of the model."""
         self._synthesizer = None
 
     def state_dict(self) -> State:
@@ -108,36 +108,36 @@ class Inversion:
         return {"generator": self.generator.state_dict(), "optimiser": self.optimiser.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        """Take them up."""
+        """Restore them."""
         self.generator.load_state_dict(state["generator"])
         self.optimiser.load_state_dict(state["optimiser"])
 
 
 class InversionPlugin(FeaturePlugin, CarryingPlugin):
-    """What replays from an `Inversion` of the model before the experience: a subclass is its loss.
+    """Replays from an `Inversion` of the model before the experience; a subclass defines the loss.
 
-    For a `SupervisedTemplate` with a single-head model, with a head that grows (`IncrementalClassifier`) or one of all
-    classes. What other plugins add to the loss stays.
+    For a `SupervisedTemplate` with a single-head model, whose head grows (`IncrementalClassifier`) or has all classes
+    from the start. What other plugins add to the loss is kept.
 
     Args:
-        options: of the inversion and the loss; the published ones unless given.
+        options: of the inversion and the loss; the published ones if not given.
         mean: of the images of the benchmark, per channel; measured in the first experience if not given.
         std: likewise.
 
     Attributes:
         classes: met in earlier experiences, in order.
-        new: those of the current one.
+        new: those of the current experience.
         old: the frozen model before the current experience; ``None`` in the first.
-        inversion: of it.
+        inversion: of that model.
     """
 
     persistent = True
-    """Whether generator and optimiser live on from one experience to the next."""
+    """Whether generator and optimiser persist from one experience to the next."""
     together = True
-    """Whether real and synthetic images go through the model in one batch, and count in the strategy's metrics."""
+    """Whether real and synthetic images pass through the model in one batch, and count in the strategy's metrics."""
 
     published: ClassVar[type[InversionOptions]] = InversionOptions
-    """Its options."""
+    """The class of its options."""
 
     def __init__(
         self,
@@ -156,22 +156,22 @@ class InversionPlugin(FeaturePlugin, CarryingPlugin):
         self._saved: State | None = None
 
     def state_dict(self) -> State:
-        """Classes, mean and deviation of images, and the generator if it lives on."""
+        """Classes, mean and standard deviation of images, and the generator if it persists."""
         saved = self._saved if self.inversion is None else self.inversion.state_dict()
         state = {"classes": self.classes, "mean": self.mean, "std": self.std, "generator_steps": self.generator_steps}
         return state | {"inversion": saved}
 
     def load_state_dict(self, state: State) -> None:
-        """Take them up."""
+        """Restore them."""
         self.classes, self.generator_steps = list(state["classes"]), state["generator_steps"]
         self.mean, self.std, self._saved = state["mean"], state["std"], state["inversion"]
 
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Refuse models that cannot be inverted, before anything is spent on them.
+        """Refuse models that cannot be inverted, before any time is spent on them.
 
         Raises:
-            ValueError: for a model with several heads, without the BatchNorm layers that ``bn`` looks at, or
-                without a linear head.
+            ValueError: for a model with several heads, without the BatchNorm layers that ``bn`` needs, or without a
+                linear head.
         """
         refuse_unfit(self, strategy.model, self.options.bn > 0)
         if not any(isinstance(module, nn.Linear) for module in strategy.model.modules()):
@@ -204,7 +204,7 @@ class InversionPlugin(FeaturePlugin, CarryingPlugin):
         self.generator_steps += self.inversion.generator_steps - before
 
     def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Draw as many images as there are real ones; they join the minibatch if they go together."""
+        """Draw as many images as there are real ones; with ``together`` they join the minibatch."""
         if self.inversion is None or self.old is None:
             return
         images = self.inversion.sample(len(strategy.mbatch[0]))
@@ -215,13 +215,13 @@ class InversionPlugin(FeaturePlugin, CarryingPlugin):
 
     @property
     def named(self) -> Tensor:
-        """What the old model calls the replayed images: classes (m,)."""
+        """The classes (m,) that the old model predicts for the replayed images."""
         assert self.replayed is not None
         found = self.replayed.logits.argmax(dim=1)
         return sent(torch.tensor(self.classes), found.device)[found]
 
     def head(self, strategy: SupervisedTemplate) -> nn.Module:
-        """What makes the model's logits of features, of all classes, met or not."""
+        """The layer that maps features to the model's logits, for all classes, met or not."""
         return classifier(strategy.model, strategy.mb_x.shape[1:])
 
     def old_head(self, image: Sequence[int]) -> Tensor:
@@ -237,13 +237,13 @@ class InversionPlugin(FeaturePlugin, CarryingPlugin):
 
     @torch.no_grad()
     def remembered(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The old model's logits (n, k) of its classes, and its penultimate features (n, d)."""
+        """The old model's logits (n, k) for its classes, and its penultimate features (n, d)."""
         assert self.old is not None
         with FeatureTap(self.old, images.shape[1:]) as tap:
             return self.old(images)[:, self.classes], tap.features
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Put the strategy's own loss in the place of the minibatch's."""
+        """Replace the minibatch's loss by the strategy's own."""
         features = self.features()
         if self.old is None or features is None:
             return
@@ -251,11 +251,11 @@ class InversionPlugin(FeaturePlugin, CarryingPlugin):
 
     @abstractmethod
     def loss(self, strategy: SupervisedTemplate, outputs: Tensor, features: Tensor) -> Tensor:
-        """() of the model's outputs (n, K) and penultimate features (n, d) of the minibatch; from the second
-        experience on."""
+        """Loss () of the model's outputs (n, K) and penultimate features (n, d) for the minibatch; called from the
+        second experience on."""
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Take note of the classes, and forget everything that does not live on."""
+        """Note the classes, and forget everything that does not persist."""
         self.classes = sorted({*self.classes, *self.new})
         self.old = self.replayed = None
         if self.inversion is not None:
@@ -265,7 +265,7 @@ class InversionPlugin(FeaturePlugin, CarryingPlugin):
 
 
 def moments_of(data: Sequence[tuple[Tensor, object]]) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel over all pixels of the images of an experience."""
+    """Mean and standard deviation of each channel over all pixels of the images of an experience."""
     images = torch.cat([batch[0].double() for batch in DataLoader(data.eval(), 512)])  # type: ignore[attr-defined]
     variance, mean = torch.var_mean(images, (0, 2, 3), correction=0)
     return mean.tolist(), variance.sqrt().clamp_min(1e-3).tolist()

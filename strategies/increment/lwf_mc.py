@@ -1,11 +1,11 @@
-"""LwF.MC: learning without forgetting with a sigmoid for every class, as ABD's release compares with it.
+"""LwF.MC: learning without forgetting with a sigmoid for every class, in the form that ABD's release compares with.
 
-Rebuffi et al., CVPR 2017, after Li and Hoiem, ECCV 2016. With S₋ the model before the experience, O its classes, N the
-new ones, for each real minibatch (x, y), of B images:
+Rebuffi et al., CVPR 2017, after Li and Hoiem, ECCV 2016. With S₋ the model before the experience, O its classes and N
+the new ones, for each real minibatch (x, y) of B images:
 
     1/B Σ_x [ Σ_{k∈N} BCE(σ(S_k(x)), 1[k = y]) + Σ_{k∈O} BCE(σ(S_k(x)), σ(S₋_k(x))) ]
 
-No image is generated and none kept.
+No image is generated, and none is kept.
 """
 
 import torch
@@ -18,7 +18,7 @@ from lra.strategies.increment.plugins import CarryingPlugin, frozen_copy, refuse
 
 
 class LwFMCPlugin(CarryingPlugin):
-    """The strategy, for a `SupervisedTemplate` with a single-head model; what other plugins add to the loss stays.
+    """The strategy, for a `SupervisedTemplate` with a single-head model; what other plugins add to the loss is kept.
 
     Attributes:
         classes: met in earlier experiences, in order.
@@ -35,14 +35,14 @@ class LwFMCPlugin(CarryingPlugin):
         return {"classes": self.classes}
 
     def load_state_dict(self, state: State) -> None:
-        """Take them up."""
+        """Restore them."""
         self.classes = list(state["classes"])
 
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
         """Refuse models with several heads.
 
         Raises:
-            ValueError: for one.
+            ValueError: for such a model.
         """
         refuse_unfit(self, strategy.model, batchnorm=False)
 
@@ -51,7 +51,7 @@ class LwFMCPlugin(CarryingPlugin):
         self.old = frozen_copy(strategy.model) if self.classes else None
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Put the sigmoids' loss in the place of the minibatch's."""
+        """Replace the minibatch's loss by that of the sigmoids."""
         met = sorted({*self.classes, *strategy.experience.classes_in_this_experience})
         targets = F.one_hot(strategy.mb_y, strategy.mb_output.shape[1]).to(strategy.mb_output)
         if self.old is not None:
@@ -61,6 +61,6 @@ class LwFMCPlugin(CarryingPlugin):
         strategy.loss += each / len(targets) - strategy.criterion()
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Take note of the classes, and forget the model."""
+        """Note the classes, and forget the model."""
         self.classes = sorted({*self.classes, *strategy.experience.classes_in_this_experience})
         self.old = None

@@ -1,4 +1,4 @@
-"""Parts of published strategies for class increments that others can have too, ours among them."""
+"""Parts of published class-incremental strategies that other strategies can use too, including ours."""
 
 from collections.abc import Iterable
 
@@ -10,25 +10,25 @@ from lra.distances import local_cross_entropy
 from lra.relations import RelationalAngle
 
 IMPOSSIBLE = -1e4
-"""A logit that softmax makes 0, without the NaN of infinite ones."""
+"""A logit whose softmax is 0, without the NaN that an infinite one would cause."""
 
 
 def by_share(values: Tensor, real: int, share: float) -> Tensor:
-    """Mean () of ``values`` (n,), of which the first ``real`` count by ``share`` and the others by 1 - ``share``."""
+    """Mean () of ``values`` (n,), the first ``real`` weighted by ``share`` and the others by 1 - ``share``."""
     return torch.cat([share * values[:real], (1 - share) * values[real:]]).mean()
 
 
 class Relation:
-    """Angles between real images as the old model has them, in projections that learn along (R-DFCIL, ECCV 2022).
+    """Keeps angles between real images as in the old model, in projections that are trained too (R-DFCIL, ECCV 2022).
 
     Args:
         features: d.
         width: of the projections.
-        strategy: with the optimiser whose kind and settings that of the projections has.
+        strategy: whose optimiser's class and settings are used for the projections too.
 
     Attributes:
         angles: the projections.
-        optimiser: of them.
+        optimiser: of the projections.
     """
 
     def __init__(self, features: int, width: int, strategy: SupervisedTemplate):
@@ -36,11 +36,11 @@ class Relation:
         self.optimiser = type(strategy.optimizer)(self.angles.parameters(), **strategy.optimizer.defaults)
 
     def __call__(self, features: Tensor, reference: Tensor) -> Tensor:
-        """Distance () of features (n, d) from those of the old model (n, d); 0 where fewer than three make no angle."""
+        """Distance () of features (n, d) from the old model's (n, d); 0 for fewer than three, which make no angle."""
         return self.angles(features, reference) if len(features) > 2 else features.new_zeros(())
 
     def step(self, lr: float) -> None:
-        """Let the projections step, at the rate of the model."""
+        """Update the projections, at the model's learning rate."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.step()
@@ -48,10 +48,10 @@ class Relation:
 
 
 def refuse_few(minibatch: int, option: str) -> None:
-    """Refuse a ``minibatch`` without an angle.
+    """Refuse a ``minibatch`` too small for an angle.
 
     Raises:
-        ValueError: for one of fewer than three images.
+        ValueError: for fewer than three images.
     """
     if minibatch < 3:
         raise ValueError(
@@ -60,26 +60,26 @@ def refuse_few(minibatch: int, option: str) -> None:
 
 
 def balanced_weights(counts: Tensor) -> Tensor:
-    """Weights (K,) of classes that came ``counts`` (K,) times: the inverse, 1 for the most frequent, 0 for none."""
+    """Weights (K,) of classes seen ``counts`` (K,) times: inverse frequencies, 1 for the most frequent, 0 if unseen."""
     return torch.where(counts > 0, counts.max() / counts.clamp_min(1), 0.0)
 
 
 class BalancedHead:
-    """The last of an experience's steps, in which the head learns alone, at a rate of its own (R-DFCIL, ECCV 2022).
+    """The last steps of an experience, in which only the head learns, at its own learning rate (R-DFCIL, ECCV 2022).
 
-    On the cross-entropy of all classes met, each weighted by the inverse of how often it came so far; SGD with
-    momentum 0.9, which is inferred.
+    It learns from the cross-entropy over all classes met, each weighted by the inverse of how often it has been seen;
+    SGD with momentum 0.9, which is inferred.
 
     Args:
         head: of the model.
-        classes: those met, and the new ones.
-        lr: of SGD.
+        classes: all classes met, including the new ones.
+        lr: learning rate of SGD.
         steps: of the experience.
-        share: of them in which the head learns alone.
+        share: fraction of these steps in which only the head learns.
 
     Attributes:
         optimiser: of the head.
-        left: steps of the experience.
+        left: steps left in the experience.
     """
 
     def __init__(self, head: nn.Module, classes: Iterable[int], lr: float, steps: int, share: float):
@@ -90,16 +90,16 @@ class BalancedHead:
 
     @property
     def alone(self) -> bool:
-        """Whether the head alone learns now."""
+        """Whether only the head learns now."""
         return self.left <= self.last
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """() of logits (n, K) for labels (n,)."""
+        """Loss () of logits (n, K) for labels (n,)."""
         self.counts += torch.bincount(labels, minlength=len(self.counts))
         weights = balanced_weights(self.counts)[labels]
         return (weights * local_cross_entropy(logits, labels, self.classes)).sum() / weights.sum()
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:
-        """Let the head step, and the model's ``optimiser`` leave every weight as it is."""
+        """Update the head, and clear the gradients of the model's ``optimiser`` so that it changes nothing."""
         self.optimiser.step()
         optimiser.zero_grad(set_to_none=True)

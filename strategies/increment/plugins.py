@@ -1,4 +1,4 @@
-"""Parts of ordinary Avalanche strategies: how long they train, on which minibatches, and terms of features."""
+"""Plugins for ordinary Avalanche strategies: how long they train, on which minibatches, and terms on features."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -20,20 +20,20 @@ from lra.synthesis.augmentation import Augmentation, flipped, relit, shifted
 
 
 class CarryingPlugin(SupervisedPlugin):
-    """A plugin that carries something from one experience to the next beside the model.
+    """A plugin that carries something from one experience to the next in addition to the model.
 
     Attributes:
         generator_steps: taken in all experiences so far.
-        class_statistics: numbers kept that were measured on the data of classes.
+        class_statistics: how many numbers measured on the data of classes are kept.
     """
 
     generator_steps: int = 0
     companions: Sequence[torch.optim.Optimizer] = ()
-    """Optimisers that step along with the strategy's."""
+    """Optimisers that step together with the strategy's."""
 
     @property
     def class_statistics(self) -> int:
-        """None, as a rule."""
+        """0, unless a subclass keeps some."""
         return 0
 
     @abstractmethod
@@ -42,19 +42,19 @@ class CarryingPlugin(SupervisedPlugin):
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
-        """Take it up, before the next experience."""
+        """Restore it, before the next experience."""
 
     @abstractmethod
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Refuse models that it cannot work with, before anything is spent on them.
+        """Refuse unsuitable models before any time is spent on them.
 
         Raises:
-            ValueError: for one.
+            ValueError: for such a model.
         """
 
 
 class Known(nn.Module):
-    """A model's logits of some of its classes only.
+    """A model's logits for some of its classes only.
 
     Args:
         model: images -> logits (n, K).
@@ -79,10 +79,10 @@ def joined(minibatch: Sequence[Tensor], images: Tensor, classes: Tensor) -> list
 
 
 def refuse_unfit(plugin: SupervisedPlugin, model: nn.Module, batchnorm: bool) -> None:
-    """Refuse a ``model`` that a generator cannot be trained from for ``plugin``.
+    """Refuse a ``model`` from which no generator can be trained for ``plugin``.
 
     Raises:
-        ValueError: for one with several heads, or, with ``batchnorm``, without layers that keep its statistics.
+        ValueError: for a model with several heads, or, with ``batchnorm``, without BatchNorm running statistics.
     """
     heads = [type(module).__name__ for module in model.modules() if isinstance(module, MultiTaskModule)]
     if heads:
@@ -98,12 +98,12 @@ def refuse_unfit(plugin: SupervisedPlugin, model: nn.Module, batchnorm: bool) ->
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` in evaluation mode, whose weights get no gradient."""
+    """A copy of ``model`` in evaluation mode whose weights get no gradient."""
     return deepcopy(model).eval().requires_grad_(False)
 
 
 class StopAfter(SupervisedPlugin):
-    """Ends every experience after so many steps, whatever the size of its data."""
+    """Ends every experience after ``steps`` steps, whatever the size of its data."""
 
     def __init__(self, steps: int):
         super().__init__()
@@ -122,8 +122,8 @@ class StopAfter(SupervisedPlugin):
 
 
 class AutoencoderTraining(VAETraining):
-    """Avalanche's, but for a last minibatch of a single image that nothing is replayed beside: BatchNorm cannot
-    normalise it, so it is left out, and the image is seen in other epochs."""
+    """Avalanche's, except that a last minibatch of a single image with nothing replayed beside it is left out, since
+    BatchNorm cannot normalise it; the image is seen in other epochs."""
 
     def make_train_dataloader(self, **settings: Any) -> None:
         """Load every minibatch that can be trained on."""
@@ -132,12 +132,12 @@ class AutoencoderTraining(VAETraining):
 
 
 class AugmentPlugin(SupervisedPlugin):
-    """Shows the model real images a little changed, anew in every step.
+    """Augments the real images of every step.
 
-    It belongs before plugins that let replayed images join the minibatch, which are then left as they are.
+    It belongs before plugins that add replayed images to the minibatch, so that these are not augmented.
 
     Args:
-        change: of the images (n, C, H, W).
+        change: the augmentation, of images (n, C, H, W).
     """
 
     def __init__(self, change: Augmentation):
@@ -145,49 +145,49 @@ class AugmentPlugin(SupervisedPlugin):
         self.change = change
 
     def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Change the images of the minibatch."""
+        """Augment the images of the minibatch."""
         images, *others = strategy.mbatch
         strategy.mbatch = [self.change(images), *others]
 
 
 def as_photographs(images: Tensor) -> Tensor:
-    """Images (n, C, H, W) in [0, 1] in another light, moved, and mirrored half of the time, each on its own."""
+    """Images (n, C, H, W) in [0, 1], each independently changed in light, shifted, and mirrored half of the time."""
     return flipped(shifted(relit(images), min(images.shape[2:]) // 8))
 
 
 class FeaturePlugin(SupervisedPlugin):
-    """A plugin whose term of the loss needs the model's penultimate features beside its outputs."""
+    """A plugin whose loss term needs the model's penultimate features in addition to its outputs."""
 
     _tap: FeatureTap | None = None
 
     def looks_at_features(self) -> bool:
-        """Whether it looks at the next pass."""
+        """Whether it needs the features of the next pass."""
         return True
 
     def before_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Watch the features."""
+        """Record the features."""
         if self.looks_at_features():
             self._tap = FeatureTap(strategy.model, strategy.mb_x.shape[1:]).__enter__()
 
     def after_forward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Look away."""
+        """Stop recording."""
         if self._tap is not None:
             self._tap.__exit__()
 
     def features(self) -> Tensor | None:
-        """Features (n, d) of the pass just made, with their graph, once; ``None`` if it was not watched."""
+        """Features (n, d) of the last pass, with their graph, once; ``None`` if they were not recorded."""
         tap, self._tap = self._tap, None
         return None if tap is None else tap.features
 
 
 class TripletPlugin(FeaturePlugin):
-    """Pull one class together and push different classes apart, in the model's penultimate features.
+    """Pull images of the same class together and push different classes apart, in the model's penultimate features.
 
-    Liang and Fu, IJCV 2024. Labels are those of the minibatch, so that beside a `DataFreeReplayPlugin` old classes
-    count by what the old model calls its samples. Negatives are drawn by distances of features and not, as in the
-    paper, of logits, which tell nothing where a growing head masks its unused units. Where old samples are synthetic
-    and new ones real, telling one from the other is an easy way of keeping their classes apart; a class itself is
-    never of both kinds.
+    Liang and Fu, IJCV 2024. Labels are those of the minibatch, so that with a `DataFreeReplayPlugin` replayed samples
+    have the classes that the old model predicts. Negatives are drawn by distances between features, not between logits
+    as in the paper, because logits say nothing where a growing head masks its unused units. Where old samples are
+    synthetic and new ones real, telling synthetic from real is an easy way of keeping their classes apart; no class has
+    samples of both kinds.
 
     Args:
         weight: factor in the sum.

@@ -1,18 +1,18 @@
-"""R-DFCIL: relations of real images kept, hard answers on synthetic ones, and a head that is balanced at last.
+"""R-DFCIL: relational distillation on real images, hard distillation on synthetic ones, and finally a balanced head.
 
-Gao et al., ECCV 2022. From the second experience on, with x real and x' as many synthetic images in passes of their
-own, from a generator that is new in every experience (`Inversion`, otherwise as ABD's); S₋ the model before, φ
-penultimate features, O old and N new classes, n and n' their numbers, α = log₂(n'/2 + 1) and β = √(n/n'):
+Gao et al., ECCV 2022. From the second experience on, with real images x and equally many synthetic images x' in
+separate passes, from a generator that is new in every experience (`Inversion`, otherwise as in ABD); S₋ the model
+before, φ penultimate features, O old and N new classes, n and n' their numbers, α = log₂(n'/2 + 1) and β = √(n/n'):
 
     most of the steps:   ce·(1 + 1/α)/β·CE(softmax over N of S(x), y) + hkd·αβ·mean |S_O(x') - S₋(x')|
                          + rkd·αβ·mean_{ijk} |cos∠_ijk(Pφ(x)) - cos∠_ijk(P₋φ₋(x))|,   P, P₋ linear and learnt too
-    the last fifth:      body frozen and in evaluation mode, the head alone at a rate of its own on
-                         CE(S(·), y or argmax S₋) over all classes and all of x, x', each class by the inverse of how
-                         often it came so far, + hkd·αβ·mean |S_O(x') - S₋(x')|
+    the last fifth:      body frozen and in evaluation mode, the head alone at its own learning rate on
+                         CE(S(·), y or argmax S₋) over all classes and all of x, x', each class weighted by the inverse
+                         of how often it has been seen, + hkd·αβ·mean |S_O(x') - S₋(x')|
 
 ce = 0.5, hkd = 0.15, rkd = 0.5. The release's network has no bias in its head and no ReLU in its last block; here the
-model is the user's. That the head's optimiser is SGD with momentum 0.9, and that P takes the optimiser of the model,
-at its rate, anew in every experience, is inferred. Relation and balanced head are in `lra.strategies.increment.parts`.
+model is the user's. Inferred: the head's optimiser is SGD with momentum 0.9, and P, new in every experience, has an
+optimiser of the model's kind, at its rate. Relation and balanced head are in `lra.strategies.increment.parts`.
 """
 
 import logging
@@ -34,7 +34,7 @@ log = logging.getLogger("lra")
 
 
 def adaptive(old: int, new: int) -> tuple[float, float]:
-    """α and β of so many ``old`` and ``new`` classes, ≥ 1 each: finite and positive."""
+    """α and β for the numbers of ``old`` and ``new`` classes, each ≥ 1: finite and positive."""
     return log2(new / 2 + 1), sqrt(old / new)
 
 
@@ -42,7 +42,7 @@ class RDFCILPlugin(InversionPlugin):
     """The strategy, for any `SupervisedTemplate`; see `InversionPlugin` for its arguments.
 
     Args:
-        steps: of an experience, if it ends before all of the strategy's epochs are over.
+        steps: per experience, if it ends before all of the strategy's epochs are over.
     """
 
     options: RDFCILOptions
@@ -63,7 +63,7 @@ class RDFCILPlugin(InversionPlugin):
         self.balanced: BalancedHead | None = None
 
     def before_training(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Refuse what cannot be: see `InversionPlugin`; and minibatches without an angle.
+        """Refuse unsuitable models, see `InversionPlugin`, and minibatches too small for an angle.
 
         Raises:
             ValueError: for such a model or minibatch.
@@ -73,7 +73,7 @@ class RDFCILPlugin(InversionPlugin):
             refuse_few(strategy.train_mb_size, "rdfcil_rkd")
 
     def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Invert the model; projections, the head's optimiser and its counts begin anew."""
+        """Invert the model; start again with projections, the head's optimiser and its counts."""
         super().before_training_exp(strategy, **kwargs)
         if self.old is None:
             return
@@ -86,7 +86,7 @@ class RDFCILPlugin(InversionPlugin):
         self.companions = [self.relation.optimiser, self.balanced.optimiser]
 
     def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Draw synthetic images; the body stays as it is from when the head is balanced."""
+        """Draw synthetic images; freeze the body's statistics while the head is balanced."""
         super().before_training_iteration(strategy, **kwargs)
         if self.balanced is not None and self.balanced.alone:
             strategy.model.eval()
@@ -112,7 +112,7 @@ class RDFCILPlugin(InversionPlugin):
         return learnt + o.rdfcil_hkd * scale * l1(synthetic[:, self.classes], self.replayed.logits).mean()
 
     def after_backward(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """The projections step along; or the head does, and nothing else."""
+        """Update the projections too; or the head and nothing else."""
         if self.relation is None or self.balanced is None:
             return
         if self.balanced.alone:
@@ -126,7 +126,7 @@ class RDFCILPlugin(InversionPlugin):
             self.balanced.left -= 1
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: object) -> None:
-        """Say whether the projections collapsed, where all angles agree, and forget them."""
+        """Log whether the projections collapsed, so that all angles agree, and forget them."""
         if self.relation is not None:
             size, spread = self.relation.angles.extent()
             log.info(

@@ -1,4 +1,4 @@
-"""What a model remembers, made visible without data: a generator that is trained from the frozen model alone."""
+"""Images of what a model has learnt, made without data: by a generator that is trained from the frozen model alone."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -24,18 +24,18 @@ class Recollection:
     """A frozen model and a generator that is trained from it and nothing else.
 
     Args:
-        model: what is remembered; it must not change any more.
+        model: the model to be remembered; it must not change any more.
         classes: those it has learnt.
         image: (channels, height, width).
         options: of the generator.
-        mean: per channel, what the model's images are normalised with; the generator's are in [0, 1] before.
+        mean: with which the model's images are normalised, per channel; the generator's are in [0, 1] before that.
         std: likewise.
-        start: weights of an earlier generator to go on from, as `weights` gives them.
+        start: weights of an earlier generator to continue from, as in `weights`.
 
     Attributes:
-        model: the frozen model, all of its classes.
+        model: the frozen model, with all of its classes.
         synthesizer: the generator with its training and its counters.
-        weights: of the generator once it is trained, without its embedding of classes; if they are to be gone on from.
+        weights: of the trained generator without its class embedding, if it is to be continued from.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class Recollection:
         )
 
     def train(self, learner: nn.Module) -> None:
-        """Train the generator, once; ``learner``, the model that will be shown the samples, is only looked at.
+        """Train the generator, once; ``learner``, the model that will see the samples, is not changed.
 
         Raises:
-            ValueError: if BatchNorm statistics are asked for and the model has none.
+            ValueError: if BatchNorm statistics are needed and the model has none.
         """
         self.synthesizer.step(self._normalised(learner))
         generator = self.synthesizer.generator.eval()
@@ -91,14 +91,14 @@ class Recollection:
 
     @torch.no_grad()
     def sample(self, n: int) -> Batch:
-        """``n`` images, normalised, of classes asked for at random, with the frozen model's answers (n, k)."""
+        """``n`` normalised images of random target classes, with the frozen model's logits (n, k)."""
         images = self.synthesizer.draw(n)
         images = self._normalised(nn.Identity())(images)
         return Batch(images, self.answer(images))
 
     @torch.no_grad()
     def answer(self, images: Tensor) -> Tensor:
-        """The frozen model's logits (n, k), in the order of the classes, of normalised images (n, C, H, W)."""
+        """The frozen model's logits (n, k), in the order of the classes, for normalised images (n, C, H, W)."""
         if self._answering is None:
             self._answering = folded(self._known)
         return self._answering(images)

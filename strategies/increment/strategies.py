@@ -49,7 +49,7 @@ class Plan:
     device: torch.device
 
     def part(self, kind: type[Part]) -> Part:
-        """The options that a strategy has by itself, of all there are."""
+        """Those of the plan's options that belong to the class ``kind``."""
         return kind.model_validate({name: getattr(self.options, name) for name in kind.model_fields})
 
     def build(
@@ -126,7 +126,7 @@ def lwf_mc(plan: Plan) -> SupervisedTemplate:
 
 
 def buffer(plan: Plan) -> SupervisedTemplate:
-    """Avalanche's replay of kept real images, balanced by experience."""
+    """Avalanche's replay of stored real images, balanced by experience."""
     from avalanche.training import Naive
     from avalanche.training.plugins import ReplayPlugin
 
@@ -134,18 +134,18 @@ def buffer(plan: Plan) -> SupervisedTemplate:
 
 
 def avalanche_generative(plan: Plan) -> SupervisedTemplate:
-    """Avalanche's generative replay (Shin et al., 2017): an autoencoder taught the real data as they pass."""
+    """Avalanche's generative replay (Shin et al., 2017): an autoencoder trained on the real data as they arrive."""
     from avalanche.training import GenerativeReplay
 
     return plan.build(GenerativeReplay, generator_strategy=_autoencoder(plan))
 
 
 def avalanche_generative_plugin(plan: Plan) -> SupervisedTemplate:
-    """Avalanche's ``GenerativeReplayPlugin`` by itself, as its issue 1138 has it ("100% forgetting").
+    """Avalanche's ``GenerativeReplayPlugin`` by itself, as reported in its issue 1138 ("100% forgetting").
 
-    The plugin replays from the autoencoder it is given, and leaves teaching it to a second one,
-    ``TrainGeneratorAfterExpPlugin``, that only the strategy ``GenerativeReplay`` brings along. Without it the
-    replayed images are those of initial weights.
+    The plugin replays from the autoencoder it is given, and leaves training it to a second plugin,
+    ``TrainGeneratorAfterExpPlugin``, which only the strategy ``GenerativeReplay`` adds. Without that, the replayed
+    images come from an untrained autoencoder.
     """
     from avalanche.training import Naive
     from avalanche.training.plugins import GenerativeReplayPlugin
@@ -154,7 +154,7 @@ def avalanche_generative_plugin(plan: Plan) -> SupervisedTemplate:
 
 
 def _autoencoder(plan: Plan) -> VAETraining:
-    """Avalanche's default generator, in the size of the images, and what trains it where something does."""
+    """Avalanche's default generator, sized for the images, with the strategy that trains it, if one is used."""
     import torch
     from avalanche.models import MlpVAE
     from avalanche.models.generator import VAE_loss
@@ -181,7 +181,7 @@ def _autoencoder(plan: Plan) -> VAETraining:
 
 
 def generative(plan: Plan) -> SupervisedTemplate:
-    """Old classes replayed by a generator trained from the previous model alone."""
+    """Old classes replayed from a generator trained from the previous model alone."""
     from avalanche.training import Naive
 
     from lra.strategies.increment.datafree import DataFreeReplayPlugin
@@ -201,7 +201,7 @@ def rgal(plan: Plan) -> SupervisedTemplate:
 
 
 def fecam(plan: Plan) -> SupervisedTemplate:
-    """FeCAM, the control without training: a frozen backbone, and statistics of every class's features."""
+    """FeCAM, the control that stops training: a frozen backbone, and statistics of every class's features."""
     from avalanche.training import Naive
 
     from lra.strategies.increment.fecam import FeCAMPlugin
@@ -210,7 +210,7 @@ def fecam(plan: Plan) -> SupervisedTemplate:
 
 
 def deepinversion(plan: Plan) -> SupervisedTemplate:
-    """DeepInversion in increments (Yin et al., 2020): an inverted model replayed, and distilled."""
+    """DeepInversion in increments (Yin et al., 2020): images that invert the old model are replayed and distilled."""
     from avalanche.training import Naive
 
     from lra.strategies.increment.deepinversion import DeepInversionPlugin
@@ -219,7 +219,7 @@ def deepinversion(plan: Plan) -> SupervisedTemplate:
 
 
 def abd(plan: Plan) -> SupervisedTemplate:
-    """Always be dreaming (Smith et al., 2021): local cross-entropy, the head on all, importance-weighted features."""
+    """Always Be Dreaming (Smith et al., 2021): local cross-entropy, a head trained on all, weighted features."""
     from avalanche.training import Naive
 
     from lra.strategies.increment.abd import ABDPlugin
@@ -228,7 +228,7 @@ def abd(plan: Plan) -> SupervisedTemplate:
 
 
 def rdfcil(plan: Plan) -> SupervisedTemplate:
-    """R-DFCIL (Gao et al., 2022): angles between real images kept, hard distillation, a balanced head at last."""
+    """R-DFCIL (Gao et al., 2022): relational and hard distillation, and finally a balanced head."""
     from avalanche.training import Naive
 
     from lra.strategies.increment.rdfcil import RDFCILPlugin
@@ -261,7 +261,7 @@ OWN_OPTIONS: dict[str, dict[str, Any]] = {
     "abd": ABDOptions().model_dump(),
     "r-dfcil": RDFCILOptions().model_dump(),
 }
-"""Options of a strategy that are not those of all others, unless they are set."""
+"""Defaults of a strategy that differ from those of `IncrementOptions`."""
 
 DATA_FREE = ("generative", "rgal")
 """Strategies that can take the LRA step."""
@@ -270,8 +270,8 @@ GENERATING = (*DATA_FREE, "deepinversion", "deepinversion-lwf", "abd", "r-dfcil"
 """Strategies that train a generator from the model before each experience but the first."""
 
 TRAINED_ONCE = ("fecam",)
-"""Strategies that take steps in the first experience alone."""
+"""Strategies that train in the first experience only."""
 
 RESUMABLE = ("naive", "lwf", "lwf-mc", "joint", *GENERATING, *TRAINED_ONCE)
-"""Strategies whose state between experiences can be saved; what the others keep, images or an autoencoder, Avalanche
-does not give away."""
+"""Strategies whose state between experiences can be saved; Avalanche does not expose what the others keep, images or an
+autoencoder."""
