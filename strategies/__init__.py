@@ -68,6 +68,6 @@ PUBLIC = {
     "SynthesisStream": "lra.strategies.stream",
     "TestExperience": "lra.strategies.stream",
 }
-"""What this package offers, and where it is: the same as is imported above, for those who check types."""
+"""The public names of this package and their modules: the same as imported above for type checkers."""
 
 __getattr__, __dir__ = offered(__name__, PUBLIC)

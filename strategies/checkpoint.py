@@ -1,7 +1,6 @@
-"""A run between two experiences as plain data, so that another process can go on identically.
+"""The state of a run between two experiences as plain data, so that another process can continue identically.
 
-Avalanche's own checkpoint pickles the strategy whole; this keeps states only, which torch's restricted loader
-reads back.
+Avalanche's own checkpoint pickles the whole strategy; this keeps only states, which torch's restricted loader can read.
 """
 
 from lra.state import State, Stateful, random_states, restore_random_states
@@ -20,9 +19,9 @@ CLOCK = (
 
 
 def capture(strategy: DataFreeDistillation, stream: SynthesisStream) -> State:
-    """The state of a run at rest: student, optimiser, objective, synthesizer, plugins, counters, random states.
+    """The state of a run between experiences: student, optimiser, objective, synthesizer, plugins, counters, RNGs.
 
-    Of plugins, those that have a state to go on from; Avalanche's own have none.
+    Plugins are included if they have a state; Avalanche's own have none.
     """
     return {
         "student": strategy.model.state_dict(),
@@ -39,10 +38,10 @@ def capture(strategy: DataFreeDistillation, stream: SynthesisStream) -> State:
 
 
 def restore(state: State, strategy: DataFreeDistillation, stream: SynthesisStream) -> None:
-    """Bring a freshly built run to a state of `capture`.
+    """Bring a freshly built run to a state from `capture`.
 
     Raises:
-        KeyError, RuntimeError, ValueError: if the state is of another run.
+        KeyError, RuntimeError, ValueError: if the state belongs to another run.
     """
     strategy.model.load_state_dict(state["student"])
     strategy.optimizer.load_state_dict(state["optimizer"])

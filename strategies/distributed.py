@@ -1,14 +1,13 @@
 """One run on several processes: each makes and learns its share of every batch, and gradients are averaged.
 
-With n processes of batches of B/n the student's step is that of one process with the batch B wherever the loss is a
-mean over images. The LRA step needs two averages more for that, because its inner step goes along the gradient of the
-whole acquisition batch: one of ∇L_acq before the inner step, and, in the derivative through it, one of ∇L_ret(θ').
-With ``meta.shares="own"`` each process looks ahead along the gradient of its own share, and the meta gradient is
-averaged once, as any other.
+With n processes and batches of B/n, the student's step is that of one process with batch B wherever the loss is a mean
+over images. The LRA step needs two more averages for that, because its inner step follows the gradient of the whole
+acquisition batch: one of ∇L_acq before the inner step and, in the derivative through it, one of ∇L_ret(θ'). With
+``meta.shares="own"`` each process looks ahead along the gradient of its own share, and the meta-gradient is averaged
+once, like any other.
 
-BatchNorm normalises by the process's own share in training, as DistributedDataParallel's does; running statistics
-are averaged at the end of every experience. Terms that look at a batch as a whole (its class balance, say) look at
-the share.
+In training, BatchNorm normalises by the process's own share, as under DistributedDataParallel; running statistics are
+averaged at the end of every experience. Terms on a batch as a whole (such as its class balance) see the share only.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,11 +26,11 @@ from lra.synthesis.synthesizer import Synthesizer
 
 
 class PeerLost(RuntimeError):
-    """Another process of the run has gone."""
+    """Another process of the run has ended."""
 
 
 def together(collective: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-    """Call a collective of torch's.
+    """Call one of torch's collective operations.
 
     Raises:
         PeerLost: if another process does not answer.
@@ -43,7 +42,7 @@ def together(collective: Callable[..., Any], *arguments: Any, **options: Any) ->
 
 
 def averaged(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Means over processes, in one message; differentiable: the mean of the cotangents comes back."""
+    """Means over processes, in one message; differentiable: the backward pass averages the cotangents."""
     present = [gradient for gradient in gradients if gradient is not None]
     if not present:
         return list(gradients)
@@ -78,12 +77,12 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 class AverageGradients(SupervisedPlugin):
-    """Averages the student's gradient after every backward pass; comes first of all plugins.
+    """Averages the student's gradient after every backward pass; must be the first plugin.
 
     Args:
-        networks: all that learn: they start from the first process's weights, and their running statistics are
+        networks: all networks that learn: they start from the first process's weights, and their running statistics are
             averaged when an experience closes.
-        steps: LRA steps whose learned rates belong to the same message.
+        steps: LRA steps whose learned rates are sent in the same message.
     """
 
     def __init__(self, networks: Sequence[nn.Module], steps: Sequence[LRA] = ()):
@@ -93,7 +92,7 @@ class AverageGradients(SupervisedPlugin):
 
     @torch.no_grad()
     def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Start alike."""
+        """Start all processes from the same weights."""
         for network in self.networks:
             for tensor in network.state_dict().values():
                 together(dist.broadcast, tensor, src=0)
@@ -112,9 +111,9 @@ class AverageGradients(SupervisedPlugin):
 
 
 class OwnNumbers(SupervisedPlugin):
-    """Seeds torch by (seed, process, student steps done); comes last of all plugins, after Avalanche's clock.
+    """Seeds torch from (seed, process, student steps done); must be the last plugin, after Avalanche's clock.
 
-    So what a process draws in a step does not depend on what was drawn before, in an evaluation say.
+    Thus what a process draws in a step does not depend on what was drawn before, for example in an evaluation.
 
     Args:
         seed: of the run.
@@ -126,7 +125,7 @@ class OwnNumbers(SupervisedPlugin):
         self.seed, self.rank = seed, rank
 
     def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Seed what opens the first experience."""
+        """Seed the opening of the first experience."""
         content = np.random.SeedSequence([self.seed, self.rank, strategy.clock.train_iterations])
         torch.manual_seed(int(content.generate_state(1, np.uint64)[0]))
 
@@ -135,7 +134,7 @@ class OwnNumbers(SupervisedPlugin):
         self.before_training(strategy)
 
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Seed what opens the next experience, now that evaluations are over."""
+        """Seed the opening of the next experience, now that evaluations are over."""
         self.before_training(strategy)
 
 
@@ -143,9 +142,9 @@ def distribute(strategy: DataFreeDistillation, synthesizer: Synthesizer, seed: i
     """Let a strategy's student, synthesizer and memory learn from the shares of all processes.
 
     Args:
-        strategy: not yet trained, the same on every process but for its share of the batch.
-        synthesizer: of its stream; a divisible one.
-        seed: of the random numbers that each process draws for itself; without one the synthesizer must see to that.
+        strategy: not yet trained, and the same on every process except for its share of the batch.
+        synthesizer: of its stream; it must be divisible.
+        seed: of the random numbers that each process draws by itself; without one, the synthesizer must seed them.
     """
     learning = owners([synthesizer, *strategy.plugins])
     for optimiser in (optimiser for owner in learning for optimiser in owner.optimisers()):

@@ -1,4 +1,4 @@
-"""The guard against divergence: nothing is made of a number that is none, or that has grown beyond all training."""
+"""The guard against divergence: it stops a run before a non-finite or exploding number is used."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -12,9 +12,9 @@ from lra.strategies.strategy import DataFreeDistillation
 from lra.synthesis.batches import Diverged
 
 LIMIT = 1e6
-"""Largest norm of a network's weights, or of the student's gradient, that is taken for training."""
+"""Largest norm of a network's weights, or of the student's gradient, that is not taken for divergence."""
 TOGETHER = 200
-"""Numbers on a GPU that are looked at together, if no experience closes before."""
+"""Numbers on a GPU that are checked together, unless an experience closes first."""
 
 
 class _Watched(NamedTuple):
@@ -25,14 +25,14 @@ class _Watched(NamedTuple):
 
 
 class DivergenceGuard(SupervisedPlugin):
-    """Raises `Diverged` before anything is made of a bad number; comes before the evaluation and every checkpoint.
+    """Raises `Diverged` before a bad number is used; must precede the evaluation and every checkpoint.
 
-    The student's loss is looked at in every step, before the update; synthesis terms when an experience opens; norms
-    when it closes, because they cost more. A GPU would be waited for each time: its numbers are kept there, and looked
-    at together when an experience closes, or after `TOGETHER` of them.
+    The student's loss is checked in every step, before the update; synthesis terms when an experience opens; norms when
+    it closes, because they cost more. Reading a number from a GPU would wait for it each time: numbers stay there, and
+    are checked together when an experience closes, or after `TOGETHER` of them.
 
     Args:
-        networks: those that learn, by the name to call them.
+        networks: those that learn, by the names used in messages.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module]):
@@ -41,14 +41,14 @@ class DivergenceGuard(SupervisedPlugin):
         self._unseen: list[_Watched] = []
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Look at the terms of the update that opened the experience."""
+        """Check the terms of the update that opened the experience."""
         terms = {} if strategy.synthesis is None else strategy.synthesis.terms
         for name, value in terms.items():
             self._watch(f"synthesis term {name!r}", value.raw, math.inf, strategy)
         self._look(strategy)
 
     def before_update(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Look at the loss."""
+        """Check the loss."""
         loss, named = strategy.loss.detach(), "the student's loss"
         if _at_once(strategy) and not math.isfinite(loss.item()):
             named = f"{named} ({_blame(strategy)})"
@@ -56,7 +56,7 @@ class DivergenceGuard(SupervisedPlugin):
         self._look(strategy)
 
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Look at the last gradient and at all weights."""
+        """Check the last gradient and all weights."""
         gradient = [p.grad for p in strategy.model.parameters() if p.grad is not None]
         self._watch("the norm of the student's gradient", _norm(gradient), LIMIT, strategy)
         for name, network in self.networks.items():
@@ -77,13 +77,13 @@ class DivergenceGuard(SupervisedPlugin):
 
 
 def _at_once(strategy: DataFreeDistillation) -> bool:
-    """Whether it costs next to nothing to look at a number."""
+    """Whether reading a number costs next to nothing."""
     return strategy.device.type == "cpu"
 
 
 @torch.no_grad()
 def _blame(strategy: DataFreeDistillation) -> str:
-    """Terms of the objective that are no numbers at the current weights, on the minibatch or what is replayed."""
+    """Names the terms of the objective that are not finite at the current weights, on new or replayed samples."""
     objective, batches = strategy.objective, [strategy.minibatch, strategy.replayed]
     parts = [objective.parts(objective.view(strategy.model, batch)) for batch in batches if batch is not None]
     bad = {name for found in parts for name, value in found.items() if not torch.isfinite(value)}
@@ -91,7 +91,7 @@ def _blame(strategy: DataFreeDistillation) -> str:
 
 
 def norm(tensors: Iterable[Tensor]) -> float:
-    """Euclidean norm of all numbers in ``tensors``; NaN if one is."""
+    """Euclidean norm of all numbers in ``tensors``; NaN if one of them is."""
     return _norm(tensors).item()
 
 

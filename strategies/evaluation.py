@@ -1,4 +1,4 @@
-"""How a run is evaluated: what a measure is, when measures are taken, and the records that are kept of it."""
+"""How a run is evaluated: the interface of a measure, when measures are taken, and the records of evaluations."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,17 +17,17 @@ from lra.state import State
 from lra.strategies.strategy import DataFreeDistillation
 
 Record = dict[str, Any]
-"""What was measured, ready for JSON."""
+"""Measurements, ready for JSON."""
 
 
 class Measure(PluginMetric[Record]):
     """A metric that measures once per evaluation; it works in any of Avalanche's evaluators.
 
-    It speaks at the end of an evaluation, as scalars for Avalanche's loggers and as a dictionary (`result`) for the
-    record that `Evaluation` keeps. It can be saved and resumed.
+    At the end of an evaluation it gives scalars to Avalanche's loggers, and a dictionary (`result`) to the record that
+    `Evaluation` keeps. It can be saved and resumed.
 
     Attributes:
-        gives: the quantities that a run has from it; `outcome` says how.
+        gives: the quantities that it adds to the result of a run; `outcome` says how.
     """
 
     gives: ClassVar[tuple[Quantity, ...]] = ()
@@ -38,13 +38,13 @@ class Measure(PluginMetric[Record]):
 
     @abstractmethod
     def measure(self, strategy: DataFreeDistillation) -> Record:
-        """What there is to say at the end of an evaluation, ready for JSON."""
+        """The measurement at the end of an evaluation, ready for JSON."""
 
     def outcome(self, records: Sequence[Record]) -> Record:
         """What it adds to the result of a run, from the records of all evaluations.
 
-        Unless a measure says otherwise, the last value of each quantity that it gives, or the mean of all that there
-        are, in the place where the quantity is declared to stand.
+        Unless overridden, this is the last value of each quantity that it gives, or the mean of all its values, at the
+        path that the quantity declares.
         """
         found: Record = {}
         for quantity in self.gives:
@@ -56,14 +56,14 @@ class Measure(PluginMetric[Record]):
         return found
 
     def files(self) -> dict[str, Record]:
-        """What it leaves beside the result of a run, by the names of JSON files."""
+        """JSON files that it adds beside the result of a run: their contents by name."""
         return {}
 
     def anticipate(self, strategy: DataFreeDistillation) -> None:
-        """Look at the student before it learns the experience that this evaluation will follow."""
+        """Examine the student before it learns an experience that will be followed by an evaluation."""
 
     def note(self, strategy: DataFreeDistillation) -> None:
-        """Take note of an experience that has just been learnt, at next to no cost."""
+        """Note an experience that has just been learnt, at almost no cost."""
 
     def after_eval(self, strategy: DataFreeDistillation) -> list[MetricValue]:
         """Measure, and hand the scalars to the loggers."""
@@ -80,7 +80,7 @@ class Measure(PluginMetric[Record]):
         self._last = {}
 
     def state_dict(self) -> State:
-        """What a resumed run needs to go on measuring."""
+        """What a resumed run needs to continue measuring."""
         return {}
 
     def load_state_dict(self, state: State) -> None:
@@ -102,7 +102,7 @@ def _nested(path: str, value: object) -> Record:
 
 
 def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> Record:
-    """Both records in one, mappings under the same key in one too; else the other's value counts."""
+    """Both records merged, recursively where both have a mapping under a key; otherwise ``other`` takes precedence."""
     common = {
         k: merged(one[k], v) for k, v in other.items() if isinstance(v, Mapping) and isinstance(one.get(k), Mapping)
     }
@@ -110,9 +110,9 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> Record:
 
 
 class QuietEvaluation(EvaluationPlugin):
-    """Avalanche's evaluator, answering only the callbacks that some metric or logger listens to.
+    """Avalanche's evaluator, restricted to the callbacks that some metric or logger uses.
 
-    The stock evaluator copies the experience at every one of 15 callbacks per experience, listener or not.
+    The stock evaluator copies the experience at each of 15 callbacks per experience, whether anything uses it or not.
     """
 
     def __init__(self, *metrics: Any, loggers: Any = None, **kwargs: Any):
@@ -126,7 +126,7 @@ class QuietEvaluation(EvaluationPlugin):
         }
 
     def __getattribute__(self, item: str) -> Any:
-        """Deny the callbacks nobody listens to, so that Avalanche passes them by."""
+        """Hide the callbacks that nothing uses, so that Avalanche skips them."""
         if not item.startswith(("before_", "after_")):
             # Avalanche's own override only matters for callbacks, and this is asked dozens of times a step.
             return object.__getattribute__(self, item)
@@ -136,20 +136,20 @@ class QuietEvaluation(EvaluationPlugin):
 
 
 class _Silent:
-    """A logger that hears nothing."""
+    """A logger that ignores everything."""
 
     def log_metrics(self, metric_values: object) -> None:
         """Ignore them."""
 
 
 def _overridden(listener: type, callback: str) -> bool:
-    """Whether a class does something at a callback, beyond Avalanche's empty methods."""
+    """Whether a class overrides a callback, which in Avalanche is an empty method."""
     empty = (PluginMetric, SupervisedPlugin)
     return not any(getattr(listener, callback) is getattr(base, callback, None) for base in empty)
 
 
 class _Recorder(BaseLogger):
-    """A logger that has every evaluation recorded, whoever asked for it."""
+    """A logger through which every evaluation is recorded, whatever started it."""
 
     def __init__(self, record: Callable[[DataFreeDistillation], None]):
         # Past Avalanche's, which has loggers on the first of several processes alone.
@@ -162,22 +162,22 @@ class _Recorder(BaseLogger):
 
 
 class Evaluation(SupervisedPlugin):
-    """When a student is evaluated, by which measures, and the records of it; the last of a user's plugins.
+    """Decides when a student is evaluated and by which measures, and keeps the records; the last of a user's plugins.
 
-    It evaluates every so many experiences and at the end, early or not. Avalanche's ``eval_every`` cannot be thinned
-    below one evaluation per experience.
+    It evaluates every ``every`` experiences and at the end, even if that comes early. Avalanche's ``eval_every`` cannot
+    be less frequent than one evaluation per experience.
 
     Args:
-        stream: the test stream; empty where there is no test set, and measures of probes still speak.
+        stream: the test stream; if it is empty, because there is no test set, measures on probes still work.
         every: experiences between evaluations.
         length: experiences in all.
-        measures: asked in order; told of every experience, and beforehand of one that an evaluation will follow.
-        epoch: experiences per epoch, to date the records.
+        measures: taken in order; they are told of every experience, and beforehand if an evaluation will follow it.
+        epoch: experiences per epoch, for the dates in the records.
         keep: called with the record of each evaluation, a dictionary ready for JSON.
-        loggers: of Avalanche's, for further records.
+        loggers: Avalanche loggers for further records.
 
     Attributes:
-        evaluator: what the strategy needs as its evaluator, so that the measures hear of evaluations.
+        evaluator: to be given to the strategy as its evaluator, so that the measures are called.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Evaluation(SupervisedPlugin):
         self.evaluations = 0
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Announce the evaluation that will follow, if one will."""
+        """Announce the evaluation that will follow, if there is one."""
         if self._due(strategy.clock.train_exp_counter + 1):
             for measure in self.measures:
                 measure.anticipate(strategy)
@@ -218,7 +218,7 @@ class Evaluation(SupervisedPlugin):
         return completed % self.every == 0 or completed == self.length
 
     def _record(self, strategy: DataFreeDistillation) -> None:
-        """Keep the record of an evaluation, of which the measures have just been taken."""
+        """Keep the record of an evaluation whose measures have just been taken."""
         experience = strategy.clock.train_exp_counter + 1
         record: Record = {
             "evaluation": self.evaluations,
@@ -239,7 +239,7 @@ class Evaluation(SupervisedPlugin):
         return found
 
     def files(self) -> dict[str, Record]:
-        """What the measures leave beside it, by the names of JSON files."""
+        """JSON files that the measures add beside it: their contents by name."""
         return {name: content for measure in self.measures for name, content in measure.files().items()}
 
     def state_dict(self) -> State:
@@ -260,17 +260,17 @@ def tensorboard(folder: Path) -> BaseLogger:
 
 
 class WeightsAndBiases(WandBLogger):
-    """Avalanche's Weights & Biases logger, for one run of several in a process: it closes its record with the run.
+    """Avalanche's Weights & Biases logger, for processes with several runs: it closes its record at the end of a run.
 
     Args:
         folder: where the record goes.
-        name: of the run; a run of the same name that was stopped goes on where it is sent.
+        name: of the run; online, a stopped run with the same name is continued.
         config: of the run, as plain data.
         mode: keep the record in ``folder``, or send it as well.
 
     Raises:
         ImportError: if wandb is not installed.
-        Exception: of wandb's own, if it cannot start, for want of a login or a network, say.
+        Exception: one of wandb's own, if it cannot start, for example without a login or a network.
     """
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any], mode: Literal["offline", "online"]):
@@ -294,7 +294,7 @@ class WeightsAndBiases(WandBLogger):
         )
 
     def log_single_metric(self, name: str, value: object, x_plot: int) -> None:
-        """Log a number; of Avalanche's own, newer versions of wandb lack what pictures and charts would need."""
+        """Log a number; Avalanche's pictures and charts need what newer versions of wandb lack, and are left out."""
         if isinstance(value, (int, float)):
             self.step = x_plot
             self.wandb.log({name: value}, step=x_plot)

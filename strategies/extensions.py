@@ -1,9 +1,9 @@
-"""Plugins from outside: by ``package.module:Class``, installed under a name of their own, or Avalanche's by name.
+"""External plugins: by ``package.module:Class``, by the name under which one is installed, or Avalanche's by name.
 
 An installed package offers plugins through the entry-point group ``lra.plugins``. ``avalanche:NAME`` is a row of
 `GUESTS`, and ``avalanche:package.module:Class`` any class that expects Avalanche's data loaders. A plugin class is
-built from keyword options, or by its own ``build(setup, **options)`` if it has one and so can know the problem. The
-name of one of `REPLAYS` is that replay, beside the one that the run has already.
+built from keyword options or, to have access to the problem, by its own ``build(setup, **options)``. The name of one
+of `REPLAYS` adds that replay to the one the run has already.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from lra.strategies.strategy import DataFreeDistillation
 
     Plugin: TypeAlias = BasePlugin[Any]
-    """Any plugin of Avalanche's, or ours."""
+    """Any plugin, of Avalanche's or ours."""
     Maker: TypeAlias = type[Plugin] | type[ReplayOptions] | Callable[..., Plugin]
     """A plugin class, the options of a replay, or a function of `Setup` and options."""
 
 GROUP = "lra.plugins"
 AVALANCHE = "avalanche:"
 CALLED = ("recall", "view")
-"""What the strategy asks of a replay or a student step of one's own, beside Avalanche's callbacks."""
+"""What the strategy calls on a user's replay or student step, in addition to Avalanche's callbacks."""
 
 
 class ExtensionError(ValueError):
@@ -43,7 +43,7 @@ class ExtensionError(ValueError):
 
 
 class PluginFailed(RuntimeError):
-    """A plugin from outside that raised in the middle of a run."""
+    """An external plugin raised an exception in the middle of a run."""
 
 
 @cache
@@ -53,12 +53,12 @@ def replay_plugins() -> dict[str, EntryPoint]:
 
 
 def load(spec: str) -> Maker:
-    """The plugin class that ``package.module:Class``, or an installed name, stands for; what makes one of `GUESTS`.
+    """The plugin class for ``package.module:Class`` or an installed name; for a name in `GUESTS`, the plugin's maker.
 
-    The name of one of `REPLAYS` stands for its options.
+    The name of one of `REPLAYS` gives its options.
 
     Raises:
-        ExtensionError: if it cannot be found, imported, or is no Avalanche plugin class.
+        ExtensionError: if it cannot be found or imported, or is not an Avalanche plugin class.
     """
     from avalanche.core import BasePlugin
 
@@ -111,7 +111,7 @@ def _refusal(spec: str, guest: Guest) -> ExtensionError:
 
 
 def _refuse_as_it_is(spec: str, found: object) -> None:
-    """Raise `ExtensionError` for a class of Avalanche's that the table says to be no good here by itself."""
+    """Raise `ExtensionError` for a class of Avalanche's that, by the table, does not work here unchanged."""
     if not isinstance(found, type) or not found.__module__.startswith("avalanche."):
         return
     for name, guest in GUESTS.items():
@@ -130,10 +130,10 @@ def needs_stock_data(spec: str) -> bool:
 
 
 def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
-    """The plugin of ``spec`` with ``options``; what it raises later on is a `PluginFailed`.
+    """The plugin of ``spec`` with ``options``; exceptions that it raises later become `PluginFailed`.
 
     Raises:
-        ExtensionError: as `load`, or if it refuses the options or builds something else.
+        ExtensionError: as `load`, or if it refuses the options or builds something that is not a plugin.
     """
     from avalanche.core import BasePlugin
     from avalanche.training.plugins import ReplayPlugin
@@ -164,7 +164,7 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
 
 
 def _inert(plugin: Plugin) -> str | None:
-    """Why a plugin could not ever do anything on a stream, or ``None``."""
+    """Why a plugin could never do anything on a stream, or ``None``."""
     from avalanche.core import SupervisedPlugin
     from avalanche.training.plugins import EarlyStoppingPlugin, LRSchedulerPlugin
     from avalanche.training.templates.base_sgd import PeriodicEval
@@ -197,7 +197,7 @@ def _differs(callback: object, inherited: object) -> bool:
 
 
 def _answerable(callback: Callable[..., Any], whose: str, hook: str) -> Callable[..., Any]:
-    """``callback``, of whose exceptions, and whose stop of the run, it is said whose they are."""
+    """``callback``, so that an exception it raises, or a stop of the run by it, names the plugin."""
 
     @wraps(callback)
     def call(*strategies: DataFreeDistillation, **kwargs: Any) -> Any:
@@ -231,7 +231,7 @@ def accepted(plugin: Maker) -> list[str]:
 
 
 def replay_names() -> Iterable[str]:
-    """What can be named as a replay beside the package's own: installed plugins, and Avalanche's."""
+    """Names that can be given as a replay in addition to the package's own: installed plugins, and Avalanche's."""
     return [*replay_plugins(), *(AVALANCHE + name for name in GUESTS)]
 
 

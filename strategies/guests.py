@@ -1,11 +1,11 @@
 """Avalanche's plugins by name: ``avalanche:ewc`` after ``--replay`` or ``--plugin``.
 
-A synthesis stream has no classes, no tasks and no finite dataset. Where a plugin asks for them it gets the teacher's
-argmax, one task label 0, and a draw of as many images as the student's steps of the experience take. `GUESTS` is the
-table of what each asks for and what becomes of it; the documentation shows it.
+A synthesis stream has no classes, no tasks and no finite dataset. Where a plugin needs them, it gets the teacher's
+argmax, the single task label 0, and a draw of as many images as the student's steps in the experience use. `GUESTS` is
+the table of what each plugin needs and what it gets; the documentation shows it.
 
-The functions fit a plugin to such a stream: defaults for many short experiences, and what would fail late refused. They
-import Avalanche, which the table does not.
+The functions adapt a plugin to such a stream: defaults suit many short experiences, and settings that would fail late
+are refused at once. They import Avalanche, which the table does not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POLICIES = {
     "class-balanced": "ClassBalancedBuffer",
     "experience-balanced": "ExperienceBalancedBuffer",
 }
-"""Avalanche's storage policies, by the value of ``plugin.storage_policy``."""
+"""Avalanche's storage policies, by value of ``plugin.storage_policy``."""
 
 
 def ewc(setup: Setup, ewc_lambda: float = 1.0, mode: str = "online", decay_factor: float | None = None) -> Plugin:
@@ -40,7 +40,7 @@ def ewc(setup: Setup, ewc_lambda: float = 1.0, mode: str = "online", decay_facto
 def si(setup: Setup, si_lambda: float = 1.0, eps: float = 1e-7) -> Plugin:
     """Synaptic Intelligence (Zenke et al. 2017), with copies where Avalanche keeps views.
 
-    On a CPU Avalanche's records of earlier weights share memory with the live ones, so that nothing ever seems to
+    On a CPU, Avalanche's records of earlier weights share memory with the current ones, so that nothing ever seems to
     have moved, every importance is zero, and the plugin does nothing.
     """
     from avalanche.training.plugins import SynapticIntelligencePlugin
@@ -62,9 +62,9 @@ def si(setup: Setup, si_lambda: float = 1.0, eps: float = 1e-7) -> Plugin:
 
 
 def rwalk(setup: Setup, ewc_lambda: float = 0.1, ewc_alpha: float = 0.9, delta_t: int | None = None) -> Plugin:
-    """Riemannian Walk (Chaudhry et al. 2018), with the student kept in training mode, which Avalanche's ends.
+    """Riemannian Walk (Chaudhry et al. 2018), with the student kept in training mode, which Avalanche's version leaves.
 
-    By default, scores every ten steps, or once in a shorter experience.
+    By default it computes scores every ten steps, or once in a shorter experience.
     """
     from avalanche.training.plugins import RWalkPlugin
 
@@ -82,7 +82,7 @@ def rwalk(setup: Setup, ewc_lambda: float = 0.1, ewc_alpha: float = 0.9, delta_t
 def agem(setup: Setup, patterns_per_experience: int = 16, sample_size: int | None = None) -> Plugin:
     """Averaged Gradient Episodic Memory (Chaudhry et al. 2019).
 
-    By default, as many samples per reference gradient as a batch has or there are experiences.
+    By default, each reference gradient uses as many samples as there are images in a batch, or experiences, if more.
     """
     from avalanche.training.plugins import AGEMPlugin
 
@@ -102,9 +102,9 @@ def gem(setup: Setup, patterns_per_experience: int = 16, memory_strength: float 
 
 
 def mir(setup: Setup, batch_size_mem: int | None = None, mem_size: int = 1280, subsample: int | None = None) -> Plugin:
-    """Maximally Interfered Retrieval (Aljundi et al. 2019): of a subsample, what the step would undo most.
+    """Maximally Interfered Retrieval (Aljundi et al. 2019): replays those of a subsample that the step would harm most.
 
-    By default an eighth of a batch, chosen from as many as a batch has.
+    By default an eighth of the batch size, chosen from as many samples as a batch has.
     """
     from avalanche.training.plugins import MIRPlugin
 
@@ -122,7 +122,7 @@ def replay(
 ) -> Plugin:
     """Experience replay from an exemplar buffer (Chaudhry et al. 2019), beside every batch.
 
-    By default an eighth of a batch from a reservoir, as our own replays.
+    By default an eighth of the batch size from a reservoir, as in our own replays.
     """
     from avalanche.training import storage_policy as policies
     from avalanche.training.plugins import ReplayPlugin
@@ -144,13 +144,12 @@ class Guest:
     """A row of the table.
 
     Attributes:
-        plugin: the class, as ``package.module:Class``, or the function that makes it; ``None`` for one that cannot
-            work here.
-        needs: what it asks of a stream.
-        gets: what the synthesis stream gives it for that.
+        plugin: the class, as ``package.module:Class``, or the function that makes it; ``None`` if it cannot work here.
+        needs: what it requires of a stream.
+        gets: what the synthesis stream provides instead.
         verdict: what to expect of it, or why it is refused.
         stock_data: whether it works on Avalanche's data loaders.
-        classes: Avalanche's own classes, exactly these, that the row says to be no good here as they are.
+        classes: Avalanche's own classes that do not work here unchanged (exactly these, no subclasses).
     """
 
     plugin: str | Callable[..., Plugin] | None
@@ -169,7 +168,7 @@ GUESTS: dict[str, Guest] = {
         "avalanche.training.plugins:LwFPlugin",
         "classes and tasks of past experiences",
         "the teacher's argmax; one task",
-        "works; its old model is the student one experience ago, so it holds back little",
+        "works; its old model is the student of one experience ago, so that it retains little",
     ),
     "ewc": Guest(
         ewc,
@@ -179,9 +178,9 @@ GUESTS: dict[str, Guest] = {
     ),
     "si": Guest(
         si,
-        "nothing but the student's path",
-        "that",
-        "works, with earlier weights copied; as Avalanche has it, it is inert on a CPU",
+        "nothing but the student's weights",
+        "these",
+        "works, with copies of earlier weights; Avalanche's own version does nothing on a CPU",
         classes=("SynapticIntelligencePlugin",),
     ),
     "mas": Guest("avalanche.training.plugins:MASPlugin", "unlabelled images after each experience", DRAW, "works"),
@@ -189,7 +188,7 @@ GUESTS: dict[str, Guest] = {
         rwalk,
         "a labelled batch per step",
         "the step's batch and logits",
-        "works, with the student kept in training mode, which Avalanche's leaves",
+        "works, with the student kept in training mode, which Avalanche's own version leaves",
         classes=("RWalkPlugin",),
     ),
     "agem": Guest(
@@ -297,7 +296,7 @@ GUESTS: dict[str, Guest] = {
     "ncm": Guest(
         None,
         "a student that classifies by class means or covariances",
-        "nothing: students have a layer for it that is trained",
+        "nothing: students have a trained last layer",
         "refused: there are no means to update",
         classes=(
             *("CurrentDataNCMUpdate", "MemoryNCMUpdate", "NCMOracle"),
@@ -312,4 +311,4 @@ GUESTS: dict[str, Guest] = {
         classes=("RARPlugin",),
     ),
 }
-"""Name, as typed after ``avalanche:``, to row."""
+"""The rows, by the name typed after ``avalanche:``."""

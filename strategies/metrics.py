@@ -1,6 +1,6 @@
-"""What every run measures of itself, leaving no trace in it.
+"""The standard measures of every run; taking them does not affect the run.
 
-The numbers that a whole run comes to are declared in `lra.metrics.quantities`; a measure names those that it gives.
+The quantities of a whole run are declared in `lra.metrics.quantities`; a measure names those that it gives.
 """
 
 import math
@@ -34,23 +34,23 @@ from lra.strategies.stream import SynthesisStream
 from lra.synthesis.synthesizer import Synthesizer
 
 MOST_CLASSES = 100
-"""Most classes of which it is kept which are taken for which."""
+"""Most classes for which a confusion matrix is kept."""
 
 
 class TestFidelity(Measure):
-    """Accuracy on a real test set, agreement with and loyalty to the teacher there, and the accuracy's evolution.
+    """Accuracy on a real test set, its evolution, and agreement with and loyalty to the teacher there.
 
-    For monitoring only: nothing in a run depends on it. Silent where there is no test set.
+    For monitoring only: nothing in a run depends on it. All values are ``None`` without a test set.
 
     Args:
-        teacher: asked once in the run, outside the count of its queries.
-        answers: its logits (n, K) for the test set in order, if it has been asked already.
+        teacher: queried once per run; these queries are not counted.
+        answers: its logits (n, K) for the test set in order, if they are known already.
 
     Attributes:
-        by_class: of the last evaluation, class by class: how many images there are, and the percentages of them that
-            the teacher and the student get right, ``None`` where there are none.
-        confusion: of the last evaluation, how many images of each class (down) the student takes for each (across);
-            ``None`` of more classes than `MOST_CLASSES`.
+        by_class: at the last evaluation, for each class: the number of images, and the percentages of them that the
+            teacher and the student classify correctly, ``None`` where there are none.
+        confusion: the confusion matrix of the last evaluation, in images: true classes down, the student's across;
+            ``None`` for more than `MOST_CLASSES` classes.
     """
 
     __test__ = False
@@ -70,11 +70,11 @@ class TestFidelity(Measure):
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def before_eval(self, strategy: DataFreeDistillation) -> None:
-        """Start afresh."""
+        """Start again."""
         self._seen = []
 
     def after_eval_iteration(self, strategy: DataFreeDistillation) -> None:
-        """Keep the student's answers, and the teacher's if they are not known yet."""
+        """Keep the student's logits, and the teacher's if they are not known yet."""
         if self._known is None and len(self._answers) == len(self._seen):
             self._answers.append(self._teacher.network(strategy.mb_x))
         self._seen.append((strategy.mb_output, strategy.mb_y))
@@ -105,17 +105,17 @@ class TestFidelity(Measure):
         }
 
     def outcome(self, records: Sequence[Record]) -> Record:
-        """The evolution of the accuracy with its curve, the classes of its end, and the last of all else."""
+        """The evolution of the accuracy with its curve, the last values by class, and the last of everything else."""
         curve = [(record["student_step"], record["accuracy"]) for record in records if record["accuracy"] is not None]
         evolved = evolution_record([accuracy for _, accuracy in curve]) | {"curve": curve} if curve else None
         return super().outcome(records) | {"accuracy": evolved, "by_class": self.by_class}
 
     def files(self) -> dict[str, Record]:
-        """Which classes the student takes for which at the end."""
+        """The confusion matrix at the end."""
         return {} if self.confusion is None else {"confusion.json": {"images": self.confusion}}
 
     def state_dict(self) -> State:
-        """The curve so far, and the classes of its end."""
+        """The curve so far, and the last values by class."""
         return {"curve": list(self.curve), "by_class": self.by_class, "confusion": self.confusion}
 
     def load_state_dict(self, state: State) -> None:
@@ -156,7 +156,7 @@ class GradientAlignment(Measure):
         }
 
     def outcome(self, records: Sequence[Record]) -> Record:
-        """Mean of the cosines that there are, of their last half too, and how many there are."""
+        """Mean of the cosines, also over their last half, and their number."""
         cosines = [record["alignment"] for record in records if record.get("alignment") is not None]
         tail = cosines[len(cosines) // 2 :]
         means = {"mean": cosines, "tail_mean": tail}
@@ -165,20 +165,20 @@ class GradientAlignment(Measure):
 
 
 class LearnedRates(Measure):
-    """α of each parameter of the student, while the LRA step learns them."""
+    """α of each parameter of the student, if the LRA step learns them."""
 
     def measure(self, strategy: DataFreeDistillation) -> Record:
-        """α by the parameter's name; nothing where it is not learned."""
+        """α by parameter name; empty where it is not learned."""
         steps = [plugin.lookahead for plugin in strategy.plugins if isinstance(plugin, LRA)]
         rates = [found for step in steps if (found := step.rates(strategy.model))]
         return {"alpha": rates[0]} if rates else {}
 
 
 class TrainingLosses(Measure):
-    """Means over the experiences since the last evaluation: objective, synthesis terms, and what was generated.
+    """Means of the objective and synthesis terms since the last evaluation, and counts of generated classes.
 
-    Of each experience, the opening update's terms and the last student step's loss and samples are noted: one
-    callback per experience is what keeps a long stream cheap.
+    For each experience, the terms of the opening update and the loss and samples of the last student step are noted:
+    a single callback per experience keeps a long stream cheap.
     """
 
     def __init__(self) -> None:
@@ -189,7 +189,7 @@ class TrainingLosses(Measure):
         self._classes: Tensor | None = None
 
     def note(self, strategy: DataFreeDistillation) -> None:
-        """Note an experience: its opening update's terms, the last step's loss and its new samples' classes."""
+        """Note an experience: the terms of its opening update, and the loss and new classes of its last step."""
         self._experiences += 1
         self._objective = self._objective + strategy.loss.detach()
         if strategy.synthesis is not None:
@@ -231,12 +231,12 @@ class TrainingLosses(Measure):
 class ProbeForgetting(Measure):
     """Agreement with the teacher on frozen probes of earlier experiences.
 
-    At every ``every``-th evaluation a fresh batch is drawn from the open experience and frozen; the student is
-    scored on all probes at every evaluation, on a new one at once. Probes are never trained on and drawing them
-    leaves no trace in the run.
+    At every ``every``-th evaluation a fresh batch is drawn from the open experience and frozen; at every evaluation the
+    student is scored on all probes, including a new one. Probes are never trained on, and drawing them does not affect
+    the run.
 
     Args:
-        synthesizer: where probes come from.
+        synthesizer: draws the probes.
         teacher: whose answers are kept with them.
         every: evaluations from one probe to the next.
         size: images per probe.
@@ -287,7 +287,7 @@ class ProbeForgetting(Measure):
         )
 
     def outcome(self, records: Sequence[Record]) -> Record:
-        """The forgetting at the end, or the reason where there is nothing to tell."""
+        """The forgetting at the end, or the reason why there is none to report."""
         forgetting = self.matrix.summary()
         few = "one evaluation" if len(records) == 1 else "no probe was evaluated twice"
         told = {"reason": f"{few}: what is forgotten shows from the second on"}
@@ -318,14 +318,14 @@ class ProbeForgetting(Measure):
 
 
 class Plasticity(Measure):
-    """How an experience is learnt: the loss on fresh samples of it before and after its student steps.
+    """How well an experience is learnt: the loss on fresh samples of it before and after its student steps.
 
-    Also what that loss is made of afterwards (`Objective.parts`), and how far the teacher's features of fresh samples
-    have moved since the last evaluation ("drift": distance of their means over the root mean square of their spread;
-    none where the teacher does not show where its features are).
+    It also gives the parts of the loss afterwards (`Objective.parts`), and how far the teacher's features of fresh
+    samples have moved since the last evaluation ("drift": the distance of their means over the root mean square of
+    their spread; ``None`` where the teacher's features cannot be located).
 
     Args:
-        synthesizer: draws the fresh samples, without a trace.
+        synthesizer: draws the fresh samples, without affecting the run.
         teacher: labels them.
         objective: the loss.
         size: images per measurement.
@@ -396,14 +396,14 @@ def standard(
     probe_every: int = 1,
     probe_size: int = 64,
 ) -> list[Measure]:
-    """What every run measures.
+    """The measures of every run.
 
     Args:
         stream: of the run.
         objective: what its student minimises.
-        answers: the teacher's logits (n, K) for the test set in order, if it has been asked already.
+        answers: the teacher's logits (n, K) for the test set in order, if they are known already.
         probe_every: evaluations from one probe to the next.
-        probe_size: images per probe, and fresh ones to measure plasticity on.
+        probe_size: images per probe, and fresh images on which to measure plasticity.
     """
     synthesizer, teacher = stream.synthesizer, stream.teacher
     return [

@@ -1,10 +1,10 @@
-"""Plugins that come with methods and runs, and what some of them measure.
+"""Plugins used by methods and runs, and what some of them measure.
 
-Clocks and schedules, a census of what is held, a bound of the gradient, calibration, AEAHL-RG's attack. The guard
+Clocks and schedules, a census of stored images, gradient clipping, calibration, and AEAHL-RG's attack. The guard
 against divergence is in `lra.strategies.divergence`.
 
-How far a run is says Avalanche's own clock, ``strategy.clock``, which a checkpoint carries. It is the last of all
-plugins: while others are told of the end of a step or of an experience, it has not counted that one yet.
+Progress is counted by Avalanche's own clock, ``strategy.clock``, which a checkpoint saves. It is the last of all
+plugins: when others are told of the end of a step or experience, it has not yet counted that one.
 """
 
 from abc import abstractmethod
@@ -25,10 +25,10 @@ from lra.synthesis.batches import BatchSynthesizer
 
 
 class Clock(SupervisedPlugin):
-    """Tells ``assign`` a count: 0 at once, and each next one as it is reached; a resumed run's where it goes on.
+    """Calls ``assign`` with a count: 0 at once, then each one as it is reached; in a resumed run, the current one.
 
     Args:
-        assign: puts the value that belongs to a count in its place.
+        assign: sets the value that belongs to a count.
     """
 
     def __init__(self, assign: Callable[[int], None]):
@@ -39,7 +39,7 @@ class Clock(SupervisedPlugin):
 
     @abstractmethod
     def counted(self, strategy: DataFreeDistillation, more: int) -> int:
-        """The count, if ``more`` steps or experiences than the strategy's clock has counted are over."""
+        """The count, if ``more`` steps or experiences are over than the strategy's clock has counted."""
 
     def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Take up the count of a strategy that has been trained before."""
@@ -55,11 +55,11 @@ class StepClock(Clock):
     """Counts student steps."""
 
     def counted(self, strategy: DataFreeDistillation, more: int) -> int:
-        """Steps."""
+        """Student steps."""
         return strategy.clock.train_iterations + more
 
     def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Another step is over."""
+        """Count a step."""
         self._tell(self.counted(strategy, 1))
 
 
@@ -80,15 +80,15 @@ class EpochClock(Clock):
         return (strategy.clock.train_exp_counter + more) // self.experiences
 
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Another experience is over, and with some an epoch."""
+        """Count an experience, which may complete an epoch."""
         self._tell(self.counted(strategy, 1))
 
 
 class Census(SupervisedPlugin):
-    """Tells ``count`` the classes (N,) of all images that are held, before each experience; comes after the replays.
+    """Calls ``count`` with the classes (N,) of all stored images before each experience; must come after the replays.
 
     Args:
-        count: takes note of them.
+        count: receives the classes.
     """
 
     def __init__(self, count: Callable[[Tensor], None]):
@@ -96,11 +96,11 @@ class Census(SupervisedPlugin):
         self.count = count
 
     def before_training(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """What a resumed run holds, or an earlier task has left."""
+        """Count what a resumed run holds, or an earlier task has left."""
         self.count(strategy.held())
 
     def after_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """The experience has entered the memory."""
+        """Count again, now that the experience has entered the memory."""
         self.count(strategy.held())
 
 
@@ -116,12 +116,12 @@ class ClipGradient(SupervisedPlugin):
         self.norm = norm
 
     def before_update(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Scale the gradient down, if it is longer."""
+        """Scale the gradient down if its norm is larger."""
         nn.utils.clip_grad_norm_(strategy.model.parameters(), self.norm)
 
 
 class ScheduleByEpoch(SupervisedPlugin):
-    """Steps a torch scheduler once every so many experiences; Avalanche's own resets the rate at each one.
+    """Steps a torch scheduler once per ``experiences`` experiences; Avalanche's own resets the rate at each experience.
 
     Args:
         scheduler: any torch scheduler that steps without arguments.
@@ -148,13 +148,14 @@ class ScheduleByEpoch(SupervisedPlugin):
 
 
 class Calibration(SupervisedPlugin):
-    """Lets a batch of each of the first experiences move the ranges of the student's inputs, the very first anew.
+    """Calibrates the ranges of the student's activations on a batch of each of the first experiences.
 
-    What it has done is in the student's buffers, so that there is nothing else to be saved.
+    The first of them replaces the ranges, the others update them. The result is in the student's buffers, so that
+    nothing else has to be saved.
 
     Args:
-        experiences: how many; 0 keeps the ranges that the student came with.
-        images: of each.
+        experiences: how many; 0 keeps the student's initial ranges.
+        images: per experience.
     """
 
     def __init__(self, experiences: int, images: int):
@@ -162,7 +163,7 @@ class Calibration(SupervisedPlugin):
         self.experiences, self.images = experiences, images
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Observe the student on images of the experience that opens."""
+        """Calibrate the student on images of the experience that opens."""
         experience = strategy.synthesis
         if experience is not None and experience.current_experience < self.experiences:
             images = experience.draw(self.images).images
@@ -170,25 +171,25 @@ class Calibration(SupervisedPlugin):
 
 
 class Alteration(SupervisedPlugin):
-    """Lets the student learn from what it makes of new and replayed samples before each step.
+    """Alters new and replayed samples before each step, so that the student learns from the altered ones.
 
-    What buffers are offered (``strategy.acquired``) stays as it was.
+    The samples that are offered to buffers (``strategy.acquired``) stay as they were.
     """
 
     @abstractmethod
     def altered(self, batch: Batch) -> Batch:
-        """What the student is to learn from in place of ``batch``."""
+        """The batch from which the student learns instead of ``batch``."""
 
     def before_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Exchange the samples."""
+        """Replace the samples."""
         strategy.alter(self.altered)
 
 
 class AdversarialExamples(Alteration):
-    """Attacks new and replayed images before each step; their labels stay those of the clean ones.
+    """Attacks new and replayed images before each step; their labels stay those of the clean images.
 
     Args:
-        attacker: learns during synthesis.
+        attacker: makes the perturbations; it learns during synthesis.
     """
 
     def __init__(self, attacker: Attacker):
@@ -197,7 +198,7 @@ class AdversarialExamples(Alteration):
         self._counts: dict[str, Any] = {"images": 0, "swapped": 0, "attacked": 0, "queries": 0}
 
     def altered(self, batch: Batch) -> Batch:
-        """Other images, and soft targets."""
+        """Attacked images, and their soft targets."""
         before = self.attacker.teacher.queries
         result = self.attacker.applied(batch)
         found: dict[str, Any] = {"images": len(batch.images), "swapped": result.swapped, "attacked": result.attacked}
@@ -207,7 +208,7 @@ class AdversarialExamples(Alteration):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images shown, swapped and attacked so far, and queries; a GPU is waited for."""
+        """Images shown, swapped and attacked so far, and queries; waits for a GPU."""
         return {name: int(count) for name, count in self._counts.items()}
 
     def state_dict(self) -> State:
@@ -220,10 +221,10 @@ class AdversarialExamples(Alteration):
 
 
 class AttackCount(Measure):
-    """How many images were shown, swapped and attacked so far, and the teacher queries it took.
+    """How many images have been shown, swapped and attacked so far, and the teacher queries this took.
 
     Args:
-        plugin: does it.
+        plugin: the attacking plugin.
     """
 
     def __init__(self, plugin: AdversarialExamples):
@@ -240,10 +241,10 @@ class AttackCount(Measure):
 
 
 class GeneratorLoss(Measure):
-    """What each inner step since the last evaluation minimised, one number a step.
+    """The synthesis loss of each inner step since the last evaluation.
 
     Args:
-        synthesizer: optimises batches.
+        synthesizer: optimises the batches.
     """
 
     def __init__(self, synthesizer: BatchSynthesizer):
@@ -252,7 +253,7 @@ class GeneratorLoss(Measure):
         self._losses: list[float] = []
 
     def note(self, strategy: DataFreeDistillation) -> None:
-        """The inner steps that opened an experience."""
+        """Note the inner steps that opened an experience."""
         self._losses += self._synthesizer.losses
 
     def measure(self, strategy: DataFreeDistillation) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The stream: every update of the sample source opens one Avalanche experience, lazily and in closed loop.
 
-Opening an experience costs O(1) and nothing of a past one is kept: the stream is an iterable object, never a
-Python generator (Avalanche memoises those), and an experience draws its samples only when asked.
+Opening an experience costs O(1), and nothing is kept of past ones: the stream is an iterable object, never a Python
+generator (Avalanche memoises those), and an experience draws its samples only when asked.
 
-Beside it, what else Avalanche is to take: test sets held in tensors, and tensors with classes as its datasets.
+The module also adapts other data to Avalanche: test sets held in tensors, and tensors with classes as datasets.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,12 +28,12 @@ class SynthesisExperience(DatasetExperience):
     """What one update of the sample source makes available: a sampler of unlabelled images.
 
     Attributes:
-        terms: what the update's loss terms were, by name.
+        terms: values of the update's loss terms, by name.
         steps: student steps to take before the next experience opens.
     """
 
     def __init__(self, stream: "SynthesisStream", index: int, terms: dict[str, TermValue], steps: int):
-        # Avalanche's default is an eager dataset; ours is made in `dataset`, if anybody asks.
+        # Avalanche's default is an eager dataset; ours is made in `dataset`, on demand.
         super().__init__(dataset=None, current_experience=index)
         self.origin_stream = stream
         self.terms = terms
@@ -52,7 +52,8 @@ class SynthesisExperience(DatasetExperience):
     def dataset(self) -> "AvalancheDataset[Any]":
         """A finite draw, for Avalanche's own strategies and plugins: image, teacher's logits, task.
 
-        Its ``targets`` are the teacher's classes. As many images as the student's steps take, drawn at the first call.
+        Its ``targets`` are the teacher's predicted classes. It has as many images as the student's steps use, drawn at
+        the first access.
         """
         if "dataset" not in self._drawn:
             images, logits, *_ = self.draw(self.steps * self.origin_stream.batch_size)
@@ -65,8 +66,8 @@ class Draws(Iterable[list[Tensor]]):
     """Minibatches (images, teacher logits, task 0) of a synthesis experience, drawn as the loop asks.
 
     Args:
-        experience: that is open.
-        size: how many images in each.
+        experience: the open experience.
+        size: gives the number of images per minibatch.
         over: whether to stop before the experience's steps are done.
     """
 
@@ -91,8 +92,8 @@ class Draws(Iterable[list[Tensor]]):
 class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperience]):
     """A lazy, closed-loop stream of experiences.
 
-    Iterating it trains the sample source: `ClosedLoop` calls `open` for one experience after another, and each is made
-    against the student as it stands then.
+    Iterating over it trains the sample source: `ClosedLoop` calls `open` for one experience after another, and each is
+    made against the student at that moment.
 
     Args:
         synthesizer: makes the samples.
@@ -100,8 +101,8 @@ class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperie
         length: experiences in all.
         steps: student steps per experience.
         batch_size: images per student step.
-        last_steps: student steps in the last experience, where a budget ends inside one.
-        precision: of the passes of synthesis, see `lra.problem.reduced`; what is drawn is in single precision again.
+        last_steps: student steps in the last experience, if the budget ends inside one.
+        precision: of the passes of synthesis, see `lra.problem.reduced`; drawn images are in single precision again.
 
     Attributes:
         student: the network that synthesis works against; a `DataFreeDistillation` strategy sets it.
@@ -129,11 +130,11 @@ class SynthesisStream(ClosedLoop[SynthesisExperience], CLStream[SynthesisExperie
 
     @property
     def device(self) -> torch.device:
-        """Where samples are made."""
+        """The device on which samples are made."""
         return next(self.teacher.parameters()).device
 
     def open(self) -> SynthesisExperience:
-        """Update the sample source, which opens the next experience.
+        """Update the sample source, and thus open the next experience.
 
         Raises:
             ValueError: if no student has been set.
@@ -158,7 +159,7 @@ class TestExperience(CLExperience):
 
 
 def no_test_stream() -> "CLStream[TestExperience]":
-    """A test stream of nothing, on which metrics of probes still speak."""
+    """An empty test stream, on which measures on probes still work."""
     return CLStream("test", exps_iter=[], set_stream_info=False)
 
 
@@ -177,7 +178,7 @@ class Slices(Iterable[list[Tensor]]):
 
 
 def with_classes(data: TensorDataset, classes: Sequence[int]) -> "AvalancheDataset[Any]":
-    """``data`` whose ``targets`` are ``classes``, one each, all of task 0, which items carry as their last element."""
+    """``data`` with ``targets`` = ``classes``, one per item, and with task label 0 as the last element of each item."""
     attributes = [
         DataAttribute(classes, "targets"),
         DataAttribute([0] * len(classes), "targets_task_labels", use_in_getitem=True),

@@ -1,7 +1,7 @@
-"""The student's own moving average, beside the student: kept step by step, evaluated, saved.
+"""The moving average of the student's weights, kept beside the student: updated every step, evaluated and saved.
 
-The cheapest retention there is (Polyak averaging; as a teacher of itself in Tarvainen and Valpola, NeurIPS 2017): it
-costs no pass, is part of no loss and changes nothing in training.
+The cheapest retention there is (Polyak averaging; used as a teacher in Tarvainen and Valpola, NeurIPS 2017): it needs
+no forward pass, is part of no loss and changes nothing in training.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from lra.strategies.evaluation import Measure, Record
 from lra.strategies.strategy import DataFreeDistillation
 
 NAME = "student's average"
-"""What the network is called among those of a run."""
+"""The network's name among those of a run."""
 
 
 class StudentAverage(SupervisedPlugin, Owner):
-    """Takes the student into its average after every step: weights, and BatchNorm's statistics.
+    """Updates the average with the student after every step: weights and BatchNorm statistics.
 
     Args:
-        student: that learns.
-        decay: α in [0, 1]; half of the average's memory is of the last ln ½ / ln α steps.
+        student: the network that learns.
+        decay: α in [0, 1]; the average has a half-life of ln ½ / ln α steps.
 
     Raises:
-        ValueError: for another decay.
+        ValueError: if the decay is out of range.
 
     Attributes:
         average: the average, in evaluation mode.
@@ -41,7 +41,7 @@ class StudentAverage(SupervisedPlugin, Owner):
         self.average.network.eval()
 
     def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """The student has taken a step: the first is where the average starts."""
+        """Update the average; it starts from the student after the first step."""
         if strategy.clock.train_iterations == 0:
             self.average.restart()
         else:
@@ -61,10 +61,10 @@ class StudentAverage(SupervisedPlugin, Owner):
 
 
 class AverageAccuracy(Measure):
-    """The accuracy of the average on the test images of every evaluation, in percent; silent without any.
+    """Accuracy of the average on the test images of every evaluation, in percent; ``None`` without any.
 
     Args:
-        average: the student's, in evaluation mode.
+        average: of the student, in evaluation mode.
     """
 
     gives = quantities("average_accuracy", "average_mean", "average_max")
@@ -75,21 +75,21 @@ class AverageAccuracy(Measure):
         self._right: list[Tensor] = []
 
     def before_eval(self, strategy: DataFreeDistillation) -> None:
-        """Start afresh."""
+        """Start again."""
         self._right = []
 
     @torch.no_grad()
     def after_eval_iteration(self, strategy: DataFreeDistillation) -> None:
-        """Ask the average about what the student was asked about."""
+        """Evaluate the average on the student's test batch."""
         self._right.append(self._average(strategy.mb_x).argmax(dim=1) == strategy.mb_y)
 
     def measure(self, strategy: DataFreeDistillation) -> Record:
-        """Percent right."""
+        """The accuracy in percent."""
         right, self._right = self._right, []
         return {"average": {"accuracy": 100 * torch.cat(right).double().mean().item() if right else None}}
 
     def outcome(self, records: Sequence[Record]) -> Record:
-        """Of all evaluations the last, their mean, the best, and the curve."""
+        """The last, mean and best accuracy of all evaluations, and their curve."""
         curve = [(record["student_step"], record["average"]["accuracy"]) for record in records]
         curve = [point for point in curve if point[1] is not None]
         if not curve:

@@ -1,1 +1,1 @@
-"""What a run is judged by: evolution of accuracy and forgetting, fidelity and alignment of gradients."""
+"""The metrics of a run: evolution of accuracy, forgetting, fidelity and gradient alignment."""

@@ -1,8 +1,8 @@
-"""What becomes of a student over a run: evolution of accuracy (PRE-DFKD, LRA), and forgetting.
+"""How a student changes over a run: evolution of its accuracy (PRE-DFKD, LRA), and forgetting.
 
-Forgetting is measured without classes or tasks: by agreement with the teacher on frozen probes of earlier experiences.
-A probe is a small batch drawn from an experience when it was open, kept with the teacher's answers, never
-trained on. A[c, e] is the student's agreement at checkpoint c on the probe of experience e.
+Forgetting is measured without classes or tasks, by agreement with the teacher on frozen probes of earlier experiences.
+A probe is a small batch drawn while an experience was open, kept with the teacher's answers and never trained on.
+A[c, e] is the student's agreement at checkpoint c on the probe of experience e.
 """
 
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEWEST = 2
-"""Evaluations that have a mean and a variance to speak of."""
+"""The fewest evaluations for which a mean and a variance are reported."""
 
 
 @dataclass(frozen=True)
 class Evolution:
-    """Summary of a curve of test accuracies, all in the unit of the curve (percent) and its square."""
+    """Summary of a curve of test accuracies, in the unit of the curve (percent) or its square."""
 
     final: float
     max: float
     mean: float | None
-    """μ over every evaluation from the first; ``None`` of a single one, of which it would be another name."""
+    """μ over every evaluation from the first; ``None`` for a single one, where it would repeat the final value."""
     variance: float | None
-    """σ², the population variance (ddof 0) over every evaluation from the first; ``None`` of a single one."""
+    """σ², the population variance (ddof 0) over every evaluation from the first; ``None`` for a single one."""
     tail_mean: float | None
     """μ over the last half of the evaluations (the larger half of an odd number); ``None`` if that is a single one."""
     tail_variance: float | None
@@ -46,14 +46,14 @@ def evolution(curve: Sequence[float]) -> Evolution:
 
 
 def too_short(evaluations: int) -> str | None:
-    """Why a curve of so many evaluations lacks some of `Evolution`, in a few words; ``None`` if it lacks nothing."""
+    """Why a curve of this many evaluations lacks some of `Evolution`, in a few words; ``None`` if it lacks nothing."""
     if evaluations < FEWEST:
         return "one evaluation: μ and σ² are of two or more"
     return "two evaluations: their last half is a single one" if evaluations - evaluations // 2 < FEWEST else None
 
 
 def evolution_record(curve: Sequence[float | None]) -> dict[str, Any]:
-    """The `Evolution` of the values that are there, and as ``reason`` why it lacks some of it, if it does.
+    """The `Evolution` of the values present and, if parts of it are missing, the ``reason``.
 
     Empty without any value.
     """
@@ -63,9 +63,9 @@ def evolution_record(curve: Sequence[float | None]) -> dict[str, Any]:
 
 
 def by_step(curve: Sequence[Sequence[float]]) -> tuple[float, float] | tuple[None, None]:
-    """μ and σ² of a curve of points (student step, value), each weighted by the student steps since the one before.
+    """μ and σ² of a curve of points (student step, value), each weighted by the student steps since the previous one.
 
-    ``None`` of a curve too short to have them.
+    ``None`` for a curve that is too short.
     """
     if len(curve) < FEWEST:
         return None, None
@@ -81,12 +81,12 @@ def _moments(values: NDArray[np.float64]) -> tuple[float, float] | tuple[None, N
 
 @dataclass(frozen=True)
 class Forgetting:
-    """Summary of an agreement matrix, in its unit (percent points)."""
+    """Summary of an agreement matrix, in its unit (percentage points)."""
 
     average: float
     """Mean over probes of best earlier agreement minus agreement now (Chaudhry et al. 2018, eq. 3)."""
     maximum: float
-    """The largest of them."""
+    """The largest of these differences."""
     bwt: float
     """Backward transfer: mean of agreement now minus agreement when the probe was taken."""
 
@@ -108,7 +108,7 @@ class AgreementMatrix:
             agreements: agreement on each of them now.
 
         Raises:
-            ValueError: if a known probe is missing or counts differ.
+            ValueError: if a known probe is missing or the counts differ.
         """
         if list(births[: len(self.births)]) != self.births or len(births) != len(agreements):
             raise ValueError(f"probes {list(births)} do not continue the probes {self.births} seen before")
@@ -117,14 +117,14 @@ class AgreementMatrix:
         self.rows.append(list(agreements))
 
     def array(self) -> NDArray[np.float64]:
-        """(checkpoints, probes), NaN where a probe was not born yet."""
+        """(checkpoints, probes), NaN where a probe did not exist yet."""
         matrix = np.full((len(self.rows), len(self.births)), np.nan)
         for row, values in enumerate(self.rows):
             matrix[row, : len(values)] = values
         return matrix
 
     def record(self) -> dict[str, list[Any]]:
-        """``checkpoints``, ``probes`` by their births and ``agreement``, ready for JSON: ``None`` before a birth."""
+        """``checkpoints``, ``probes`` (their births) and ``agreement``, ready for JSON: ``None`` before a birth."""
         agreement = [row + [None] * (len(self.births) - len(row)) for row in self.rows]
         return {"checkpoints": self.checkpoints, "probes": self.births, "agreement": agreement}
 

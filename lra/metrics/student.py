@@ -1,7 +1,7 @@
-"""What a student is at one moment: how faithful to its teacher, and how its gradients agree (LRA, CVPR 2023).
+"""The state of a student at one moment: fidelity to its teacher, and alignment of its gradients (LRA, CVPR 2023).
 
-Fidelity is measured in answers and in probabilities; the alignment of gradients tells whether learning the new and
-keeping the old pull the same way.
+Fidelity is measured on predicted classes and on probabilities; gradient alignment shows whether acquiring new samples
+and retaining old ones pull in the same direction.
 """
 
 import math
@@ -17,7 +17,7 @@ from lra.problem import Batch
 from lra.state import untouched
 
 AT_ONCE = 4096
-"""Samples whose probabilities are there at once, in double precision."""
+"""Samples whose probabilities are in memory at the same time, in double precision."""
 
 
 def agreement(student: Tensor, teacher: Tensor) -> float:
@@ -37,33 +37,33 @@ def loyalty(student: Tensor, teacher: Tensor) -> float:
 def loyalty_reference(student: Tensor, teacher: Tensor) -> float:
     """Loyalty as the AdaDFKD benchmark computes it: mean of 1 - JSD^¼, the divergence in nats.
 
-    The root is taken twice there, so the range is [1 - (ln 2)^¼, 1] = [0.0876, 1]. For comparison with
-    published values only.
+    The root is taken twice there, so that the range is [1 - (ln 2)^¼, 1] = [0.0876, 1]. Only for comparison with
+    published values.
     """
     return loyalties(student, teacher)[1]
 
 
 def loyalties(student: Tensor, teacher: Tensor) -> tuple[float, float]:
-    """`loyalty` and `loyalty_reference`, of divergences that are computed once, a part of the samples at a time."""
+    """`loyalty` and `loyalty_reference`, from divergences that are computed once, in chunks of samples."""
     parts = zip(student.split(AT_ONCE), teacher.split(AT_ONCE), strict=True)
     nats = torch.cat([js(ours.double(), theirs.double()) for ours, theirs in parts]).clamp(0, math.log(2))
     return (1 - (nats / math.log(2)).sqrt()).mean().item(), (1 - nats**0.25).mean().item()
 
 
 def class_histogram(logits: Tensor) -> Tensor:
-    """(K,) counts of the argmax of logits (n, K)."""
+    """Counts (K,) of the argmax of logits (n, K)."""
     return (logits.argmax(dim=1)[:, None] == torch.arange(logits.shape[1], device=logits.device)).sum(dim=0)
 
 
 def class_accuracy(logits: Tensor, classes: Tensor) -> Tensor:
-    """(K,) share in [0, 1] of each class's samples whose logits (n, K) are largest there; NaN without a sample."""
+    """Accuracy (K,) in [0, 1] on the samples of each class, from logits (n, K); NaN for a class without samples."""
     count = logits.shape[1]
     right = logits.argmax(dim=1) == classes
     return torch.bincount(classes[right], minlength=count).double() / torch.bincount(classes, minlength=count)
 
 
 def confusion(logits: Tensor, classes: Tensor) -> Tensor:
-    """(K, K) counts of samples of each class (rows) whose logits (n, K) are largest at each class (columns)."""
+    """Confusion matrix (K, K): counts of samples of each class (rows) by predicted class (columns)."""
     count = logits.shape[1]
     return torch.bincount(classes * count + logits.argmax(dim=1), minlength=count**2).view(count, count)
 
@@ -77,7 +77,7 @@ def cosine(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> T
 
 
 class Alignment(NamedTuple):
-    """Losses at the student's present weights and the cosine of their gradients."""
+    """Losses at the student's current weights, and the cosine of their gradients."""
 
     cosine: float
     acquisition: float
@@ -85,7 +85,7 @@ class Alignment(NamedTuple):
 
 
 def gradient_alignment(student: nn.Module, objective: Objective, new: Batch, replayed: Batch) -> Alignment:
-    """cos(∇L_acq(θ), ∇L_ret(θ)), in training mode, leaving the student untouched."""
+    """cos(∇L_acq(θ), ∇L_ret(θ)), in training mode, leaving the student unchanged."""
     parameters = [p for p in student.parameters() if p.requires_grad]
     losses, gradients = [], []
     with untouched(student):
