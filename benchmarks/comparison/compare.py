@@ -258,22 +258,23 @@ def _remarks(rows: Sequence[Row], columns: Mapping[str, Quantity]) -> list[str]:
     first = next(iter(columns))
     hows = {row.estimates[first].how for row in rows if first in row.estimates}
     words: dict[How, str] = {
-        "t": f"intervals are Student's t where a configuration has fewer than {FEWEST} seeds",
-        "bca": "intervals are BCa bootstraps of the mean over seeds (95 %)",
-        "percentile": "a BCa interval was not defined and is a percentile bootstrap",
+        "t": f"95 % intervals are from Student's t where a configuration has fewer than {FEWEST} seeds",
+        "bca": "95 % intervals of the mean over seeds are BCa bootstrap intervals",
+        "percentile": "where BCa is not defined, the interval is a percentile bootstrap interval",
         "single": "a single seed has no interval",
-        "equal": "equal values of all seeds give an interval without width",
+        "equal": "where all seeds have the same value, no interval is shown",
     }
     notes = [text for how, text in words.items() if how in hows]
     if any(found.cut(columns[name].within) for row in rows for name, found in row.estimates.items()):
-        notes.append("an interval ends where its measure does, at 100 % say")
+        notes.append("intervals are cut at the bounds of the measure, such as 100 %")
     pairs = sorted({row.differences[first].estimate.n for row in rows if first in row.differences})
     if pairs:
-        least = ", ".join(f"{2 / 2**n:.2g} of {n} pairs" for n in pairs if n > 1)
+        least = ", ".join(f"{2 / 2**n:.2g} with {n} pairs" for n in pairs if n > 1)
         notes.append(
-            "differences are paired by seed; p is of the two-sided sign-flip test, p (Holm) that for all of the column"
+            "differences are paired by seed; p is from the two-sided sign-flip test, and p (Holm) is corrected for all "
+            "comparisons in the column"
         )
-        notes += [f"the smallest p there can be is {least}"] if least and min(pairs) < 8 else []
+        notes += [f"the smallest possible p is {least}"] if least and min(pairs) < 8 else []
     sources = sorted({row.paper[1] for row in rows if row.paper and row.paper[1]})
     notes += [f"paper: {', '.join(sources)}; mostly the best evaluation of one run"] if sources else []
     lacking = [row.group.label for row in rows if row.against and first not in row.differences]

@@ -2,10 +2,11 @@
 
     python -m lra.benchmarks.cost.meta_runs --out benchmarks/results/meta-runs.md
 
-Whole training as ``lra-bench run`` does it, drawing and all updates included; evaluation, which costs the same with and
-without, is left out. In each round every form trains on a few experiences in turn, on one thread, in CPU time. "ratio"
-is the median over rounds of a form's time over that of plain replay in the same round, "quartiles" are those of these
-ratios. Teachers are untrained and no picture is needed: what a step costs does not depend on what the teacher knows.
+Whole training as ``lra-bench run`` does it, including drawing samples and all updates. Evaluation is left out, since it
+costs the same with and without the LRA step. In each round every form trains on a few experiences in turn, on one
+thread, in CPU time. "ratio" is the time of a form relative to that of plain replay in the same round, as the median
+over rounds; "quartiles" are the quartiles of these ratios. Teachers are untrained and no images are needed, because the
+cost of a step does not depend on what the teacher knows.
 """
 
 import argparse

@@ -2,12 +2,13 @@
 
     python -m lra.benchmarks.cost.meta_step --threads 1 --out benchmarks/results/meta-step.md
 
-Each round takes one step of every kind in turn. "time" is the median over rounds of a step's time over that of the
-plain joint replay step in the same round, "fastest" the ratio of the fastest of each. One CPU thread is timed by the
-processor's clock (a shared machine's wall clock also counts the neighbours), all else by the wall's. FLOPs count
-convolutions and matrix products. Peak memory is the most that a step holds beyond what was allocated before it. The
-exact gradient is that of PyTorch's own derivatives in float64, each batch going through the student by itself. A plain
-step's differs, as it has no look-ahead and BatchNorm sees both batches together, as with joint statistics.
+Each round takes one step of every kind in turn. "time" is the time of a step relative to the plain joint replay step of
+the same round, as the median over rounds; "fastest" is the ratio of the fastest step of each kind. With one CPU thread,
+time is processor time (on a shared machine, wall time also counts other programs); otherwise it is wall time. FLOPs
+count convolutions and matrix products. Peak memory is the most that a step holds beyond what was allocated before it.
+The exact gradient is computed with PyTorch's own derivatives in float64, each batch going through the student by
+itself. The gradient of a plain step differs from it, because a plain step has no look-ahead and because BatchNorm sees
+both batches together, as with joint statistics.
 """
 
 import argparse

@@ -2,10 +2,12 @@
 
     python -m lra.benchmarks.cost.meta_step_along --out benchmarks/results/meta-step-along.md
 
-A student learns a teacher's logits (mean absolute difference) from the exact meta gradient. Every 60 steps new samples
-come from the next two digits, with noise; old samples from the other eight. Every tenth step each cheaper gradient is
-compared with the exact one. "share" is the length of the second-order term over that of the whole gradient; "term" is
-the cosine of the term left out with that a part of the batch estimates. The stale term is four steps old.
+A student learns a teacher's logits (mean absolute difference) with the exact meta gradient. New samples are of two
+digits, with noise, and of the next two after every 60 steps; old samples are of the other eight digits. Every tenth
+step each cheaper gradient is compared with the exact one, by its cosine. "share" is the norm of the second-order term
+relative to that of the whole gradient; "term" is the cosine between this term and its estimate from a part of the
+batch. The stale term is four steps old. The columns are the median, the 10 % quantile and the least value over these
+steps.
 """
 
 import argparse

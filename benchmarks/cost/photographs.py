@@ -2,17 +2,17 @@
 
     python -m lra.benchmarks.cost.photographs --against PYTHON --out benchmarks/results/cost-photographs.md
 
-Colour images of 32x32 in ten classes, with fresh weights in the teacher unless a file of them is given. ``PYTHON`` is
-that of an environment with another version of the toolkit, which then does the same work in turn with this one and with
-a bare PyTorch loop: the same student and teacher, on as many images, which are there already.
+Colour images of 32x32 in ten classes; the teacher has fresh weights unless a file of weights is given. ``PYTHON`` is
+the interpreter of an environment with another version of the toolkit, which then does the same work, in turn with this
+version and with a bare PyTorch loop: the same student and teacher, on as many images, which are ready beforehand.
 
-A row is one method in the settings of its paper, but for the batch, and for less synthesis where its steps are all
-alike (`WORK`). "s a step" is what a student step takes when everything has its share: what happens once an experience
-counts by the student steps that the paper takes in one, an evaluation of 10,000 images by those from one to the next.
-Ratios are medians over rounds, each of the same round. "of the peak" is what its convolutions and products do in a
-second, as a share of one large matrix product. With ``--whole`` whole processes are timed, from the first line to the
-result: the default run on digits, and an increment on split digits. Seconds are those of the processor with one thread,
-or of the wall when a GPU is done.
+A row is one method with the settings of its paper, except for the batch size, and with less synthesis where its steps
+are all alike (`WORK`). "s a step" is the time of a student step with its share of everything else: the work of opening
+an experience is divided by the student steps that the paper takes in one, and an evaluation of 10,000 images by the
+steps between two evaluations. Ratios are taken within a round; the median over rounds is given. "of the peak" is the
+rate of the method's convolutions and matrix products, as a share of the rate of one large matrix product. With
+``--whole`` whole processes are timed, from the first line to the result: the default run on digits, and an increment on
+split digits. Seconds are processor seconds of one thread or, on a GPU, wall seconds until its work is done.
 """
 
 import argparse

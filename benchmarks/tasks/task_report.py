@@ -114,10 +114,10 @@ def _tables(runs: Sequence[TaskRun], answers: Mapping[str, Sequence[Sequence[Rec
 
 
 EXPLAINED = (
-    "Confidence (%) of a task's teacher in what the generator makes, in evaluation mode and of the same latents, when "
-    "the task had just ended and after the last task; forgetting is the best of it at any earlier end minus the last. "
-    "Classes is how many the teacher sees, exp of the entropy of its mean prediction. Generators of "
-    "images of another size than a teacher's are not shown to it."
+    "Confidence (%) is that of a task's teacher in the generator's images, in evaluation mode and from the same "
+    "latents, at the end of the task and after the last task; forgetting is the highest confidence after any earlier "
+    "task minus the last. Classes is the effective number of classes that the teacher sees, exp of the entropy of its "
+    "mean prediction. Generators are not shown to teachers of images of another size."
 )
 
 
