@@ -271,8 +271,7 @@ def _remarks(rows: Sequence[Row], columns: Mapping[str, Quantity]) -> list[str]:
     if pairs:
         least = ", ".join(f"{2 / 2**n:.2g} with {n} pairs" for n in pairs if n > 1)
         notes.append(
-            "differences are paired by seed; p is from the two-sided sign-flip test, and p (Holm) is corrected for all "
-            "comparisons in the column"
+            "differences are paired by seed; p is from a two-sided sign-flip test, p (Holm) is corrected for the column"
         )
         notes += [f"the smallest possible p is {least}"] if least and min(pairs) < 8 else []
     sources = sorted({row.paper[1] for row in rows if row.paper and row.paper[1]})
