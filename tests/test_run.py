@@ -625,7 +625,7 @@ def test_a_run_says_first_what_is_replayed_and_which_scale_it_took(
     assert done.code == 0, done.err
     first, second, *_ = done.err.splitlines()
     assert first.startswith("method dafl, replay memory: ring of past batches")
-    assert second.startswith("scale digits: few small grey pictures")
+    assert second.startswith("scale digits: few small grey images")
     assert "(1x8x8, 10 classes, 360 test images, cpu)" in second
     log = next(tmp_path.rglob("log.txt")).read_text()
     assert all(line in log for line in (first, second))

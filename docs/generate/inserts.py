@@ -83,16 +83,16 @@ def _guests() -> str:
 
 def _scales() -> str:
     rows = [[code(scale.name), scale.summary, scale.networks, scale.cost] for scale in scales().values()]
-    return table(("scale", "for", "teacher to student, budget", "takes"), rows)
+    return table(("scale", "for", "teacher to student, budget", "cost"), rows)
 
 
 def _quantities() -> str:
-    better = {1: "more", -1: "less", 0: ""}
+    better = {1: "higher", -1: "lower", 0: ""}
     rows = [
         [code(q.name), q.heading, better[q.better], " and ".join(need.words for need in q.needs), q.meaning]
         for q in QUANTITIES.values()
     ]
-    return table(("`--columns`", "in tables", "better is", "needs", "is"), rows)
+    return table(("`--columns`", "in tables", "better", "needs", "meaning"), rows)
 
 
 def _public() -> str:
@@ -104,7 +104,7 @@ def _public() -> str:
             file = pages.modules()[module]
             address = f"{pages.module_address(module)}#{module}.{name}"
             rows.append([f"[`{name}`]({address})", pages.first_line(file, name)])
-        parts.append(f"## `{package.__name__}`\n\n{table(('name', 'is'), rows)}")
+        parts.append(f"## `{package.__name__}`\n\n{table(('name', 'what it is'), rows)}")
     return "\n\n".join(parts)
 
 

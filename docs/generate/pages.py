@@ -55,24 +55,26 @@ def _overview() -> str:
         [f"[{name}]({name}.md)", method.paper, (inspect.getdoc(method) or "").split("\n")[0], code(method.memory)]
         for name, method in METHODS.items()
     ]
+    head = ("method", "paper", "what makes the samples", "replay of its paper")
     return (
         "# Methods\n\nA method says how samples are made. What the student keeps of them is "
-        "[another axis](../concepts/retention.md): every method runs with every replay, with and without the LRA "
-        "step. The last column is the replay of the method's own paper, which is the default "
-        f"and can be named `paper`.\n\n{table(('method', 'paper', 'what it makes', 'replay of its paper'), rows)}"
+        "[an independent choice](../concepts/retention.md): every method runs with every replay, with and without the "
+        "LRA step. The last column is the replay of the method's own paper, which is the default "
+        f"and can be named explicitly as `paper`.\n\n{table(head, rows)}"
     )
 
 
 def _settings(method: type[Method]) -> str:
     """Everything outside of synthesis that comes with the name: defaults, scales, presets."""
-    text = "## Settings that come with it\n\n"
+    text = "## Settings\n\n"
     if method.defaults:
-        text += f"Outside of synthesis, as published or as said above:\n\n{_yaml(method.defaults)}\n"
+        text += f"Outside of synthesis, as published or as stated above:\n\n{_yaml(method.defaults)}\n"
     before = None  # Scales of a kind share what they have for a method.
     for data, scale in yaml.safe_load((DATA / "presets.yaml").read_text())["scales"].items():
         own = scale.get("methods", {}).get(method.name)
         if own and own != before:
-            text += f"At the scale `{data}`, over the above and what fits every method there (ours):\n\n{_yaml(own)}\n"
+            text += f"At the scale `{data}`, over the above and the scale's settings for all methods (ours):\n\n"
+            text += f"{_yaml(own)}\n"
         before = own
     named = [
         [code(name), _retention(preset), preset["source"], ", ".join(map(code, chosen_of(name))) or "—"]
@@ -80,7 +82,7 @@ def _settings(method: type[Method]) -> str:
         if preset["method"] == method.name
     ]
     if named:
-        text += f"Presets:\n\n{table(('preset', 'retention', 'where its numbers are from', 'ours in it'), named)}"
+        text += f"Presets:\n\n{table(('preset', 'retention', 'source of its numbers', 'chosen by us'), named)}"
     return text
 
 
@@ -99,10 +101,10 @@ def _published(name: str) -> str:
         for e in mine
     ]
     if not rows:
-        return "## Published\n\nNo number of it is in our list of published ones."
-    head = ("as", "data set", "teacher", "student", "accuracy (%)", "μ (%)", "σ²", "source")
-    text = "## Published\n\nBest test accuracy over epochs, as printed by others; none is reproduced here.\n\n"
-    return text + table(head, rows)
+        return "## Published results\n\nOur list of published results has none of this method."
+    head = ("name", "data set", "teacher", "student", "accuracy (%)", "μ (%)", "σ²", "source")
+    text = "The best test accuracy over epochs, as others published it; none is reproduced here."
+    return f"## Published results\n\n{text}\n\n{table(head, rows)}"
 
 
 def _evolution(entry: Mapping[str, Any]) -> list[str]:
@@ -111,7 +113,7 @@ def _evolution(entry: Mapping[str, Any]) -> list[str]:
 
 def _measured(name: str) -> str:
     found = [f"From [{title}](../{address}):\n\n{rows}" for address, title, rows in about(name)]
-    return "## Ours\n\n" + ("\n\n".join(found) or "No table of results holds it yet.")
+    return "## Our results\n\n" + ("\n\n".join(found) or "No page of results has this method yet.")
 
 
 def _yaml(tree: Mapping[str, Any]) -> str:
@@ -125,8 +127,8 @@ def result_pages() -> Iterator[tuple[str, str]]:
     """Address and Markdown of a list, and of every file of results as it is."""
     files = {file.name: file.read_text() for file in sorted(RESULTS.glob("*.md"))}
     listed = "".join(f"- [{_title(text, name)}]({name})\n" for name, text in files.items())
-    board = "[The leaderboard](leaderboard.md) has their cells row by row."
-    yield "results/index.md", f"# Results\n\nEach page names the command that repeats it. {board}\n\n{listed}"
+    board = "[The leaderboard](leaderboard.md) lists the results of sweeps row by row."
+    yield "results/index.md", f"# Results\n\nEach page names the commands that repeat it. {board}\n\n{listed}"
     for name, text in files.items():
         yield f"results/{name}", text
 
@@ -134,9 +136,10 @@ def result_pages() -> Iterator[tuple[str, str]]:
 def leaderboard_page() -> tuple[str, str]:
     """Address and Markdown of the leaderboard: a table for each file, the highest mean first."""
     text = (
-        "# Leaderboard\n\nCells row by row, as they were measured; [how to](../how-to/leaderboard.md) reproduce a row, "
-        "`lra-bench reproduce ROW`, and how to add some. Each table is of one sweep, ordered by the mean; where "
-        "intervals overlap, the order says nothing, and tables of different settings do not compare.\n"
+        "# Leaderboard\n\nResults row by row, as they were measured. `lra-bench reproduce ROW` measures a row again; "
+        "[how to](../how-to/leaderboard.md) read its verdict and add rows is described separately. Each table is one "
+        "sweep, ordered by the mean. Where intervals overlap, the order says nothing, and tables with different "
+        "settings cannot be compared.\n"
     )
     for file in sorted(FOLDER.glob("*.csv")):
         rows = sorted(read(file).items(), key=lambda item: -item[1].mean)
@@ -204,7 +207,7 @@ def reference_pages() -> Iterator[tuple[str, str]]:
         else:
             listed += f"- [`{name}`]({relpath(module_address(name), 'reference')}): {title}\n"
         yield module_address(name), f"# {name.rpartition('.')[2]}\n\n::: {name}\n"
-    yield "reference/index.md", f"# Reference\n\nFrom the docstrings, module by module.\n{listed}"
+    yield "reference/index.md", f"# Reference\n\nEvery module, documented by its docstrings.\n{listed}"
 
 
 def modules() -> dict[str, Path]:
