@@ -1,4 +1,4 @@
-"""Any strategy of Avalanche learns classes one after the other and keeps the old ones without their data."""
+"""Any Avalanche strategy learns classes a few at a time, and keeps the old ones without their data."""
 
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
@@ -21,7 +21,7 @@ strategy = Naive(
     optimizer=torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
     train_mb_size=32,
     train_epochs=5,
-    plugins=[DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=100))],  # the one line that is new
+    plugins=[DataFreeReplayPlugin(DataFreeReplayOptions(generator_steps=100))],  # the only line added
     evaluator=EvaluationPlugin(accuracy_metrics(experience=True, stream=True), loggers=[InteractiveLogger()]),
 )
 for experience in benchmark.train_stream:

@@ -1,4 +1,4 @@
-"""The toolkit from Python: Avalanche's evaluation, its loggers, and a checkpoint to go on from."""
+"""The toolkit from Python: Avalanche's evaluation and loggers, and a checkpoint to continue from."""
 
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
@@ -46,7 +46,7 @@ strategy = DataFreeDistillation(
 
 
 def save() -> None:
-    """Between experiences, when nothing is half done; `restore` takes a run built afresh to where this one is."""
+    """Save between experiences, when nothing is half done; `restore` brings a newly built run into this state."""
     torch.save(capture(strategy, stream), "checkpoint.pt")
 
 

@@ -1,4 +1,4 @@
-"""A new method in one file: a generator that wants confident samples on which student and teacher part ways.
+"""A new method in one file: a generator of samples that the teacher is sure of and the student disputes.
 
 For every experience, with teacher T, student S, generator G:
 
@@ -37,7 +37,7 @@ METHODS[Disputed.name] = Disputed
 
 settings = ("synthesis.adversarial=0.5", "data.size=8", "teacher.epochs=10", "schedule.batch_size=32")
 short = {"teacher": "mlp", "student": "mlp", "steps": 40, "set": settings}
-# Every retention goes with it, and so does all that lra-bench does with runs.
+# It works with every replay, and with everything that lra-bench does with runs.
 for replay, meta in (("none", False), ("reservoir", False), ("reservoir", True)):
     folder = run(configuration(method="disputed", replay=replay, meta=meta, **short), Path("runs"), quiet=True)
     assert folder.result is not None

@@ -1,4 +1,4 @@
-"""A teacher of torchvision's and a folder of pictures: distilled without looking at them but to test."""
+"""A torchvision teacher and a folder of images, which train the teacher and test the student, and nothing else."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 from lra.benchmarks import configuration, run
 
-# A picture folder as anybody has one, pictures/CLASS/*.png: bright on the left, bright on the right, and neither.
+# An ordinary folder of images, pictures/CLASS/*.png: bright on the left, bright on the right, and neither.
 random = np.random.default_rng(0)
 for shape in ("left", "right", "even"):
     Path("pictures", shape).mkdir(parents=True, exist_ok=True)
@@ -22,7 +22,7 @@ config = configuration(
     replay="reservoir",
     meta=True,
     dataset="imagefolder:pictures",
-    # Trained here on the folder; weights in a file would be teacher="weights.pt" and teacher.network=torchvision:...
+    # Trained here on the folder; a file of weights would be teacher="weights.pt" and teacher.network=torchvision:...
     teacher="torchvision:shufflenet_v2_x0_5",
     student="lenet5",
     steps=20,

@@ -2,9 +2,9 @@
 
 The release (CVPR 2023) takes its inner step with ``higher.innerloop_ctx`` and that function's default,
 ``copy_initial_weights=True``. The weights of the functional student are then detached copies: the retention loss at θ'
-is differentiated down to the copies, and what it says never reaches the weights that the optimiser moves.
+is differentiated down to the copies, and its gradient never reaches the weights that the optimiser updates.
 
-Here the same term is added to plain replay in four ways, on a student small enough to see every weight of:
+Here the same term is added to plain replay in four ways, on a student small enough to look at every weight:
 
     python examples/published_lra.py
 """
@@ -22,7 +22,7 @@ from lra.strategies import LRA, BufferReplay, DataFreeDistillation, QuietEvaluat
 from lra.synthesis.terms import Disagreement, OneHot
 
 ALPHA, DECAY = 0.01, 5e-4
-"""Inner rate and inner weight decay. The release's rate, 0.9, was never felt."""
+"""Inner rate and inner weight decay. The release's rate, 0.9, never had an effect."""
 
 
 class MetaTerm(SupervisedPlugin):
@@ -38,7 +38,7 @@ class MetaTerm(SupervisedPlugin):
         self.reached: list[str] = []
 
     def before_backward(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
-        """Add L_ret(θ') to the loss, and count the parameters that it has a gradient for."""
+        """Add L_ret(θ') to the loss, and count the parameters for which it has a gradient."""
         new, old, student = strategy.acquired, strategy.replayed, strategy.model
         if new is None or old is None:
             return
@@ -79,7 +79,7 @@ def memory() -> Replay:
 
 def ours(objective: str) -> dict[str, Tensor]:
     """The student with this toolkit's step under a named objective."""
-    # As in the release, each batch goes through the student by itself, and α is constant.
+    # As in the release, each batch goes through the student separately, and α is constant.
     own = {"statistics": "batch", "alpha": ALPHA, "alpha_rate": 0.0, "inner_weight_decay": DECAY}
     options = LRAOptions.model_validate({"objective": objective, **own})
     replay = memory()
@@ -92,7 +92,7 @@ def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
 
 
 def main() -> None:
-    """Print what the term reaches, and how far each student ends from plain replay's."""
+    """Print which parameters the term reaches, and how far each student ends from that of plain replay."""
     released, repaired = MetaTerm(copy_initial_weights=True), MetaTerm(copy_initial_weights=False)
     plain, as_released, alive = student_after(memory()), *(student_after(memory(), [m]) for m in (released, repaired))
     print("parameters that the retention loss has a gradient for")
