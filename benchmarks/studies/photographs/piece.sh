@@ -1,13 +1,14 @@
 #!/bin/sh
-# One piece of one run, of at most ten minutes: called again it goes on from where it was saved, and once the run is
-# finished it says its result at once.
+# One piece of one run, of at most ten minutes: called again, it continues from where it was saved, and once the run is
+# finished it prints its result at once.
 #
 #   sh benchmarks/studies/photographs/piece.sh --config benchmarks/studies/photographs/wrn28-1-wrn16-1.yaml \
 #     --preset fast/cifar10/wrn40-2-wrn16-1 --device cuda --set student.precision=bfloat16
 #
-# Arguments are those of lra-bench run. PYTHON is the interpreter to make an environment with, if none has this package;
-# it should have torch. WHEELS is a folder of wheels for a machine that reaches no registry. SECONDS_A_PIECE is what a
-# piece may take, 570 by default; a save takes some of the rest. Exits with 75 where there is more to do.
+# Arguments are those of lra-bench run. PYTHON is the interpreter from which to make an environment, if none has this
+# package; it should have torch. WHEELS is a folder of wheels for a machine without access to a registry.
+# SECONDS_A_PIECE is what a piece may take, 570 by default; saving takes some of the rest. Exits with 75 while there is
+# more to do.
 set -eu
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 python=${PYTHON:-python3}
