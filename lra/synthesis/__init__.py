@@ -1,1 +1,1 @@
-"""Making samples without data: sources, the losses that teach them, and where optimised images are kept."""
+"""Making samples without data: sources, the losses that train them, and augmentation."""

@@ -1,7 +1,7 @@
-"""Random changes of images that leave their class: differentiable, one draw per image, in any float or byte tensor.
+"""Random changes of images that keep their class: differentiable, one draw per image, for any float or byte tensor.
 
-Where random numbers are drawn says `lra.randomness`. Images are in [0, 1], where
-the border that a shift brings in is black, as it is when a stored picture is padded and cropped.
+`lra.randomness` says where random numbers are drawn. Images are in [0, 1], so that the border that a shift brings in is
+black, as when a stored image is padded and cropped.
 """
 
 import math
@@ -19,7 +19,7 @@ Augmentation = Callable[[Tensor], Tensor]
 
 
 def shifted(images: Tensor, reach: int) -> Tensor:
-    """Each image padded with black by ``reach`` and cropped at random to its size: moved by up to ``reach`` pixels."""
+    """Each image padded with black and cropped at random to its size: shifted by up to ``reach`` pixels."""
     if not reach:
         return images
     n, _, height, width = images.shape
@@ -38,7 +38,7 @@ def flipped(images: Tensor) -> Tensor:
 
 
 def zoomed(images: Tensor, smallest: float = 0.25) -> Tensor:
-    """A random part of each image, enlarged to its size: ``smallest`` to all of the area, sides 3:4 to 4:3.
+    """A random crop of each image, enlarged to its size: from ``smallest`` to all of the area, sides 3:4 to 4:3.
 
     The "random resized crop" of CMI's local views, bilinear.
     """
@@ -54,7 +54,7 @@ def zoomed(images: Tensor, smallest: float = 0.25) -> Tensor:
 
 
 def wobbled(images: Tensor, strength: float = 1.0) -> Tensor:
-    """Each image turned, sheared, scaled and moved a little, bilinear; what comes in repeats the border.
+    """Each image rotated, sheared, scaled and shifted a little, bilinear; the border is repeated where needed.
 
     Uniformly, at ``strength`` 1 by up to 10 degrees, 5 degrees, a tenth of its size, and a 16th of its side each way.
     """
@@ -70,13 +70,13 @@ def wobbled(images: Tensor, strength: float = 1.0) -> Tensor:
 
 
 def rolled(images: Tensor, reach: int) -> Tensor:
-    """All images moved by one and the same random offset of up to ``reach`` pixels, coming in again opposite."""
+    """All images shifted by the same random offset of up to ``reach`` pixels, wrapping around."""
     offsets = torch.randint(-reach, reach + 1, (2,)).tolist()
     return images.roll(offsets, dims=(2, 3))
 
 
 def shifted_together(images: Tensor, reach: int) -> Tensor:
-    """All images moved by one and the same random offset of up to ``reach`` pixels; what comes in is black."""
+    """All images shifted by the same random offset of up to ``reach`` pixels, filled with black."""
     if not reach:
         return images
     down, right = torch.randint(2 * reach + 1, (2,)).tolist()
@@ -90,10 +90,10 @@ def flipped_together(images: Tensor) -> Tensor:
 
 
 def fmixed(images: Tensor, alpha: float = 1.0, decay: float = 3.0) -> Tensor:
-    """Each image with blots of another one of the batch, all in the same places: FMix (Harris et al., 2020).
+    """Each image mixed with another one of the batch by a common mask of blobs: FMix (Harris et al., 2020).
 
-    The places are the highest values of smooth noise, whose Fourier amplitudes fall like frequency^-``decay``; their
-    share of the pixels is drawn from Beta(``alpha``, ``alpha``). The class of a mixture is for the teacher to say.
+    The mask is where smooth noise, with Fourier amplitudes that fall like frequency^-``decay``, is highest; its share of
+    the pixels is drawn from Beta(``alpha``, ``alpha``). The teacher labels the mixtures.
     """
     height, width = images.shape[2:]
     rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)
@@ -107,11 +107,11 @@ def fmixed(images: Tensor, alpha: float = 1.0, decay: float = 3.0) -> Tensor:
 
 
 def jittered(images: Tensor, strength: float = 0.1, probability: float = 0.4) -> Tensor:
-    """Some images (n, C, H, W), each with another brightness, contrast and, of three channels, saturation and hue.
+    """Colour jitter of some images (n, C, H, W): brightness, contrast and, with three channels, saturation and hue.
 
-    Of those drawn with ``probability``: the image times a factor; its distance to its mean grey, and to its own grey,
-    times others, each from 1 - ``strength`` to 1 + ``strength``; colours turned by up to ``strength`` of a circle in
-    YIQ. In this order, and cut to [0, 1].
+    Each image is chosen with ``probability``. It is multiplied by a factor, then its difference from its mean grey and
+    from its grey version by others, each from 1 - ``strength`` to 1 + ``strength``; then its colours are rotated by up
+    to ``strength`` of a circle in YIQ. It is clipped to [0, 1].
     """
     numbers = torch.rand(5, len(images), 1, 1, 1, device=source(images.device)).to(images.dtype)
     numbers = sent(numbers, images.device)
@@ -125,10 +125,10 @@ def jittered(images: Tensor, strength: float = 0.1, probability: float = 0.4) ->
 
 
 def relit(images: Tensor, brightness: float = 0.25, contrast: float = 0.8) -> Tensor:
-    """Each image (n, C, H, W) times a factor, then its distance to its mean grey times another.
+    """Each image (n, C, H, W) multiplied by a factor, then its difference from its mean grey by another.
 
-    It is cut to [0, 1] each time. Factors are uniform from 1 - ``brightness``, or ``contrast``, to 1 + it: the colour
-    jitter of class increments on CIFAR (Smith et al., ICCV 2021), which does the two in random order.
+    It is clipped to [0, 1] each time. Factors are uniform from 1 - ``brightness``, or ``contrast``, to 1 + it: the
+    colour jitter of class increments on CIFAR (Smith et al., ICCV 2021), which does the two in random order.
     """
     numbers = sent(torch.rand(2, len(images), 1, 1, 1, device=source(images.device)).to(images.dtype), images.device)
     bright, contrasted = 1 + brightness * (2 * numbers[0] - 1), 1 + contrast * (2 * numbers[1] - 1)
@@ -137,7 +137,7 @@ def relit(images: Tensor, brightness: float = 0.25, contrast: float = 0.8) -> Te
 
 
 YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
-"""Rows: grey, and the two coordinates of colour, of red, green and blue."""
+"""Rows: grey and the two colour coordinates, from red, green and blue."""
 
 
 def _grey(images: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _turned(images: Tensor, angle: Tensor) -> Tensor:
-    """Colours turned by angles (n, 1, 1, 1) about grey."""
+    """Colours rotated by angles (n, 1, 1, 1) about grey."""
     matrix = images.new_tensor(YIQ)
     y, i, q = torch.einsum("dc,nchw->ndhw", matrix, images).split(1, dim=1)
     cosine, sine = angle.cos(), angle.sin()
@@ -157,21 +157,21 @@ def _turned(images: Tensor, angle: Tensor) -> Tensor:
 
 
 class Pasted(NamedTuple):
-    """A batch of which each image holds a part of another."""
+    """A batch in which each image contains a part of another."""
 
     images: Tensor
     """(n, C, H, W)."""
     partner: Tensor
-    """(n,): whose part that is."""
+    """(n,): the index of the other image."""
     share: Tensor
-    """(n,): the part's share of the pixels, λ in [0, 1]."""
+    """(n,): the part's share λ of the pixels, in [0, 1]."""
 
 
 def cutmix(images: Tensor) -> Pasted:
-    """Each image with a rectangle of another one of the batch, in its place (Yun et al., ICCV 2019).
+    """Each image with a rectangle of another one of the batch, at the same position (Yun et al., ICCV 2019).
 
-    Of each image by itself: sides ⌊s·√u⌋ with u ~ U(0, 1), about a uniform centre, cut off at the border. The share is
-    that of the pixels that were pasted, which may be less than u.
+    Drawn for each image independently: sides ⌊s·√u⌋ with u ~ U(0, 1), about a uniform centre, cut off at the border.
+    The share is that of the pixels actually pasted, which may be less than u.
     """
     n, device = len(images), images.device
     partner = permutation(n, device)
@@ -188,11 +188,11 @@ def cutmix(images: Tensor) -> Pasted:
 
 
 Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Images (n, C, H, W) and labels -> others, with labels (n,) or (n, K)."""
+"""Images (n, C, H, W) and labels -> mixed ones, with labels (n,) or (n, K)."""
 
 
 def mixing(probability: float, classes: int) -> Mixing:
-    """`cutmix` of a batch with ``probability``: its labels (n,) or (n, K) become mixtures (n, K), λ the partner's."""
+    """Apply `cutmix` to a batch with ``probability``: labels (n,) or (n, K) become mixtures (n, K), λ the partner's."""
 
     def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if not probability or torch.rand(()) >= probability:

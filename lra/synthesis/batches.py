@@ -19,11 +19,11 @@ from lra.view import View
 
 
 class Diverged(ValueError):
-    """An optimised batch whose loss was never finite."""
+    """Training, or the synthesis of a batch, has diverged."""
 
 
 class BatchSynthesizer(Synthesizer):
-    """Optimises one batch (or a few) per experience; the experience consists of it, freshly augmented at each draw.
+    """Optimises one batch (or a few) per experience; the experience consists of these, freshly augmented at each draw.
 
     For each batch: labels y; a source begins; for every step x = source, loss of the augmented x, source updated;
     the best x is kept as bytes. The student is in evaluation mode and unchanged.
@@ -32,12 +32,12 @@ class BatchSynthesizer(Synthesizer):
         source: pixels, or a generator with latents.
         terms: what each step minimises.
         teacher: the oracle.
-        labels: the classes to ask for.
+        labels: the target classes.
         options: sizes, schedule, what to keep.
-        augment: between the source and the networks in synthesis.
+        augment: augmentation between the source and the networks in synthesis.
         views: augmented views of each image that the student gets.
         show: augmentation of each view; by default shift and flip.
-        mix: what becomes of the augmented images and their labels before the networks see them; nothing by default.
+        mix: applied to the augmented images and their labels before the networks see them; none by default.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class BatchSynthesizer(Synthesizer):
         """The loss of each inner step of the latest experience."""
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
-        """Make the batches of the next experience; the first also brings those of the warm-up.
+        """Make the batches of the next experience; the first also includes those of the warm-up.
 
         Raises:
             Diverged: if no iterate's loss was finite.
@@ -83,7 +83,7 @@ class BatchSynthesizer(Synthesizer):
         return values
 
     def updates(self, index: int) -> int:
-        """The steps on all batches of an experience; the first one has those of the warm-up too."""
+        """The steps on all batches of an experience; the first includes those of the warm-up."""
         return (self.options.rounds + (0 if index else self.options.warmup)) * self.options.steps
 
     def _make(self, student: nn.Module | None) -> tuple[FiniteBatch, dict[str, TermValue]]:
@@ -157,12 +157,12 @@ class BatchSynthesizer(Synthesizer):
         return self.shown(self._open.images[where])[:n]
 
     def peek(self, n: int) -> Tensor:
-        """Draw without a trace: random states are put back."""
+        """Draw without side effects: random states are restored."""
         with untouched():
             return self.draw(n)
 
     def imagine(self, n: int) -> Tensor | None:
-        """Images that the source imagines, a batch at a time; ``None`` if it cannot."""
+        """Images from the source's `Source.imagine`, a batch at a time; ``None`` if it has none."""
         found: list[Tensor] = []
         for start in range(0, n, self.options.images):
             device = next(self.teacher.parameters()).device

@@ -1,8 +1,8 @@
-"""A filter of samples that the teacher is sure of, as far as these are a kind of their own (TA-DFKD).
+"""A filter that keeps the samples the teacher is confident in (TA-DFKD).
 
-Shin et al., "Teacher as a Lenient Expert: Teacher-Agnostic Data-Free Knowledge Distillation", AAAI 2024. Not asking the
-generator for samples of one teacher's liking, it takes those afterwards that the teacher is sure of: of the losses
-ℓ = -log max softmax of a batch, scaled to [0, 1], those that a mixture of two Gaussians gives to its lower one.
+Shin et al., "Teacher as a Lenient Expert: Teacher-Agnostic Data-Free Knowledge Distillation", AAAI 2024. The generator
+is not trained to please one teacher; instead its samples are filtered afterwards. A mixture of two Gaussians is fitted
+to a batch's losses ℓ = -log max softmax, scaled to [0, 1], and the samples assigned to the lower one are kept.
 """
 
 from collections.abc import Callable
@@ -15,23 +15,23 @@ from torch.nn import functional as F
 from lra.state import State
 
 NARROW = 1e-6
-"""Losses that lie as near together as this are of one kind, and all are kept. (As released, 0/0.)"""
+"""If all losses lie within this range, all samples are kept. (As released, 0/0.)"""
 
 
 class Mixture(NamedTuple):
-    """Two Gaussians on the line: each (2,)."""
+    """A mixture of two one-dimensional Gaussians; each field (2,)."""
 
     shares: Tensor
     means: Tensor
     variances: Tensor
 
     def joint(self, values: Tensor) -> Tensor:
-        """(n, 2): log of share times density of each, at ``values`` (n,)."""
+        """(n, 2): log of share times density of each Gaussian, at ``values`` (n,)."""
         spread = torch.distributions.Normal(self.means, self.variances.sqrt())
         return spread.log_prob(values[:, None]) + self.shares.log()
 
     def posteriors(self, values: Tensor) -> Tensor:
-        """(n, 2): whose each value is, summing to 1."""
+        """(n, 2): posterior probability of each Gaussian, for every value."""
         return self.joint(values).softmax(dim=1)
 
     def likelihood(self, values: Tensor) -> float:
@@ -42,13 +42,13 @@ class Mixture(NamedTuple):
 def fitted(
     values: Tensor, iterations: int = 10, tolerance: float = 1e-2, least: float = 5e-4
 ) -> tuple[Mixture, list[float]]:
-    """Fit two Gaussians by expectation and maximisation, from the two clusters of 2-means.
+    """Fit two Gaussians by expectation-maximisation, starting from the two clusters of 2-means.
 
     Args:
         values: (n,), not all equal.
-        iterations: at most.
-        tolerance: it ends when the mean log-likelihood gains less.
-        least: variance.
+        iterations: at most this many.
+        tolerance: stop when the mean log-likelihood improves by less.
+        least: smallest variance.
 
     Returns:
         The mixture, and the mean log-likelihood at the start and after each iteration.
@@ -75,12 +75,12 @@ def _maximised(values: Tensor, posteriors: Tensor, least: float) -> Mixture:
 
 
 def losses_of(logits: Tensor) -> Tensor:
-    """ℓ = -log max softmax (n,) of logits (n, K), in double precision: sure ones are near together."""
+    """ℓ = -log max softmax (n,) of logits (n, K), in double precision, since confident ones are very close."""
     return -F.log_softmax(logits.detach().double(), dim=1).amax(dim=1)
 
 
 def confident(logits: Tensor) -> Tensor:
-    """Which samples the teacher is sure of, by its logits (n, K): a mask (n,), on the CPU; all, where all are alike."""
+    """Mask (n,), on the CPU, of samples the teacher is confident in, by its logits (n, K); all, if they are alike."""
     losses = losses_of(logits).cpu()
     spread = losses.max() - losses.min() if len(losses) else losses.new_zeros(())
     if not spread >= NARROW:
@@ -91,17 +91,17 @@ def confident(logits: Tensor) -> Tensor:
 
 
 class Filter:
-    """Draws until it has as many confident samples as are wanted, and never for ever.
+    """Draws until there are as many confident samples as requested, with a limit.
 
-    As released it draws on without end where nothing is kept; here at most ``redraws`` times, and what is wanting then
-    is filled up with the most confident of the rest.
+    The release draws without end where nothing is kept; here there are at most ``redraws`` more draws, and what is then
+    missing is filled up with the most confident of the rest.
 
     Args:
-        redraws: further draws at most.
+        redraws: maximum number of additional draws.
 
     Attributes:
-        drawn: samples looked at since the last `share`.
-        kept: of these, how many were kept.
+        drawn: samples examined since the last `share`.
+        kept: how many of these were kept.
     """
 
     def __init__(self, redraws: int = 20):
@@ -118,10 +118,10 @@ class Filter:
         """``n`` images (n, C, H, W).
 
         Args:
-            draw: makes so many images.
-            label: the teacher's logits of them.
-            n: how many.
-            show: what to do to all images of a draw, after the teacher was asked about them as they are.
+            draw: makes the given number of images.
+            label: gives the teacher's logits for them.
+            n: how many images to return.
+            show: augmentation of all images of a draw, applied after the teacher has seen them unaugmented.
         """
         found: list[Tensor] = []
         rest: list[tuple[Tensor, Tensor]] = []
@@ -139,20 +139,20 @@ class Filter:
         return torch.cat([*found, left[surest]])[:n]
 
     def mask(self, logits: Tensor) -> Tensor:
-        """`confident`, counted."""
+        """The mask from `confident`; updates the counts."""
         kept = confident(logits)
         self.drawn += len(kept)
         self.kept += int(kept.sum())
         return kept
 
     def share(self) -> float:
-        """The share kept since it was asked for the last time."""
+        """The fraction kept since the last call."""
         share = self.kept / max(1, self.drawn)
         self.drawn = self.kept = 0
         return share
 
     def state_dict(self) -> State:
-        """What was counted."""
+        """The counts."""
         return {"drawn": self.drawn, "kept": self.kept}
 
     def load_state_dict(self, state: State) -> None:

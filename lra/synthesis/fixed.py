@@ -1,6 +1,6 @@
-"""Sources that never change, so that nothing drifts: what a student forgets of them is its own wander, and noise.
+"""Sources that never change, so that nothing drifts: what a student forgets of them is its own fluctuation, and noise.
 
-The control for every claim about forgetting, and the floor of accuracy for "no generator learns". Ours as a control;
+The control for every claim about forgetting, and the floor of accuracy for "no generator learns". The control is ours;
 dead leaves are those of Baradad et al., "Learning to See by Looking at Noise", NeurIPS 2021, in their release's form.
 """
 
@@ -18,17 +18,17 @@ from lra.synthesis.synthesizer import FiniteBatch, Sampler, Synthesizer
 from lra.synthesis.terms import TermValue
 
 Family = Callable[[int], Tensor]
-"""How many -> as many images (n, C, H, W) in [0, 1], independent of one another, on the CPU's random numbers."""
+"""n -> images (n, C, H, W) in [0, 1], independent of one another, from the CPU's random numbers."""
 
 
 class FixedSource(Synthesizer):
-    """Draws images of one distribution for ever; nothing in it learns, and the student makes no difference to it.
+    """Always draws images from the same distribution; it never learns, and does not depend on the student.
 
     Args:
-        family: what is drawn.
-        teacher: names the classes of a finite set.
-        seed: of the finite set, apart from the run's.
-        distinct: images in all, drawn once and shown in every experience; ``None`` for fresh ones at every draw.
+        family: draws the images.
+        teacher: labels a finite set.
+        seed: of the finite set, independent of the run's.
+        distinct: number of images in all, drawn once and shown in every experience; ``None`` for fresh ones every time.
     """
 
     divisible = True
@@ -42,7 +42,7 @@ class FixedSource(Synthesizer):
         self._held: FiniteBatch | None = None
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
-        """Nothing to update; the first time a finite set is drawn, at its own random numbers."""
+        """Update nothing; the first call draws a finite set, if there is one, with its own random numbers."""
         if self.distinct is not None and self._held is None:
             with seeded(self.seed):
                 images = self.family(self.distinct)
@@ -51,15 +51,15 @@ class FixedSource(Synthesizer):
         return {}
 
     def updates(self, index: int) -> int:
-        """None."""
+        """0."""
         return 0
 
     @torch.no_grad()
     def draw(self, n: int) -> Tensor:
-        """``n`` fresh images; of a finite set without repetition as far as it has that many.
+        """``n`` fresh images; from a finite set, without repetition as far as it has that many.
 
         Raises:
-            ValueError: of a finite set, before the first `step`.
+            ValueError: for a finite set, before the first `step`.
         """
         if self.distinct is None:
             self.images_generated += n
@@ -71,7 +71,7 @@ class FixedSource(Synthesizer):
         return self.shown(self._held.images[where])
 
     def peek(self, n: int) -> Tensor:
-        """As `draw`, with random states and counters put back."""
+        """As `draw`, with random states and counters restored."""
         before = self.images_generated
         with untouched():
             images = self.draw(n)
@@ -83,7 +83,7 @@ class FixedSource(Synthesizer):
         return self._held
 
     def sampler(self) -> Sampler | None:
-        """The random generator, if there is no end to its images: its average is itself."""
+        """The random generator, if its images are unlimited; it equals its own average."""
         if self.distinct is not None or not isinstance(self.family, RandomGenerator):
             return None
         return Sampler(self.family.generator, self.family.drawn_by)
@@ -117,13 +117,13 @@ class FixedSource(Synthesizer):
 
 
 class RandomGenerator:
-    """Images of a generator with the weights it was born with.
+    """Images of a generator with its initial weights.
 
-    It answers in evaluation mode, so that images do not depend on each other; its BatchNorm has the statistics of
-    1024 latents, 64 at a time.
+    It runs in evaluation mode, so that images do not depend on each other; its BatchNorm has the statistics of 1024
+    latents, 64 at a time.
 
     Args:
-        make: builds the generator from nothing but random numbers; on its device.
+        make: builds the generator from random numbers alone, on its device.
         latent: size of its latents.
         seed: of its weights and its statistics.
     """
@@ -148,22 +148,22 @@ class RandomGenerator:
         return normal(n, self.latent, device=next(self.generator.parameters()).device)
 
     def __call__(self, n: int) -> Tensor:
-        """(n, C, H, W) of fresh latents."""
+        """Images (n, C, H, W) from fresh latents."""
         return self.drawn_by(self.generator, n)
 
     @torch.no_grad()
     def drawn_by(self, generator: nn.Module, n: int) -> Tensor:
-        """(n, C, H, W) of fresh latents, by a copy of the generator."""
+        """Images (n, C, H, W) from fresh latents, by a copy of the generator."""
         images: Tensor = generator.eval()(self._latents(n))
         return images
 
 
 class Noise:
-    """Each pixel from N(mean, std) of its channel, on its own, cut to [0, 1].
+    """Each pixel drawn independently from its channel's N(mean, std), clipped to [0, 1].
 
     Args:
         image: channels, height and width.
-        mean: of the data, one a channel.
+        mean: of the data, one per channel.
         std: as ``mean``.
         device: where the images go.
     """
@@ -180,17 +180,17 @@ class Noise:
 
 
 class DeadLeaves:
-    """Opaque shapes of one colour that fall on each other until nothing of the ground is left: edges at every scale.
+    """Opaque single-coloured shapes that fall on each other until the ground is covered: edges at every scale.
 
-    Of a radius r, as a share of the shorter side, drawn from 200 equal steps of [0.03, 1] with weight 1/r³ - 1, and of
-    a pixel at least; with equal probability a disc, or inscribed in one a square, a square at an angle, a rectangle, a
-    triangle or a quadrilateral with vertices anywhere on its rim. Colour and place are uniform. No image gets more
-    than ``most`` shapes; what is then still bare stays black.
+    The radius r, as a fraction of the shorter side, is drawn from 200 equal steps of [0.03, 1] with weight 1/r³ - 1,
+    and is at least a pixel. With equal probability the shape is a disc, or, inscribed in one, a square, a square at an
+    angle, a rectangle, a triangle or a quadrilateral with vertices anywhere on its rim. Colour and position are
+    uniform. No image gets more than ``most`` shapes; what is still bare then stays black.
 
     Args:
         image: channels, height and width.
         device: where the images go.
-        most: shapes on an image, 5000 as released.
+        most: largest number of shapes per image, 5000 as released.
     """
 
     def __init__(self, image: Image, device: torch.device, most: int = 5000):
@@ -253,14 +253,14 @@ class DeadLeaves:
 
     @staticmethod
     def _window(centre: Tensor, reach: float, side: int) -> Tensor:
-        """Pixels (m, w) along one side that a shape about ``centre`` (m,) can cover, and others beside them."""
+        """Pixels (m, w) along one side that a shape around ``centre`` (m,) can cover, and some beside them."""
         size = int(min(side, 2 * reach + 1))
         first = (centre - reach - 0.5).ceil().clamp(0, side - size) if size < side else torch.zeros_like(centre)
         return first.long()[:, None] + torch.arange(size)
 
     @staticmethod
     def _corners(kind: Tensor) -> Tensor:
-        """Corners (m, 4, 2) on the unit circle, anticlockwise, of shapes of the kinds 1 to 5 (m,)."""
+        """Corners (m, 4, 2) on the unit circle, anticlockwise, for shapes of kinds 1 to 5 (m,)."""
         m = len(kind)
         quarter, turn, slope = torch.arange(4) * (math.pi / 2) + math.pi / 4, torch.rand(m, 1), torch.rand(m, 1)
         half = slope * (math.pi / 2)
@@ -275,7 +275,7 @@ class DeadLeaves:
 
 
 def _inside(apart: Tensor, radius: Tensor, kind: Tensor, corners: Tensor) -> Tensor:
-    """Which points (m, p) lie in each shape, by where they lie from its centre (m, 2, p)."""
+    """Which points (m, p) lie inside each shape, given their offsets (m, 2, p) from its centre."""
     inside = apart.square().sum(dim=1) <= radius[:, None] ** 2
     for start, end in zip(corners.unbind(1), corners.roll(-1, 1).unbind(1), strict=True):
         along, off = (end - start)[..., None], apart - start[..., None]

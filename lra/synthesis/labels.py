@@ -1,4 +1,4 @@
-"""Which classes a batch of synthetic images is asked to show."""
+"""The target classes of a batch of synthetic images."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ LabelPlan = Callable[[int], Tensor]
 
 
 def uniform(classes: int, ordered: bool = False) -> LabelPlan:
-    """Each label drawn by itself; ``ordered`` sorts them."""
+    """Labels drawn uniformly and independently; ``ordered`` sorts them."""
 
     def plan(n: int) -> Tensor:
         labels = torch.randint(classes, (n,))
@@ -25,7 +25,7 @@ def uniform(classes: int, ordered: bool = False) -> LabelPlan:
 
 
 def full_sets(classes: int) -> LabelPlan:
-    """Ask for as many whole sets of classes as fit, the rest at random (NAYER)."""
+    """As many complete sets of classes as fit, and the rest at random (NAYER)."""
 
     def plan(n: int) -> Tensor:
         rest = torch.randint(classes, (n % classes,))
@@ -35,13 +35,13 @@ def full_sets(classes: int) -> LabelPlan:
 
 
 def dirichlet(similarity: Tensor, scale: float = 0.1) -> LabelPlan:
-    """Soft labels around random classes: Dirichlet with concentrations ``similarity`` of the class / ``scale``.
+    """Soft labels for random classes: Dirichlet with the class's row of ``similarity / scale`` as concentrations.
 
     Zero-shot knowledge distillation (Nayak et al., ICML 2019), with scale β.
 
     Args:
         similarity: (K, K) in [0, 1], see `class_similarity`.
-        scale: β; smaller ones give softer, less varied labels.
+        scale: β; smaller values give softer, less varied labels.
     """
     similarity = similarity.cpu()
 
@@ -53,12 +53,12 @@ def dirichlet(similarity: Tensor, scale: float = 0.1) -> LabelPlan:
 
 
 def class_similarity(teacher: Teacher, image: tuple[int, int, int]) -> Tensor:
-    """(K, K): cosine similarity of the rows of the teacher's last layer, each row scaled to [0, 1] (ZSKD).
+    """(K, K): cosine similarities between the rows of the teacher's last layer, each row scaled to [0, 1] (ZSKD).
 
-    With two classes the off-diagonal entries are 0, so that labels are all but hard.
+    With two classes the off-diagonal entries are 0, so that labels are almost hard.
 
     Args:
-        teacher: a network whose last layer has a weight, a row a class.
+        teacher: a network whose last layer has a weight with one row per class.
         image: (C, H, W).
 
     Raises:
@@ -80,15 +80,15 @@ def gaussian(teacher: Teacher, image: tuple[int, int, int], temperature: float, 
     """Soft labels of features u ~ N(0, spread²·R), R the cosines of the filters that make the features ("soft target").
 
     Source: Wang, "Data-free knowledge distillation with soft targeted transfer set synthesis", AAAI 2021, where the
-    filters are those of the last convolution, averaged over their pixels. Where another linear layer makes the
-    features, its rows are taken.
+    filters are those of the last convolution, averaged over their pixels. If a linear layer makes the features, its
+    rows are used.
 
     Args:
-        teacher: a network whose last layer takes what another layer's outputs, one by one, become.
+        teacher: a network whose last layer has one input for each output of an earlier layer.
         image: (C, H, W).
         temperature: τ of the labels, softmax(W u / τ).
-        spread: of the features; at 1, as published, labels are all but uniform where the teacher's own features are
-            much larger.
+        spread: standard deviation of the features; at 1, as published, labels are almost uniform where the teacher's
+            own features are much larger.
 
     Raises:
         ValueError: if no layer has as many outputs as the last one has inputs.

@@ -1,4 +1,4 @@
-"""The plainest synthesizer, a generator that lives on and is trained a little per experience, and its two variants."""
+"""The simplest synthesizer, a persistent generator trained a few steps per experience, and its two variants."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -29,15 +29,15 @@ class OnlineGenerator(Synthesizer):
         latent: z.
         batch_size: images per generator step.
         steps: generator steps per experience.
-        student_mode: how the student answers during synthesis; "train" uses batch statistics and lets its
-            running ones absorb the batch, as PRE-DFKD's release does.
-        clip: largest norm of the generator's gradient, if any.
+        student_mode: the student's mode during synthesis; "train" uses batch statistics and lets its running ones
+            absorb the batch, as PRE-DFKD's release does.
+        clip: largest norm of the generator's gradient; unlimited if ``None``.
         sampling_mode: the generator's mode when it draws for the student: "train" normalises by the batch (and
-            moves the running statistics), "eval" by running statistics.
-        confident: keeps of all images those that the teacher is sure of, if it is to. The student then sees no other,
-            and a generator's step goes down the terms of the batch's own confident ones.
-        show: what is done to images before networks learn from them, in synthesis and for the student; the filter
-            judges them as they are.
+            updates the running statistics), "eval" by running statistics.
+        confident: filter that keeps the images the teacher is confident in, if any. The student then sees no others,
+            and the generator's terms are computed on the confident images of its batch.
+        show: augmentation of images before networks learn from them, in synthesis and for the student; the filter
+            judges them unaugmented.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class OnlineGenerator(Synthesizer):
 
     divisible = True
     asked: Tensor | None = None
-    """(n,): the classes that the latest latents ask for, if the generator is told any."""
+    """(n,): the target classes of the latest latents, if the generator is conditioned on classes."""
 
     def updates(self, index: int) -> int:
         """``steps``, for every experience."""
@@ -101,7 +101,7 @@ class OnlineGenerator(Synthesizer):
         return values
 
     def _view(self, images: Tensor, student: nn.Module) -> View:
-        """What terms look at: a batch, or its confident images beside the whole of it."""
+        """What the terms see: a batch, or its confident images together with the whole batch."""
         shown = self._shown(images)
         if self.confident is None:
             return View(shown, self.teacher, student, self.asked, student_mode=self.student_mode)
@@ -116,7 +116,7 @@ class OnlineGenerator(Synthesizer):
 
     @torch.no_grad()
     def draw(self, n: int) -> Tensor:
-        """``n`` fresh images of the current generator; the confident of more, with a filter."""
+        """``n`` fresh images of the current generator; with a filter, the confident ones of more."""
         turn(self.generator, training=self.sampling_mode == "train")
         if self.confident is None:
             return self._shown(self._drawn(n))
@@ -128,11 +128,11 @@ class OnlineGenerator(Synthesizer):
         return images
 
     def imagine(self, n: int) -> Tensor:
-        """Images as `draw` gives them."""
+        """Images as from `draw`."""
         return self.draw(n)
 
     def peek(self, n: int) -> Tensor:
-        """Fresh images, drawn as for the student, with everything put back."""
+        """Fresh images, drawn as for the student, with all state restored."""
         before, counted = self.images_generated, None if self.confident is None else self.confident.state_dict()
         with untouched(self.generator), self.teacher.uncounted():
             images = self.draw(n)
@@ -146,11 +146,11 @@ class OnlineGenerator(Synthesizer):
         return normal(n, self.latent, device=next(self.generator.parameters()).device)
 
     def latents_for(self, generator: nn.Module, n: int) -> Tensor:
-        """(n, z): fresh ones, for a copy of the generator at other weights."""
+        """(n, z): fresh latents, for a copy of the generator at other weights."""
         return OnlineGenerator.latents(self, n)
 
     def sampler(self) -> Sampler:
-        """Fresh latents, in the mode that the student sees."""
+        """A sampler with fresh latents, in the mode that the student sees."""
         return Sampler(self.generator, self._drawn_by)
 
     @torch.no_grad()
@@ -173,7 +173,7 @@ class OnlineGenerator(Synthesizer):
         return [self.optimiser]
 
     def state_dict(self) -> State:
-        """Generator with buffers, optimiser, what terms remember, counters."""
+        """Generator with buffers, optimiser, the state of terms, counters."""
         own = {"generator": self.generator.state_dict(), "optimiser": self.optimiser.state_dict()}
         filtered = {} if self.confident is None else {"confident": self.confident.state_dict()}
         return own | filtered | super().state_dict()
@@ -188,11 +188,11 @@ class OnlineGenerator(Synthesizer):
 
 
 class ConditionedOnlineGenerator(OnlineGenerator):
-    """`OnlineGenerator` with a `ClassGenerator`: each image is asked to be of a class drawn uniformly (GDFQ, CPSC).
+    """`OnlineGenerator` with a `ClassGenerator`: each image has a target class drawn uniformly (GDFQ, CPSC).
 
     Args:
         arguments: of `OnlineGenerator`.
-        warmup: experiences' worth of further generator steps before the first experience opens.
+        warmup: experiences' worth of additional generator steps before the first experience opens.
         settings: of `OnlineGenerator`.
     """
 
@@ -203,23 +203,23 @@ class ConditionedOnlineGenerator(OnlineGenerator):
         self.warmup = warmup
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
-        """Do what `OnlineGenerator.step` does; the first time after the warm-up."""
+        """As `OnlineGenerator.step`; the first time after the warm-up."""
         for _ in range(0 if self.generator_steps else self.warmup):
             super().step(student)
         return super().step(student)
 
     def updates(self, index: int) -> int:
-        """``steps``, and for the first experience those of the warm-up too."""
+        """``steps``; for the first experience, including those of the warm-up."""
         return self.steps * (1 if index else 1 + self.warmup)
 
     def latents(self, n: int) -> Tensor:
-        """(n, z), for classes that are ``asked`` from now on."""
+        """(n, z), for new target classes, which become ``asked``."""
         noise = super().latents(n)
         self.asked = self._classes(noise)
         return self.generator.latents(noise, self.asked)
 
     def latents_for(self, generator: nn.Module, n: int) -> Tensor:
-        """(n, z): fresh ones, as it takes them for classes drawn anew; what is ``asked`` of the source stays."""
+        """(n, z): fresh latents for newly drawn classes; the source's ``asked`` stays as it is."""
         noise = super().latents_for(generator, n)
         assert isinstance(generator, ClassGenerator)
         return generator.latents(noise, self._classes(noise))
@@ -229,21 +229,21 @@ class ConditionedOnlineGenerator(OnlineGenerator):
 
 
 class SharedLatents(OnlineGenerator):
-    """An online generator whose latents are drawn once per experience: for its own steps and for the student's.
+    """An online generator whose latents are drawn once per experience, for its own steps and for the student's.
 
-    The student sees the images of those very latents, made by the generator as it is after its steps (ZSKT as
-    released). Draws beyond the batch size are fresh.
+    The student sees images of the same latents, made by the generator after its steps (ZSKT as released). Draws beyond
+    the batch size are fresh.
     """
 
     _shared: Tensor | None = None
 
     def step(self, student: nn.Module) -> dict[str, TermValue]:
-        """Do what `OnlineGenerator.step` does, on new latents for the experience."""
+        """As `OnlineGenerator.step`, with new latents for the experience."""
         self._shared = super().latents(self.batch_size)
         return super().step(student)
 
     def latents(self, n: int) -> Tensor:
-        """(n, z): the experience's."""
+        """(n, z): those of the experience."""
         if self._shared is None:
             return super().latents(n)
         more = [super().latents(n - self.batch_size)] if n > self.batch_size else []

@@ -1,4 +1,4 @@
-"""The contract of everything that makes samples, and of what it leaves to a later task."""
+"""The interface of everything that makes samples, and of what it leaves to a later task."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +13,10 @@ from lra.synthesis.terms import Term, TermValue
 
 
 class Reusable(Owner):
-    """Makes samples with a generator that outlives an experience, or with none."""
+    """Makes samples with a generator that persists across experiences, or with none."""
 
     def generator_to_reuse(self) -> nn.Module | None:
-        """The generator as it is to be saved for a later task; ``None`` if none outlives an experience."""
+        """The generator to be saved for a later task; ``None`` if none persists across experiences."""
         return None
 
     @property
@@ -28,7 +28,7 @@ class Reusable(Owner):
         """Start from the weights of an earlier task's `generator_to_reuse`.
 
         Raises:
-            ValueError: if they do not fit, or there is nothing that could take them.
+            ValueError: if they do not fit, or there is no generator for them.
         """
         generator = self.generator_to_reuse()
         if generator is None:
@@ -37,7 +37,7 @@ class Reusable(Owner):
 
 
 def load_reused(generator: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load an earlier task's weights; the scale that images are brought to stays that of this task's data.
+    """Load an earlier task's weights; images are still scaled for this task's data.
 
     Raises:
         ValueError: if names or shapes differ.
@@ -50,31 +50,31 @@ def load_reused(generator: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 class FiniteBatch(NamedTuple):
-    """The images of an experience that has only so many."""
+    """The images of an experience with a finite number of them."""
 
     images: Tensor
     """(n, C, H, W) uint8."""
     labels: Tensor
-    """(n,) int64: the classes they were asked to be."""
+    """(n,) int64: their target classes."""
 
 
 class Sampler(NamedTuple):
-    """How a generator that outlives experiences makes what the student sees."""
+    """How a generator that persists across experiences makes what the student sees."""
 
     generator: nn.Module
-    """The generator itself, as it is learning."""
+    """The generator itself, which goes on learning."""
     draw: Callable[[nn.Module, int], Tensor]
-    """So many images (n, C, H, W) of a copy of it at other weights, as `Synthesizer.draw` makes them of itself.
+    """Draws n images (n, C, H, W) from a copy of it with other weights, as `Synthesizer.draw` does from itself.
 
-    Without a graph. It leaves no trace in the copy's buffers, nor in the source but for random numbers.
+    Without a graph. It does not change the copy's buffers, nor the source, except that it uses random numbers.
     """
 
 
 class Synthesizer(Reusable, ABC):
-    """Owns a source of samples and how it is updated; one `step` opens one experience.
+    """Owns a source of samples and updates it; one `step` opens one experience.
 
     Args:
-        terms: what an update minimises.
+        terms: the losses that an update minimises.
 
     Attributes:
         divisible: whether each of several processes can make a part of every batch, with gradients averaged.
@@ -95,29 +95,29 @@ class Synthesizer(Reusable, ABC):
 
     @abstractmethod
     def draw(self, n: int) -> Tensor:
-        """``n`` images (n, C, H, W) in [0, 1] of the experience that is open, without a graph."""
+        """``n`` images (n, C, H, W) in [0, 1] of the current experience, without a graph."""
 
     @abstractmethod
     def peek(self, n: int) -> Tensor:
-        """Like `draw`, but leaves no trace: not in random states, nor buffers, nor counters."""
+        """Like `draw`, but without side effects on random states, buffers or counters."""
 
     def imagine(self, n: int) -> Tensor | None:
-        """``n`` images (n, C, H, W) in [0, 1] of the generator that outlives experiences, see `generator_to_reuse`.
+        """``n`` images (n, C, H, W) in [0, 1] of the persistent generator, see `generator_to_reuse`.
 
-        In evaluation mode where that is how the student sees it, without a graph; ``None`` if there is no such one.
+        In evaluation mode where the student sees it in that mode, without a graph; ``None`` without such a generator.
         """
         return None
 
     def sampler(self) -> Sampler | None:
-        """How its generator draws; ``None`` if not all that the student sees comes from one that is never renewed."""
+        """How its generator draws; ``None`` unless everything the student sees comes from one that is never renewed."""
         return None
 
     def batch(self) -> FiniteBatch | None:
-        """All there is of the open experience, if it is a finite batch; ``None`` from a source without end."""
+        """The whole current experience, if it is a finite batch; ``None`` from an unlimited source."""
         return None
 
     def shown(self, images: Tensor) -> Tensor:
-        """Float images in [0, 1] as the student is to see stored ones (n, C, H, W) uint8; augmented, maybe.
+        """Stored images (n, C, H, W) uint8 as the student is to see them: floats in [0, 1], possibly augmented.
 
         A source that shows each image ``views`` times returns (views·n, C, H, W).
         """
@@ -125,29 +125,29 @@ class Synthesizer(Reusable, ABC):
 
     @property
     def views(self) -> int:
-        """How often `shown` shows each image."""
+        """How many views of each image `shown` returns."""
         return 1
 
     def updates(self, index: int) -> int:
-        """How many updates `step` makes to open the experience ``index``, from 0; for telling how long it takes."""
+        """How many updates `step` makes to open experience ``index``, counted from 0; for estimates of time."""
         return 1
 
     @abstractmethod
     def state_dict(self) -> State:
-        """All that a resumed run needs to continue identically, but for the global random states.
+        """All that a resumed run needs to continue identically, except the global random states.
 
-        Here what terms remember, and counters; joined by a subclass to its own.
+        Here the state of terms, and counters; subclasses add their own.
         """
         return {"terms": [term.state_dict() for term in self.terms], **self.counters()}
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
-        """Take up a state of `state_dict`; called by a subclass, which takes up its own."""
+        """Restore a state from `state_dict`; subclasses call it and restore their own."""
         for term, saved in zip(self.terms, state["terms"], strict=True):
             term.load_state_dict(saved)
         self.generator_steps = state["generator_steps"]
         self.images_generated = state["images_generated"]
 
     def counters(self) -> dict[str, int]:
-        """What was updated and made so far, by name."""
+        """How many updates and images were made so far, by name."""
         return {"generator_steps": self.generator_steps, "images_generated": self.images_generated}

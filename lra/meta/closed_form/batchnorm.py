@@ -250,7 +250,7 @@ class _Recorded(TorchFunctionMode):
         if found is None:
             raise MetaStepError(
                 "the pass at θ' has more batch norms than the one at θ; compute the acquisition loss from "
-                "look.student(x), or use ahead_statistics='batch'"
+                "look.student(x), or use statistics='batch'"
             )
         shape = [1, -1] + [1] * (call.input.dim() - 2)
         scale = found.inverse if call.weight is None else call.weight * found.inverse

@@ -1,4 +1,4 @@
-"""What makes a batch of synthetic images and is optimised: pixels, or a generator with its latents."""
+"""What is optimised to make a batch of synthetic images: pixels, or a generator with its latents."""
 
 from lra.synthesis.sources.lasting import MetaSource as MetaSource
 from lra.synthesis.sources.lasting import NoisyLayerSource as NoisyLayerSource

@@ -1,6 +1,6 @@
-"""Sources whose generator outlives a batch: it learns to be a good start, or is drawn anew now and then.
+"""Sources whose generator outlives a batch: it learns to be a good start, or is re-initialised from time to time.
 
-Or it is reused from task to task: two fused ones and a decoder, some of them old (AEAHL-RG).
+Or it is reused from task to task: two fused generators and a decoder, some of them an earlier task's (AEAHL-RG).
 """
 
 import copy
@@ -24,7 +24,7 @@ from lra.synthesis.synthesizer import load_reused
 
 
 class LastingSource(LatentSource):
-    """Latents of each batch's own, and a generator that outlives it; the part that such sources share."""
+    """Latents for each batch, and a generator that outlives it: the common part of such sources."""
 
     def generator_to_reuse(self) -> nn.Module | None:
         """The generator."""
@@ -32,7 +32,7 @@ class LastingSource(LatentSource):
 
     @torch.no_grad()
     def imagine(self, labels: Tensor) -> Tensor:
-        """Images of fresh latents, whatever the labels."""
+        """Images of fresh latents; the labels only say how many."""
         device = next(self.generator.parameters()).device
         return self.generator.eval()(normal(len(labels), self.generator.latent, device=device))
 
@@ -47,13 +47,13 @@ class LastingSource(LatentSource):
 
 
 class RenewedSource(LastingSource):
-    """A generator of two latents that is optimised along with those of a batch, for so many batches (DLIG).
+    """A generator of two latents, optimised together with the latents of each batch, for ``life`` batches (DLIG).
 
     Args:
         make: builds the generator, on the CPU.
-        lr: Adam's, of the generator and the latents; each batch has a new Adam.
-        life: batches until the generator is built anew.
-        device: where it works.
+        lr: Adam's learning rate for the generator and the latents; each batch has a new Adam.
+        life: batches until the generator is rebuilt.
+        device: where it runs.
     """
 
     generator: TwoLatentGenerator
@@ -65,7 +65,7 @@ class RenewedSource(LastingSource):
         self.make, self.life = make, life
 
     def prepared(self) -> nn.Module:
-        """The generator, now and then a new one."""
+        """The generator, a new one every ``life`` batches."""
         if self.batches > 1 and (self.batches - 1) % self.life == 0:
             new = self.make().state_dict()
             for name, value in self.generator.state_dict().items():
@@ -80,11 +80,11 @@ class RenewedSource(LastingSource):
 
 
 class MetaSource(LastingSource):
-    """A generator that lives on, from which each batch starts (Fast-Datafree; Fang et al., AAAI 2022).
+    """A persistent generator, from which each batch starts (Fast-Datafree; Fang et al., AAAI 2022).
 
-    With ``meta="none"`` a batch optimises the generator itself. Otherwise it optimises a copy G', and the
-    generator G then learns to be a good start: ``"fomaml"`` takes the sum of G''s gradients over the inner steps,
-    ``"reptile"`` 67·(G - G'), each in one Adam step at ``lr`` times the inner steps.
+    With ``meta="none"`` a batch optimises the generator itself. Otherwise it optimises a copy G', and the generator G
+    then learns to be a good start: ``"fomaml"`` uses the summed gradients of G' over the inner steps, ``"reptile"``
+    67·(G - G'), each in one Adam step with ``lr`` times the number of inner steps.
 
     Args:
         generator: G.
@@ -92,7 +92,7 @@ class MetaSource(LastingSource):
         latent_lr: inner learning rate of the latents.
         steps: inner steps per batch.
         meta: how G learns.
-        renew_first_at: begin this batch (counted from 1) with G's first layer drawn anew; 0 for never.
+        renew_first_at: re-initialise G's first layer before this batch (counted from 1); 0 for never.
         renew_scale: that first layer's BatchNorm scales are drawn from N(this, 0.02): 1, or 0 as released.
     """
 
@@ -163,14 +163,14 @@ class MetaSource(LastingSource):
 
 
 class NoisyLayerSource(Source):
-    """NAYER's generator: label embeddings through noisy layers that are drawn anew for every batch (CVPR 2024).
+    """NAYER's generator: label embeddings through noisy layers that are re-initialised for every batch (CVPR 2024).
 
     Args:
         generator: labels (n,) -> images (n, C, H, W).
-        lr: Adam's.
-        life: batches until the whole generator is drawn anew.
-        warmup: batches at first with a life of their own.
-        warmup_life: that life; the generator is drawn anew at their end, too.
+        lr: Adam's learning rate.
+        life: batches until the whole generator is re-initialised.
+        warmup: batches at the start with a different ``life``.
+        warmup_life: that value; the generator is re-initialised at the end of the warm-up, too.
     """
 
     def __init__(self, generator: LabelGenerator, lr: float, life: int, warmup: int = 0, warmup_life: int = 1):
@@ -182,7 +182,7 @@ class NoisyLayerSource(Source):
         self._optimiser: torch.optim.Optimizer | None = None
 
     def begin(self, labels: Tensor) -> None:
-        """New noisy layers, a new optimiser, and now and then a new generator."""
+        """New noisy layers, a new optimiser, and from time to time a new generator."""
         since = self.batches - self.warmup
         if self.batches and (self.batches % self.warmup_life if since < 0 else since % self.life) == 0:
             for module in self.generator.modules():
@@ -200,7 +200,7 @@ class NoisyLayerSource(Source):
         return self.generator(self._labels)
 
     def made(self) -> tuple[Tensor, Sequence[Tensor]]:
-        """Images, and the maps that the generator couples to a teacher's, if it does."""
+        """Images, and the maps that are coupled to a teacher's, if any."""
         assert self._labels is not None
         return self.generator.made(self._labels)
 
@@ -237,28 +237,28 @@ RATES: Mapping[Reuse, tuple[float, float, float]] = {
     "finetune": (1.0, 0.1, 0.1),
     "fix": (1.0, 0.0, 0.0),
 }
-"""Learning rates of first generator, second generator and decoder, as multiples of the source's, inner and outer."""
+"""Learning rates of first generator, second generator and decoder, inner and outer, as multiples of the source's."""
 
 
 class ReusableSource(MetaSource):
-    """A fused generator that lives on as in Fast, whose second generator and decoder may be an earlier task's.
+    """A persistent fused generator, as in Fast, whose second generator and decoder may be an earlier task's.
 
     Args:
-        generator: first and second generator, decoder.
-        teacher: judges the two at the end of a task.
+        generator: first and second generator, and decoder.
+        teacher: used to compare the two at the end of a task.
         lr: inner learning rate of the generator.
         latent_lr: inner learning rate of the latents.
         steps: inner steps per batch.
-        reuse: what an earlier task brings: nothing; second generator and decoder, to be trained like all else, or
+        reuse: what an earlier task provides: nothing; or second generator and decoder, to be trained at the same rate,
             ten times slower, or not at all.
         meta: see `MetaSource`.
         branch: which of the two generators a later task gets: the one whose decoded images move the teacher's
             features less (see `calmer`), or always the ``"first"``, as released.
-        follow: bring the BatchNorm statistics of the generator along with its weights. Without, as released, those
-            that are saved are of no use in evaluation mode.
+        follow: update the BatchNorm statistics of the generator with its weights. Without this, as released, the saved
+            ones are useless in evaluation mode.
 
     Raises:
-        HeadNotFound: if the teacher's features are to choose the branch, and cannot be found.
+        HeadNotFound: if the branch is chosen by the teacher's features and these cannot be located.
     """
 
     generator: FusedGenerator
@@ -287,7 +287,7 @@ class ReusableSource(MetaSource):
             part.requires_grad_(rate > 0)
 
     def groups(self, generator: nn.Module) -> list[dict[str, Any]]:
-        """A group for each part that learns."""
+        """One group for each part that learns."""
         assert isinstance(generator, FusedGenerator)
         rated = zip(_parts(generator), RATES[self.reuse], strict=True)
         return [{"params": list(part.parameters()), "lr": self.lr * rate} for part, rate in rated if rate]
@@ -301,7 +301,7 @@ class ReusableSource(MetaSource):
 
     @property
     def awaits_generator(self) -> bool:
-        """Parts of an earlier task, in every mode but ``"anew"``, until it has them."""
+        """Whether it still needs parts of an earlier task: in every mode except ``"anew"``, until it has them."""
         return not self.begun
 
     def begin_with(self, weights: Mapping[str, Tensor]) -> None:
@@ -320,9 +320,9 @@ class ReusableSource(MetaSource):
         self.begun = True
 
     def generator_to_reuse(self) -> FusedGenerator:
-        """The generator, its two branches in such an order that the second is the one for a later task.
+        """The generator, with its two branches ordered so that the second is the one for a later task.
 
-        Their order makes no difference to the images, which are decoded from the average.
+        Their order does not affect the images, which are decoded from the average.
         """
         first, second = self.generator.first, self.generator.second
         if self.branch == "first" or calmer(self.generator, self.teacher) == "first":
@@ -333,12 +333,12 @@ class ReusableSource(MetaSource):
 def calmer(generator: FusedGenerator, teacher: Teacher, n: int = 256) -> Literal["first", "second"]:
     """The branch that, fused with noise and decoded, moves the teacher's penultimate features less.
 
-    Σ|features| of d((g(z) + u) / 2) with u ~ U(0, 1), z ~ N(0, I); leaves no trace. The rule of AEAHL-RG's paper,
-    which its release has and does not call.
+    It compares Σ|features| of d((g(z) + u) / 2) with u ~ U(0, 1), z ~ N(0, I), without side effects. This is the rule
+    of AEAHL-RG's paper, which its release contains but does not call.
 
     Args:
         generator: with the two branches.
-        teacher: asked outside of its count of queries.
+        teacher: its queries here are not counted.
         n: images per branch.
     """
     device = next(generator.parameters()).device
@@ -355,7 +355,7 @@ def calmer(generator: FusedGenerator, teacher: Teacher, n: int = 256) -> Literal
 
 
 def symmetric(generator: FusedGenerator) -> FusedGenerator:
-    """The generator with ``second`` a copy of ``first``, as released: equal for ever, at twice the cost of one."""
+    """The generator with ``second`` a copy of ``first``, as released: they stay equal, at twice the cost of one."""
     return FusedGenerator(generator.first, copy.deepcopy(generator.first), generator.decoder)
 
 

@@ -1,7 +1,7 @@
-"""What every source is: it makes one batch of synthetic images at a time and is optimised; and those that start anew.
+"""The interface of a source, which is optimised to make one batch of images at a time; and sources that start anew.
 
-`Source.begin`, then `Source.images` and `Source.update` in turn, then `Source.end`. What the loss is, and which
-iterate to keep, is the business of `lra.synthesis.batches`.
+The calls are `Source.begin`, then `Source.images` and `Source.update` in turn, then `Source.end`. The loss, and which
+iterate to keep, are up to `lra.synthesis.batches`.
 """
 
 from abc import ABC, abstractmethod
@@ -20,14 +20,14 @@ from lra.state import State
 from lra.synthesis.synthesizer import Reusable
 
 BETAS = (0.5, 0.999)
-"""Adam's, in every release that optimises a generator against one batch."""
+"""Adam's betas, in every release that optimises a generator for a single batch."""
 
 
 class Source(Reusable, ABC):
     """Makes one batch at a time and improves it by gradient steps.
 
     Attributes:
-        batches: begun so far.
+        batches: number begun so far.
     """
 
     def __init__(self) -> None:
@@ -35,29 +35,29 @@ class Source(Reusable, ABC):
 
     @abstractmethod
     def begin(self, labels: Tensor) -> None:
-        """Start a batch of images that are to show ``labels`` (n,), or probabilities (n, K)."""
+        """Start a batch of images with target ``labels`` (n,), or probabilities (n, K)."""
 
     @abstractmethod
     def images(self) -> Tensor:
-        """The batch as it stands, (n, C, H, W) in [0, 1], with a graph to what is optimised."""
+        """The current batch, (n, C, H, W) in [0, 1], with a graph to what is optimised."""
 
     def made(self) -> tuple[Tensor, Sequence[Tensor]]:
-        """`images`, and with the same graph maps (n, c, h, w) inside the generator that terms look at; mostly none."""
+        """`images`, and, in the same graph, maps (n, c, h, w) inside the generator that terms need; usually none."""
         return self.images(), ()
 
     @abstractmethod
     def update(self, loss: Tensor) -> None:
-        """One step down the gradient of ``loss``, of the latest images."""
+        """One gradient step on ``loss``, a function of the latest images."""
 
     def end(self) -> None:
-        """The batch is finished."""
+        """Finish the batch."""
 
     def imagine(self, labels: Tensor) -> Tensor | None:
-        """Images of ``labels`` by the generator that outlives batches, in evaluation mode; ``None`` if none does."""
+        """Images of ``labels`` from a generator that outlives batches, in evaluation mode; ``None`` without one."""
         return None
 
     def state_dict(self) -> State:
-        """What lives on from batch to batch."""
+        """What persists from batch to batch."""
         return {"batches": self.batches}
 
     def load_state_dict(self, state: State) -> None:
@@ -66,7 +66,7 @@ class Source(Reusable, ABC):
 
 
 def descend(optimiser: torch.optim.Optimizer | None, loss: Tensor) -> None:
-    """One step of ``optimiser`` down the gradient of ``loss``."""
+    """One step of ``optimiser`` on ``loss``."""
     assert optimiser is not None
     optimiser.zero_grad()
     loss.backward()
@@ -77,10 +77,10 @@ class Pixels(Source):
     """The images themselves, optimised in the teacher's normalised space (DeepInversion, ZSKD, SoftTarget).
 
     Args:
-        problem: shapes, and the normalisation that learning rate and initial noise count in.
-        lr: Adam's.
+        problem: shapes, and the normalisation, in whose units learning rate and initial noise are.
+        lr: Adam's learning rate.
         betas: Adam's.
-        restart: begin every batch from noise; ``False`` goes on from the last one, as released for ZSKD.
+        restart: start every batch from noise; ``False`` continues from the last one, as released for ZSKD.
     """
 
     def __init__(self, problem: Problem, lr: float, betas: tuple[float, float] = (0.5, 0.99), restart: bool = True):
@@ -94,7 +94,7 @@ class Pixels(Source):
         self._optimiser: torch.optim.Optimizer | None = None
 
     def begin(self, labels: Tensor) -> None:
-        """Noise of the data's mean and spread, cut to [0, 1]."""
+        """Noise with the data's mean and standard deviation, clipped to [0, 1]."""
         self.batches += 1
         if self.restart or self._leaf is None or len(self._leaf) != len(labels):
             self._leaf = normal(len(labels), *self.problem.image, device=self.problem.device).requires_grad_(True)
@@ -107,7 +107,7 @@ class Pixels(Source):
         return self._mean + self._std * self._leaf
 
     def update(self, loss: Tensor) -> None:
-        """An Adam step, cut to [0, 1]."""
+        """An Adam step, then clipped to [0, 1]."""
         descend(self._optimiser, loss)
         self._cut()
 
@@ -117,7 +117,7 @@ class Pixels(Source):
         self._leaf.copy_(torch.clamp(self._leaf, -self._mean / self._std, (1 - self._mean) / self._std))
 
     def state_dict(self) -> State:
-        """Nothing but a count, unless batches continue one another."""
+        """Only the count, unless batches continue one another."""
         goes_on = not self.restart and self._leaf is not None and self._optimiser is not None
         pixels = self._leaf.detach().clone() if goes_on and self._leaf is not None else None
         optimiser = self._optimiser.state_dict() if goes_on and self._optimiser is not None else None
@@ -133,14 +133,14 @@ class Pixels(Source):
 
 
 class LatentSource(Source):
-    """A generator and the latents of one batch, optimised together; the generator starts anew with every batch.
+    """A generator and the latents of one batch, optimised together; the generator is re-initialised for every batch.
 
-    CMI and RGAL: weights from N(0, 0.02) as DCGAN.
+    Used by CMI and RGAL; weights from N(0, 0.02), as in DCGAN.
 
     Args:
         generator: latents (n, z) -> images (n, C, H, W); always in training mode.
-        lr: Adam's, of the generator.
-        latent_lr: Adam's, of the latents; the generator's if not given.
+        lr: Adam's learning rate for the generator.
+        latent_lr: Adam's learning rate for the latents; the generator's if not given.
     """
 
     def __init__(
@@ -171,11 +171,11 @@ class LatentSource(Source):
         return {"generator": self.generator}
 
     def groups(self, generator: nn.Module) -> list[dict[str, Any]]:
-        """The generator's parameters as an optimiser takes them, in groups with their learning rates."""
+        """The generator's parameters for an optimiser, in groups with their learning rates."""
         return [{"params": list(generator.parameters()), "lr": self.lr}]
 
     def prepared(self) -> nn.Module:
-        """The generator that the new batch is optimised with."""
+        """The generator with which the new batch is optimised."""
         reset_parameters_dcgan(self.generator)
         return self.generator
 
