@@ -1,1 +1,1 @@
-"""What the student minimises: the objective, terms beside the distance of logits, curricula."""
+"""What the student minimises: the objective, terms in addition to the distance of logits, and curricula."""

@@ -1,9 +1,9 @@
-"""Adversarial-example attack: now and then the teacher errs, and the student is told the right class (AEAHL-RG).
+"""Adversarial-example attack: occasionally the teacher errs, and the student still gets the right class (AEAHL-RG).
 
-A generative network learns, on what synthesis makes, to perturb an image so that the teacher names its least likely
-class. In a student step some images are replaced by their attacked ones, soft targets and all, while the hard labels
-stay those of the clean images: the soft target is then wrong and the hard label right, as with a teacher that errs
-on real data.
+A generative network learns, on synthetic images, to perturb an image so that the teacher predicts its least likely
+class. In a student step some images are replaced by their attacked versions, including their soft targets, while the
+hard labels stay those of the clean images: the soft target is then wrong and the hard label right, as when a teacher
+errs on real data.
 """
 
 from typing import NamedTuple
@@ -24,22 +24,22 @@ from lra.view import View
 
 
 class Exchange(NamedTuple):
-    """What a batch came to."""
+    """A batch after the attack."""
 
     batch: Batch
     """Labelled with the classes of the clean images."""
     swapped: Tensor
-    """Images that changed places with their attacked ones."""
+    """Number of images exchanged with their attacked versions."""
     attacked: Tensor
-    """Images that were then replaced by the other side."""
+    """Number of images that were then replaced by the other version."""
 
 
 def exchange(clean: Batch, attacked: Batch, chosen: Tensor, swap: Swap = "exchange") -> Exchange:
-    """Swap where the attack made the teacher surer of the same class, then replace the ``chosen`` ones.
+    """Swap where the attack made the teacher more confident in the same class, then replace the ``chosen`` images.
 
     Args:
         clean: n images with the teacher's logits.
-        attacked: the same images after the attack, with the logits they have then.
+        attacked: the same images after the attack, with their logits.
         chosen: (n,) bool.
         swap: see `AttackOptions`.
     """
@@ -58,11 +58,11 @@ class Attacker:
     """A perturbation network that learns to mislead the teacher (GAP; Poursaeed et al., CVPR 2018).
 
     Args:
-        network: images (n, C, H, W), normalised -> (n, C, H, W) in (-1, 1).
-        teacher: the one to mislead; counts these queries too.
-        problem: the normalisation.
+        network: normalised images (n, C, H, W) -> (n, C, H, W) in (-1, 1).
+        teacher: the network to mislead; it counts these queries too.
+        problem: gives the normalisation.
         options: the form of the attack.
-        augment: for the released form.
+        augment: augmentation, for the released form.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Attacker:
         self._optimiser = torch.optim.Adam(network.parameters(), lr=options.lr, betas=(0.5, 0.999))
 
     def perturbed(self, images: Tensor) -> Tensor:
-        """Images (n, C, H, W) in [0, 1] with what the network adds to them, and a graph to its weights."""
+        """Images (n, C, H, W) in [0, 1] plus the network's perturbation, with a graph to its weights."""
         output = self.network((images - self._mean) / self._std)
         if self.options.delta == "linf":
             return (images + self.options.budget * output).clamp(0, 1)
@@ -102,7 +102,7 @@ class Attacker:
 
     @torch.no_grad()
     def attack(self, images: Tensor) -> Batch:
-        """The attacked images with what the teacher says of them."""
+        """The attacked images with the teacher's logits."""
         with in_mode(self.network, training=False):
             found = self.perturbed(images)
         if self.options.renormalise:
@@ -110,7 +110,7 @@ class Attacker:
         return Batch(found, self.teacher.label(found))
 
     def applied(self, batch: Batch) -> Exchange:
-        """A student's batch after swap and attack; each image is attacked with probability pa."""
+        """A student's batch after swapping and attacking; each image is attacked with probability pa."""
         device = batch.images.device
         chosen = torch.rand(len(batch.images)) < self.options.probability
         if self.options.swap != "none":
@@ -125,7 +125,7 @@ class Attacker:
         )
 
     def state_dict(self) -> State:
-        """Network and optimiser."""
+        """The network and its optimiser."""
         return {"network": self.network.state_dict(), "optimiser": self._optimiser.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
@@ -135,10 +135,10 @@ class Attacker:
 
 
 class PerturbationTraining(Term):
-    """No loss of its own: an attacker learns on the images of every synthesis step, with the teacher's answers.
+    """A term without a loss: an attacker learns on the images of every synthesis step, with the teacher's logits.
 
     Args:
-        attacker: learns; its state is this term's.
+        attacker: the one that learns; its state is this term's.
     """
 
     name = "perturbation"
@@ -154,7 +154,7 @@ class PerturbationTraining(Term):
         return view.images.new_zeros(())
 
     def learn(self) -> None:
-        """The attacker's step."""
+        """Update the attacker."""
         assert self._seen is not None
         self.notes["loss"] = self.attacker.learn(*self._seen)
         self._seen = None
@@ -172,8 +172,8 @@ class PerturbationTraining(Term):
 class PerturbationNetwork(nn.Module):
     """Residual image-to-image network in the style of Johnson et al. (GAP; Poursaeed et al., CVPR 2018; AEAHL-RG).
 
-    7x7 convolution, two halvings, residual blocks, two doublings, 7x7 convolution and tanh; 7.84 M parameters at
-    width 64 and three channels. Weights from N(0, 0.02), BatchNorm's from N(1, 0.02), biases 0.
+    A 7x7 convolution, two downsamplings by 2, residual blocks, two upsamplings by 2, a 7x7 convolution and tanh; 7.84 M
+    parameters at width 64 and three channels. Weights from N(0, 0.02), BatchNorm's from N(1, 0.02), biases 0.
     """
 
     def __init__(self, channels: int, side: int, *, width: int = 64, blocks: int = 6) -> None:
@@ -181,9 +181,9 @@ class PerturbationNetwork(nn.Module):
 
         Args:
             channels: of the images.
-            side: the shorter one of the images; 8 pixels or more.
+            side: the shorter side of the images; 8 pixels or more.
             width: channels after the first convolution; four times as many in the blocks.
-            blocks: residual ones.
+            blocks: number of residual blocks.
 
         Raises:
             ValueError: if the images are too small.

@@ -1,7 +1,7 @@
-"""What the student minimises on a batch: its distance to the teacher, named and explicit, and further terms.
+"""What the student minimises on a batch: an explicitly named distance to the teacher, and further terms.
 
-From easy to hard, samples can have weights of their own, and weights be moved from epoch to epoch. Self-paced learning:
-Kumar et al., NeurIPS 2010; in data-free distillation: CuDFKD and AdaDFKD.
+Curricula from easy to hard are possible: samples can have weights, and weights can change over epochs. Self-paced
+learning: Kumar et al., NeurIPS 2010; in data-free distillation: CuDFKD and AdaDFKD.
 """
 
 from abc import ABC, abstractmethod
@@ -18,10 +18,10 @@ from lra.view import Quantity, StudentView
 
 
 class StudentTerm(nn.Module, ABC):
-    """One weighted loss of a student step beside the distance of logits.
+    """One weighted loss of a student step in addition to the distance of logits.
 
-    A module, so that what it learns itself (a projection, say) is trained with the student. It must not hold
-    student or teacher as attributes, which would make them its own; the view has what it needs to know of them.
+    It is a module, so that its own parameters (of a projection, for example) are trained with the student. It must not
+    hold student or teacher as attributes, which would make them submodules; the view provides what it needs of them.
 
     Args:
         weight: its factor in the sum.
@@ -42,14 +42,14 @@ class StudentTerm(nn.Module, ABC):
 
 
 class Objective:
-    """Mean distance of student and teacher logits over a batch, plus weighted terms.
+    """Mean distance between student and teacher logits over a batch, plus weighted terms.
 
-    It may be asked about a student at any weights, those of a look-ahead too, so it must not keep what it sees.
+    It may be evaluated for a student at any weights, also those of a look-ahead, so it must not keep what it sees.
 
     Args:
         distance: per-sample distance of logits.
         terms: what else the student minimises.
-        teacher: for terms that look at its features or maps.
+        teacher: needed by terms that use its features or maps.
     """
 
     def __init__(self, distance: Distance, terms: Sequence[StudentTerm] = (), teacher: Teacher | None = None):
@@ -64,7 +64,7 @@ class Objective:
         forward: Callable[[Tensor], Tensor] | None = None,
         runs: nn.Module | None = None,
     ) -> Tensor:
-        """Scalar loss of ``batch``, which goes through the student here; see `StudentView` for the arguments."""
+        """Scalar loss of ``batch``, which is passed through the student here; see `StudentView` for the arguments."""
         return self.loss(self.view(student, batch, forward, runs))
 
     def view(
@@ -74,45 +74,45 @@ class Objective:
         forward: Callable[[Tensor], Tensor] | None = None,
         runs: nn.Module | None = None,
     ) -> StudentView:
-        """The batch as `loss` and `parts` look at it: with what the terms need; see `StudentView`."""
+        """The view of the batch for `loss` and `parts`, with what the terms need; see `StudentView`."""
         return StudentView(batch, student, self.teacher, forward, runs).watching(self.needs)
 
     @property
     def needs(self) -> frozenset[Quantity]:
-        """What the networks' passes must collect for the terms that have a weight."""
+        """What the networks' passes must collect for the terms with non-zero weight."""
         return frozenset(need for term in self.active() for need in term.needs)
 
     def loss(self, view: StudentView) -> Tensor:
-        """Scalar loss of what was seen: the mean, each sample's times its weight if it has one."""
+        """Scalar loss of a view: the mean over samples, each multiplied by its weight if it has one."""
         return self.mean(self.per_sample(view), view)
 
     @staticmethod
     def mean(losses: Tensor, view: StudentView) -> Tensor:
-        """The mean of losses (n,), or one () of the batch, times the weights that the batch has."""
+        """The mean of losses (n,) multiplied by the batch's weights, if any; a loss () of the whole batch likewise."""
         return losses.mean() if view.batch.weights is None else (view.batch.weights * losses).mean()
 
     def per_sample(self, view: StudentView) -> Tensor:
-        """Loss (n,) of each sample; a term of the whole batch counts in each."""
+        """Loss (n,) of each sample; a term on the whole batch is added to each."""
         loss = self.distance(view.student_logits, view.teacher_logits)
         for term in self.active():
             loss = loss + term.weight * term(view)
         return loss
 
     def parts(self, view: StudentView) -> dict[str, Tensor]:
-        """What the loss is made of, for records: the mean distance and each term's, unweighted, by name."""
+        """The parts of the loss, for records: the mean distance and each term, unweighted, by name."""
         distance = {"distance": self.distance(view.student_logits, view.teacher_logits).mean()}
         return distance | {type(term).__name__: term(view).mean() for term in self.active()}
 
     def active(self) -> list[StudentTerm]:
-        """The terms that have a weight."""
+        """The terms with non-zero weight."""
         return [term for term in self.terms if isinstance(term, StudentTerm) and term.weight != 0]
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What the terms learn themselves: trained by the student's optimiser, at θ only."""
+        """The terms' own parameters: trained by the student's optimiser, at θ only."""
         return self.terms.parameters()
 
     def state_dict(self) -> State:
-        """What the terms have learnt."""
+        """The state of the terms."""
         return {"terms": self.terms.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
@@ -128,7 +128,7 @@ def self_paced_weights(losses: Tensor, age: float, form: Form) -> Tensor:
 
     Args:
         losses: ℓ.
-        age: λ; losses well below it count.
+        age: λ; losses well below it get most weight.
         form: ``"hard"`` 1[ℓ < λ]; ``"soft"`` 1[ℓ < λ]·(1 - ℓ/λ); ``"log"`` (1 + e^-λ)/(1 + e^(ℓ-λ)), which is 1 at
             ℓ = 0 and about a half at ℓ = λ.
     """
@@ -146,10 +146,10 @@ class SelfPaced(Objective):
     Args:
         distance: per-sample distance of logits.
         terms: further terms of ℓ.
-        age: λ; a clock moves it.
+        age: λ; changed by a schedule.
         form: see `self_paced_weights`.
-        granularity: ``"sample"``, or ``"batch"``, one weight for the batch's mean loss, which makes it an adaptive
-            learning rate and not a choice of samples; this is what the releases do.
+        granularity: ``"sample"``, or ``"batch"``: one weight for the batch's mean loss, as in the releases, which makes
+            it an adaptive learning rate rather than a selection of samples.
         teacher: see `Objective`.
     """
 
@@ -168,12 +168,12 @@ class SelfPaced(Objective):
         self.granularity = granularity
 
     def loss(self, view: StudentView) -> Tensor:
-        """Scalar loss of what was seen."""
+        """Scalar loss of a view."""
         weights, losses = self._weighed(view)
         return self.mean(weights * losses, view)
 
     def parts(self, view: StudentView) -> dict[str, Tensor]:
-        """The parts of any objective, with the mean weight v and the difficulty Σvℓ/Σv of what is learnt."""
+        """The parts of an objective, and the mean weight v and difficulty Σvℓ/Σv of what is learnt."""
         weights, losses = self._weighed(view)
         difficulty = (weights * losses).sum() / weights.sum().clamp_min(1e-12)
         return super().parts(view) | {"self_paced_weight": weights.mean(), "difficulty": difficulty}
@@ -186,16 +186,16 @@ class SelfPaced(Objective):
 
 
 def ramp(epoch: int, epochs: int, start: float, slope: float, begin: float, end: float) -> float:
-    """A weight that grows by ``slope`` an epoch between two shares of a run, b = ⌊begin·E⌋ and c = ⌊end·E⌋.
+    """A weight that grows by ``slope`` per epoch between two points of a run, b = ⌊begin·E⌋ and c = ⌊end·E⌋.
 
-    ``start`` up to and with epoch b; start + (epoch - b)·slope until c; start + (c - b)·slope from there on.
+    It is ``start`` up to and including epoch b; start + (epoch - b)·slope until c; start + (c - b)·slope from then on.
     """
     first, last = _share(begin, epochs), _share(end, epochs)
     return start + (min(max(epoch, first), max(first, last)) - first) * slope
 
 
 def ring_hardness(epoch: int, epochs: int, length: float, begin: float, end: float) -> float:
-    """AdaDFKD's h in [0, 1 - length]: 0 up to epoch ⌊begin·E⌋, then rising evenly for ⌊(end - begin)·E⌋ epochs."""
+    """AdaDFKD's h in [0, 1 - length]: 0 up to epoch ⌊begin·E⌋, then rising linearly for ⌊(end - begin)·E⌋ epochs."""
     highest = 1 - length
     rise = max(1, _share(end - begin, epochs))
     return min(max(highest * (epoch - _share(begin, epochs)) / rise, 0.0), highest)

@@ -1,4 +1,4 @@
-"""What the student may learn beside the one distance of logits: relations, attention, channels, classes, another."""
+"""Terms of the student's loss in addition to the distance of logits: relations, attention, channels, classes, logits."""
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,13 @@ from lra.view import Quantity, StudentView
 
 
 class HardLabel(StudentTerm):
-    """The hard loss of AEAHL-RG: cross-entropy of the student with a batch's classes, at temperature 1.
+    """The hard-label loss of AEAHL-RG: cross-entropy of the student with a batch's classes, at temperature 1.
 
-    They are the teacher's argmax; where images were attacked, of what they were before.
+    The classes are the teacher's argmax; for attacked images, its argmax on the clean ones.
 
     Args:
         weight: factor in the sum.
-        double_softmax: take the student's probabilities for logits, as released for CPSC: bounded, and never near 0.
+        double_softmax: treat the student's probabilities as logits, as released for CPSC: bounded, and never near 0.
     """
 
     def __init__(self, weight: float, double_softmax: bool = False):
@@ -38,8 +38,8 @@ class SquaredLogits(StudentTerm):
 
     Args:
         weight: factor in the sum.
-        logarithm: take log ‖s - t‖₂ of all logits of the batch, of a norm of at least 1e-6: its gradient grows as the
-            student comes near, and it has no least value.
+        logarithm: take log ‖s - t‖₂ over all logits of the batch, with the norm at least 1e-6: its gradient grows as
+            the student approaches the teacher, and without that bound it would have no minimum.
     """
 
     def __init__(self, weight: float, logarithm: bool = False):
@@ -53,13 +53,13 @@ class SquaredLogits(StudentTerm):
 
 
 class InfoNCE(StudentTerm):
-    """Each sample's student features should be told by the teacher's among those of the batch (AdaDFKD).
+    """Contrasts each sample's teacher features with the student features of the whole batch (AdaDFKD).
 
-    Per sample the cross-entropy of φ(f_T)_i·φ(project(f_S))_j / τ over j, with j = i right; φ scales to unit length.
+    Per sample, the cross-entropy of φ(f_T)_i·φ(project(f_S))_j / τ over j, with target j = i; φ scales to unit length.
 
     Args:
         weight: factor in the sum.
-        project: student features (n, d') to the teacher's (n, d); learns with the student.
+        project: maps student features (n, d') to the teacher's (n, d); trained with the student.
         temperature: τ.
     """
 
@@ -79,10 +79,10 @@ class InfoNCE(StudentTerm):
 
 
 class AttentionTransfer(StudentTerm):
-    """The student should look where the teacher looks (Zagoruyko and Komodakis, ICLR 2017; in ZSKT with β = 250).
+    """Matches the attention maps of student and teacher (Zagoruyko and Komodakis, ICLR 2017; in ZSKT with β = 250).
 
-    Σ_l mean((a(S_l) - a(T_l))²) per sample, a(A) = φ(vec(mean_c A²)), over the stages of both networks that have
-    the same resolution.
+    Σ_l mean((a(S_l) - a(T_l))²) per sample, a(A) = φ(vec(mean_c A²)), over the stages of both networks that have the
+    same resolution.
     """
 
     needs = frozenset({"maps", "student_maps"})
@@ -108,19 +108,19 @@ def attention(maps: Tensor) -> Tensor:
 
 
 class StudentTriplet(StudentTerm):
-    """Pull one class together and push different classes apart, in the student's own features (RGAL, IJCV 2024).
+    """Pulls images of one class together and pushes classes apart, in the student's own features (RGAL, IJCV 2024).
 
-    The teacher names the classes; the student's logits give the distances that negatives are drawn by.
+    The teacher predicts the classes; the student's logits give the distances by which negatives are drawn.
 
     Args:
         weight: factor in the sum.
         sampler: of negatives.
         compared: ``"global"`` penultimate features, ``"features"`` stage maps, or ``"logits"``.
         margin: of the hinge.
-        start: the first stage to compare, from 0.
+        start: the first stage to compare, counted from 0.
 
     Attributes:
-        fallback: share of the last batch's anchors without a negative in the window.
+        fallback: fraction of the last batch's anchors without a negative in the window.
     """
 
     def __init__(
@@ -157,9 +157,9 @@ class StudentTriplet(StudentTerm):
 
 
 class Channels(StudentTerm):
-    """Channel averages of every stage as the teacher's, through learnt adapters (RGAL, IJCV 2024).
+    """Matches the channel averages of every stage with the teacher's, through learnt adapters (RGAL, IJCV 2024).
 
-    Student and teacher are compared stage by stage from the last one backwards, as many as both have.
+    Student and teacher are compared stage by stage from the last one backwards, as far as both have stages.
 
     Args:
         weight: factor in the sum.
@@ -182,7 +182,7 @@ class Channels(StudentTerm):
 
 
 class Gram(Channels):
-    """Maps of every stage as the teacher's, most where its channels correlate least; see `gram_masked`."""
+    """Matches the maps of every stage with the teacher's, most where channels correlate least; see `gram_masked`."""
 
     def forward(self, view: StudentView) -> Tensor:
         """() ≥ 0; raises ``ValueError`` where maps of a stage differ in size."""
@@ -192,7 +192,7 @@ class Gram(Channels):
 
 @torch.no_grad()
 def adapters_between(student: nn.Module, teacher: nn.Module, image: tuple[int, int, int]) -> ChannelDistillation:
-    """Fresh adapters for the last stages that both networks have, found with one black image (C, H, W)."""
+    """New adapters for the last stages that both networks have, found with one black image (C, H, W)."""
     blank = next(teacher.parameters()).new_zeros(1, *image)
     channels = []
     for network in (student, teacher):

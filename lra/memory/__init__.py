@@ -1,1 +1,1 @@
-"""What replay remembers: bounded buffers, and a generator that remembers other generators."""
+"""Memories for replay: bounded buffers, and a generator that remembers the samples of another one."""

@@ -1,4 +1,4 @@
-"""What replay remembers: stores of images with the teacher's logits, and the pool of images as bytes."""
+"""Memories for replay: buffers of images with the teacher's logits, and the pool of images as bytes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from lra.state import State
 
 
 class Buffer(ABC):
-    """A store of labelled images of fixed capacity; memory is taken at the first `add`, never again.
+    """A store of labelled images of fixed capacity; memory is allocated at the first `add` and never again.
 
     Args:
-        capacity: images held at most.
-        priorities: by which to draw what is stored, if not all alike.
+        capacity: largest number of images.
+        priorities: by which stored images are drawn; uniformly if not given.
     """
 
     def __init__(self, capacity: int, priorities: Priorities | None = None):
@@ -69,12 +69,12 @@ class Buffer(ABC):
         return None if self.logits is None else self.logits[: self.filled].argmax(dim=1)
 
     def by_priority(self, n: int, priorities: Priorities) -> Batch:
-        """``n`` stored images with their logits and weights, drawn by their priorities."""
+        """``n`` stored images with their logits and weights, drawn by priority."""
         where, weights = priorities.draw(n)
         return self.read(where)._replace(weights=weights)
 
     def relabel(self, answer: Callable[[Tensor], Tensor]) -> None:
-        """Let another teacher answer for what is stored: images (n, C, H, W) -> logits (n, K')."""
+        """Replace the stored logits by another teacher's: images (n, C, H, W) -> logits (n, K')."""
         if self.images is None or not self.filled:
             return
         held = Batch(self.images[: self.filled], answer(self.images[: self.filled]))
@@ -91,10 +91,10 @@ class Buffer(ABC):
         return {"filled": self.filled, "images": images, "logits": logits} | _saved(self.priorities)
 
     def load_state_dict(self, state: State) -> None:
-        """Take up a state of `state_dict`.
+        """Restore a state from `state_dict`.
 
         Raises:
-            ValueError: if it holds more than this buffer can.
+            ValueError: if it holds more images than this buffer can.
         """
         if state["filled"] > self.capacity:
             raise ValueError(f"a buffer of {state['filled']} images does not fit a capacity of {self.capacity}")
@@ -110,12 +110,12 @@ def _saved(priorities: Priorities | None) -> State:
 
 
 class Ring(Buffer):
-    """Slots of whole batches, the oldest overwritten: the memory bank of MB-DFKD (Binici et al. 2022).
+    """Slots for whole batches, of which the oldest is overwritten: the memory bank of MB-DFKD (Binici et al. 2022).
 
     Args:
-        slots: batches held (published: 10).
+        slots: number of batches (published: 10).
         slot_size: images per slot (published: an eighth of the batch).
-        priorities: by which to draw images, out of all slots.
+        priorities: by which images are drawn from all slots; see `sample` if not given.
     """
 
     def __init__(self, slots: int, slot_size: int, priorities: Priorities | None = None):
@@ -141,7 +141,7 @@ class Ring(Buffer):
         self.filled = min(self.pushes, self.slots) * self.slot_size
 
     def sample(self, n: int) -> Batch:
-        """``n`` images out of slots chosen uniformly, one whole slot (as published) if ``n`` is its size."""
+        """``n`` images from slots chosen uniformly; one whole slot (as published) if ``n`` is its size."""
         if self.priorities is not None:
             return self.by_priority(n, self.priorities)
         count = -(-n // self.slot_size)
@@ -160,7 +160,7 @@ class Ring(Buffer):
 
 
 def reservoir_places(seen: int, n: int, capacity: int) -> tuple[Tensor, Tensor]:
-    """Where algorithm R (Vitter 1985) puts ``n`` newcomers after ``seen`` others: distinct places, and who takes each.
+    """Where algorithm R (Vitter 1985) puts ``n`` newcomers after ``seen`` others: distinct places and their newcomers.
 
     Returns:
         places (m,) below ``capacity``, and the newcomers (m,) that go there, m ≤ n.
@@ -183,7 +183,7 @@ class Reservoir(Buffer):
         self.seen = 0
 
     def add(self, batch: Batch) -> None:
-        """Every image seen so far stays with equal probability capacity / seen."""
+        """Offer a batch; every image seen so far is held with equal probability capacity / seen."""
         places, chosen = reservoir_places(self.seen, len(batch.images), self.capacity)
         chosen = sent(chosen, batch.images.device)
         self.write(places, Batch(batch.images[chosen], batch.logits[chosen]))
@@ -191,7 +191,7 @@ class Reservoir(Buffer):
         self.filled = min(self.capacity, self.seen)
 
     def sample(self, n: int) -> Batch:
-        """``n`` images, uniformly with replacement, or by their priorities."""
+        """``n`` images with replacement, uniformly or by priority."""
         if self.priorities is not None:
             return self.by_priority(n, self.priorities)
         return self.read(torch.randint(self.filled, (n,)))
@@ -207,26 +207,26 @@ class Reservoir(Buffer):
 
 
 class PoolBatch(NamedTuple):
-    """Images of a pool with where they come from."""
+    """Images of a pool, and where they come from."""
 
     images: Tensor
     """(n, C, H, W) uint8."""
     labels: Tensor
-    """(n,) int64: the classes they were asked to be."""
+    """(n,) int64: their target classes."""
     births: Tensor
-    """(n,) int64: the experiences that brought them."""
+    """(n,) int64: the experiences they come from."""
 
 
 class ImagePool:
-    """Every finite batch that synthesis ever made, as bytes, up to a stated capacity.
+    """All batches that synthesis has made, as bytes, up to a given capacity.
 
-    One uint8 tensor of images beside their labels and births; it grows by doubling up to its capacity. It lives where
-    the first images do (CPU or GPU), and in no file. At most three times its images are taken for a moment while it
-    grows, at most twice afterwards.
+    Images are in one uint8 tensor, with their labels and births; it grows by doubling up to its capacity. It is on the
+    device of the first images (CPU or GPU), never in a file. While it grows it needs at most three times the memory of
+    its images for a moment, otherwise at most twice.
 
     Args:
         options: what is kept.
-        priorities: by which to draw what is kept, if not all alike.
+        priorities: by which images are drawn; uniformly if not given.
     """
 
     def __init__(self, options: PoolOptions, priorities: Priorities | None = None):
@@ -258,16 +258,16 @@ class ImagePool:
         return reservoir_places(self.seen, n, self.capacity)
 
     def add(self, images: Tensor, labels: Tensor, birth: int, logits: Tensor | None = None) -> None:
-        """Take in what an experience brought.
+        """Add the images of an experience.
 
         Args:
             images: (n, C, H, W) uint8; see `lra.images.to_bytes`.
             labels: (n,).
             birth: index of the experience.
-            logits: (n, K) of the teacher; for a pool of useful images.
+            logits: (n, K) of the teacher; needed in a pool of useful images.
 
         Raises:
-            ValueError: for such a pool, without them.
+            ValueError: for such a pool, without logits.
         """
         places, chosen = (sent(where, images.device) for where in self._places(len(images), logits))
         self.seen += len(images)
@@ -280,7 +280,7 @@ class ImagePool:
             self.priorities.admit(places, images.device)
 
     def draw(self, n: int) -> tuple[PoolBatch, Tensor | None]:
-        """``n`` images with replacement, and their weights (n,) if they are drawn by priorities.
+        """``n`` images with replacement, and their weights (n,) if they are drawn by priority.
 
         Raises:
             IndexError: if nothing has been added yet.
@@ -306,7 +306,7 @@ class ImagePool:
         return None if self._rows is None else PoolBatch(*(column[: self.filled] for column in self._rows))
 
     def classes(self) -> Tensor | None:
-        """(N,) int64: the classes of what is held; the teacher's in a pool of useful images, else those asked for."""
+        """(N,) int64: classes of the images held; the teacher's in a pool of useful images, otherwise their targets."""
         if self.usefulness is not None:
             return self.usefulness.predicted
         held = self.contents()
@@ -325,17 +325,17 @@ class ImagePool:
         return columns
 
     def state_dict(self) -> State:
-        """What is held, and how many images were offered."""
+        """The images held, and how many were offered."""
         held = self.contents()
         rows = None if held is None else [column.clone() for column in held]
         useful = {} if self.usefulness is None else {"usefulness": self.usefulness.state_dict()}
         return {"seen": self.seen, "rows": rows} | useful | _saved(self.priorities)
 
     def load_state_dict(self, state: State) -> None:
-        """Take up a state of `state_dict`.
+        """Restore a state from `state_dict`.
 
         Raises:
-            ValueError: if it holds more than this pool can.
+            ValueError: if it holds more images than this pool can.
         """
         rows = state["rows"]
         self.seen, self.filled = state["seen"], 0 if rows is None else len(rows[0])

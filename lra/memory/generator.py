@@ -1,8 +1,8 @@
-"""Generative memory: a generator that is taught to remember what another one made (PRE-DFKD).
+"""Generative memory: a generator trained to remember what another one made (PRE-DFKD).
 
 Binici et al., "Robust and Resource-Efficient Data-Free Knowledge Distillation by Generative Pseudo Replay",
-AAAI 2022. Memory generator M and encoder E form a variational autoencoder over samples new and replayed; no
-image is stored. Replay first tunes its latents against the teacher ("self-inference").
+AAAI 2022. Memory generator M and encoder E form a variational autoencoder over new and replayed samples; no image is
+stored. Before replay, latents are tuned against the teacher ("self-inference").
 """
 
 from collections.abc import Sequence
@@ -37,10 +37,10 @@ class Encoding(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Three convolutions, halvings and two linear heads (PRE-DFKD, Binici et al., AAAI 2022; LRA).
+    """Three convolutions with downsampling, and two linear heads (PRE-DFKD, Binici et al., AAAI 2022; LRA).
 
-    Takes images in [0,1] space and normalises them itself, as the papers' images are normalised ones. Images beyond 64
-    pixels a side go through further strided convolutions, so that the heads stay as small as they are at 64.
+    It takes images in [0, 1] and normalises them itself, because the papers' images are normalised. Images of more than
+    64 pixels a side pass through further strided convolutions, so that the heads are no larger than at 64 pixels.
     """
 
     mean: Tensor
@@ -62,12 +62,12 @@ class Encoder(nn.Module):
         Args:
             latent: size of the latent vector.
             image: channels, height and width; sides of 8 pixels or more.
-            mean: of the data, one a channel.
+            mean: of the data, one per channel.
             std: as ``mean``.
             width: channels of the last two convolutions; the first has half as many.
             bn_eps: of the first two BatchNorms; 0.8 as published, perhaps meant to be a momentum.
-            normalise: the axis along which the normalised image is made a unit vector first. ``"height"`` as
-                published, though ``"channel"`` was probably meant.
+            normalise: the axis along which the normalised image is first scaled to unit vectors. ``"height"`` as
+                published, although ``"channel"`` was probably meant.
 
         Raises:
             ValueError: if the image is too small, ``normalise`` unknown, or mean and std do not fit.
@@ -116,12 +116,12 @@ def _remaining(side: int) -> int:
 
 
 class MemoryGenerator(Owner):
-    """The generative memory: `sample` replays, `update` teaches it new samples without forgetting old ones.
+    """The generative memory: `sample` replays, and `update` learns new samples without forgetting old ones.
 
     Args:
         generator: M, latents (n, z) -> images (n, C, H, W).
         encoder: E, its inverse.
-        teacher: the oracle, which answers for what is remembered.
+        teacher: the oracle, which labels remembered images.
         latent: z.
         options: rates and weights.
     """
@@ -150,9 +150,9 @@ class MemoryGenerator(Owner):
         return Batch(images, self.teacher.label(images))
 
     def update(self, new: Batch, replayed: int) -> Tensor:
-        """One step on ``new`` together with ``replayed`` images of M's own.
+        """One step on ``new`` samples together with ``replayed`` images of M's own.
 
-        The very first updates have nothing to replay yet: pass 0.
+        In the very first updates there is nothing to replay yet: pass 0.
 
         Returns:
             The loss: L1 between images, L1 between the teacher's logits of them, and the weighted KL.
@@ -185,7 +185,7 @@ class MemoryGenerator(Owner):
         )
 
     def _infer(self, n: int) -> Tensor:
-        """Images of latents that the teacher was asked about: confident, balanced, still near the prior."""
+        """Images of latents tuned against the teacher: confident, balanced, and still near the prior."""
         device = next(self.generator.parameters()).device
         latents = normal(n, self.latent, device=device).requires_grad_(True)
         optimiser = torch.optim.Adam([latents], lr=self.options.latent_lr)

@@ -1,8 +1,8 @@
-"""Which of the stored images are seen again: those on which student and teacher differ most, weighed for it.
+"""Which stored images are replayed: mostly those on which student and teacher differ, with weights to correct for it.
 
 Prioritised experience replay in its proportional form (Schaul et al., ICLR 2016). SSD-KD (Liu et al., CVPR 2024) draws
-from its buffer in this manner; neither its code nor its formulas are public, so what stands here is ours, after it:
-what an image is drawn by is its distance of student and teacher when it was last seen.
+from its buffer in this manner; neither its code nor its formulas are public, so that this form is ours, after it: the
+priority of an image is the distance between student and teacher when it was last drawn.
 """
 
 import torch
@@ -12,16 +12,16 @@ from lra.randomness import uniform
 from lra.state import State
 
 LEAST = 1e-6
-"""Added to every distance, so that nothing is lost for good."""
+"""Added to every distance, so that every image can be drawn again."""
 
 
 class Priorities:
-    """The priority of each place in a store, p = (δ + 1e-6)^a, and the draw by P = p / Σp.
+    """The priority of each place in a store, p = (δ + 1e-6)^a, and draws with probability P = p / Σp.
 
     Args:
         exponent: a ≥ 0; 0 draws uniformly, 1 in proportion to the distance (Schaul et al.: 0.6).
         correction: β at the first draw, in [0, 1] (Schaul et al.: 0.4).
-        draws: in the run: β grows evenly to 1 over them.
+        draws: number in the run, over which β grows linearly to 1.
 
     Raises:
         ValueError: for a negative exponent, or a correction outside [0, 1].
@@ -44,7 +44,7 @@ class Priorities:
         return self.correction + (1 - self.correction) * min(1.0, self.drawn / max(1, self.draws))
 
     def admit(self, places: Tensor, device: torch.device) -> None:
-        """Let new images at ``places`` (m,) of a store on ``device`` enter with the greatest priority there is."""
+        """Give new images at ``places`` (m,) of a store on ``device`` the greatest priority there is."""
         known, size = len(self._distances), int(places.max()) + 1 if len(places) else 0
         self._distances = self._distances.to(device)
         self._faulty = self._faulty.to(device)
@@ -54,14 +54,14 @@ class Priorities:
         self._distances[places.to(device)] = greatest
 
     def reset(self) -> None:
-        """Let all be alike: another teacher answers."""
+        """Make all priorities equal, since another teacher labels the images."""
         self._distances = torch.ones_like(self._distances)
 
     def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """``n`` places with replacement, and the weights of what is there: each (n,).
+        """``n`` places with replacement, and the weights of the images there: each (n,).
 
-        w = (N·P)^-β over the largest there is in the store, so that at β = 1 the mean of w·ℓ is that of a uniform
-        draw, times a constant.
+        w = (N·P)^-β, divided by the largest in the store, so that at β = 1 the mean of w·ℓ is that of a uniform draw,
+        times a constant.
         """
         shares = (self._distances + LEAST) ** self.exponent
         shares = shares / shares.sum()
@@ -74,9 +74,9 @@ class Priorities:
         return places, weights.float()
 
     def learn(self, distances: Tensor) -> None:
-        """Take in how far student and teacher were apart (n,) on what was drawn last.
+        """Update priorities with the distances (n,) of student and teacher on the last draw.
 
-        Several draws of one image leave the largest. What is no number leaves the priority as it is, for `check`.
+        If an image was drawn several times, its largest distance is used. NaN leaves a priority as it is; see `check`.
         """
         if self._places is None or not len(distances):
             return
@@ -89,7 +89,7 @@ class Priorities:
         self._distances.scatter_reduce_(0, places, found, "amax", include_self=False)
 
     def check(self) -> None:
-        """Say that a distance was no number; looks at the device, so not at every step.
+        """Raise if a distance was NaN; reads from the device, so it should not be called at every step.
 
         Raises:
             ValueError: naming the image.
@@ -101,7 +101,7 @@ class Priorities:
             )
 
     def state_dict(self) -> State:
-        """The distances, and the draws counted."""
+        """The distances, and the number of draws."""
         return {"distances": self._distances.clone(), "drawn": self.drawn}
 
     def load_state_dict(self, state: State) -> None:

@@ -1,9 +1,9 @@
-"""Which images are worth most: to a full pool, where others give way to them, and to synthesis, where they count more.
+"""How useful an image is: in a full pool useful ones replace others, and in synthesis they get more weight.
 
 Ours, after SSD-KD (Liu et al., "Small Scale Data-Free Knowledge Distillation", CVPR 2024), which makes and keeps few
-samples, and prefers those of rare classes that the teacher finds hard. Neither code nor formulas are public. Here an
-image of predicted class k with the teacher's largest probability p is worth, among N held of which n_k are of its
-class, of K classes,
+samples, and prefers those of rare classes that the teacher finds hard. Neither code nor formulas are public. Here the
+usefulness of an image with predicted class k and largest teacher probability p, if n_k of N images held belong to its
+class, one of K, is
 
     φ = w_k·(1 - p)^γ,   w_k = (N + K) / (K·(n_k + 1)) between 1/10 and 10.
 """
@@ -17,29 +17,29 @@ from lra.state import State
 from lra.view import View
 
 LIMIT = 10.0
-"""The most that a class's weight may be away from 1, as a factor."""
+"""Largest factor by which a class's weight may differ from 1."""
 LEAST = 1e-12
-"""Added to what an image counts in synthesis: where the teacher is certain of all images, they count alike."""
+"""Added to an image's weight in synthesis: where the teacher is certain of all images, their weights are equal."""
 
 
 def class_weights(counts: Tensor) -> Tensor:
-    """w (K,), if so many images (K,) of each class are held."""
+    """w (K,), given the number of images (K,) of each class held."""
     weights = (counts.sum() + len(counts)) / (len(counts) * (counts + 1))
     return weights.clamp(1 / LIMIT, LIMIT)
 
 
 def judged(logits: Tensor, focus: float) -> tuple[Tensor, Tensor]:
-    """The teacher's class and (1 - p)^γ, (n,) each, for its logits (n, K), without gradient."""
+    """The teacher's predicted class and (1 - p)^γ, (n,) each, from its logits (n, K), without gradient."""
     surest, predicted = F.softmax(logits.detach(), dim=1).max(dim=1)
     return predicted, (1 - surest) ** focus
 
 
 class Modulation:
-    """What each image counts in terms of single images in synthesis: φ, over its mean in the batch.
+    """The weight of each image in per-image terms of synthesis: φ, divided by its mean over the batch.
 
     Args:
         classes: K.
-        focus: γ ≥ 0; 0 looks at classes alone.
+        focus: γ ≥ 0; 0 weights by class alone.
         device: where images are made.
     """
 
@@ -48,22 +48,22 @@ class Modulation:
         self.counts = torch.zeros(classes, dtype=torch.long, device=device)
 
     def count(self, held: Tensor) -> None:
-        """Take note of the classes (N,) of all images that are held."""
+        """Count the classes (N,) of all images held."""
         held = sent(held, self.counts.device)
         self.counts = torch.zeros_like(self.counts).scatter_add_(0, held, torch.ones_like(held))
 
     def __call__(self, view: View) -> Tensor:
-        """(n,), of mean 1, without gradient."""
+        """Weights (n,) with mean 1, without gradient."""
         predicted, hardness = judged(view.teacher_logits, self.focus)
         worth = class_weights(self.counts)[predicted] * hardness + LEAST
         return worth / worth.mean()
 
 
 class Usefulness:
-    """What is known of the images in a pool, and who takes whose place when it is full.
+    """The usefulness of the images in a pool, which decides who replaces whom when it is full.
 
     Args:
-        share: of a batch of newcomers that is admitted at most.
+        share: largest fraction of a batch of newcomers that is admitted.
         focus: γ ≥ 0; 0 looks at classes alone.
     """
 
@@ -75,25 +75,25 @@ class Usefulness:
         self._hardness = torch.zeros(0)
 
     def judge(self, logits: Tensor) -> None:
-        """Start again with what the teacher says (N, K) of all that is held."""
+        """Start again with the teacher's logits (N, K) for all images held."""
         self.classes = logits.shape[1]
         self._predicted, self._hardness = judged(logits, self.focus)
 
     @property
     def predicted(self) -> Tensor:
-        """(N,) int64: the teacher's class of each image that is held."""
+        """(N,) int64: the teacher's predicted class of each image held."""
         return self._predicted
 
     def worth(self, predicted: Tensor, hardness: Tensor) -> Tensor:
-        """φ (n,) of images of these classes (n,) and hardness (n,), beside what is held."""
+        """φ (n,) of images with the given classes (n,) and hardness (n,), relative to what is held."""
         counts = torch.bincount(self._predicted.to(predicted.device), minlength=self.classes)
         return class_weights(counts)[predicted] * hardness
 
     def places(self, logits: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
-        """Let newcomers in, by what the teacher says of them (n, K).
+        """Admit newcomers, given the teacher's logits (n, K) for them.
 
-        The first take free places. Of the others the most useful, a ``share`` of the batch at most, take the places of
-        the least useful that were there before, each where it is worth more.
+        The first ones take free places. Of the others the most useful, at most a fraction ``share`` of the batch,
+        replace the least useful images that were there before, each if it is more useful.
 
         Returns:
             Places (m,) below ``capacity``, and the newcomers (m,) that go there.
@@ -119,7 +119,7 @@ class Usefulness:
         return places, chosen
 
     def state_dict(self) -> State:
-        """What is known of each image, and the number of classes."""
+        """The judgement of each image, and the number of classes."""
         return {"classes": self.classes, "predicted": self._predicted.clone(), "hardness": self._hardness.clone()}
 
     def load_state_dict(self, state: State) -> None:

@@ -92,8 +92,8 @@ def flipped_together(images: Tensor) -> Tensor:
 def fmixed(images: Tensor, alpha: float = 1.0, decay: float = 3.0) -> Tensor:
     """Each image mixed with another one of the batch by a common mask of blobs: FMix (Harris et al., 2020).
 
-    The mask is where smooth noise, with Fourier amplitudes that fall like frequency^-``decay``, is highest; its share of
-    the pixels is drawn from Beta(``alpha``, ``alpha``). The teacher labels the mixtures.
+    The mask is where smooth noise, with Fourier amplitudes that fall like frequency^-``decay``, is highest; its share
+    of the pixels is drawn from Beta(``alpha``, ``alpha``). The teacher labels the mixtures.
     """
     height, width = images.shape[2:]
     rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)

@@ -1,4 +1,4 @@
-"""What the student gets wrong: synthesis looks for images on which it differs from the teacher."""
+"""Adversarial terms: synthesis looks for images on which the student differs from the teacher."""
 
 from typing import Literal
 
@@ -13,18 +13,18 @@ from lra.view import View
 
 
 class Adversarial(Term):
-    """Minus the distance of student and teacher: the source looks for what the student gets wrong.
+    """Minus the distance between student and teacher: the source looks for what the student gets wrong.
 
     Source: ZSKT (Micaelli and Storkey, NeurIPS 2019) and DFAD; masked in CMI, Fast, RGAL and NAYER.
 
     Args:
         weight: factor in the sum.
-        distance: of logits, per sample; the student's own objective, or another, but always said.
-        mask: ``"agree"`` counts only samples on which student and teacher name the same class: more as it improves;
-            ``"asked"`` only those on which the teacher names the class asked for (DLIG).
-        over: with a mask, divide by ``"all"`` samples, as released, or by those ``"masked"`` in.
+        distance: of logits, per sample; the student's own objective or another, always given explicitly.
+        mask: ``"agree"`` includes only samples on which student and teacher predict the same class, more of them as the
+            student improves; ``"asked"`` only those on which the teacher predicts the target class (DLIG).
+        over: with a mask, divide by ``"all"`` samples, as released, or by the ``"masked"``-in ones.
         detach_teacher: let the gradient flow through the student alone.
-        weigh: what each image counts; all alike if not given.
+        weigh: gives each image a weight; all are equal if not given.
     """
 
     name = "adversarial"
@@ -61,18 +61,18 @@ class Adversarial(Term):
 
 
 def hard(labels: Tensor) -> Tensor:
-    """(n,): the classes that labels name, which may be probabilities (n, K)."""
+    """Hard labels (n,) from labels (n,) or probabilities (n, K)."""
     return labels if labels.dim() == 1 else labels.argmax(dim=1)
 
 
 class SquaredGap(Term):
-    """Minus the mean squared difference M of raw logits, or minus its logarithm; the teacher's are taken as given.
+    """Minus the mean squared difference M of raw logits, or minus its logarithm; no gradient through the teacher.
 
     Source: CPSC (Shao et al., Pattern Recognition 2023), beside `Adversarial`.
 
     Args:
         weight: factor in the sum.
-        logarithm: take -log M, whose gradient is the larger the more the two agree; M of at least 1e-12.
+        logarithm: take -log M, whose gradient is larger the more the two agree; M is at least 1e-12.
     """
 
     name = "squared"
@@ -83,7 +83,7 @@ class SquaredGap(Term):
         self.logarithm = logarithm
 
     def __call__(self, view: View) -> Tensor:
-        """≤ 0; the logarithm of any sign."""
+        """≤ 0; the logarithm may have any sign."""
         gap = F.mse_loss(view.student_logits, view.teacher_logits.detach())
         return -(gap.clamp_min(1e-12).log() if self.logarithm else gap)
 
@@ -97,7 +97,7 @@ class Disagreement(Term):
         weight: factor in the sum.
         reference: use the released `lra.distances.js_reference` instead of the true divergence.
         temperature: τ, 3 in every release.
-        detach_teacher: take its answer as given; else the gradient flows through both networks.
+        detach_teacher: no gradient through the teacher; otherwise it flows through both networks.
     """
 
     name = "disagreement"
@@ -123,9 +123,9 @@ class ZerothOrder(Term):
 
         ∇̂ℓ_i = mean_j d·(ℓ_i(x_i + εu_j) - ℓ_i(x_i))/ε · u_j
 
-    is what reaches the generator, as the gradient of mean_i ℓ_i. No graph ever runs through teacher or student.
+    reaches the generator as the gradient of mean_i ℓ_i. No graph ever runs through teacher or student.
 
-    The release loses points of the last chunk for some batch sizes; here a batch is split exactly.
+    For some batch sizes the release loses points of the last chunk; here a batch is split exactly.
 
     Args:
         weight: factor in the sum.
@@ -134,8 +134,8 @@ class ZerothOrder(Term):
         step: ε, of images in [0, 1].
         reduction: ``"mean"`` over the batch, or ``"sum"``, which is what the release does under KL: a gradient
             n times as large.
-        squash: answer for tanh(x) in place of x, as the release does although its images end in a sigmoid.
-        chunk: images that the networks are asked about at once.
+        squash: evaluate tanh(x) in place of x, as the release does although its generator ends in a sigmoid.
+        chunk: images per forward pass.
     """
 
     name = "adversarial"
@@ -159,7 +159,7 @@ class ZerothOrder(Term):
         self.chunk = chunk
 
     def __call__(self, view: View) -> Tensor:
-        """≤ 0: the mean loss; its gradient for the images is the estimate."""
+        """≤ 0: the mean loss; its gradient with respect to the images is the estimate."""
         images = view.images.detach()
         gradient, value = self.estimate(images, view)
         surrogate = (view.images * gradient).sum()
@@ -169,7 +169,7 @@ class ZerothOrder(Term):
 
     @torch.no_grad()
     def estimate(self, images: Tensor, view: View) -> tuple[Tensor, Tensor]:
-        """The estimate (n, C, H, W) of each image's own gradient, and its loss (n,)."""
+        """The estimated gradient (n, C, H, W) for each image, and its loss (n,)."""
         n, m = len(images), self.directions
         directions = F.normalize(normal(m, n, images[0].numel(), device=images.device), dim=2).to(images.dtype)
         directions = directions.view(m, *images.shape)

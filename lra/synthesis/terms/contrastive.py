@@ -1,4 +1,4 @@
-"""Terms that compare images with one another, or with earlier ones whose features a bank keeps."""
+"""Terms that compare images with one another, or with earlier ones whose features are kept in a bank."""
 
 from collections.abc import Callable
 
@@ -18,13 +18,13 @@ from lra.view import View
 
 
 class FeatureBank:
-    """First in, first out; memory is taken as the bank fills, by doubling, up to its capacity.
+    """A first-in-first-out bank of features; its memory doubles as it fills, up to its capacity.
 
-    The released bank draws nothing at the moment it becomes exactly full, from which an untrained batch follows;
-    and it wants a capacity that is a multiple of the batch. This one has neither trait.
+    The released bank draws nothing at the moment it is exactly full, so that one batch is not trained, and it requires
+    a capacity that is a multiple of the batch. This one has neither flaw.
 
     Args:
-        capacity: rows held.
+        capacity: largest number of rows.
     """
 
     def __init__(self, capacity: int):
@@ -38,7 +38,7 @@ class FeatureBank:
 
     @property
     def rows(self) -> Tensor:
-        """All rows held (m, d), in place: row p is the latest stored at a count of p modulo the capacity.
+        """All rows held (m, d), by place: row p is the latest one stored at a count of p modulo the capacity.
 
         Raises:
             IndexError: if nothing has been stored yet.
@@ -49,10 +49,10 @@ class FeatureBank:
 
     @torch.no_grad()
     def add(self, rows: Tensor) -> None:
-        """Store ``rows`` (n, d), the oldest making room.
+        """Store ``rows`` (n, d), replacing the oldest where there is no room.
 
         Raises:
-            ValueError: if there are more than the bank holds.
+            ValueError: if there are more than the bank can hold.
         """
         if len(rows) > self.capacity:
             raise ValueError(f"{len(rows)} features do not fit a bank of {self.capacity}: raise its capacity")
@@ -61,7 +61,7 @@ class FeatureBank:
         self._reserve(rows)[sent(where, rows.device)] = rows.detach()
 
     def sample(self, n: int) -> Tensor:
-        """Up to ``n`` rows (m, d) without repetition: all there are, where there are fewer.
+        """Up to ``n`` rows (m, d) without repetition; all rows, if there are fewer.
 
         Raises:
             IndexError: if nothing has been stored yet.
@@ -80,7 +80,7 @@ class FeatureBank:
         return self._rows
 
     def state_dict(self) -> State:
-        """The rows held, in place, and how many were ever stored."""
+        """The rows held, by place, and how many were ever stored."""
         return {"pushed": self.pushed, "rows": None if self._rows is None else self._rows[: len(self)].clone()}
 
     def load_state_dict(self, state: State) -> None:
@@ -98,7 +98,7 @@ class FeatureBank:
 
 
 def description(view: View, layers: Layers) -> Tensor:
-    """(n, D): pixel averages of what the teacher's BatchNorm layers take in, or of its stages' last maps."""
+    """(n, D): pixel averages of the inputs of the teacher's BatchNorm layers, or of the last maps of its stages."""
     maps = view.batchnorm_inputs if layers == "batchnorm" else view.teacher_maps
     return torch.cat([single(pooled(each)) for each in maps], dim=1)
 
@@ -106,8 +106,8 @@ def description(view: View, layers: Layers) -> Tensor:
 class CrossView(Term):
     """Contrastive model inversion (Fang et al., IJCAI 2021).
 
-    A projection head, which learns along, maps descriptions of the local views (large crops, enlarged) and of the
-    global ones (what all other terms see) to unit vectors; see `lra.relations.cross_view_nce`. The descriptions of
+    A projection head, trained at the same time, maps descriptions of the local views (large crops, enlarged) and of the
+    global ones (which all other terms see) to unit vectors; see `lra.relations.cross_view_nce`. The descriptions of
     the images that are kept enter the bank.
 
     Args:
@@ -115,9 +115,9 @@ class CrossView(Term):
         head: (n, D) -> (n, d).
         bank: of [local | global] rows.
         local: augmentation that makes the local views.
-        lr: Adam's, of the head.
+        lr: Adam's learning rate for the head.
         temperature: τ.
-        negatives: banked images to compare with at each step.
+        negatives: images from the bank to compare with at each step.
         layers: what describes an image.
     """
 
@@ -143,7 +143,7 @@ class CrossView(Term):
         self._kept: Tensor | None = None
 
     def __call__(self, view: View) -> Tensor:
-        """≥ 0; the head's gradient comes with the loss's."""
+        """≥ 0; the backward pass of the loss also gives the head's gradient."""
         whole = description(view, self.layers)
         near = View(self.local(view.plain), view.teacher).watching(set(self.needs))
         local = description(near, self.layers)
@@ -155,25 +155,25 @@ class CrossView(Term):
         return cross_view_nce(unit[0], unit[1], len(view.images), self.temperature)
 
     def learn(self) -> None:
-        """A step of the head."""
+        """Update the head."""
         self.optimiser.step()
         self.optimiser.zero_grad()
 
     def keep(self, where: Tensor | None = None) -> None:
-        """Remember the latest descriptions until `settle`."""
+        """Keep the latest descriptions until `settle`."""
         if where is None or self._kept is None or self._latest is None:
             self._kept = self._latest
         else:
             self._kept = torch.where(where, self._latest, self._kept)
 
     def settle(self) -> None:
-        """The kept images enter the bank."""
+        """Add the kept descriptions to the bank."""
         if self._kept is not None:
             self.bank.add(self._kept)
         self._kept = self._latest = None
 
     def state_dict(self) -> State:
-        """Head, its optimiser, bank."""
+        """The head, its optimiser and the bank."""
         return {
             "head": self.head.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -188,7 +188,7 @@ class CrossView(Term):
 
 
 def projection_head(teacher: Teacher, image: tuple[int, int, int], layers: Layers, size: int = 256) -> nn.Sequential:
-    """Build CMI's head, D -> D -> ``size``, for descriptions of this teacher; asks it about one black image."""
+    """Build CMI's head, D -> D -> ``size``, for descriptions by this teacher; passes one black image through it."""
     blank = next(teacher.parameters()).new_zeros(1, *image)
     view = View(blank, teacher).watching({"batchnorm"} if layers == "batchnorm" else {"maps"})
     with torch.no_grad():
@@ -197,22 +197,23 @@ def projection_head(teacher: Teacher, image: tuple[int, int, int], layers: Layer
 
 
 class RingNCE(Term):
-    """Teacher and student features of a sample together, away from past student features of middling similarity.
+    """Pulls a sample's teacher and student features together, and apart from past student features of a middle rank.
 
     q_i = φ(f_T(x_i)), with gradient; k_i = φ(project(f_S(x_i))), without; φ scales to unit length. The similarities
-    n_ij = q_i·Q_j to a queue Q of N earlier k are ranked upwards, and the ring of row i is the ranks
-    [hN, (h + len)N). The loss is mean_i -log e^{q_i·k_i/τ} / (e^{q_i·k_i/τ} + Σ_{j in ring i} e^{n_ij/τ}); then the
-    k_i enter the queue, the oldest leave. Generation minimises it, so it opposes an adversarial term.
+    n_ij = q_i·Q_j to a queue Q of N earlier k are ranked in ascending order, and the ring of row i is formed by the
+    ranks [hN, (h + len)N). The loss is mean_i -log e^{q_i·k_i/τ} / (e^{q_i·k_i/τ} + Σ_{j in ring i} e^{n_ij/τ}); then
+    the k_i enter the queue and the oldest leave. Synthesis minimises it, so it opposes an adversarial term.
 
-    The release wants N to be a multiple of the batch and crashes in its main cell, where it is not; here the queue
-    wraps around. It also projects through a new random layer at every call; here it is one, trained with the student.
+    The release requires N to be a multiple of the batch and crashes in its main setting, where it is not; here the
+    queue wraps around. It also projects through a new random layer at every call; here a single layer is trained with
+    the student.
 
     Args:
         weight: factor in the sum.
         negatives: N.
         features: d of the teacher's features.
-        project: the student's features (n, d') to (n, d).
-        length: len, the ring's share of the queue, in (0, 1].
+        project: maps the student's features (n, d') to (n, d).
+        length: len, the ring's fraction of the queue, in (0, 1].
         temperature: τ.
         device: of the queue.
 
@@ -242,7 +243,7 @@ class RingNCE(Term):
         self.queue.add(F.normalize(torch.randn(negatives, features), dim=1).to(device))
 
     def __call__(self, view: View) -> Tensor:
-        """≥ 0; moves the queue on.
+        """≥ 0; advances the queue.
 
         Raises:
             ValueError: if the batch is larger than the queue.
@@ -257,20 +258,20 @@ class RingNCE(Term):
     def loss(self, queries: Tensor, keys: Tensor) -> Tensor:
         """The loss of unit vectors q and k (n, d) against the queue as it is."""
         positives = (queries * keys).sum(dim=1, keepdim=True)
-        # A copy, because the queue moves on in place before the gradient is taken.
+        # A copy, because the queue is updated in place before the gradient is taken.
         ring = self.ring(queries @ self.queue.rows.clone().T)
         logits = torch.cat([positives, ring], dim=1) / self.temperature
         return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
 
     def ring(self, similarities: Tensor) -> Tensor:
-        """The ring's share (n, ⌊len·N⌋) of similarities (n, N), ascending."""
+        """The ring (n, ⌊len·N⌋) of similarities (n, N), in ascending order."""
         count = similarities.shape[1]
         size = max(1, int(self.length * count + 1e-9))
         start = min(int(self.hardness * count + 1e-9), count - size)
         return similarities.sort(dim=1).values[:, start : start + size]
 
     def state_dict(self) -> State:
-        """The queue with its position."""
+        """The queue and its position."""
         return self.queue.state_dict()
 
     def load_state_dict(self, state: State) -> None:
@@ -279,13 +280,13 @@ class RingNCE(Term):
 
 
 class SupervisedContrast(Term):
-    """Features of teacher and student as two views of an image, alike within a class; see `supervised_contrast`.
+    """Features of teacher and student as two views of an image, pulled together within a class: `supervised_contrast`.
 
     Source: CPSC (Shao et al., Pattern Recognition 2023). Gradients flow to the images through both networks.
 
     Args:
         weight: factor in the sum.
-        project: the student's features (n, d') to the teacher's (n, d).
+        project: maps the student's features (n, d') to the teacher's (n, d).
         temperature: τ.
     """
 
@@ -312,17 +313,17 @@ class SupervisedContrast(Term):
 
 
 class Triplet(Term):
-    """To the student, push images of one class apart and pull different classes together (RGAL, IJCV 2024).
+    """In the student's maps, push images of one class apart and pull different classes together (RGAL, IJCV 2024).
 
-    Whom to compare is decided by the teacher: its classes are the labels, its logits the distances. The release never
-    swaps, so that synthesis does the student's work instead of opposing it: ``swap=False``.
+    The teacher decides which images are compared: its predictions are the labels, its logits give the distances. The
+    release never swaps, so that synthesis helps the student instead of opposing it: ``swap=False``.
 
     Args:
         weight: factor in the sum.
         sampler: of negatives; records how often its window was empty as ``triplet_fallback``.
         margin: of the hinge.
         swap: oppose the student.
-        start: the first of the student's stages to compare, from 0; the last stage where there are fewer.
+        start: the first of the student's stages to compare, counted from 0; the last stage where there are fewer.
     """
 
     name = "triplet"

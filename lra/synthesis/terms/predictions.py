@@ -1,4 +1,4 @@
-"""What the teacher is to make of the images: certain of each, balanced over all, close to soft labels."""
+"""Terms on the teacher's predictions: confident on each image, balanced over all, close to soft labels."""
 
 import math
 import warnings
@@ -14,13 +14,13 @@ from lra.view import View
 
 
 class OneHot(Term):
-    """Cross-entropy of the teacher at τ with the labels asked for, or with its own argmax (DAFL, eq. 3).
+    """Cross-entropy of the teacher at τ with the target labels, or with its own argmax (DAFL, eq. 3).
 
     Args:
         weight: factor in the sum.
-        temperature: τ; 1 but in ABD, where it is 1000.
-        double_softmax: take its probabilities for logits, as released for CPSC: bounded, and never near 0.
-        weigh: what each image counts; all alike if not given.
+        temperature: τ; 1 except in ABD, where it is 1000.
+        double_softmax: treat its probabilities as logits, as released for CPSC: bounded, and never near 0.
+        weigh: gives each image a weight; all are equal if not given.
     """
 
     name = "one_hot"
@@ -44,19 +44,19 @@ class OneHot(Term):
 
 
 class PriorFeature(Term):
-    """Teacher's features away from those of its class prior: mean |cos(a, u)| of the images that are not mixed (CPNet).
+    """Moves the teacher's features away from the class prior: mean |cos(a, u)| over images that are not mixed (CPNet).
 
     With the last layer f Wᵀ + b, W⁺ its inverse (see `clamped_inverse`) and δ = ln((1 - ε)(K - 1)/ε), a =
-    f - (δ·e_y - b)·W⁺ and u = 1·W⁺: the features (δ·e_y + c·1 - b)·W⁺ are, for any c, those that say y with 1 - ε and
-    all else alike, and make the cosine 1. The student has no part in it, although it joins the adversary.
+    f - (δ·e_y - b)·W⁺ and u = 1·W⁺. For any c, the features (δ·e_y + c·1 - b)·W⁺ give y the probability 1 - ε and all
+    other classes equal ones, and make the cosine 1. The student plays no part, although the term is an adversarial one.
 
     Args:
         weight: factor in the sum.
-        layer: the teacher's last.
+        layer: the teacher's last layer.
         smoothing: ε in (0, 1).
 
     Raises:
-        ValueError: if it is no linear layer.
+        ValueError: if the layer is not linear.
     """
 
     name = "prior"
@@ -87,9 +87,9 @@ class PriorFeature(Term):
 
 
 def clamped_inverse(weight: Tensor, least: float = 0.1) -> Tensor:
-    """The pseudo-inverse (K, d) of Wᵀ for weights W (K, d), whose singular values count as ``least`` or more.
+    """The pseudo-inverse (K, d) of Wᵀ for weights W (K, d), with singular values raised to at least ``least``.
 
-    Where some are less it is no inverse, and a warning says so.
+    If some are smaller, it is not an exact inverse, and a warning says so.
     """
     left, values, right = torch.linalg.svd(weight.T, full_matrices=False)
     if weight.shape[1] < weight.shape[0] or values.min() < least:
@@ -106,7 +106,7 @@ class Balance(Term):
 
     Args:
         weight: factor in the sum.
-        temperature: τ, 1 but in CuDFKD and AdaDFKD.
+        temperature: τ; 1 except in CuDFKD and AdaDFKD.
     """
 
     name = "balance"
@@ -157,10 +157,10 @@ class SoftLabelKL(Term):
 
 
 class ClassPhases(Term):
-    """Minus the log of the mass that the teacher puts on the classes of the present phase.
+    """Minus the log of the probability that the teacher gives to the classes of the current phase.
 
-    Classes 0..K-1 take turns, ``per_phase`` at a time, cyclically, for ``length`` experiences each. Not part of
-    any published method: it makes an ordinary method's stream as non-stationary as a class-incremental one.
+    Classes 0..K-1 take turns cyclically, ``per_phase`` at a time, for ``length`` experiences each. Not part of any
+    published method: it makes an ordinary method's stream as non-stationary as a class-incremental one.
 
     Args:
         weight: factor in the sum.
@@ -186,7 +186,7 @@ class ClassPhases(Term):
         self.experience = 0
 
     def present(self) -> Tensor:
-        """(per_phase,) the classes of the present phase."""
+        """(per_phase,): the classes of the current phase."""
         first = self.experience // self.length * self.per_phase
         return torch.arange(first, first + self.per_phase) % self.classes
 
@@ -196,11 +196,11 @@ class ClassPhases(Term):
         return -log_p[:, sent(self.present(), log_p.device)].logsumexp(dim=1).mean()
 
     def settle(self) -> None:
-        """Another experience is open."""
+        """Count another experience."""
         self.experience += 1
 
     def state_dict(self) -> State:
-        """The experience counted to."""
+        """The number of experiences counted."""
         return {"experience": self.experience}
 
     def load_state_dict(self, state: State) -> None:

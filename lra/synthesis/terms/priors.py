@@ -1,4 +1,4 @@
-"""What images of real data look like: to the teacher's BatchNorm layers, by themselves, and beside one another."""
+"""Priors on images: statistics in the teacher's BatchNorm layers, smoothness and norm, and diversity within a batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -19,18 +19,18 @@ Gap = Literal["l2", "mse", "kl"]
 class BNStat(Term):
     """R_bn = Σ_l ‖v_l - V_l‖₂ + ‖m_l - M_l‖₂ over the teacher's BatchNorm layers (DeepInversion, CVPR 2020).
 
-    m, v are mean and biased variance of a layer's input in the batch, M, V its running ones. With momentum
-    (Fast, AAAI 2022; NAYER) the batch's share is 1 - μ and the rest is a running mean m̄, v̄ of earlier
-    experiences, ‖V - (1-μ)v - μv̄‖₂ + ‖M - (1-μ)m - μm̄‖₂, so its gradient is scaled by about 1 - μ. The first
-    experience uses the plain form and its last batch becomes m̄, v̄.
+    m, v are the mean and biased variance of a layer's input in the batch, M, V the running ones. With momentum (Fast,
+    AAAI 2022; NAYER) the batch has weight 1 - μ and the rest is a running mean m̄, v̄ of earlier experiences,
+    ‖V - (1-μ)v - μv̄‖₂ + ‖M - (1-μ)m - μm̄‖₂, so that the gradient is scaled by about 1 - μ. The first experience uses
+    the plain form, and its last batch becomes m̄, v̄.
 
     Args:
         weight: factor in the sum.
         momentum: μ in [0, 1); 0 for none (Fast and NAYER: 0.9).
-        gap: ``"l2"``, norms not squared, as released everywhere; ``"mse"``, mean squares; ``"kl"``, mean
-            KL(N(m, v) ‖ N(M, V)) of the channels (DFQ's paper).
-        reduce: ``"sum"`` over layers as released, or their ``"mean"``.
-        order: of ``"kl"``: from the ``"batch"`` to the running statistics, or KL(N(M, V) ‖ N(m, v)) from the
+        gap: ``"l2"``, norms that are not squared, as in all releases; ``"mse"``, mean squares; ``"kl"``, mean
+            KL(N(m, v) ‖ N(M, V)) over channels (DFQ's paper).
+        reduce: ``"sum"`` over layers, as released, or their ``"mean"``.
+        order: for ``"kl"``: from the ``"batch"`` to the running statistics, or KL(N(M, V) ‖ N(m, v)) from the
             ``"running"`` ones to the batch's (ABD, ICCV 2021).
     """
 
@@ -84,7 +84,7 @@ class BNStat(Term):
         return 0.5 * (of / to - 1 - (of / to).log() + mean.square() / to).mean()
 
     def settle(self) -> None:
-        """m̄ <- μm̄ + (1-μ)m and likewise v̄, with the last batch of the experience."""
+        """Update m̄ <- μm̄ + (1-μ)m, and v̄ likewise, with the last batch of the experience."""
         if not self.momentum or not self._last:
             return
         if self.remembered is None:
@@ -107,18 +107,18 @@ class BNStat(Term):
 
 
 class CoupledMaps(Term):
-    """The generator's maps as the teacher's, brought to the statistics of real data (CPNet, Chen et al., ICCV 2025).
+    """Matches the generator's maps with the teacher's, at the statistics of real data (CPNet, Chen et al., ICCV 2025).
 
-    Summed over nodes, mean (x - f̃)²: x the generator's map and f̃ = (f - m)/√v·√V + M, without gradient, with f what
-    the BatchNorm layer took in, m and v its mean and unbiased variance in the batch, M and V its running ones. Where
-    a `BNStat` remembers earlier batches, m and v are blended with them as there.
+    The sum over nodes of mean (x - f̃)², where x is the generator's map and f̃ = (f - m)/√v·√V + M, without gradient;
+    f is the input of the BatchNorm layer, m and v its mean and unbiased variance in the batch, M and V its running
+    ones. Where a `BNStat` remembers earlier batches, m and v are blended with these as there.
 
-    The images that f is of may have been moved and mixed since the generator made x of them, as released.
+    The images behind f may have been shifted and mixed since the generator made x, as released.
 
     Args:
         weight: factor in the sum.
-        nodes: where the layers stand among those that views collect, in the order of the generator's maps.
-        statistics: whose memory is shared.
+        nodes: indices of the layers among those that views collect, in the order of the generator's maps.
+        statistics: the `BNStat` whose memory is shared.
     """
 
     name = "coupling"
@@ -136,7 +136,7 @@ class CoupledMaps(Term):
 
     @torch.no_grad()
     def wanted(self, view: View, node: int) -> Tensor:
-        """f̃ (n,c,h,w) of a layer; 0/0 of a channel that is constant counts 0."""
+        """f̃ (n,c,h,w) of a layer; 0/0 in a constant channel becomes 0."""
         seen, layer = single(view.batchnorm_inputs[node]), view.statistics[node]
         count = seen.numel() / seen.shape[1]
         mean, variance = layer.mean, layer.variance * (count / max(1, count - 1))
@@ -148,21 +148,21 @@ class CoupledMaps(Term):
 
 
 def _channels(values: Tensor) -> Tensor:
-    """(c,) as it meets maps (n,c,h,w)."""
+    """(c,) shaped to broadcast with maps (n,c,h,w)."""
     return values[:, None, None]
 
 
 class TotalVariation(Term):
     """Mean absolute difference of neighbours, summed over four directions (DeepInversion, Yin et al., CVPR 2020).
 
-    For sources that optimise pixels: of images in [0, 1] before augmentation; releases that optimise normalised
-    pixels measure about 1/std times as much.
+    It is for images in [0, 1] before augmentation; releases that optimise normalised pixels measure about 1/std times
+    as much.
 
     Args:
         weight: factor in the sum.
-        reduce: of the differences in a direction: their absolute ``"mean"``, or the ``"norm"`` of those of all images,
-            which grows with the root of how many there are (DeepInversion's other form; TA-DFKD).
-        standardise: what images are brought to before, if anything: see `lra.images.standardisation`.
+        reduce: for the differences in a direction: their absolute ``"mean"``, or the ``"norm"`` over all images, which
+            grows with the root of their number (DeepInversion's other form; TA-DFKD).
+        standardise: applied to the images first, if given: see `lra.images.standardisation`.
     """
 
     name = "total_variation"
@@ -178,7 +178,7 @@ class TotalVariation(Term):
         self.standardise = standardise
 
     def __call__(self, view: View) -> Tensor:
-        """≥ 0: columns, rows and both diagonals; a direction without neighbours counts 0."""
+        """≥ 0: over columns, rows and both diagonals; a direction without neighbours adds 0."""
         x = view.plain if self.standardise is None else self.standardise(view.plain)
         steps = [
             x[..., :, 1:] - x[..., :, :-1],
@@ -191,10 +191,10 @@ class TotalVariation(Term):
 
 
 class Smoothness(Term):
-    """Mean squared difference of the images from themselves blurred (ABD, Smith et al., ICCV 2021).
+    """Mean squared difference between the images and their blurred versions (ABD, Smith et al., ICCV 2021).
 
-    The kernel is 5×5, Gaussian with σ = √2, over images mirrored at their borders; a side of two pixels or one has
-    nothing to mirror, and is not blurred along.
+    The kernel is 5×5, Gaussian with σ = √2, over images mirrored at their borders; along a side of one or two pixels
+    there is nothing to mirror, and no blurring.
     """
 
     name = "smoothness"
@@ -206,7 +206,7 @@ class Smoothness(Term):
 
 
 def blurred(images: Tensor) -> Tensor:
-    """Images (n, C, H, W) under the kernel of `Smoothness`."""
+    """Images (n, C, H, W) blurred with the kernel of `Smoothness`."""
     bell = torch.exp(-(torch.arange(-2, 3, device=images.device, dtype=images.dtype) ** 2) / 4)
     bell = bell / bell.sum()
     for axis in (2, 3):
@@ -217,11 +217,11 @@ def blurred(images: Tensor) -> Tensor:
 
 
 class L2(Term):
-    """Euclidean norm of the whole batch before augmentation (DeepInversion, with weight 0 in its cells; TA-DFKD).
+    """Euclidean norm of the whole batch before augmentation (DeepInversion, with weight 0 as published; TA-DFKD).
 
     Args:
         weight: factor in the sum.
-        standardise: what images are brought to before, if anything: then their mean costs nothing, in place of black.
+        standardise: applied to the images first, if given: then the mean colour costs nothing, instead of black.
     """
 
     name = "l2"
@@ -236,7 +236,7 @@ class L2(Term):
 
 
 class Spread(Term):
-    """Minus the `spread` of the map that images are decoded from, averaged over pixels (DLIG): they are to differ."""
+    """Minus the `spread` of the pixel-averaged map that images are decoded from, so that the images differ (DLIG)."""
 
     name = "spread"
 
@@ -244,7 +244,7 @@ class Spread(Term):
         """In (-1, 0].
 
         Raises:
-            ValueError: if the generator shows no map, or the batch is a single image.
+            ValueError: if the generator exposes no map, or the batch is a single image.
         """
         if not view.generator_maps:
             raise ValueError("the spread of images needs a generator that shows the map it decodes them from")
@@ -252,10 +252,10 @@ class Spread(Term):
 
 
 def spread(features: Tensor) -> Tensor:
-    """Standard deviation (unbiased) over the batch of features (n, d) of length 1, mean over the d: ≥ 0.
+    """Unbiased standard deviation over the batch of features (n, d) scaled to unit length, averaged over d: ≥ 0.
 
     Raises:
-        ValueError: of a single one.
+        ValueError: for a single image.
     """
     if len(features) < 2:
         raise ValueError(f"the spread of {len(features)} image is not defined: make 2 at a time or more")

@@ -1,6 +1,6 @@
-"""What every loss of a synthesis step is, and how a step adds them up.
+"""The interface of the losses of a synthesis step, and how a step adds them up.
 
-A term turns a `View` into a scalar. A positive weight always asks for the thing the term is named after.
+A term turns a `View` into a scalar. A positive weight always favours what the term is named after.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from lra.state import State
 from lra.view import Quantity, View
 
 Weighing = Callable[[View], Tensor]
-"""What each image (n,) of a view counts times in the mean of a term of single images."""
+"""Gives each image of a view a weight (n,) in the mean of a per-image term."""
 
 
 class TermValue(NamedTuple):
@@ -35,29 +35,29 @@ class Term(ABC):
     needs: frozenset[Quantity] = frozenset()
     """What the networks' passes must collect for it."""
     competitive: ClassVar[bool] = False
-    """Whether it plays against the student; such a term sits out a warm-up, before the student has learnt anything."""
+    """Whether it opposes the student; such a term is left out of a warm-up, before the student has learnt anything."""
 
     def __init__(self, weight: float):
         self.weight = weight
         self.notes: dict[str, Tensor] = {}
-        """Scalars worth recording beside the last value, detached, by name."""
+        """Further scalars to be recorded with the last value, detached, by name."""
 
     @abstractmethod
     def __call__(self, view: View) -> Tensor:
         """The raw scalar, to be minimised."""
 
     def learn(self) -> None:  # noqa: B027
-        """Update what the term learns itself: the gradient of the whole loss has just been computed."""
+        """Update the term's own parameters; called when the gradient of the whole loss has been computed."""
 
     def keep(self, where: Tensor | None = None) -> None:  # noqa: B027
-        """Take note that the images of the last value are those to be kept, as it stands.
+        """Note that the images of the last value are, so far, those to be kept.
 
         Args:
-            where: (), bool: whether they are, which nobody has looked at yet; those before them, if they are not.
+            where: (), bool: whether they are, not yet read from the device; if false, the earlier ones stay.
         """
 
     def settle(self) -> None:  # noqa: B027
-        """Take note that the synthesis of an experience is over; the few terms with a memory do something here."""
+        """Note that the synthesis of an experience is over; only the few terms with a memory act here."""
 
     def state_dict(self) -> State:
         """What the term remembers between experiences; most remember nothing."""
@@ -68,7 +68,7 @@ class Term(ABC):
 
 
 def total(terms: Sequence[Term], view: View) -> tuple[Tensor, dict[str, TermValue]]:
-    """The weighted sum of all terms with a weight, and each one's raw and weighted value and notes by name."""
+    """The weighted sum of all terms with non-zero weight, and their raw and weighted values and notes by name."""
     active = [term for term in terms if term.weight != 0]
     view.watching({quantity for term in active for quantity in term.needs})
     loss, values = view.images.new_zeros(()), {}
