@@ -1,9 +1,9 @@
 """Data-free knowledge distillation as continual learning.
 
-The package has three layers, and imports go down only: ``lra.benchmarks`` (experiments and the
-``lra-bench`` command) stands on ``lra.strategies`` (Avalanche strategies, plugins and methods), which
-stands on the rest of ``lra`` (what data-free distillation is: no Avalanche, no files, no terminal).
-Importing this package imports none of them, so that ``lra-bench --help`` stays quick.
+The package has three layers, and imports only go downwards: ``lra.benchmarks`` (experiments and the ``lra-bench``
+command) builds on ``lra.strategies`` (Avalanche strategies, plugins and methods), which builds on the rest of ``lra``
+(data-free distillation itself: no Avalanche, no files, no terminal). Importing this package imports none of them, so
+that ``lra-bench --help`` stays fast.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -50,6 +50,6 @@ PUBLIC = {
     "State": "lra.state",
     "OnlineGenerator": "lra.synthesis.online",
 }
-"""What this package offers, and where it is: the same as is imported above, for those who check types."""
+"""The public names of this package and their modules: the same as imported above for type checkers."""
 
 __getattr__, __dir__ = offered(__name__, PUBLIC)

@@ -1,8 +1,8 @@
-"""The anatomy of a network, as one forward pass shows it: what makes its logits, which BatchNorm runs, its stages.
+"""The anatomy of a network, found by one forward pass: what makes its logits, which BatchNorm layers run, its stages.
 
-The names and the order of a network's modules say nothing about what is used: heads are left unused, or run and are
-dropped, branches are for training only. So one black image is sent through in evaluation mode, without a trace, and
-modules are found by what they did to it. Any architecture will do.
+The names and order of a network's modules do not show what is used: heads may be unused, or run and be dropped, and
+branches may be for training only. So one black image is passed through in evaluation mode, without side effects, and
+modules are identified by what they did to it. This works for any architecture.
 """
 
 from collections import Counter
@@ -27,15 +27,15 @@ PRODUCTS = {
     *("Addmm", "Mm", "Addbmm", "Baddbmm", "Bmm", "Addmv", "Mv", "Dot", "Linear", "Bilinear", "Trilinear"),
     *("Convolution", "ConvolutionOverrideable", "Cdist", "EuclideanDist"),
 }
-"""What autograd calls the operations that a classifier may be: products with weights, distances to prototypes."""
+"""Autograd's names of the operations that can form a classifier: products with weights, distances to prototypes."""
 
 
 class HeadNotFound(ValueError):
-    """A network of which a forward pass does not show which layer makes its logits."""
+    """A forward pass of the network does not show which layer makes its logits."""
 
 
 class FeaturePoint(NamedTuple):
-    """Where a network's penultimate features are to be had."""
+    """Where a network's penultimate features can be taken."""
 
     module: nn.Module
     side: Side
@@ -43,11 +43,11 @@ class FeaturePoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a forward pass showed, by name, so that it stays true of a module that is replaced.
+    """What a forward pass showed, by module name, so that it stays valid when a module is replaced.
 
     Attributes:
         classifier: the module that makes the logits; empty for the network itself.
-        missing: why there is none, where there is none.
+        missing: why there is none, if there is none.
         called: the modules that ran.
     """
 
@@ -58,13 +58,13 @@ class Anatomy:
 
 _KNOWN: "WeakKeyDictionary[nn.Module, Anatomy]" = WeakKeyDictionary()
 _STAGES: "WeakKeyDictionary[nn.Module, list[nn.Module]]" = WeakKeyDictionary()
-"""What networks showed that were looked into once."""
+"""Results for networks that have been examined."""
 
 
 def classifier(model: nn.Module, image: Sequence[int]) -> nn.Module:
-    """The layer that makes the logits: the innermost module around the last product with weights on their way.
+    """The layer that makes the logits: the innermost module that contains the last product with weights before them.
 
-    A linear layer as a rule, or a convolution with pooling after it (SqueezeNet). What comes after it (temperature,
+    Usually a linear layer, or a convolution followed by pooling (SqueezeNet). What comes after it (temperature,
     dropout, masks, a reshape) and heads whose output is dropped make no difference.
 
     Args:
@@ -72,7 +72,7 @@ def classifier(model: nn.Module, image: Sequence[int]) -> nn.Module:
         image: (C, H, W).
 
     Raises:
-        HeadNotFound: if no module makes them (a bare parameter does), or several do.
+        HeadNotFound: if no module makes the logits (but a bare parameter does), or several modules do.
     """
     found = _anatomy(model, image)
     if found.classifier is None:
@@ -84,7 +84,7 @@ def classifier(model: nn.Module, image: Sequence[int]) -> nn.Module:
 
 
 def penultimate(model: nn.Module, image: Sequence[int]) -> FeaturePoint:
-    """Where the penultimate features are: where the network says (`Normalized.features`), or its classifier's input.
+    """Where the penultimate features are: as the network states (`Normalized.features`), or its classifier's input.
 
     Args:
         model: images -> logits (n, K).
@@ -112,16 +112,16 @@ def batchnorm_layers(model: nn.Module, image: Sequence[int]) -> list[_BatchNorm]
 
 
 class BatchNormNode(NamedTuple):
-    """A BatchNorm layer, and the size of the maps that it takes in."""
+    """A BatchNorm layer, and the size of its input maps."""
 
     place: int
-    """Where it stands among `batchnorm_layers`."""
+    """Its index among `batchnorm_layers`."""
     map: tuple[int, int, int]
     """Channels, height and width."""
 
 
 def batchnorm_nodes(model: nn.Module, image: Sequence[int], named: Sequence[str] | None = None) -> list[BatchNormNode]:
-    """BatchNorm layers of maps, the deepest first.
+    """BatchNorm layers of feature maps, the deepest first.
 
     Args:
         model: takes images (C, H, W) of this shape.
@@ -130,7 +130,7 @@ def batchnorm_nodes(model: nn.Module, image: Sequence[int], named: Sequence[str]
             pixel, at most the four deepest of these.
 
     Raises:
-        ValueError: for a name of no such layer; or if there is none.
+        ValueError: for a name that is not such a layer, or if there is no such layer.
     """
     layers, seen = list[nn.Module](batchnorm_layers(model, image)), dict[str, BatchNormNode]()
     names = {module: name for name, module in model.named_modules()}
@@ -155,7 +155,7 @@ def batchnorm_nodes(model: nn.Module, image: Sequence[int], named: Sequence[str]
 
 
 def _anatomy(model: nn.Module, image: Sequence[int]) -> Anatomy:
-    """The anatomy of a network, which is looked into once."""
+    """The anatomy of a network, which is examined once."""
     if model not in _KNOWN:
         _KNOWN[model] = _looked_into(model, image)
     return _KNOWN[model]
@@ -231,7 +231,7 @@ def _deeper(call: _Call, products: Sequence[Node]) -> bool:
 
 
 def _products(start: Sequence[Node], end: set[Node], passed: set[Node]) -> list[Node]:
-    """The first products on the ways from ``start`` back to ``end``; ``passed`` takes up what they lead past."""
+    """The first products on the paths from ``start`` back to ``end``; what the paths pass is added to ``passed``."""
     pending, found = list(start), []
     while pending:
         node = pending.pop()
@@ -258,7 +258,7 @@ def _behind(node: Node) -> set[Node]:
 
 @contextmanager
 def _thawed(model: nn.Module) -> Iterator[None]:
-    """Let every weight leave its trace in the graph, also behind a part that runs without one."""
+    """Let every weight appear in the graph, also behind a part that requires no gradient."""
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     for parameter in frozen:
         parameter.requires_grad_(True)
@@ -292,14 +292,14 @@ def _seeing(modules: Iterator[nn.Module], see: Callable[[nn.Module, tuple[Any, .
 def stages(model: nn.Module, image: Sequence[int]) -> list[nn.Module]:
     """Return, for each spatial resolution a model works at, the module whose output is the last map there.
 
-    Found by sending one black image through the model in evaluation mode, so any architecture will do: of all
-    that runs at a resolution it is the last of the outermost modules, a block rather than a bare layer. A
-    ResNet gives its three or four stages (a WRN's before the final BatchNorm), a plain network like VGG the
-    last layer before each pooling. Maps of one pixel are features, not stages. To be tapped with
-    ``what="output"``. A teacher that counts its queries counts this one.
+    Found by passing one black image through the model in evaluation mode, so that any architecture works: of all
+    modules that run at a resolution, the stage is the last of the outermost ones, a block rather than a bare layer. A
+    ResNet has its three or four stages (a WRN's end before the final BatchNorm), a plain network like VGG the last
+    layer before each pooling. Maps of one pixel are features, not stages. Tap them with ``what="output"``. A teacher
+    that counts its queries counts this one.
 
     Raises:
-        ValueError: if the model makes no maps of images of this shape (C,H,W).
+        ValueError: if the model makes no feature maps of images of this shape (C,H,W).
     """
     if model not in _STAGES:
         _STAGES[model] = _found_stages(model, image)

@@ -8,18 +8,17 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
-    """The moving average of a network: of its parameters and of BatchNorm's running statistics.
+    """The moving average of a network: of its parameters and BatchNorm running statistics.
 
-    What else it buffers is copied: counters, spectral norm's vectors, which mean nothing on average. (Torch's own
-    ``AveragedModel``, whose arithmetic this takes, averages all buffers or none.)
+    Other buffers are copied: counters and spectral norm's vectors, whose averages have no meaning. (Torch's own
+    ``AveragedModel``, whose arithmetic this uses, averages all buffers or none.)
 
     Args:
-        network: that is averaged, and where it starts.
-        decay: α in [0, 1]: 0 follows the network, 1 stays where it started. Half of what it remembers is of the last
-            ln ½ / ln α updates.
+        network: the network to be averaged, from which the average starts.
+        decay: α in [0, 1]: 0 follows the network, 1 stays where it started. The half-life is ln ½ / ln α updates.
 
     Raises:
-        ValueError: for another decay.
+        ValueError: if the decay is out of range.
 
     Attributes:
         network: the average; it gets no gradient.
@@ -38,13 +37,13 @@ class Average:
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Start again from the network as it is."""
+        """Start again from the current network."""
         for own, new in self._all:
             own.copy_(new)
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the network as it is into the average."""
+        """Update the average with the current network."""
         own, new = map(list, zip(*self._mixed, strict=True))
         self._mix(own, new, None)
         for mine, theirs in self._copied:

@@ -1,8 +1,8 @@
 """Bit-flip attack: progressive bit search on the weights of an 8-bit network (Rakin, He and Fan, ICCV 2019).
 
-An attacker who can flip bits in memory looks for the few that hurt a network most, with gradients of a batch of
-images and the network's own answers on it as labels. How much the flips hurt on real data says how much the images
-tell of real ones: AEAHL-RG asks that of reused generators.
+An attacker who can flip bits in memory looks for the few that hurt a network most, by gradients on a batch of images
+with the network's own predictions as labels. How much the flips hurt on real data shows how much the images resemble
+real ones: AEAHL-RG evaluates reused generators in this way.
 """
 
 import copy
@@ -21,16 +21,16 @@ class Flip(NamedTuple):
 
     layer: int
     weight: int
-    """Index into the flattened integers of the layer."""
+    """Index into the layer's flattened integers."""
     bit: int
-    """0 is the least significant; 7 counts -128."""
+    """0 is the least significant bit; bit 7 has the value -128."""
 
 
 class BitNetwork:
-    """A copy of a network with 8-bit weights: those of convolutions and linear layers are integers times a step.
+    """A copy of a network with 8-bit weights: those of convolutions and linear layers are integers times a step size.
 
-    Biases, BatchNorm and activations stay floats. One step a layer, that of the least squared error on a grid of
-    100 between a half and the whole of max|w| / 127.
+    Biases, BatchNorm and activations stay floats. Each layer has one step, with the least squared error on a grid of
+    100 between half and all of max|w| / 127.
 
     Args:
         network: images -> logits (n, K); left as it is.
@@ -50,7 +50,7 @@ class BitNetwork:
             self._write(index)
 
     def flip(self, flips: list[Flip]) -> None:
-        """Flip bits; doing it twice takes it back."""
+        """Flip bits; doing it twice undoes it."""
         for layer, weight, bit in flips:
             flat = self.integers[layer].view(-1)
             flat[weight] = flat[weight] ^ (1 << bit if bit < BITS - 1 else -128)
@@ -77,7 +77,7 @@ def to_integers(weights: Tensor, step: Tensor) -> Tensor:
 
 
 def best_step(weights: Tensor) -> Tensor:
-    """The step of least squared rounding error among 100 from max|w| / 254 to max|w| / 127; 1 for weights of zero."""
+    """The step of least squared rounding error, of 100 from max|w| / 254 to max|w| / 127; 1 if all weights are 0."""
     largest = weights.abs().max() / (2 ** (BITS - 1) - 1)
     if largest == 0:
         return torch.ones_like(largest)
@@ -92,7 +92,7 @@ def candidates(integers: Tensor, gradient: Tensor, most: int) -> list[tuple[int,
     Args:
         integers: (m,) int8.
         gradient: (m,), of the loss.
-        most: weights of the largest gradient that are looked at.
+        most: number of weights examined, those with the largest gradients.
     """
     where = gradient.abs().topk(min(most, len(gradient))).indices
     bits = torch.arange(BITS, device=gradient.device)
@@ -105,16 +105,16 @@ def candidates(integers: Tensor, gradient: Tensor, most: int) -> list[tuple[int,
 
 
 def search(victim: BitNetwork, images: Tensor, labels: Tensor, most: int = 10) -> Iterator[list[Flip]]:
-    """Flip bits of ``victim`` one step after another, and say which; without end as long as any bit raises the loss.
+    """Flip bits of ``victim`` step by step, and yield them; this goes on as long as any bit raises the loss.
 
-    In each step the n best bits of every layer (n = 1 at first) are tried, and those of the layer that raise the loss
+    In each step the n best bits of every layer (n = 1 at first) are tried, and those of the layer that raises the loss
     most stay flipped. If none raises it, n grows by one.
 
     Args:
-        victim: is changed.
+        victim: the network under attack, which is changed.
         images: (m, C, H, W), the attacker's.
-        labels: (m,), the clean network's own answers.
-        most: weights a layer that are looked at.
+        labels: (m,), the clean network's own predictions.
+        most: weights examined per layer.
     """
     while True:
         gradients = victim.gradients(images, labels)

@@ -1,7 +1,7 @@
-"""The one loop of the toolkit: things that come one after another, each made from what became of those before it.
+"""The one loop of the toolkit: a sequence in which each item depends on the outcome of those before it.
 
-Generator updates within a task, each made against the student as it stands, are such a loop; so are tasks, each
-starting from what the last one left.
+Generator updates within a task, each made against the current student, are such a loop; so are tasks, each starting
+from what the last one left.
 """
 
 from abc import ABC, abstractmethod
@@ -12,17 +12,17 @@ T = TypeVar("T")
 
 
 class ClosedLoop(ABC, Generic[T]):
-    """Opens its items lazily, in order; nothing of a past one is kept.
+    """Opens its items lazily, in order; nothing is kept of past ones.
 
-    A second iteration goes on where the first stopped, which is also how something resumed continues.
+    A second iteration continues where the first stopped, which is also how a resumed run continues.
 
     Args:
-        length: items in all.
+        length: number of items in all.
 
     Attributes:
         position: items completed.
-        ended: whether no more are to be opened.
-        at_rest: called with nothing between items, when everything has finished with the last one.
+        ended: whether no more items are to be opened.
+        at_rest: called without arguments between items, when nothing uses the last one any more.
     """
 
     def __init__(self, length: int):

@@ -1,6 +1,6 @@
-"""How far two networks' answers are apart: pure functions of logits (n, K).
+"""Distances between two networks' predictions: pure functions of logits (n, K).
 
-Distillation minimises one of them; an adversarial generator maximises one. Which one is always said, never
+Distillation minimises one of them; an adversarial generator maximises one. Which one is always given explicitly, never
 a hidden default.
 """
 
@@ -33,9 +33,10 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
 
 
 def local_cross_entropy(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:
-    """Cross-entropy with labels (n,) of a softmax over some ``classes`` alone, per sample (n,), in nats.
+    """Cross-entropy with labels (n,) of a softmax over some ``classes`` only, per sample (n,), in nats.
 
-    Logits of other classes get no gradient (Smith et al., ICCV 2021: new classes learnt without pushing old ones away).
+    Logits of other classes get no gradient (Smith et al., ICCV 2021: new classes are learnt without pushing old logits
+    down).
 
     Args:
         logits: (n, K).
@@ -47,7 +48,7 @@ def local_cross_entropy(logits: Tensor, labels: Tensor, classes: Sequence[int]) 
 
 
 def through_head(features: Tensor, reference: Tensor, head: Tensor) -> Tensor:
-    """Mean over rows w_k of (w_k·φ - w_k·φ')², per sample (n,): only what the head looks at has to stay.
+    """Mean over rows w_k of (w_k·φ - w_k·φ')², per sample (n,): features are kept only as far as the head uses them.
 
     Importance-weighted feature distillation (Smith et al., ICCV 2021); a bias of the head would cancel.
 
@@ -60,7 +61,7 @@ def through_head(features: Tensor, reference: Tensor, head: Tensor) -> Tensor:
 
 
 def kl_reversed(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """τ²·KL(student ‖ teacher) of the softened predictions, per sample (n,), in nats: `kl` the other way about."""
+    """τ²·KL(student ‖ teacher) of the softened predictions, per sample (n,), in nats: `kl` in the other direction."""
     return kl(teacher, student, temperature)
 
 
@@ -73,10 +74,10 @@ def js(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def js_reversed(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
-    """The "JS divergence" of CMI, Fast, RGAL and the DFKD benchmark, as it is, per sample (n,).
+    """The "JS divergence" of CMI, Fast, RGAL and the DFKD benchmark, as they compute it, per sample (n,).
 
-    KL runs from the mixture to the parts and every probability is clamped to [0.01, 0.99] after mixing: it is not
-    bounded by ln 2, and has no gradient where it is clamped.
+    KL is taken from the mixture to the parts, and every probability is clamped to [0.01, 0.99] after mixing: the result
+    is not bounded by ln 2, and has no gradient where it is clamped.
     """
     p, q = F.softmax(teacher / temperature, dim=1), F.softmax(student / temperature, dim=1)
     mixture = ((p + q) / 2).clamp(0.01, 0.99)
@@ -87,21 +88,21 @@ def js_reversed(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> T
 
 
 def js_reference(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
-    """The "JS divergence" of the published PRE-DFKD and LRA code, as it is, per sample (n,).
+    """The "JS divergence" of the published PRE-DFKD and LRA code, as they compute it, per sample (n,).
 
-    `js_reversed`, with classes averaged rather than summed: at K = 100 most entries give no gradient.
+    `js_reversed`, averaged over classes rather than summed: at K = 100 most entries give no gradient.
     """
     return js_reversed(student, teacher, temperature) / student.shape[1]
 
 
 def recovered(logits: Tensor) -> Tensor:
-    """Logits (n, K) as a black box gives them away: log-probabilities, centred per sample (DFME, CVPR 2021)."""
+    """Logits (n, K) as recovered from a black box: log-probabilities, centred per sample (DFME, CVPR 2021)."""
     log_p = F.log_softmax(logits, dim=1)
     return log_p - log_p.mean(dim=1, keepdim=True)
 
 
 def from_recovered(distance: Distance) -> Distance:
-    """``distance`` to a teacher of whom probabilities are known, but no logits."""
+    """``distance`` to a teacher whose probabilities are known, but not its logits."""
 
     def measured(student: Tensor, teacher: Tensor) -> Tensor:
         return distance(student, recovered(teacher))

@@ -1,4 +1,4 @@
-"""Names that a package offers without importing the modules that they are in before one of them is asked for."""
+"""Lazy exports: a package offers names whose modules are imported only when a name is used."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -10,7 +10,7 @@ def offered(package: str, where: Mapping[str, str]) -> tuple[Callable[[str], Any
 
     Args:
         package: its name.
-        where: the modules of the names that it offers.
+        where: the module of each name that it offers.
     """
 
     def get(name: str) -> Any:

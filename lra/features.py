@@ -1,6 +1,6 @@
 """Features and statistics of any network, taken with forward hooks that exist only inside a ``with`` block.
 
-No network needs to know that it is watched, so torchvision's, timm's and a user's own work alike.
+Networks need not be prepared for this, so that torchvision's, timm's and a user's own all work.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from lra.state import untouched
 
 
 class Tap:
-    """Keeps what chosen modules take in or give out, with its graph, while the ``with`` block lasts.
+    """Records the inputs or outputs of chosen modules, with their graph, inside a ``with`` block.
 
     >>> network = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 5))
     >>> with Tap(network, [network[2]]) as tap:
@@ -24,11 +24,11 @@ class Tap:
     >>> tap.values[0].shape
     torch.Size([4, 2])
 
-    Each forward replaces the values of the one before; the last ones stay readable after the block.
+    Each forward pass replaces the values of the one before; the last ones can still be read after the block.
     """
 
     def __init__(self, model: nn.Module, modules: Sequence[nn.Module], what: Side = "input") -> None:
-        """Choose ``modules`` of ``model`` and the side of them to watch: their first input, or their output.
+        """Choose ``modules`` of ``model``, and whether to record their first input or their output.
 
         Raises:
             ValueError: if a module is not part of the model, or ``what`` is neither input nor output.
@@ -47,9 +47,9 @@ class Tap:
 
     @property
     def values(self) -> list[Tensor]:
-        """What the last forward sent through each module, in the order in which the modules were given.
+        """The values of the last forward pass, in the order in which the modules were given.
 
-        A module that is called more than once in a forward keeps its last call.
+        For a module that is called more than once in a pass, the last call is recorded.
 
         Raises:
             RuntimeError: if one of the modules has not been called.
@@ -60,7 +60,7 @@ class Tap:
         return [self._values[index] for index in range(len(self._modules))]
 
     def of(self, copy: nn.Module) -> Self:
-        """Watch the modules of the same names in a ``copy`` of the model; to be said before the block is entered."""
+        """Use the modules with the same names in a ``copy`` of the model; call this before entering the block."""
         self._modules = [copy.get_submodule(name) for name in self._names]
         return self
 
@@ -87,13 +87,13 @@ class Tap:
 
 
 class FeatureTap(Tap):
-    """Keeps a network's penultimate features, see `lra.anatomy.penultimate`, while the ``with`` block lasts."""
+    """Records a network's penultimate features, see `lra.anatomy.penultimate`, inside a ``with`` block."""
 
     def __init__(self, model: nn.Module, image: Sequence[int]) -> None:
-        """Watch the features of ``model``, which takes images (C, H, W) of this shape.
+        """Record the features of ``model``, which takes images (C, H, W) of this shape.
 
         Raises:
-            HeadNotFound: if it cannot be told where they are.
+            HeadNotFound: if they cannot be located.
         """
         module, side = penultimate(model, image)
         super().__init__(model, [module], side)
@@ -101,14 +101,14 @@ class FeatureTap(Tap):
 
     @property
     def features(self) -> Tensor:
-        """(n, d) of the last forward, with their graph: maps (n, d, h, w) averaged over pixels, tokens over places."""
+        """(n, d) of the last pass, with graph: maps (n, d, h, w) averaged over pixels, tokens over positions."""
         (value,) = self.values
         return value.flatten(1, -2).mean(1) if self._by_token and value.dim() > 2 else pooled(value)
 
 
 @torch.no_grad()
 def feature_size(network: nn.Module, image: Sequence[int]) -> int:
-    """The d of the penultimate features (n, d) of a network, which is asked about black images (C, H, W)."""
+    """The d of a network's penultimate features (n, d), found with black images (C, H, W)."""
     blank = next(network.parameters()).new_zeros(2, *image)
     with untouched(network), FeatureTap(network, image) as tap:
         network.eval()(blank)
@@ -123,14 +123,15 @@ def pooled(features: Tensor) -> Tensor:
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (c,) of each channel of ``values`` (n,c,…).
 
-    As ``torch.var_mean`` over all other axes, which takes ten times as long for maps channels last, there and back.
+    The same as ``torch.var_mean`` over all other axes, which takes ten times as long for channels-last maps, forward
+    and backward.
     """
     mean, variance = _Moments.apply(values)
     return mean, variance
 
 
 class _Moments(torch.autograd.Function):
-    """Two passes over the values there, and one back, which can be differentiated again."""
+    """Two passes over the values in forward, and one in backward, which can be differentiated again."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,12 +151,12 @@ class _Moments(torch.autograd.Function):
 
 
 def _beside(channels: Tensor, values: Tensor) -> Tensor:
-    """``channels`` (c,) as they are added to values (n,c,…)."""
+    """``channels`` (c,) shaped to broadcast with values (n,c,…)."""
     return channels.view(-1, *[1] * (values.dim() - 2))
 
 
 class LayerStatistics(NamedTuple):
-    """What one BatchNorm layer saw and what it remembers of real data: each (channels,)."""
+    """Batch statistics of a BatchNorm layer's input, and its running statistics of real data: each (channels,)."""
 
     mean: Tensor
     """Mean of the layer's input over batch and pixels, with its graph."""
@@ -166,14 +167,14 @@ class LayerStatistics(NamedTuple):
 
 
 class BatchNormStatistics(Tap):
-    """Batch statistics of every BatchNorm layer's input, beside the running ones, inside a ``with`` block.
+    """Records batch statistics of every BatchNorm layer's input, beside the running ones, inside a ``with`` block.
 
-    What data-free methods compare to make synthetic data look like the training data (DeepInversion, Yin et
-    al., CVPR 2020). Works in train and evaluation mode, and leaves the running statistics alone.
+    Data-free methods compare the two to make synthetic data look like the training data (DeepInversion, Yin et al.,
+    CVPR 2020). Works in training and evaluation mode, and does not change the running statistics.
     """
 
     def __init__(self, model: nn.Module, image: Sequence[int]) -> None:
-        """Watch `lra.anatomy.batchnorm_layers` of ``model``, which takes images (C, H, W) of this shape.
+        """Record `lra.anatomy.batchnorm_layers` of ``model``, which takes images (C, H, W) of this shape.
 
         Raises:
             ValueError: if there are none.
@@ -186,7 +187,7 @@ class BatchNormStatistics(Tap):
 
     @property
     def layers(self) -> list[LayerStatistics]:
-        """The statistics of the last forward, for each layer that was called, in order of registration."""
+        """The statistics of the last forward pass, for each layer that was called, in order of registration."""
         found = []
         for index, module in enumerate(self._batchnorms):
             if index not in self._values or module.running_mean is None or module.running_var is None:

@@ -1,4 +1,4 @@
-"""Images: their shapes, their scale, as they are stored and as they travel."""
+"""Images: their shapes, their scale, and how they are stored."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -18,15 +18,15 @@ def require_side(image: Image, least: int, network: str) -> None:
 
 
 def per_channel(values: Sequence[float] | Tensor, channels: int | None, name: str) -> Tensor:
-    """Turn one number a channel into a tensor (C,1,1), which broadcasts over images (n,C,H,W).
+    """Turn one number per channel into a tensor (C,1,1), which broadcasts over images (n,C,H,W).
 
     Args:
         values: one number per channel.
-        channels: how many are expected, or ``None`` where any number is right.
-        name: what they are called in the error message.
+        channels: how many are expected, or ``None`` for any number.
+        name: their name in error messages.
 
     Raises:
-        ValueError: if there are none, or another number than ``channels``, or not all are finite.
+        ValueError: if there are none, or not ``channels`` of them, or if some are not finite.
     """
     tensor = torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone().reshape(-1, 1, 1)
     if len(tensor) == 0 or (channels is not None and len(tensor) != channels):
@@ -50,7 +50,7 @@ def deviations(values: Sequence[float] | Tensor, channels: int | None) -> Tensor
 
 
 def standardisation(mean: Sequence[float], std: Sequence[float], device: torch.device) -> Callable[[Tensor], Tensor]:
-    """What brings images (n,C,H,W) in [0,1], on ``device``, to (x - mean) / std of each channel.
+    """A function that maps images (n,C,H,W) in [0,1], on ``device``, to (x - mean) / std per channel.
 
     Raises:
         ValueError: as `per_channel` and `deviations`.
@@ -60,7 +60,7 @@ def standardisation(mean: Sequence[float], std: Sequence[float], device: torch.d
 
 
 def to_bytes(images: Tensor, rounding: Literal["nearest", "down"] = "nearest") -> Tensor:
-    """Images in [0, 1], clamped, as uint8; ``down`` truncates as every release does, half a grey level darker."""
+    """Images in [0, 1], clamped, as uint8; ``down`` truncates, as every release does, half a grey level darker."""
     levels = images.detach().clamp(0, 1) * 255
     return (levels.round() if rounding == "nearest" else levels).to(torch.uint8)
 

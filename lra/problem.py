@@ -1,4 +1,4 @@
-"""What a distillation problem looks like from outside: images, classes, device, a teacher that answers. No data."""
+"""The interface of a distillation problem: images, classes, device, and a teacher that answers queries. No data."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 def reduced(precision: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
-    """Passes of networks in here are made in ``precision`` where that loses least (autocast); single changes nothing.
+    """A context in which networks run in ``precision`` where that is safe (autocast); single precision changes nothing.
 
-    Weights are brought to it anew at each pass: a context may last for many updates of them.
+    Weights are cast anew at each pass, since a context may last for many updates of them.
     """
     if precision == torch.float32:
         return nullcontext()
@@ -20,25 +20,25 @@ def reduced(precision: torch.dtype, device: torch.device) -> AbstractContextMana
 
 
 def single(values: Tensor) -> Tensor:
-    """``values`` of a pass in half precision in single, all others as they are."""
+    """``values`` converted from half precision to single; others are returned as they are."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 class Batch(NamedTuple):
-    """Images with what the teacher says of them."""
+    """Images with the teacher's answers."""
 
     images: Tensor
-    """(n, C, H, W), in the [0, 1] image space."""
+    """(n, C, H, W), in [0, 1]."""
     logits: Tensor
     """(n, K), the teacher's."""
     labels: Tensor | None = None
-    """(n,) int64: the classes, where they are not those that the teacher names."""
+    """(n,) int64: the classes, where they are not the teacher's predictions."""
     weights: Tensor | None = None
-    """(n,) ≥ 0: what each sample's loss counts times, where not all count alike."""
+    """(n,) ≥ 0: factor of each sample's loss, where samples are not weighted equally."""
 
     @property
     def classes(self) -> Tensor:
-        """(n,) int64: the labels, or the teacher's argmax where there are none."""
+        """(n,) int64: the labels, or the teacher's argmax if there are none."""
         return self.logits.argmax(dim=1) if self.labels is None else self.labels
 
     def first(self, n: int) -> "Batch":
@@ -63,13 +63,13 @@ def joined(batches: Sequence[Batch]) -> Batch:
 
 @dataclass(frozen=True)
 class Problem:
-    """The shapes and scales that networks and synthesizers are built for."""
+    """The shapes and scales for which networks and synthesizers are built."""
 
     image: tuple[int, int, int]
     """(channels, height, width)."""
     classes: int
     mean: tuple[float, ...]
-    """Per channel, of the teacher's training data in [0, 1]: published with the teacher, not data."""
+    """Per channel, of the teacher's training data in [0, 1]: published with the teacher, so no data are needed."""
     std: tuple[float, ...]
     device: torch.device = field(default=torch.device("cpu"))
 
@@ -80,8 +80,9 @@ class Teacher(nn.Module):
     Gradients pass through it to the images (synthesis needs them), never to its weights.
 
     Args:
-        network: images (n, C, H, W) in [0, 1] -> logits (n, K); normalises by itself.
-        precision: of its passes, see `reduced`; its answers are in single precision again. Measures ask the network.
+        network: images (n, C, H, W) in [0, 1] -> logits (n, K); it normalises by itself.
+        precision: of its passes, see `reduced`; its answers are in single precision again. Measures use the network
+            directly.
     """
 
     def __init__(self, network: nn.Module, precision: torch.dtype = torch.float32):
@@ -107,7 +108,7 @@ class Teacher(nn.Module):
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """What is asked in here is asked to measure, and no cost of what is measured."""
+        """A context whose queries are not counted: they serve measurement, and are no cost of what is measured."""
         queries = self.queries
         try:
             yield

@@ -1,6 +1,6 @@
-"""Where random numbers are drawn, and how what the host draws reaches the device that computes.
+"""Where random numbers are drawn, and how those drawn on the host reach the device that computes.
 
-On the host, unless said otherwise, so that every device sees the same ones.
+By default they are drawn on the host, so that every device sees the same ones.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _ON_DEVICE: ContextVar[bool] = ContextVar("_ON_DEVICE", default=False)
 
 @contextmanager
 def drawn_on_device(active: bool = True) -> Iterator[None]:
-    """If ``active``, random numbers in here are drawn by the device that needs them, from its own generator."""
+    """A context in which, if ``active``, random numbers are drawn by the device that needs them."""
     token = _ON_DEVICE.set(active)
     try:
         yield
@@ -24,14 +24,14 @@ def drawn_on_device(active: bool = True) -> Iterator[None]:
 
 
 def source(device: torch.device) -> torch.device:
-    """Where random numbers that ``device`` needs are to be drawn."""
+    """The device on which random numbers for ``device`` are to be drawn."""
     return device if _ON_DEVICE.get() else torch.device("cpu")
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
-    """``values`` on ``device``; from the host without waiting for what a GPU is still at.
+    """``values`` on ``device``; from the host without waiting for work that a GPU has still to do.
 
-    That takes a copy in memory that is never paged out, which the copy to the GPU reads when its turn comes.
+    This uses a copy in pinned memory, from which the GPU copies when its turn comes.
     """
     if values.device == device or values.device.type != "cpu":
         return values.to(device)
@@ -51,7 +51,7 @@ def uniform(*shape: int, device: torch.device) -> Tensor:
 
 
 def integers(below: int, *shape: int, device: torch.device) -> Tensor:
-    """Whole numbers from 0 to ``below`` - 1, int64, of this shape on ``device``, see `source`."""
+    """Integers from 0 to ``below`` - 1, int64, of this shape on ``device``, see `source`."""
     return sent(torch.randint(below, shape, device=source(device)), device)
 
 

@@ -1,7 +1,7 @@
-"""Losses on how samples relate to one another rather than on each by itself: triplets, channels, cross views.
+"""Losses on relations between samples rather than on each one by itself: triplets, channels, cross views.
 
-Pure functions and small modules of feature tensors, for synthesis and for the student alike. Degenerate batches
-(one class, no two of a class) give a zero that can be differentiated, never NaN.
+Pure functions and small modules on feature tensors, for both synthesis and the student. Degenerate batches (one class,
+or no two samples of a class) give a zero that can be differentiated, never NaN.
 """
 
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ from lra.randomness import sent
 
 
 class Triplets(NamedTuple):
-    """Which samples to compare: each (t,) indices into the batch."""
+    """Which samples to compare: three tensors (t,) of indices into the batch."""
 
     anchors: Tensor
     positives: Tensor
     negatives: Tensor
     fallback: Tensor
-    """Share of the anchors, in [0, 1], without a negative in the window, so that theirs were drawn uniformly."""
+    """Fraction of the anchors, in [0, 1], without a negative in the window; theirs were drawn uniformly."""
 
 
 @dataclass(frozen=True)
 class TripletSampler:
-    """Every ordered pair of a class as anchor and positive, and one distance-weighted negative for each.
+    """Every ordered pair of a class as anchor and positive, with one distance-weighted negative each.
 
-    On unit vectors, negatives are drawn with the inverse of the density of their distance on the sphere (Wu et al.,
-    ICCV 2017), so that all distances come about equally often, within a window of distances. RGAL's *focal* sampler
-    has the window (0.5, 1.0), its default one takes all up to 1.4 and treats the nearer than 0.5 as at 0.5.
+    On unit vectors, negatives are drawn with the inverse density of their distance on the sphere (Wu et al., ICCV
+    2017), so that all distances are about equally frequent, within a window of distances. RGAL's *focal* sampler has
+    the window (0.5, 1.0); its default one takes all up to 1.4 and treats those nearer than 0.5 as at 0.5.
 
     Attributes:
         low, high: the window; an anchor with no negative inside draws from all of its negatives.
-        floor: distances are taken to be at least this.
+        floor: smaller distances are raised to this.
     """
 
     low: float = 0.0
@@ -67,7 +67,7 @@ class TripletSampler:
         return Triplets(anchors, positives, negatives, fallback)
 
     def _weights(self, vectors: Tensor, different: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (n, n) of negatives, and which anchors (n,) had none in the window."""
+        """Probabilities (n, n) of negatives, and the anchors (n,) that had none in the window."""
         unit = F.normalize(vectors, dim=1)
         # At a distance of exactly 2 the density's logarithm is infinite.
         distance = (2 - 2 * unit @ unit.T).clamp_min(0).sqrt().clamp(max(self.floor, 1e-6), 2 - 1e-3)
@@ -87,10 +87,10 @@ def triplet_loss(maps: Sequence[Tensor], triplets: Triplets, margin: float = 0.2
     Args:
         maps: for each layer features (n, d) or maps (n, d, h, w), which are averaged over pixels; then scaled to
             unit length.
-        triplets: whom to compare.
+        triplets: which samples to compare.
         margin: of the hinge.
-        swap: exchange positive and negative: push one class apart and different classes together, which is what
-            synthesis is to do against the student (the release forgets to).
+        swap: exchange positive and negative: push one class apart and different classes together, as synthesis should
+            against the student (the release omits this).
 
     Returns:
         ≥ 0; zero, with a graph, where there are no triplets.
@@ -112,14 +112,14 @@ def angles(points: Tensor) -> Tensor:
 
 
 class RelationalAngle(nn.Module):
-    """Angles between samples as in a reference, each through a learnt linear map of its own (R-DFCIL, ECCV 2022).
+    """Matches angles between samples with a reference's, each under its own learnt linear map (R-DFCIL, ECCV 2022).
 
-    The mean over all triples of |cos∠_ijk(Pφ) - cos∠_ijk(P₋φ₋)|, which neither scale nor shift nor rotation of Pφ or
-    P₋φ₋ changes. It is 0 too where both collapse to a point: watch `extent`.
+    The mean over all triples of |cos∠_ijk(Pφ) - cos∠_ijk(P₋φ₋)|, which is invariant to scale, shift and rotation of Pφ
+    and P₋φ₋. It is also 0 where both collapse to a point: watch `extent`.
 
     Args:
         features: d, of both.
-        width: of what they are mapped to.
+        width: output size of the maps.
     """
 
     def __init__(self, features: int, width: int = 128):
@@ -130,7 +130,7 @@ class RelationalAngle(nn.Module):
         self._spread = torch.zeros(())
 
     def forward(self, features: Tensor, reference: Tensor) -> Tensor:
-        """() in [0, 2] of features (n, d) and those of a reference (n, d).
+        """Loss () in [0, 2] of features (n, d) and a reference's (n, d).
 
         Raises:
             ValueError: for fewer than three samples, between which there is no angle.
@@ -147,7 +147,7 @@ class RelationalAngle(nn.Module):
 
 
 class ChannelDistillation(nn.Module):
-    """Student maps made to have the teacher's channel averages, through a learnt 1x1 convolution per stage (RGAL).
+    """Matches channel averages of student and teacher maps, through a learnt 1x1 convolution per stage (RGAL).
 
     Args:
         student_channels: of each stage of the student.
@@ -160,24 +160,24 @@ class ChannelDistillation(nn.Module):
         self.adapters = nn.ModuleList(nn.Conv2d(s, t, 1) for s, t in pairs)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Sum over stages of the mean squared difference of pixel averages; maps (n, c, h, w) of any sizes."""
+        """Sum over stages of the mean squared difference of pixel averages; maps (n, c, h, w) may have any sizes."""
         losses = [F.mse_loss(pooled(a), pooled(t)) for a, t in zip(self.adapted(student), teacher, strict=True)]
         return torch.stack(losses).sum()
 
     def adapted(self, student: Sequence[Tensor]) -> list[Tensor]:
-        """The student's maps with the teacher's numbers of channels."""
+        """The student's maps, mapped to the teacher's numbers of channels."""
         return [adapter(s) for adapter, s in zip(self.adapters, student, strict=True)]
 
 
 def gram_masked(adapted: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Squared difference of maps, most where the teacher's channel correlates least with the others (RGAL, off there).
+    """Squared difference of maps, most where the teacher's channel correlates least with others (RGAL, off there).
 
-    A channel's weight is 1 - (a - min a)/(max a - min a) + 0.001 with a the row sums of each sample's Gram matrix and
-    extremes over the batch.
+    A channel's weight is 1 - (a - min a)/(max a - min a) + 0.001, where a are the row sums of each sample's Gram matrix
+    and the extremes are over the batch.
 
     Args:
-        adapted: for each stage the student's maps (n, c, h, w) with the teacher's channels.
-        teacher: the teacher's, of the same sizes.
+        adapted: for each stage, the student's maps (n, c, h, w) with the teacher's channels.
+        teacher: the teacher's maps, of the same sizes.
 
     Returns:
         Mean over entries, summed over stages, ≥ 0.
@@ -200,16 +200,16 @@ def gram_masked(adapted: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
 
 def cross_view_nce(local: Tensor, whole: Tensor, current: int, temperature: float) -> Tensor:
-    """Each image's local view is to be most like its own global view (CMI, IJCAI 2021, eq. 7).
+    """Contrasts each image's local view with all global views, its own being the positive (CMI, IJCAI 2021, eq. 7).
 
     Args:
-        local: (n, d) unit vectors of local views, the ``current`` batch first, banked ones after it.
+        local: (n, d) unit vectors of local views, the ``current`` batch first, those from the bank after it.
         whole: (n, d) unit vectors of the same images' global views; no gradient flows into them.
-        current: images of the current batch, 1 ≤ current ≤ n.
+        current: number of images in the current batch, 1 ≤ current ≤ n.
         temperature: τ.
 
     Returns:
-        Mean of -log softmax over all global views for the current images, plus the mean for banked ones if any.
+        Mean of -log softmax over all global views for the current images, plus the mean for the bank's, if any.
     """
     losses: Tensor = _Matching.apply(local, whole.detach(), temperature)
     fresh, banked = losses[:current].mean(), losses[current:]
@@ -217,14 +217,14 @@ def cross_view_nce(local: Tensor, whole: Tensor, current: int, temperature: floa
 
 
 def supervised_contrast(first: Tensor, second: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Two views of each image are to be like each other and like those of all images of its class (SupCon).
+    """Pulls two views of each image together, and towards those of all images of its class (SupCon).
 
-    Of 2n rows z, with P(i) all others of row i's class, the mean over i and over p in P(i) of
-    -log e^{z_i·z_p/τ} / Σ_{a≠i} e^{z_i·z_a/τ} (Khosla et al., NeurIPS 2020, the sum outside of the logarithm).
+    For 2n rows z, with P(i) all others of row i's class, the mean over i and over p in P(i) of
+    -log e^{z_i·z_p/τ} / Σ_{a≠i} e^{z_i·z_a/τ} (Khosla et al., NeurIPS 2020, with the sum outside the logarithm).
 
     Args:
         first: (n, d) unit vectors.
-        second: likewise, the other view of the same images; gradients flow into both.
+        second: likewise, of the other view of the same images; gradients flow into both.
         labels: (n,) classes.
         temperature: τ.
 
@@ -242,7 +242,7 @@ def supervised_contrast(first: Tensor, second: Tensor, labels: Tensor, temperatu
 class _Matching(torch.autograd.Function):
     """-log softmax of (n,d)·(n,d)ᵀ/τ on its diagonal, (n,), with a gradient for the first of the two.
 
-    With thousands of rows the matrix is most of the work: one is made, of which the way back needs a product.
+    With thousands of rows the matrix is most of the work: it is made once, and the backward pass needs one product.
     """
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""The state of a run: what it carries from one process to the next, and looking at it without a trace.
+"""The state of a run, which is carried from one process to the next, and contexts without side effects.
 
-The contexts at the end leave networks and random numbers as they found them.
+The contexts at the end leave networks and random states as they found them.
 """
 
 import random
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 State = dict[str, Any]
-"""Tensors, numbers, strings and containers of them: what ``torch.load(weights_only=True)`` accepts."""
+"""Tensors, numbers, strings and containers of these: what ``torch.load(weights_only=True)`` accepts."""
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Anything with a state that a resumed run goes on from."""
+    """Anything with a state from which a resumed run continues."""
 
     def state_dict(self) -> State:
         """The state."""
@@ -28,14 +28,14 @@ class Stateful(Protocol):
 
 
 class Owner:
-    """A part of a run that may learn with networks of its own, beside the student."""
+    """A part of a run that may have networks of its own that learn, besides the student."""
 
     def networks(self) -> dict[str, nn.Module]:
-        """The networks that learn from experience to experience, by name; none unless a subclass says so."""
+        """The networks that learn from experience to experience, by name; none unless overridden."""
         return {}
 
     def optimisers(self) -> list[torch.optim.Optimizer]:
-        """The optimisers that live as long as its networks do."""
+        """The optimisers that persist as long as its networks."""
         return []
 
 
@@ -81,7 +81,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Let gradients pass through ``module`` without computing those of its weights."""
+    """A context in which gradients pass through ``module`` without computing those of its weights."""
     learning = [p for p in module.parameters() if p.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
@@ -93,14 +93,14 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 def turn(module: nn.Module, training: bool) -> None:
-    """Put ``module`` in training or evaluation mode, at no cost if it is; its parts are never in another than it."""
+    """Put ``module`` in training or evaluation mode, at no cost if it is already; its parts must share its mode."""
     if module.training != training:
         module.train(training)
 
 
 @contextmanager
 def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
-    """Put ``module`` in training or evaluation mode for a while."""
+    """A context in which ``module`` is in training or evaluation mode."""
     before = {child: child.training for child in module.modules()}
     module.train(training)
     try:
@@ -112,7 +112,7 @@ def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
 
 @contextmanager
 def untouched(*modules: nn.Module) -> Iterator[None]:
-    """Restore buffers (BatchNorm statistics, spectral-norm vectors), modes and all random states on leaving."""
+    """A context that restores buffers (BatchNorm statistics, spectral-norm vectors), modes and random states."""
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     modes = [(child, child.training) for module in modules for child in module.modules()]
     devices = {buffer.device for buffer, _ in buffers} | {p.device for m in modules for p in m.parameters()}
@@ -132,7 +132,7 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
 
 
 def _moved(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[bool]:
-    """Whether the first of each pair differs from the second; a GPU is waited for once."""
+    """Whether the first of each pair differs from the second; waits for a GPU once."""
     if not pairs:
         return []
     device = pairs[0][0].device
@@ -141,7 +141,7 @@ def _moved(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[bool]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers from ``seed`` for a while, on all devices; those of before come after it."""
+    """A context in which torch's random numbers come from ``seed``, on all devices; earlier states are restored."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield

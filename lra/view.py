@@ -1,6 +1,6 @@
-"""One batch as losses see it: what teacher and student make of its images, gathered in the forward pass itself.
+"""One batch as losses see it: outputs and features of teacher and student, collected in the forward pass itself.
 
-Synthesis looks so at the images it makes (`View`), a student step at the images it learns from (`StudentView`).
+`View` is for the images that synthesis makes, `StudentView` for those from which a student step learns.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -17,11 +17,11 @@ from lra.problem import Batch, Teacher, single
 from lra.state import frozen, in_mode
 
 Quantity = Literal["features", "maps", "batchnorm", "student_features", "student_maps"]
-"""What a view collects beside logits, if it is told beforehand."""
+"""What a view can collect besides logits, if requested beforehand."""
 
 
 def require(wanted: Set[Quantity], teacher: Teacher, student: nn.Module, image: tuple[int, int, int]) -> None:
-    """Look for the quantities that views will be asked for, before any time is spent.
+    """Check that views can provide the required quantities, before any time is spent.
 
     Raises:
         ValueError: for the first that ``teacher`` or ``student``, networks for images (C, H, W), lacks.
@@ -31,7 +31,7 @@ def require(wanted: Set[Quantity], teacher: Teacher, student: nn.Module, image: 
 
 
 def _taps(whose: Literal["", "student_"], wanted: Set[str], network: nn.Module, image: Sequence[int]) -> dict[str, Tap]:
-    """Taps of a network of images (C, H, W) for what is wanted of it, by quantity; not open yet."""
+    """Taps on a network for images (C, H, W), one per requested quantity; not open yet."""
     taps: dict[str, Tap] = {}
     if f"{whose}features" in wanted:
         taps["features"] = FeatureTap(network, image)
@@ -43,14 +43,14 @@ def _taps(whose: Literal["", "student_"], wanted: Set[str], network: nn.Module, 
 
 
 class _Pass(NamedTuple):
-    """A forward pass that was made."""
+    """A completed forward pass."""
 
     logits: Tensor
     taps: Mapping[str, Tap]
 
 
 def _passed(forward: Callable[[Tensor], Tensor], images: Tensor, taps: Mapping[str, Tap]) -> _Pass:
-    """Make a forward pass; ``taps`` are open while it lasts."""
+    """Make a forward pass with ``taps`` open."""
     with ExitStack() as stack:
         for tap in taps.values():
             stack.enter_context(tap)
@@ -58,22 +58,22 @@ def _passed(forward: Callable[[Tensor], Tensor], images: Tensor, taps: Mapping[s
 
 
 class View:
-    """Images beside what teacher and student make of them, each computed at most once and only when asked.
+    """Images with the outputs of teacher and student for them, each computed at most once and only on demand.
 
-    Gradients flow to ``images`` through teacher and student; neither network's weights get any, and hooks
-    exist only while a network runs. All that is seen is in single precision, whatever that of the passes. Features,
-    maps and statistics have to be announced with `watching` before the first look at a network;
-    `lra.synthesis.terms.total` does so for its terms.
+    Gradients flow to ``images`` through teacher and student; neither network's weights get any, and hooks exist only
+    while a network runs. All values are in single precision, whatever the precision of the passes. Features, maps and
+    statistics have to be requested with `watching` before a network is first used; `lra.synthesis.terms.total` does so
+    for its terms.
 
     Args:
-        images: (n, C, H, W) in [0, 1], usually with a graph back to a generator; augmented ones, if the
-            networks are to see those.
+        images: (n, C, H, W) in [0, 1], usually with a graph back to a generator; augmented, if the networks are to see
+            augmented images.
         teacher: the frozen oracle.
-        student: the learner; ``None`` where a loss must not need it.
-        labels: (n,) classes the images were asked to be, or (n, K) probabilities, if the source conditions on any.
-        student_mode: whether the student answers with running ("eval") or batch ("train") statistics.
-        plain: the images before augmentation, which priors on images look at; ``images`` if not given.
-        generator_maps: (n, c, h, w) each, inside the generator that made the images, if it shows any.
+        student: the learner; ``None`` where no loss may need it.
+        labels: (n,) target classes, or (n, K) probabilities, if the source has any.
+        student_mode: whether the student uses running ("eval") or batch ("train") statistics.
+        plain: the images before augmentation, for priors on images; ``images`` if not given.
+        generator_maps: (n, c, h, w) each, inside the generator that made the images, if it exposes any.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class View:
         self._wanted: set[str] = set()
 
     def watching(self, quantities: Set[Quantity]) -> Self:
-        """Say beforehand which quantities the networks' passes have to collect."""
+        """Request, before the passes, the quantities that they have to collect."""
         self._wanted |= quantities
         return self
 
@@ -143,7 +143,7 @@ class View:
 
     @property
     def teacher_features(self) -> Tensor:
-        """(n, d): what the teacher's classifier takes in, see `lra.anatomy.penultimate`. Needs "features"."""
+        """(n, d): input of the teacher's classifier, see `lra.anatomy.penultimate`. Needs "features"."""
         return _features(self._teacher_pass)
 
     @property
@@ -160,7 +160,7 @@ class View:
 
     @property
     def batchnorm_inputs(self) -> list[Tensor]:
-        """(n, c, h, w) that each BatchNorm layer of the teacher took in. Needs "batchnorm"."""
+        """(n, c, h, w): input of each BatchNorm layer of the teacher. Needs "batchnorm"."""
         return self._teacher_pass.taps["batchnorm"].values
 
     @cached_property
@@ -170,7 +170,7 @@ class View:
 
     @cached_property
     def targets(self) -> Tensor:
-        """(n,) or (n, K): the labels asked for, or what the teacher sees where none were."""
+        """(n,) or (n, K): the target labels, or the teacher's predictions if there are none."""
         return self.predicted if self.labels is None else self.labels
 
     @cached_property
@@ -184,7 +184,7 @@ class View:
 
     @property
     def student_features(self) -> Tensor:
-        """(n, d'): what the student's classifier takes in. Needs "student_features"."""
+        """(n, d'): input of the student's classifier. Needs "student_features"."""
         return _features(self._student_pass)
 
     @property
@@ -194,17 +194,17 @@ class View:
 
 
 class StudentView(View):
-    """A batch that the student learns from, whose teacher's logits are there: gradients flow to the student's weights.
+    """A batch, with the teacher's logits, from which the student learns: gradients flow to the student's weights.
 
-    The teacher is asked again only where a loss looks at its features or maps, without a graph and at most once,
-    which counts as a query.
+    The teacher is queried again only if a loss needs its features or maps, without a graph and at most once, and this
+    counts as a query.
 
     Args:
         batch: images with the teacher's answers.
-        student: the learner, in the mode it is in.
-        teacher: for its features and maps; ``None`` where no loss looks at them.
-        forward: images (n, C, H, W) -> logits (n, K), the pass to make in place of the student's own: at other weights,
-            in another precision, or with further images after the batch's.
+        student: the learner, in its current mode.
+        teacher: for its features and maps; ``None`` where no loss needs them.
+        forward: images (n, C, H, W) -> logits (n, K), the pass to make in place of the student's own: with other
+            weights, in another precision, or with further images after the batch's.
         runs: the network that runs in that pass, if it is not ``student`` itself but a copy of it.
     """
 

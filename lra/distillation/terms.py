@@ -1,4 +1,4 @@
-"""Terms of the student's loss in addition to the distance of logits: relations, attention, channels, classes, logits."""
+"""Terms of the student's loss beside the distance of logits: relations, attention, channels, classes, squared logits."""
 
 import torch
 from torch import Tensor, nn
