@@ -1,4 +1,4 @@
-"""Terms of the student's loss beside the distance of logits: relations, attention, channels, classes, squared logits."""
+"""Terms of the student's loss beside the distance of logits: hard labels, contrast, attention, relations, channels."""
 
 import torch
 from torch import Tensor, nn

@@ -1,6 +1,6 @@
-"""Teachers and students by name; every one takes normalised images (n,C,H,W) and returns logits (n,K).
+"""Teachers and students by name; each takes normalised images (n,C,H,W) and returns logits (n,K).
 
-Importing this imports no torch: names are known before a network is built.
+Importing this does not import torch: names are known before a network is built.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 NETWORKS: dict[str, Recipe] = {
     family.name(*numbers): family.recipe(*numbers) for family in FAMILIES for numbers in family.offered
 }
-"""The networks that are offered by name; `is_known` has the others of their families too."""
+"""The networks listed by name; `is_known` also accepts the other members of their families."""
 
 
 def is_known(name: str) -> bool:
-    """Whether a network of this name is built here, offered or of another depth or width."""
+    """Whether a network of this name can be built here, whether listed or of another depth or width."""
     return recipe_of(name) is not None
 
 
 def described(name: str) -> str:
-    """What a network is, in one line: of this toolkit, or where it is from."""
+    """A one-line description of a network of this toolkit, or where another one is from."""
     origin = name.partition(":")[0]
     return summary_of(name) or ELSEWHERE.get(f"{origin}:NAME", ELSEWHERE["MODULE:FUNCTION"])
 
 
 def instead(name: str) -> str:
-    """What may have been meant by a name that is not known: the sizes there are, or the nearest name."""
+    """A suggestion for an unknown name: the sizes that exist, or the nearest name."""
     alike = [family for family in FAMILIES if family.numbers(canonical(name)) is not None]
     if alike:
         return f"the depth of {alike[0].form} is {' or '.join(family.sizes for family in alike)}."
@@ -47,16 +47,16 @@ def build(
     """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
-        name: one of `NETWORKS` or their families, where underscores may stand for hyphens, or one from elsewhere, see
+        name: one of `NETWORKS` or their families, with underscores allowed for hyphens, or an external one, see
             `build_foreign`.
         classes: number of classes K, at least 1.
         image: channels, height and width.
-        trains: whether one from elsewhere has to work in training mode, see `build_foreign`.
-        auxiliary: whether it may answer with auxiliary classifiers there, see `build_foreign`.
+        trains: whether an external one must work in training mode, see `build_foreign`.
+        auxiliary: whether it may then return logits of auxiliary classifiers, see `build_foreign`.
 
     Raises:
         ValueError: if the name is unknown, or the network cannot take such images.
-        ModuleNotFoundError: if it is in a package that is not installed.
+        ModuleNotFoundError: if its package is not installed.
     """
     if classes < 1:
         raise ValueError(f"a network needs at least 1 class; got {classes}")

@@ -1,4 +1,4 @@
-"""Generators of parts: AEAHL-RG's pair, and DLIG's of two latents."""
+"""Composed generators: AEAHL-RG's pair, and DLIG's generator of two latents."""
 
 from itertools import pairwise
 from math import gcd
@@ -13,17 +13,17 @@ from lra.networks.generators import UpsamplingGenerator, cropped, deepened, doub
 class FusedGenerator(nn.Module):
     """Two generators on the same latents, averaged, then a small convolutional decoder.
 
-    For tasks in sequence one of the two can be kept from an earlier task ("reusable generators", AEAHL-RG).
-    Started from equal weights they would stay equal for ever, so ``second`` is never a copy of ``first``.
+    For tasks in sequence one of the two can be kept from an earlier task ("reusable generators", AEAHL-RG). If they
+    started from equal weights they would stay equal, so ``second`` is never a copy of ``first``.
     """
 
     def __init__(
         self, first: UpsamplingGenerator, second: UpsamplingGenerator, decoder: nn.Module | None = None
     ) -> None:
-        """Fuse generators of the same latent and image size, with ``decoder`` or a fresh `decoder_of_fusion`.
+        """Fuse generators of the same latent and image size, with ``decoder`` or a new `decoder_of_fusion`.
 
         Raises:
-            ValueError: if the generators' sizes differ, or both are one object.
+            ValueError: if the generators' sizes differ, or both are the same object.
         """
         super().__init__()
         if first is second or (first.latent, first.image) != (second.latent, second.image):
@@ -47,11 +47,11 @@ def decoder_of_fusion(channels: int) -> nn.Sequential:
 
 
 class TwoLatentGenerator(nn.Module):
-    """Generator of DLIG: one half of a latent is the content of an image, of which the other half is the style.
+    """Generator of DLIG: half of each latent is the content of an image, the other half its style.
 
-    The content becomes a map as large as the image, as in GenS; every position of it asks the tokens of the style by
-    cross-attention; what comes of both, the fused map, is decoded. The release ends in a Tanh, which is then taken for
-    an image in [0,1]; here it ends in a sigmoid. Its projection of queries, which nothing uses, is left out.
+    The content becomes a map as large as the image, as in GenS; every position of it attends to the tokens of the style
+    by cross-attention; the result, the fused map, is decoded. The release ends in a Tanh, whose output is then treated
+    as an image in [0,1]; here it ends in a sigmoid. The release's projection of queries, which is unused, is left out.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class TwoLatentGenerator(nn.Module):
             latent: size of both halves together.
             image: channels, height and width.
             width: channels of the first map; maps as large as the image have half as many.
-            heads: of the attention; 4, or as many of them as a narrow generator's channels can be shared among.
+            heads: of the attention; by default 4, or as many as evenly divide a narrow generator's channels.
             tokens: of the style.
 
         Raises:
-            ValueError: if a size is not positive, the latent has no halves, or the channels cannot be shared.
+            ValueError: if a size is not positive, the latent size is odd, or the heads do not divide the channels.
         """
         super().__init__()
         require_side(image, 1, "a generator")

@@ -1,4 +1,4 @@
-"""Generators that are told a class: those of GDFQ, CPSC, NAYER and CPNet."""
+"""Class-conditional generators: those of GDFQ, CPSC, NAYER and CPNet."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,30 +21,30 @@ from lra.networks.generators import (
 
 
 class ClassGenerator(nn.Module, ABC):
-    """A generator that is told a class by the latents that its forward takes.
+    """A generator that is conditioned on a class through the latents that its forward takes.
 
     Attributes:
         classes: K.
     """
 
     def __init__(self, classes: int) -> None:
-        """Build what all have."""
+        """Initialise what all such generators have."""
         super().__init__()
         self.classes = classes
 
     @abstractmethod
     def latents(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """What the forward takes for noise (n, z) and the classes (n,)."""
+        """The input of forward for noise (n, z) and classes (n,)."""
 
 
 class ConditionedGenerator(ClassGenerator):
-    """Any generator on latents that are multiplied by a learnt embedding of the class wanted (GDFQ, ECCV 2020).
+    """Any generator, with latents multiplied by a learnt embedding of the target class (GDFQ, ECCV 2020).
 
-    Its forward takes the product of the two, see `latents`.
+    Its forward takes this product, see `latents`.
     """
 
     def __init__(self, generator: UpsamplingGenerator, classes: int) -> None:
-        """Build it around ``generator``, with an embedding of its number of latents for each class."""
+        """Build it around ``generator``, with an embedding of the size of its latents for each class."""
         super().__init__(classes)
         self.generator: nn.Module = generator
         self.embedding = nn.Embedding(classes, generator.latent)
@@ -59,28 +59,28 @@ class ConditionedGenerator(ClassGenerator):
 
 
 class ConditionalBatchNorm(nn.Module):
-    """BatchNorm of maps (n,c,h,w) whose scale and shift are those of each image's class: plain at first.
+    """BatchNorm of maps (n,c,h,w) with a scale and shift for each class; initially plain BatchNorm.
 
     Source: de Vries et al., NeurIPS 2017.
     """
 
     def __init__(self, channels: int, classes: int, eps: float) -> None:
-        """Build it with the scale 1 and the shift 0 for every class."""
+        """Build it with scale 1 and shift 0 for every class."""
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, eps=eps, affine=False)
         self.scale = nn.Parameter(torch.ones(classes, channels))
         self.shift = nn.Parameter(torch.zeros(classes, channels))
 
     def forward(self, maps: Tensor, given: Tensor) -> Tensor:
-        """Normalise maps for ``given`` (n,K), a one for the class."""
+        """Normalise maps for ``given`` (n,K), the one-hot classes."""
         return (given @ self.scale)[:, :, None, None] * self.norm(maps) + (given @ self.shift)[:, :, None, None]
 
 
 class ConditionalNormGenerator(ClassGenerator):
-    """Generator of CPSC (Shao et al., Pattern Recognition 2023): GenS told the class by every BatchNorm.
+    """Generator of CPSC (Shao et al., Pattern Recognition 2023): GenS conditioned on the class in every BatchNorm.
 
-    It ends in tanh and another such BatchNorm, so that images lie about [0,1] as standardised ones do. The first
-    normalisation has no activation after it; its convolutions have no bias, which a BatchNorm would take away again.
+    It ends in tanh and another such BatchNorm, so that images lie around [0,1] like those of a standardised generator.
+    The first normalisation has no activation after it; convolutions have no bias, since a BatchNorm would cancel it.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ConditionalNormGenerator(ClassGenerator):
             latent: size of the noise.
             image: channels, height and width.
             classes: K.
-            mean: of the data, one a channel.
+            mean: of the data, one per channel.
             std: as ``mean``.
             width: channels of the first map.
             bn_eps: of every BatchNorm.
@@ -118,7 +118,7 @@ class ConditionalNormGenerator(ClassGenerator):
         self.rescale = Rescale(image[0], mean, std)
 
     def latents(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """(n, z + K): the noise, and a one for the class."""
+        """(n, z + K): the noise and the one-hot class."""
         return torch.cat([noise, F.one_hot(labels, self.classes).to(noise.dtype)], dim=1)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -132,10 +132,10 @@ class ConditionalNormGenerator(ClassGenerator):
 
 
 class LabelGenerator(nn.Module):
-    """Generator of NAYER (Tran et al., CVPR 2024): label embeddings through re-drawn noisy layers, then GenS.
+    """Generator of NAYER (Tran et al., CVPR 2024): label embeddings through re-initialised noisy layers, then GenS.
 
-    The randomness lies in the noisy layers, one for each K samples, which replace the latents. The paper
-    embeds label texts with CLIP, an external model; any embedding of classes will do, by default one-hot.
+    The randomness comes from the noisy layers, one for every K samples, which replace the latents. The paper embeds
+    label texts with CLIP, an external model; any embedding of classes can be used, by default one-hot.
     """
 
     embedding: Tensor
@@ -156,14 +156,14 @@ class LabelGenerator(nn.Module):
         Args:
             classes: K.
             image: channels, height and width.
-            batch: the largest number of samples in a forward; ceil(batch / K) noisy layers serve them.
+            batch: the largest number of samples in a forward pass; ceil(batch / K) noisy layers serve them.
             embedding: (K, d), or ``None`` for one-hot.
             latent: outputs of each noisy layer.
             width: of the convolutional part.
             images: another convolutional part, latents (n, latent) -> images.
 
         Raises:
-            ValueError: if the embedding has another number of rows than there are classes.
+            ValueError: if the embedding does not have one row per class.
         """
         super().__init__()
         embedding = torch.eye(classes) if embedding is None else embedding
@@ -177,7 +177,7 @@ class LabelGenerator(nn.Module):
         self.reset_noise()
 
     def reset_noise(self) -> None:
-        """Draw the noisy layers' weights anew from N(0,1) with zero biases: the next latents, so to speak."""
+        """Re-initialise the noisy layers' weights from N(0,1), with zero biases: the equivalent of new latents."""
         for layer in self.noisy.children():
             assert isinstance(layer, nn.Linear)
             nn.init.normal_(layer.weight)
@@ -189,12 +189,12 @@ class LabelGenerator(nn.Module):
         return images
 
     def made(self, labels: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        """Images, and what goes into each stage of a `Ladder`; no maps of another convolutional part."""
+        """Images, and the maps of a `Ladder`; no maps for another convolutional part."""
         latents = self.latents(labels)
         return self.images.climbed(latents) if isinstance(self.images, Ladder) else (self.images(latents), [])
 
     def latents(self, labels: Tensor) -> Tensor:
-        """Map labels (n,) to latents (n, latent); each K samples in a row share a noisy layer.
+        """Map labels (n,) to latents (n, latent); every K consecutive samples share a noisy layer.
 
         Raises:
             ValueError: if there are more labels than the noisy layers serve.
@@ -208,17 +208,17 @@ class LabelGenerator(nn.Module):
 class Ladder(nn.Module):
     """Convolutional part of CPNet's generator (Chen et al., ICCV 2025): its maps have the shapes of a teacher's.
 
-    A linear layer to the first rung's map, BatchNorm; then to each further rung nearest upsampling, a 3x3 convolution,
-    BatchNorm, LeakyReLU; at last upsampling, a convolution and a sigmoid.
+    A linear layer to the first rung's map and BatchNorm; then, for each further rung, nearest upsampling, a 3x3
+    convolution, BatchNorm and LeakyReLU; finally upsampling, a convolution and a sigmoid.
     """
 
     def __init__(self, latent: int, image: Image, rungs: Sequence[Image]) -> None:
         """Build it.
 
         Args:
-            latent: numbers taken in.
+            latent: number of inputs.
             image: channels, height and width.
-            rungs: likewise of each map, the smallest first.
+            rungs: channels, height and width of each map, the smallest first.
         """
         super().__init__()
         self.first_map = rungs[0]

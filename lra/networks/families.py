@@ -1,6 +1,6 @@
-"""Which networks there are: families, what their members are called, and how their weights are told.
+"""The networks that exist: families, the names of their members, and how their weights are recognised.
 
-Names are answered without importing torch; a member's definition is imported when it is built.
+Names are handled without importing torch; a member's definition is imported when it is built.
 """
 
 import re
@@ -14,15 +14,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 """The names in a state dict with the shapes of their tensors, without BatchNorm's counters."""
 
 Spelling = tuple[tuple[str, str], ...]
-"""From our names to those of another definition of the same function: parts to be replaced."""
+"""Replacements from our names to those of another definition of the same function."""
 
 OURS: Spelling = ()
 SHORTCUT: Spelling = ((".downsample.", ".shortcut."), ("fc.", "linear."))
-"""The spelling of the CIFAR ResNets of kuangliu/pytorch-cifar, and CMI's that follow them."""
+"""The spelling of the CIFAR ResNets of kuangliu/pytorch-cifar, and of CMI's, which follow them."""
 
 
 class Recipe(NamedTuple):
-    """A definition, as ``module:function`` in `lra.networks`, and what it is called with after classes and image."""
+    """A definition, as ``module:function`` in `lra.networks`, and its arguments after classes and image."""
 
     place: str
     options: Mapping[str, Any]
@@ -37,16 +37,16 @@ class Family:
     """Networks of one definition.
 
     Attributes:
-        form: their names; what stands in braces is a number.
+        form: pattern of their names, with numbers in braces.
         place: see `Recipe`.
-        summary: one line, with what the weights do not say.
-        options: the same for all of them.
+        summary: one line, with what the weights do not show.
+        options: arguments common to all of them.
         offered: numbers of those that are listed by name.
-        valid: whether there is a network of these numbers.
+        valid: whether a network with these numbers exists.
         sizes: the same in words.
-        guess: numbers that weights of these shapes would have.
-        spellings: names under which weights are theirs beyond doubt, because one public definition is known by them.
-        doubt: what else has such weights where no such name decides, or another spelling is used.
+        guess: the numbers that weights of these shapes would have.
+        spellings: names that identify the weights beyond doubt, because only one public definition uses them.
+        doubt: which other networks have such weights, where no such name decides, or another spelling is used.
     """
 
     form: str
@@ -61,11 +61,11 @@ class Family:
     doubt: str = "a network with other names in its definition may be another function"
 
     def name(self, *numbers: int) -> str:
-        """What the member with these numbers is called."""
+        """The name of the member with these numbers."""
         return self.form.format(**dict(zip(self._keys(), numbers, strict=True)))
 
     def names(self) -> list[str]:
-        """The names that are offered, and how any other is called."""
+        """The names that are listed, and the pattern of all others."""
         others = [f"{self.form}, depth {self.sizes}"] if self.sizes else []
         return [*(self.name(*numbers) for numbers in self.offered), *others]
 
@@ -83,7 +83,7 @@ class Family:
 
 
 def _convolutions(shapes: Shapes, *kernel: int) -> int:
-    """How many there are, of this kernel if given."""
+    """The number of convolutions, with this kernel size if given."""
     return sum(len(shape) == 4 and (not kernel or shape[2:] == kernel) for shape in shapes.values())
 
 
@@ -110,7 +110,7 @@ def _steps(rest: int, but: tuple[int, ...] = ()) -> Callable[..., bool]:
 _CONVOLUTIONS_OF_RESNET = {20: 18, 36: 34, 53: 50, 104: 101, 155: 152}
 """The number of its convolutions, shortcuts counted, to a ResNet's depth."""
 _CONVOLUTIONS_OF_VGG = {5: 8, 8: 11, 10: 13, 13: 16, 16: 19}
-_MAX_POOL = "with and without max-pooling behind the stem the weights are the same"
+_MAX_POOL = "with and without max-pooling after the stem the weights are the same"
 _STRIDES = "torchvision's strides (32 in all) and those for small images (8) have the same weights"
 _LENET = _other_activations(", or average for max-pooling, or other padding")
 _RESNETS = "lra.networks.resnets:"
@@ -168,7 +168,7 @@ FAMILIES = (
     Family(
         "resnet{depth}-wide-stem",
         _RESNETS + "WideStemResNet",
-        "64-16-32-64 channels, ReLU behind stages, not blocks",
+        "64-16-32-64 channels, ReLU after stages, not blocks",
         offered=((8,), (20,), (32,)),
         **_SIXES,
     ),
@@ -182,7 +182,7 @@ FAMILIES = (
     Family(
         "resnet{depth}-maxpool",
         _SMALL + "resnet",
-        "the same with max-pooling behind the stem",
+        "the same with max-pooling after the stem",
         {"pooled": True},
         **_IMAGENET,
         spellings=(),
@@ -207,48 +207,48 @@ FAMILIES = (
     Family(
         "vgg{depth}-cmi",
         _SMALL + "CMIVGG",
-        "of CMI: three max-poolings, a fourth where images are 64 high; BatchNorm",
+        "CMI's: three max-poolings, four where images are 64 pixels high; BatchNorm",
         offered=((8,), (11,), (13,)),
         valid=lambda depth: depth in _CONVOLUTIONS_OF_VGG.values(),
         sizes="8, 11, 13, 16 or 19",
         guess=_of(_CONVOLUTIONS_OF_VGG),
     ),
-    Family("mobilenetv2", _SMALL + "mobilenetv2", "stride 8 in all", spellings=(), doubt=_STRIDES),
-    Family("mobilenetv2-stride8", _SMALL + "mobilenetv2", "the same, said in full", spellings=(), doubt=_STRIDES),
+    Family("mobilenetv2", _SMALL + "mobilenetv2", "total stride 8", spellings=(), doubt=_STRIDES),
+    Family("mobilenetv2-stride8", _SMALL + "mobilenetv2", "the same, by its full name", spellings=(), doubt=_STRIDES),
     Family(
         "mobilenetv2-cmi",
         _SMALL + "mobilenetv2",
-        "of CMI and torchvision: stride 32 in all",
+        "CMI's and torchvision's: total stride 32",
         {"stride": 32},
         spellings=(),
         doubt=_STRIDES,
     ),
 )
-"""All networks that are built here."""
+"""All networks that can be built here."""
 
 VAGUE = ("mobilenetv2",)
-"""Names that say too little of a file of weights: what the public calls so is not what is built here."""
+"""Names that do not identify a weights file: public networks of these names differ from those built here."""
 
 
 def canonical(name: str) -> str:
-    """A network's name as it is written here: ``WRN_28_10`` and ``wrn-28-10`` are ``wrn28-10``."""
+    """A network's name as written here: ``WRN_28_10`` and ``wrn-28-10`` become ``wrn28-10``."""
     return re.sub(r"(?<=[a-z])-(?=\d)", "", name.lower().replace("_", "-"))
 
 
 def vaguer(name: str, other: str) -> bool:
-    """Whether ``name`` is ``other``, or leaves off what is behind a hyphen there: ``vgg11`` for ``vgg11-cmi``."""
+    """Whether ``name`` is ``other``, or omits what follows a hyphen there: ``vgg11`` for ``vgg11-cmi``."""
     return other == name or other.startswith(f"{name}-")
 
 
 @cache
 def recipe_of(name: str) -> Recipe | None:
-    """How the network of this name is built; ``None`` if there is none here."""
+    """How the network of this name is built; ``None`` if it does not exist here."""
     found = _member(name)
     return None if found is None else found[0].recipe(*found[1])
 
 
 def summary_of(name: str) -> str | None:
-    """What the network of this name is, in one line; ``None`` if there is none here."""
+    """A one-line description of the network of this name; ``None`` if it does not exist here."""
     found = _member(name)
     return None if found is None else found[0].summary
 

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolutions before it, for many passes of one network in evaluation mode."""
+"""BatchNorm folded into the preceding convolutions, for many passes of one network in evaluation mode."""
 
 from collections import Counter
 from typing import cast
@@ -12,19 +12,19 @@ from lra.networks.normalized import Normalized
 from lra.networks.small_images import CoveringConvolution
 
 WRITTEN_HERE = ("lra", "torch", "torchvision")
-"""Packages whose modules do the same whenever they are called in evaluation mode, so that one look shows what."""
+"""Packages whose modules always compute the same in evaluation mode, so that they can be examined once."""
 
 LINEAR = (nn.Conv2d, DoublingConvolution, CoveringConvolution)
-"""Convolutions that scale as their weights and bias do."""
+"""Convolutions whose outputs scale with their weights and bias."""
 
 
 @torch.no_grad()
 def folded(network: nn.Module) -> nn.Module:
-    """``network`` in evaluation mode, with every BatchNorm in the convolution whose output it alone takes in.
+    """``network`` in evaluation mode, with each BatchNorm folded into the convolution whose only consumer it is.
 
-    Equal to it but for rounding, with fewer passes over maps, as long as its weights do not change: all else is shared
-    with it. A network is returned as it is if there is nothing to fold, if it is watched by hooks, if it is not of this
-    toolkit, torch or torchvision, or if its way depends on what it is given; a part from elsewhere runs as a whole.
+    Equal except for rounding, with fewer passes over maps, as long as the weights do not change; everything else is
+    shared with ``network``. A network is returned as it is if there is nothing to fold, if it has hooks, if it is not
+    from this toolkit, torch or torchvision, or if its control flow depends on its input; external parts run as a whole.
     """
     if isinstance(network, Normalized):
         body = folded(network.network)
@@ -55,7 +55,7 @@ class _Tracer(fx.Tracer):
 
 
 def _fold(traced: fx.GraphModule) -> int:
-    """Fold in place what can be; returns how many layers that was."""
+    """Fold in place what can be folded; returns the number of layers."""
     called = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     count = 0
     for node in traced.graph.nodes:

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiplications, and memory of a forward pass, told without having it."""
+"""The cost of a network: parameters, multiplications, and memory of a forward pass, found without allocating it."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -20,10 +20,10 @@ class Footprint:
     """The size of a network for images of one size.
 
     Attributes:
-        parameters: how many numbers it learns.
+        parameters: number of trainable parameters.
         weights: bytes of parameters and buffers.
-        work: multiply-adds of a forward pass, for each image.
-        kept: bytes that a forward pass keeps for the way back, for each image.
+        work: multiply-adds of a forward pass, per image.
+        kept: bytes that a forward pass keeps for the backward pass, per image.
     """
 
     parameters: int
@@ -33,15 +33,15 @@ class Footprint:
 
 
 def footprint(network: nn.Module, shape: Sequence[int], training: bool = True) -> Footprint:
-    """Measure ``network`` on inputs of zeros, two and three of them, leaving no trace.
+    """Measure ``network`` on batches of two and three zero inputs, without side effects.
 
     Args:
-        network: inputs (n, *shape) -> anything; on any device, ``meta`` included, where nothing is allocated.
-        shape: of an input: channels, height and width of an image, or a number of latents.
-        training: whether it is to be trained, or only asked, which lets gradients through to its inputs.
+        network: inputs (n, *shape) -> anything; on any device, including ``meta``, where nothing is allocated.
+        shape: of an input: channels, height and width of an image, or the size of a latent.
+        training: whether it is to be trained, or only passes gradients to its inputs.
 
     Raises:
-        RuntimeError: or whatever else it raises if it does not take such images.
+        RuntimeError: or whatever else the network raises if it does not take such images.
     """
     with untouched(network):
         network.train(training)
@@ -55,7 +55,7 @@ def footprint(network: nn.Module, shape: Sequence[int], training: bool = True) -
 
 @cache
 def named_footprint(name: str, classes: int, image: Image, training: bool = True, auxiliary: bool = False) -> Footprint:
-    """`footprint` of `lra.networks.build`'s ``name``, where it can be without allocating its weights.
+    """`footprint` of the network ``name`` of `lra.networks.build`, if possible without allocating its weights.
 
     With ``auxiliary`` classifiers if it has them, see there.
 
@@ -79,7 +79,7 @@ def _built(name: str, classes: int, image: Image, training: bool, auxiliary: boo
 
 
 def _pass(network: nn.Module, shape: Sequence[int], n: int, training: bool) -> tuple[int, float]:
-    """Bytes kept by a forward pass of ``n`` inputs, and its multiply-adds."""
+    """Bytes kept by a forward pass on ``n`` inputs, and its multiply-adds."""
     device = next((p.device for p in network.parameters()), torch.get_default_device())
     kept: dict[int, Tensor] = {}
 

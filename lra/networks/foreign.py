@@ -1,4 +1,4 @@
-"""Networks from elsewhere: torchvision's, timm's, or a user's own function."""
+"""External networks: torchvision's, timm's, or a user's own function."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 LIBRARIES = ("torchvision", "timm")
-"""What may stand before the colon beside a user's module."""
+"""What may precede the colon, besides a user's module."""
 
 
 ELSEWHERE = {
-    "torchvision:NAME": "a classifier of torchvision, as it is",
-    "timm:NAME": "a model of timm, an optional extra",
-    "MODULE:FUNCTION": "of yours: called with the number of classes and (channels, height, width)",
+    "torchvision:NAME": "a torchvision classifier, unchanged",
+    "timm:NAME": "a timm model (timm is an optional extra)",
+    "MODULE:FUNCTION": "your own function, called with the number of classes and (channels, height, width)",
 }
-"""How networks from elsewhere are named, and what they are."""
+"""The names of external networks, and what they are."""
 
 
 def is_foreign(name: str) -> bool:
@@ -33,20 +33,20 @@ def is_foreign(name: str) -> bool:
 
 
 def runs_user_code(name: str) -> bool:
-    """Whether building ``name`` imports a module that the name itself says."""
+    """Whether building ``name`` imports a module given in the name itself."""
     return is_foreign(name) and name.partition(":")[0] not in LIBRARIES
 
 
 def build_foreign(name: str, classes: int, image: Image, trains: bool = True, auxiliary: bool = False) -> nn.Module:
-    """Build a network from elsewhere with fresh weights, and try it on two black images.
+    """Build an external network with fresh weights, and try it on two black images.
 
     Args:
         name: ``torchvision:NAME`` or ``timm:NAME`` of a classifier, or ``package.module:function``, which is called
             with the number of classes and the image's shape, and returns a module.
         classes: K.
         image: channels, height and width.
-        trains: whether it must answer in training mode too.
-        auxiliary: whether it may then give logits of auxiliary classifiers behind its own.
+        trains: whether it must work in training mode too.
+        auxiliary: whether it may then return logits of auxiliary classifiers after its own.
 
     Raises:
         ModuleNotFoundError: if the module is not installed.
@@ -75,7 +75,7 @@ def build_foreign(name: str, classes: int, image: Image, trains: bool = True, au
 
 
 def torchvision_classifiers() -> list[str]:
-    """torchvision's classifiers alone: others fetch the weights of their backbones, or are quantised."""
+    """torchvision's classifiers only: its other models download weights of backbones, or are quantised."""
     from torchvision import models
 
     return list(models.list_models(module=models))
@@ -135,7 +135,7 @@ def _file(module: ModuleType) -> str:
 
 
 def _materialise(network: nn.Module, name: str, image: Image) -> None:
-    """Let lazy layers see what they are to take."""
+    """Initialise lazy layers by a forward pass."""
     import torch
     from torch.nn.parameter import is_lazy
 
@@ -150,7 +150,7 @@ def _materialise(network: nn.Module, name: str, image: Image) -> None:
 
 
 def _refuse_overlap(network: nn.Module, name: str) -> None:
-    """Raise ``ValueError`` for two parameters in one memory, each of which would move the other."""
+    """Raise ``ValueError`` for two parameters that share memory, since updating one would change the other."""
     owners: list[tuple[int, int, str]] = []
     for own, parameter in network.named_parameters():
         start = parameter.data_ptr()

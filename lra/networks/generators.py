@@ -1,7 +1,7 @@
-"""Image generators: latents (n, latent) in, images (n,C,H,W) in [0,1] space out.
+"""Image generators: from latents (n, latent) to images (n,C,H,W) in [0,1] space.
 
-All published generators of the field share one skeleton, `UpsamplingGenerator`; the functions below it are
-the published settings. Sizes follow the data with `sized_for`, depths with `deepened`.
+All published generators of the field share one skeleton, `UpsamplingGenerator`; the functions below it are the
+published settings. `sized_for` adapts sizes to the data, `deepened` depths.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,29 +18,29 @@ from lra.images import Image, deviations, per_channel, require_side
 Head = Literal["sigmoid", "standardised", "affine"]
 
 LARGEST = 64
-"""Longest side that the two doublings of the published generators are for; larger images take more of them."""
+"""Longest image side for which the two upsamplings of the published generators suffice; larger images take more."""
 FOLDED_PIXELS, FOLDED_PRODUCTS, FOLDED_DRAWN = 2**10, 2**19, 2**21
 """Of a batch of maps, the pixels n·h·w and the products of a tap n·h·w·c·c' from which upsampling and convolution are
 cheaper as one transposed convolution, by ``python -m lra.benchmarks.cost.convolutions``: with fewer of the first,
 summing the kernel's taps costs what it saves; with fewer of the second, starting operations does. Most is saved in the
 gradient: without one there must be more products than the third."""
 SMALLEST_MAP = 8
-"""Longest side, at most, of the first map of a generator of larger images, and of the last map of their encoder."""
+"""Largest side of the first map of a generator for larger images, and of the last map of an encoder for them."""
 
 
 def halvings(image: Image) -> int:
-    """How many halvings lie between an image and the map that a linear layer makes or takes, 2 at least.
+    """The number of halvings between an image and the map that a linear layer makes or takes, at least 2.
 
-    Up to 64 pixels a side 2, as published for 32 and 64; of larger ones so many that the map's longer side is 8 at
-    most: 4 up to 128 pixels, 5 up to 256, as the DFKD benchmark takes for 224. So the linear layer, which would
-    otherwise grow with the area, stays as small as it is at 64 pixels.
+    Up to 64 pixels a side it is 2, as published for 32 and 64; above, as many as make the map's longer side at most 8:
+    4 up to 128 pixels, 5 up to 256, as the DFKD benchmark uses for 224. Thus the linear layer, which would otherwise
+    grow with the area, stays as small as at 64 pixels.
     """
     longest = max(image[1:])
     return 2 if longest <= LARGEST else (-(-longest // SMALLEST_MAP) - 1).bit_length()
 
 
 def deepened(channels: Sequence[int], image: Image) -> tuple[int, ...]:
-    """The ``channels`` of a generator of two doublings, with as many more of the first map as ``image`` needs.
+    """The ``channels`` of a generator with two upsamplings, the first repeated for as many more as ``image`` needs.
 
     Args:
         channels: of `UpsamplingGenerator`.
@@ -51,13 +51,13 @@ def deepened(channels: Sequence[int], image: Image) -> tuple[int, ...]:
 
 
 class Rescale(nn.Module):
-    """Bring standardised images back to [0,1] space: mean + std * x, not clamped."""
+    """Map standardised images back to [0,1] space: mean + std * x, not clamped."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Keep one mean and one std a channel; raise ``ValueError`` if they are missing or do not fit."""
+        """Keep one mean and one std per channel; raise ``ValueError`` if they are missing or do not fit."""
         super().__init__()
         if mean is None or std is None:
             raise ValueError("a standardised generator needs mean and std to return images in [0,1] space")
@@ -72,13 +72,13 @@ class Rescale(nn.Module):
 class DoublingConvolution(nn.Conv2d):
     """Nearest upsampling by 2, then a 3x3 convolution with zero padding: maps (n,c,h,w) to (n,c',2h,2w).
 
-    Where it `folds` it is computed as the one transposed convolution that it equals, whose 4x4 kernel is `spread` from
-    the 3x3 one: 2.25 times fewer multiplications, and no enlarged map. The same but for rounding; parameters, and what
-    is done to them, are those of the plain convolution.
+    Where it `folds`, it is computed as an equivalent transposed convolution, whose 4x4 kernel is `spread` from the 3x3
+    one: 2.25 times fewer multiplications, and no enlarged map. The result is equal except for rounding; parameters, and
+    what is done to them, are those of the plain convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
-        """Build it as ``nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)``, with weights drawn alike."""
+        """Build it like ``nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)``, with the same initial weights."""
         super().__init__(inputs, outputs, 3, padding=1, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -89,16 +89,16 @@ class DoublingConvolution(nn.Conv2d):
 
 
 def folds(maps: Tensor, channels: int) -> bool:
-    """Whether `DoublingConvolution` of ``maps`` (n,c,h,w) to so many ``channels`` is cheaper as one convolution."""
+    """Whether `DoublingConvolution` of ``maps`` (n,c,h,w) to ``channels`` channels is cheaper as one convolution."""
     pixels = maps.shape[0] * maps.shape[2] * maps.shape[3]
     products = pixels * maps.shape[1] * channels
     return pixels >= FOLDED_PIXELS and (products >= FOLDED_PRODUCTS if maps.requires_grad else products > FOLDED_DRAWN)
 
 
 def spread(weight: Tensor) -> Tensor:
-    """The kernel (c,c',4,4) of the transposed convolution that upsampling and a 3x3 ``weight`` (c',c,3,3) make.
+    """The kernel (c,c',4,4) of the transposed convolution equivalent to upsampling and a 3x3 ``weight`` (c',c,3,3).
 
-    Each tap is the sum of those of the flipped 3x3 kernel that fall on one pixel of the map before upsampling.
+    Each tap is the sum of those taps of the flipped 3x3 kernel that fall on one pixel of the map before upsampling.
     """
     kernel = F.pad(weight.flip(2, 3), (1, 1, 1, 1))
     kernel = kernel[:, :, 1:] + kernel[:, :, :-1]
@@ -108,7 +108,7 @@ def spread(weight: Tensor) -> Tensor:
 class UpsamplingGenerator(nn.Module):
     """Linear layer to a small map, blocks of (nearest x2, 3x3 convolution, BatchNorm, LeakyReLU), and a head.
 
-    Sides that the upsampling cannot reach are made a little larger and cropped at the centre before the last
+    Sides that upsampling cannot reach exactly are made a little larger and cropped at the centre before the last
     convolution.
     """
 
@@ -132,14 +132,14 @@ class UpsamplingGenerator(nn.Module):
         Args:
             latent: size of the latent vector.
             image: channels, height and width of the images to return.
-            channels: those of the first map, then of each block; every block doubles the sides.
+            channels: of the first map, then of each block; every block doubles the sides.
             head: after the last convolution, ``"sigmoid"``; or ``"standardised"``, tanh and BatchNorm without
                 parameters; or ``"affine"``, BatchNorm with parameters. The last two end in mean + std * x.
-            bias: whether the convolutions of the blocks have one (the last convolution always does).
+            bias: whether the convolutions of the blocks have a bias (the last convolution always has one).
             bn_eps: of the BatchNorm in the blocks.
-            activated: whether the first map goes through a LeakyReLU, too.
-            spectral_norm: whether every convolution is spectrally normalised, one power iteration a forward.
-            mean: of the data, one a channel; for the last two heads.
+            activated: whether the first map passes through a LeakyReLU, too.
+            spectral_norm: whether every convolution is spectrally normalised, with one power iteration per pass.
+            mean: of the data, one per channel; for the last two heads.
             std: as ``mean``.
             reset: called with the generator before spectral norm is attached, to initialise it.
 
@@ -174,13 +174,13 @@ class UpsamplingGenerator(nn.Module):
 
 
 def first_map(channels: Sequence[int], image: Image) -> Image:
-    """Channels and sides of the map that doublings to all further ``channels`` make an image of, or a larger one."""
+    """Channels and sides of the first map, so that doublings to all further ``channels`` reach at least the image."""
     scale = 2 ** (len(channels) - 1)
     return channels[0], -(-image[1] // scale), -(-image[2] // scale)
 
 
 def cropped(maps: Tensor, image: Image) -> Tensor:
-    """The centre of ``maps`` (n,c,h,w), as large as ``image`` is: (n,c,H,W)."""
+    """The centre of ``maps`` (n,c,h,w), as large as ``image``: (n,c,H,W)."""
     _, height, width = image
     top, left = (maps.shape[2] - height) // 2, (maps.shape[3] - width) // 2
     return maps[:, :, top : top + height, left : left + width]
@@ -209,9 +209,9 @@ def _head(head: Head, channels: int, mean: Sequence[float] | None, std: Sequence
 class StandardisedGenerator(UpsamplingGenerator):
     """The generator of PRE-DFKD (Binici et al., AAAI 2022) and LRA (Patel et al., CVPR 2023).
 
-    In train mode each channel of a batch has exactly the mean and (biased) variance of the data, so images
-    lie around [0,1] but are not confined to it. ``bn_eps`` of 0.8 is as published, where it was perhaps meant
-    to be a momentum. The *memory generator* of both papers is the same without ``spectral_norm``.
+    In train mode each channel of a batch has exactly the mean and (biased) variance of the data, so that images lie
+    around [0,1] but are not confined to it. ``bn_eps`` is 0.8 as published, where a momentum may have been meant. The
+    *memory generator* of both papers is the same without ``spectral_norm``.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class StandardisedGenerator(UpsamplingGenerator):
         spectral_norm: bool = True,
         bn_eps: float = 0.8,
     ) -> None:
-        """Build it with weights from U(-0.08, 0.08) and zero biases; arguments as `UpsamplingGenerator`."""
+        """Build it with weights from U(-0.08, 0.08) and zero biases; arguments as for `UpsamplingGenerator`."""
         super().__init__(
             latent,
             image,
@@ -243,10 +243,10 @@ class StandardisedGenerator(UpsamplingGenerator):
 def sized_for(image: Image) -> tuple[int, int]:
     """Return ``(width, latent)`` of a generator that suits images of this size.
 
-    The width is the power of two at or below C*H*W / 24, between 16 and 128; the latent eight times that, at
-    most 1000. CIFAR (3x32x32) so gets 128 and 1000, as PRE-DFKD and LRA use, 1x32x32 gets 32 and 256, and
-    8x8 digits get 16 and 128: a generator much larger than its data learns no better and costs the budget. Images
-    beyond 64 pixels a side get no wider generator but a deeper one, see `deepened`.
+    The width is the largest power of two up to C*H*W / 24, between 16 and 128; the latent is eight times that, at most
+    1000. Thus CIFAR (3x32x32) gets 128 and 1000, as PRE-DFKD and LRA use, 1x32x32 gets 32 and 256, and 8x8 digits get
+    16 and 128: a generator much larger than its data learns no better and costs more. Images beyond 64 pixels a side
+    get no wider generator but a deeper one, see `deepened`.
     """
     pixels = image[0] * image[1] * image[2]
     width = 2 ** max(4, min(7, (pixels // 24).bit_length() - 1))
@@ -279,7 +279,7 @@ def gen_l(latent: int, image: Image, *, width: int = 128) -> UpsamplingGenerator
 def gen_zskt(
     latent: int, image: Image, *, mean: Sequence[float], std: Sequence[float], width: int = 128
 ) -> UpsamplingGenerator:
-    """Build the generator of ZSKT (Micaelli and Storkey, NeurIPS 2019): biases, BatchNorm for sigmoid."""
+    """Build the generator of ZSKT (Micaelli and Storkey, NeurIPS 2019): with biases, and BatchNorm, not a sigmoid."""
     channels = deepened((width, width, max(1, width // 2)), image)
     return UpsamplingGenerator(latent, image, channels=channels, head="affine", bias=True, mean=mean, std=std)
 
@@ -287,7 +287,7 @@ def gen_zskt(
 def gen_tadfkd(latent: int, image: Image, *, width: int = 128, bn_eps: float = 0.8) -> UpsamplingGenerator:
     """Build the generator of TA-DFKD (Shin et al., AAAI 2024): GenS with biases, and an activation of its first map.
 
-    ``bn_eps`` of 0.8 is as released, where it was perhaps meant to be a momentum.
+    ``bn_eps`` is 0.8 as released, where a momentum may have been meant.
     """
     channels = deepened((width, width, max(1, width // 2)), image)
     return UpsamplingGenerator(latent, image, channels=channels, bias=True, bn_eps=bn_eps, activated=True)
@@ -297,7 +297,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTra
 
 
 def _weight(module: nn.Module) -> Tensor:
-    """Return the tensor that is trained, which under a parametrisation is not ``module.weight``."""
+    """Return the trained tensor, which under a parametrisation is not ``module.weight``."""
     if parametrize.is_parametrized(module, "weight"):
         return module.parametrizations.weight.original  # type: ignore[union-attr, return-value]
     return module.weight  # type: ignore[return-value]

@@ -12,18 +12,18 @@ from lra.images import deviations, per_channel
 class Normalized(nn.Module):
     """A network together with the normalisation it was trained with.
 
-    Images travel in [0,1] everywhere; only here do they become (x - mean) / std. Teacher and student are
-    both wrapped, so nothing can be normalised twice or not at all. Mean and std are buffers: they move with
-    the network and are stored with its weights.
+    Images are in [0,1] everywhere; only here do they become (x - mean) / std. Teacher and student are both wrapped, so
+    that nothing can be normalised twice or not at all. Mean and std are buffers: they move with the network and are
+    stored with its weights.
     """
 
     mean: Tensor
     std: Tensor
     features: str | None
-    """Where the penultimate features are, if it was said: see `features_from`."""
+    """Where the penultimate features are, if specified: see `features_from`."""
 
     def __init__(self, network: nn.Module, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
-        """Wrap ``network``, which takes normalised images, with one mean and one std a channel.
+        """Wrap ``network``, which takes normalised images, with one mean and one std per channel.
 
         Raises:
             ValueError: if ``mean`` and ``std`` differ in length, or a std is not positive.
@@ -38,7 +38,7 @@ class Normalized(nn.Module):
         """Map images (n,C,H,W) in [0,1] to logits (n,K).
 
         Raises:
-            ValueError: if the images have another number of channels than the normalisation.
+            ValueError: if the images and the normalisation differ in their number of channels.
         """
         # Broadcasting would silently turn one grey channel into three.
         if images.shape[1] != len(self.mean):
@@ -46,11 +46,11 @@ class Normalized(nn.Module):
         return self.network((images - self.mean) / self.std)
 
     def features_from(self, where: str) -> Self:
-        """Say where the network's penultimate features are, if they are not to be looked for; returns itself.
+        """Specify where the network's penultimate features are, so that they are not searched for; returns itself.
 
         Args:
-            where: the name of the module, in the network, that puts them out; or ``input:NAME`` of the one that takes
-                them in.
+            where: name of the module in the network that outputs them, or ``input:NAME`` for the one that takes them as
+                input.
 
         Raises:
             ValueError: if there is no such module.

@@ -1,4 +1,4 @@
-"""Which network weights are of, told by their names and shapes, or why that cannot be told."""
+"""Recognise which network weights belong to, by their names and shapes, or say why that is not possible."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     "conv1.0.weight": ("shufflenet",),
     "class_token": ("vit",),
 }
-"""A tensor that all of a family have, and how their names begin: so that few are built to compare."""
+"""A tensor that all members of a family have, and how their names begin, so that few have to be built to compare."""
 
 _TRANSFORM = "those that torchvision fetches were trained with transform_input, which this has not (a function can)"
 DOUBTS = {
@@ -40,19 +40,19 @@ DOUBTS = {
     "googlenet": _TRANSFORM,
     "inception_v3": _TRANSFORM,
 }
-"""What the weights of some do not say."""
+"""What the weights of some networks do not show."""
 
 _K = 997
-"""Classes to build them with: no other dimension of theirs is that."""
+"""Number of classes to build them with, which no other dimension of theirs has."""
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What weights are of.
+    """The network that weights belong to.
 
     Attributes:
-        names: of the network; of all that have such weights where they do not say which.
-        doubt: why they do not say it, or empty.
+        names: of the network; if the weights do not decide, of all that have such weights.
+        doubt: why the weights do not decide, or empty.
         classes: K.
         channels: of the images.
     """
@@ -64,21 +64,21 @@ class Recognised:
 
 
 class Unrecognised(ValueError):
-    """Weights of no network that is known here."""
+    """The weights belong to no network that is known here."""
 
 
 def recognise(loaded: Mapping[str, Any], image: Image) -> Recognised:
-    """Find the network whose definition is known by these weights' names and shapes.
+    """Find the network whose definition has these names and shapes of weights.
 
-    Of those that are built here, or of torchvision's. Nothing that changes what a network computes is guessed: where
-    weights do not tell strides, pooling or activation, all networks that may be meant are named and the doubt is said.
+    It is one of those built here, or torchvision's. Nothing that changes what a network computes is guessed: where the
+    weights do not determine strides, pooling or activation, all networks that may be meant are named, with the doubt.
 
     Args:
         loaded: what a checkpoint file holds.
-        image: channels, height and width of the images it is to take; those of other channels are recognised too.
+        image: channels, height and width of the images it is to take; other numbers of channels are recognised too.
 
     Raises:
-        Unrecognised: naming the nearest network of ours, if none has such weights.
+        Unrecognised: naming our nearest network, if none has such weights.
         ValueError: as `lra.networks.weights.unwrapped`.
     """
     layers = [_shapes(weights) for weights in peelings(loaded)]
@@ -108,7 +108,7 @@ def _found(shapes: Shapes, image: Image) -> Recognised | None:
 
 
 def _candidates(shapes: Shapes) -> Iterator[tuple[Family, tuple[int, ...]]]:
-    """The member of each family that these weights may be of, if its name means that network and no other."""
+    """The member of each family to which these weights may belong, if its name denotes that network and no other."""
     seen = set()
     for family in FAMILIES:
         numbers = family.guess(shapes)
@@ -122,7 +122,7 @@ def _candidates(shapes: Shapes) -> Iterator[tuple[Family, tuple[int, ...]]]:
 
 @lru_cache(maxsize=64)
 def _expected(name: str, classes: int, image: Image) -> Shapes:
-    """The shapes of a network's weights; empty if there is none for such images."""
+    """The shapes of a network's weights; empty if it does not exist for such images."""
     try:
         with torch.random.fork_rng(devices=[]), _Unmade():
             return _shapes(build(name, classes, image).state_dict())
@@ -150,7 +150,7 @@ def _written(shapes: Shapes, spelling: Spelling) -> Shapes:
 
 
 def _nearest(layers: list[Shapes], image: Image) -> str:
-    """One line on the network that shares most names with the weights."""
+    """One line on the network that shares the most names with the weights."""
     best, said = -1.0, f"no network here takes images {image}"
     for shapes in layers:
         for family in FAMILIES:
@@ -196,7 +196,7 @@ def _torchvision_candidates(shapes: Shapes) -> Iterator[str]:
 
 
 def _torchvision_classes(shapes: Shapes, expected: Shapes) -> int | None:
-    """K, if the shapes differ in that alone."""
+    """K, if the shapes differ only in that."""
     found = set()
     for name, shape in expected.items():
         if shape[:1] != (_K,):

@@ -1,4 +1,4 @@
-"""ResNets for small images: of He et al. (CVPR 2016, section 4.2) with options A and B, with a wide stem, and wide."""
+"""ResNets for small images: He et al.'s (CVPR 2016, section 4.2) with options A and B, wide-stem and wide ones."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def stage(
 
 
 def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """Build a shortcut: a 1x1 convolution with BatchNorm where the shape changes, else nothing."""
+    """Build a shortcut: a 1x1 convolution with BatchNorm where the shape changes, otherwise the identity."""
     if stride == 1 and inputs == outputs:
         return nn.Sequential()
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
@@ -71,7 +71,7 @@ class BasicBlock(nn.Module):
 class CifarResNet(nn.Module):
     """ResNet-20/32/44/56 of He et al.: 16-32-64 channels, 6n+2 layers; n=1 gives ResNet-8.
 
-    Its parameters are named as in the widely shared CIFAR-10 checkpoints of it, which load as they are.
+    Its parameters are named as in its widely shared CIFAR-10 checkpoints, which load unchanged.
     """
 
     def __init__(self, classes: int, image: Image, depth: int) -> None:
@@ -116,8 +116,8 @@ class ProjectionBlock(BasicBlock):
 class ProjectionResNet(nn.Module):
     """ResNets of 6n+2 layers with option B: 16-32-64 channels, or others.
 
-    Its parameters are named as in the checkpoints of CMI and RepDistiller (resnet20 and its like, resnet8x4,
-    resnet32x4), which load as they are.
+    Its parameters are named as in the checkpoints of CMI and RepDistiller (resnet20 and the like, resnet8x4,
+    resnet32x4), which load unchanged.
     """
 
     def __init__(
@@ -174,8 +174,8 @@ class WideStemBlock(nn.Module):
 class WideStemResNet(nn.Module):
     """ResNet with a stem of 64 channels, stages of 16-32-64, and ReLU after each stage, not each block.
 
-    The last map is pooled to 2x2, so the classifier sees 256 features. This is the network of the CIFAR-100
-    checkpoints of karanchahal/distiller, which load as they are.
+    The last map is pooled to 2x2, so that the classifier sees 256 features. This is the network of the CIFAR-100
+    checkpoints of karanchahal/distiller, which load unchanged.
     """
 
     def __init__(self, classes: int, image: Image, depth: int) -> None:
@@ -236,7 +236,7 @@ def _named_stage(inputs: int, outputs: int, *, stride: int, blocks: int) -> nn.S
 class WideResNet(nn.Module):
     """Wide ResNet (Zagoruyko and Komodakis, BMVC 2016): three stages of 16, 32, 64 channels times ``widen``.
 
-    Its parameters are named as in the CIFAR-10 checkpoints of karanchahal/distiller, which load as they are.
+    Its parameters are named as in the CIFAR-10 checkpoints of karanchahal/distiller, which load unchanged.
     """
 
     def __init__(self, classes: int, image: Image, depth: int, widen: int) -> None:

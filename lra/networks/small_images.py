@@ -1,6 +1,6 @@
 """Networks for small images (digits, CIFAR, tiny-ImageNet): LeNets, a perceptron, VGGs, and torchvision's.
 
-torchvision's get other strides and stems. It takes a while to import, so each function imports what it builds.
+torchvision's get other strides and stems. Since it takes a while to import, each function imports what it builds.
 """
 
 from collections import OrderedDict
@@ -15,9 +15,9 @@ from lra.images import Image, require_side
 
 
 class CoveringConvolution(nn.Conv2d):
-    """A convolution whose kernel covers the maps whole: it is computed as the one product that it is.
+    """A convolution whose kernel covers the whole map, computed as a single matrix product.
 
-    A library of convolutions has more to do about it, and twice so for its derivatives.
+    A convolution library needs more time for it, especially for its derivatives.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class CoveringConvolution(nn.Conv2d):
 def halved(maps: Tensor) -> Tensor:
     """The largest value of each 2x2 window of ``maps`` (n,c,h,w), as ``F.max_pool2d(maps, 2)``.
 
-    Where no gradient is asked for, a processor is ten times faster at comparing rows and columns.
+    Without gradients, a CPU is ten times faster at comparing rows and columns.
     """
     if maps.requires_grad or maps.device.type != "cpu" or torch.compiler.is_compiling():
         return F.max_pool2d(maps, 2)
@@ -43,10 +43,10 @@ fx.wrap("halved")  # A trace has it whole: which way is taken depends on the map
 class LeNet5(nn.Module):
     """LeNet-5 of LeCun et al. (1998) as data-free distillation uses it (DAFL, Chen et al., ICCV 2019).
 
-    ReLU and max-pooling; convolutions to 6, 16 and 120 channels, linear to 84 and to the classes;
-    ``half`` has half as many of each, ``norm`` puts BatchNorm behind each convolution. At side 28 and 32
-    it is the classic network. The first convolution is padded below side 32 and the second below 12, and
-    the third one's kernel covers what is left, so that any image works.
+    ReLU and max-pooling; convolutions to 6, 16 and 120 channels, linear layers to 84 and to the classes; ``half`` has
+    half as many of each, ``norm`` adds BatchNorm after each convolution. At sides 28 and 32 it is the classic network.
+    The first convolution is padded below side 32 and the second below 12, and the third one's kernel covers what is
+    left, so that any image works.
     """
 
     def __init__(self, classes: int, image: Image, half: bool = False, norm: bool = False) -> None:
@@ -94,7 +94,7 @@ class AdvertorchLeNet(nn.Module):
 
 
 def mlp(classes: int, image: Image, hidden: int = 32) -> nn.Sequential:
-    """Build a perceptron with one hidden layer that costs next to nothing, for tests and benchmarks."""
+    """Build a perceptron with one hidden layer, which costs almost nothing, for tests and benchmarks."""
     require_side(image, 1, "mlp")
     channels, height, width = image
     inputs = channels * height * width
@@ -102,7 +102,7 @@ def mlp(classes: int, image: Image, hidden: int = 32) -> nn.Sequential:
 
 
 def resnet(classes: int, image: Image, depth: int, pooled: bool = False) -> nn.Module:
-    """Build a ResNet (He et al., CVPR 2016) with a 3x3 stem of stride 1; no max-pooling behind it unless ``pooled``.
+    """Build a ResNet (He et al., CVPR 2016) with a 3x3 stem of stride 1; no max-pooling after it unless ``pooled``.
 
     Its ``depth`` is 18, 34, 50, 101 or 152. Images (C,H,W) need sides of 8 pixels or more, else ``ValueError``.
     """
@@ -140,10 +140,10 @@ def vgg11(classes: int, image: Image) -> nn.Module:
 
 
 def mobilenetv2(classes: int, image: Image, stride: Literal[8, 32] = 8) -> nn.Module:
-    """Build MobileNetV2 (Sandler et al., CVPR 2018) with this ``stride`` in all, and no dropout.
+    """Build MobileNetV2 (Sandler et al., CVPR 2018) with this total ``stride``, and no dropout.
 
-    32 is the paper's and torchvision's, which CMI keeps for small images; 8 loses less of them. The weights are the
-    same. Images (C,H,W) need sides of 8 pixels or more, else ``ValueError``.
+    32 is the paper's and torchvision's, which CMI keeps for small images; 8 preserves more of them. The weights have
+    the same shapes. Images (C,H,W) need sides of 8 pixels or more, else ``ValueError``.
     """
     require_side(image, 8, "mobilenetv2")
     from torchvision.models import mobilenet_v2
@@ -174,9 +174,9 @@ _BLOCKS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2,
 class CMIVGG(nn.Module):
     """VGG with BatchNorm (Simonyan and Zisserman, ICLR 2015), one linear layer, and three max-poolings.
 
-    Its parameters are named as in the checkpoints that CMI (Fang et al., IJCAI 2021) and the codes after it share,
-    which load as they are. Images that are 64 high, as Tiny-ImageNet's, are pooled a fourth time before the last
-    block: what these weights compute hangs on the size of the images.
+    Its parameters are named as in the checkpoints shared by CMI (Fang et al., IJCAI 2021) and later code, which load
+    unchanged. Images with a height of 64, as in Tiny-ImageNet, are pooled a fourth time before the last block: what
+    these weights compute depends on the size of the images.
     """
 
     def __init__(self, classes: int, image: Image, depth: int) -> None:

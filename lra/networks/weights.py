@@ -1,4 +1,4 @@
-"""Weights as they are found in the wild: unwrapped, and renamed where that is certain."""
+"""Weights as found in public checkpoints: unwrapped, and renamed where that is certain."""
 
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
@@ -10,17 +10,17 @@ WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
     *("ema", "ema_state_dict", "model_ema", "ema_model", "state_dict_ema", "params_ema", "averaged_model"),
 )
-"""Keys under which training scripts store the weights, or their average over training, beside other things."""
+"""Keys under which training scripts store the weights, or their average over training, among other things."""
 
 COUNTERS = ("n_averaged", "initted", "step", "num_updates", "decay")
-"""What averages count, which is no weight."""
+"""Counters of averages, which are not weights."""
 
 SPELLINGS = (("linear.", "fc."), ("fc.", "linear."), (".shortcut.", ".downsample."), ("block", "layer"))
-"""Other code's names of the same parts: the classifier, the ResNets' shortcut, the wide ResNets' stages."""
+"""Names of the same parts in other code: the classifier, the ResNets' shortcut, the wide ResNets' stages."""
 
 
 def unwrapped(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the state dict inside what a checkpoint file holds, its names as they are.
+    """Return the state dict inside the content of a checkpoint file, with its names unchanged.
 
     Raises:
         ValueError: if there is none, or more than one.
@@ -66,10 +66,10 @@ def _tensors(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def peelings(loaded: Mapping[str, Any]) -> Iterator[dict[str, Tensor]]:
-    """Yield the weights in what a checkpoint file holds, first as they are named, then without what all names share.
+    """Yield the weights in a checkpoint's content, first with their own names, then without prefixes that all share.
 
-    DataParallel, ``torch.compile``, averages and trainers put ``module.``, ``_orig_mod.``, ``model.`` and the like
-    before every name, one before another. Whether a prefix is theirs or the network's own only the network tells.
+    DataParallel, ``torch.compile``, averages and trainers add ``module.``, ``_orig_mod.``, ``model.`` and the like
+    before every name, possibly several. Only the network shows whether a prefix is theirs or its own.
 
     Raises:
         ValueError: as `unwrapped`.
@@ -90,15 +90,15 @@ def peelings(loaded: Mapping[str, Any]) -> Iterator[dict[str, Tensor]]:
 def load_weights(network: nn.Module, loaded: Mapping[str, Any]) -> None:
     """Load a checkpoint's content into ``network``, all of it or nothing.
 
-    A name the network does not know is tried in `SPELLINGS`, and without the prefixes that all names share; weights
-    that still do not fit are an error, never left out.
+    For a name that the network does not have, `SPELLINGS` are tried, and names without the prefixes that all share;
+    weights that still do not fit are an error, and never left out.
 
     Args:
-        network: one of `lra.networks.build`, not wrapped, or any other.
+        network: one from `lra.networks.build`, not wrapped, or any other.
         loaded: what ``torch.load(..., weights_only=True)`` or safetensors returned.
 
     Raises:
-        ValueError: if names, shapes or kinds of number differ; the message names the first of each.
+        ValueError: if names, shapes or types of numbers differ; the message names the first of each.
     """
     expected = network.state_dict()
     found = [{spelled(name, expected): value for name, value in weights.items()} for weights in peelings(loaded)]
@@ -120,7 +120,7 @@ def load_weights(network: nn.Module, loaded: Mapping[str, Any]) -> None:
 
 
 def _several(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """Says so where more than one network of the expected names is in the weights, each under a prefix."""
+    """A note if the weights contain more than one network with the expected names, each under a prefix."""
     parts: dict[str, set[str]] = {}
     for name in weights:
         prefix, _, rest = name.partition(".")
