@@ -328,7 +328,7 @@ def _not_evaluated(run: Path, **data: object) -> str:
 @pytest.mark.parametrize("data", [{"test": True}, {"test": False}, {}])
 def test_a_run_that_was_not_evaluated_yet_says_so(run: Path, data: dict[str, object]) -> None:
     text = _not_evaluated(run, **data)
-    assert "has not come to its first evaluation: nothing of it was measured yet" in text
+    assert "has not reached its first evaluation: nothing has been measured yet" in text
     assert "no test set" not in text
     assert "student steps." not in text, "of no state at no step"
     assert ("final agreement on probes" in text) == (data.get("test") is False)
@@ -340,7 +340,7 @@ def test_one_evaluation_is_a_state(run: Path) -> None:
     (run / "metrics.jsonl").write_text(first)
     text = _text(_page(run))
     assert f"its state after {json.loads(first)['student_step']} student steps" in text
-    assert "has not come to" not in text
+    assert "has not reached" not in text
 
 
 def test_a_test_set_that_no_evaluation_knows_is_not_called_absent(run: Path) -> None:
@@ -361,7 +361,7 @@ def test_a_run_that_a_plugin_stopped_says_so_before_its_numbers(run: Path) -> No
     _change(run / "result.json", stopped=stopped, cost=cost | {"experiences": 2})
     page = _page(run)
     text = _text(page)
-    said = "This run was stopped by plugin 'mine:<b>Stops' after 2 of 1,200 experiences: what follows is of a shorter"
+    said = "This run was stopped by plugin 'mine:<b>Stops' after 2 of 1,200 experiences: what follows is"
     assert said in text
     assert text.index(said) < text.index("final accuracy")
     assert "<b>" not in page.split("<main")[-1].split("</main")[0].replace("&lt;b&gt;", "")

@@ -353,4 +353,4 @@ def test_tasks_take_settings_and_say_what_they_would_take(tasks: Call, tmp_path:
         assert (config["threads"], config["student"]["lr"]) == (2, 0.02)
     log, page = ((tmp_path / "out" / name).read_text() for name in ("log.txt", "report.html"))
     assert log.count("student step 4") >= 2, "of each task"
-    assert "What each task came to" in page
+    assert "Result of each task" in page

@@ -37,7 +37,7 @@ USES = {
 """How a file is used, by its suffix."""
 OF_OTHERS = {
     "average": "; the moving average of the student",
-    "best": "; the student at its best evaluation, chosen on test data, so that its accuracy there says too much",
+    "best": "; the student at its best evaluation, chosen on test data, so that its test accuracy is too optimistic",
 }
 """What is said of a file that is not the student's, by its name."""
 
@@ -69,11 +69,11 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
         f"its teacher to them ({number_text(pick(result, 'cost', 'teacher_queries'))} queries, "
         f"{number_text(pick(result, 'cost', 'student_steps'))} student steps). "
         + (
-            f"The test set of {dataset} served to measure it, and for nothing else."
+            f"The test set of {dataset} was used only to evaluate it."
             if result.get("accuracy")
             else "There was no test set."
         ),
-        "The teacher was trained on real data; what it knows of them may be in this network too.",
+        "The teacher was trained on real data; information about them may have passed into this network.",
         "",
         *_section("Teacher", _teacher(teacher)),
         *_section("Measured", _measures(run)),
@@ -83,7 +83,7 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
         "",
         _word(licence)
         if licence and licence.strip()
-        else "Not stated. These weights derive from the teacher's: its licence may bind them.",
+        else "Not stated. These weights derive from the teacher's, whose licence may apply to them.",
         "",
         f"Made by lra {_word(pick(result, 'versions', 'lra'))}; configuration {_word(result.get('config_hash'))}.",
     ]
@@ -135,18 +135,18 @@ def _quantization(run: Run) -> list[str]:
             "bits of weights and of layers' inputs",
             f"{number_text(found.get('weight_bits'))}, {number_text(found.get('activation_bits'))}",
         ),
-        ("bytes, with so many bits a weight", number_text(found.get("bytes"))),
+        ("bytes, at that many bits per weight", number_text(found.get("bytes"))),
         ("bytes of the teacher", number_text(found.get("bytes_full_precision"))),
-        ("accuracy by min-max on noise alone", _said(before, run.value(before))),
+        ("accuracy of min-max ranges from noise alone", _said(before, run.value(before))),
     ]
     layout = (
-        "Simulated: layers compute in floats on the values that the bits can represent; nothing is said of latency. "
-        "The files keep a whole byte for each weight of 8 bits or fewer. Of each layer they hold `weight` (int8), "
+        "Simulated: layers compute in floats on the values that the bits can represent; latency is not measured. "
+        "The files use a whole byte for each weight of 8 bits or fewer. For each layer they hold `weight` (int8), "
         "`weights.scale` and `weights.zero` for each output channel, `inputs.scale` and `inputs.zero`; an integer q "
-        "stands for (q - zero) · scale, and inputs (uint8) are clipped to 0 … 2^bits - 1. ONNX has them as "
+        "stands for (q - zero) · scale, and inputs (uint8) are clipped to 0 … 2^bits - 1. ONNX expresses them as "
         "QuantizeLinear and DequantizeLinear."
     )
-    return [*_section("Quantization", rows), layout, ""]
+    return [*_section("Quantisation", rows), layout, ""]
 
 
 def _use(notes: dict[str, Any], files: Sequence[Path]) -> list[tuple[str, str]]:
