@@ -1,4 +1,4 @@
-"""What a meta step refuses, in one line with the thing, the value and the remedy, and what rules leave to PyTorch."""
+"""What a meta-step refuses, each in one line with the cause and the remedy, and what the rules leave to PyTorch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,19 +52,19 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class MetaStepError(RuntimeError):
-    """A meta step that cannot be taken, or whose result would be wrong."""
+    """A meta-step that cannot be taken, or whose result would be wrong."""
 
 
 class MetaDiverged(MetaStepError):
-    """A loss of a meta step that is no number."""
+    """A loss of a meta-step is not finite."""
 
 
 @contextmanager
 def explained(stage: str) -> Iterator[None]:
-    """Turn PyTorch's errors about differentiation into a `MetaStepError`; let all others pass.
+    """Turn PyTorch's errors about differentiation into a `MetaStepError`; let all other errors pass.
 
     Args:
-        stage: what was being computed, the first words of the message.
+        stage: what was being computed: the first words of the message.
 
     Raises:
         MetaStepError: naming the cause and the remedy in one line.
@@ -85,13 +85,13 @@ def check_student(student: nn.Module, engine: str) -> None:
     """Refuse a student on which ``engine`` would fail or, worse, be silently wrong.
 
     Args:
-        student: the module as the caller holds it.
+        student: the module as the caller has it.
         engine: ``"lean"`` or ``"higher"``.
 
     Raises:
-        MetaStepError: compiled, scripted or replicated students; under ``higher`` also buffers that layers share, hooks
-            of any kind (old-style spectral norm is one) and bound methods kept on a module, which keep calling the
-            original.
+        MetaStepError: for compiled, scripted or replicated students; with ``higher`` also for buffers that layers
+            share, hooks of any kind (old-style spectral norm is one) and bound methods stored on a module, which keep
+            calling the original.
     """
     if engine == "higher":
         _check_buffers(student)
@@ -147,16 +147,16 @@ def _refuse(where: str, state: str, remedy: str) -> NoReturn:
 
 
 def require_twice_differentiable(tensors: Sequence[Tensor | None]) -> None:
-    """Refuse gradients that went through a function marked ``once_differentiable``.
+    """Refuse gradients that passed through a function marked ``once_differentiable``.
 
-    PyTorch means to raise when such a gradient is differentiated again, but ``torch.autograd.grad`` runs only
-    what leads to its inputs, never meets the node that would raise, and returns a gradient short of terms.
+    PyTorch is meant to raise when such a gradient is differentiated again, but ``torch.autograd.grad`` runs only what
+    leads to its inputs, never reaches the node that would raise, and returns a gradient with terms missing.
 
     Args:
         tensors: gradients made with ``create_graph``.
 
     Raises:
-        MetaStepError: one of them depends on such a function.
+        MetaStepError: if one of them depends on such a function.
     """
     pending = [tensor.grad_fn for tensor in tensors if tensor is not None and tensor.grad_fn is not None]
     seen = set(pending)
@@ -174,10 +174,10 @@ def require_twice_differentiable(tensors: Sequence[Tensor | None]) -> None:
 
 
 def require_last_derivative() -> None:
-    """Refuse to be differentiated once more; for the second derivatives of the closed-form rules.
+    """Refuse a further differentiation; for the second derivatives of the closed-form rules.
 
     Raises:
-        MetaStepError: a graph of the second derivative is being built.
+        MetaStepError: if a graph of the second derivative is being built.
     """
     # once_differentiable would let torch.autograd.grad drop terms: see require_twice_differentiable.
     if torch.is_grad_enabled():
@@ -185,11 +185,11 @@ def require_last_derivative() -> None:
 
 
 FULL = (torch.float32, torch.float64)
-"""Dtypes of all closed-form rules; that of convolution takes half precision too."""
+"""Dtypes of all closed-form rules; the one for convolution also takes half precision."""
 
 
 def plain(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = FULL) -> bool:
-    """Whether closed-form rules may handle these: ordinary dense tensors of one dtype, some part of a graph."""
+    """Whether closed-form rules may handle these: ordinary dense tensors of one dtype, some of them part of a graph."""
     present = [tensor for tensor in tensors if tensor is not None]
     first = present[0]
     return (

@@ -1,7 +1,7 @@
 """Two ways to run the student at θ and at θ': the lean engine and the reference, ``higher``.
 
-An engine owns the forward passes, the acquisition gradient and the inner step; `lra.meta.lookahead.LookAhead` adds up
-the result. Both keep the student's buffers by the same policy.
+An engine does the forward passes, the acquisition gradient and the inner step; `lra.meta.lookahead.LookAhead` adds up
+the result. Both treat the student's buffers by the same policy.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from lra.meta.inner import InnerRule
 
 
 class InnerStep(NamedTuple):
-    """An inner step from leaf to leaf: what the derivative of θ' is taken by, where θ' itself is cut off."""
+    """An inner step from leaf to leaf, through which the derivative of θ' is taken where θ' itself is detached."""
 
     theta: list[Tensor]
     gradients: list[Tensor | None]
@@ -32,17 +32,17 @@ class Engine(ABC):
     """Runs ``student`` at θ and at θ'.
 
     Args:
-        student: in the mode it should train in.
-        inner: makes θ', and knows the options.
-        updates_statistics: whether passes move the student's running statistics, by the option ``batchnorm``.
-        order: of the derivatives that the pass at θ is going to have.
+        student: already in the mode (train or eval) to be used.
+        inner: computes θ', and holds the options.
+        updates_statistics: whether passes update the student's running statistics, as ``batchnorm`` says.
+        order: of the derivatives that will be taken of the pass at θ.
 
     Attributes:
-        network: whose modules run in the forward passes.
+        network: the network whose modules run in the forward passes.
         theta: the trainable parameters, θ.
-        there: θ', the same order; None before `advance`.
-        lends_moments: whether batch norm at θ' uses, with their graph, the moments of the pass at θ.
-        directions: what θ' is away from θ by, in units of -α, detached; None where θ' is θ.
+        there: θ', in the same order; None before `advance`.
+        lends_moments: whether batch norm at θ' uses the moments of the pass at θ, with their graph.
+        directions: (θ − θ') / α, detached; None where θ' is θ.
     """
 
     def __init__(self, student: nn.Module, inner: InnerRule, updates_statistics: bool, order: int) -> None:
@@ -61,7 +61,7 @@ class Engine(ABC):
         self.lends_moments = has_batchnorm and inner.options.statistics == "joint"
 
     def inner_step(self, gradients: Sequence[Tensor | None]) -> InnerStep:
-        """θ' anew, from leaves that hold θ and ∇L_acq(θ)."""
+        """θ' computed again, from leaves that hold θ and ∇L_acq(θ)."""
         theta = [parameter.detach().requires_grad_() for parameter in self.theta]
         given = [None if gradient is None else gradient.detach().requires_grad_() for gradient in gradients]
         return InnerStep(theta, given, self.inner.update(theta, given))
@@ -85,7 +85,7 @@ class Engine(ABC):
             yield
 
     def _by_rules(self, times: int, args: Sequence[Any]) -> bool:
-        """Whether the rules are there for a pass of ``args``: of a few images all that they gain is lost on asking."""
+        """Whether to use the rules for a pass on ``args``: for a few images, their overhead outweighs the gain."""
         return self.options.rules and (times == 2 or all(pays(x, 1) for x in args if isinstance(x, Tensor)))
 
     @abstractmethod
@@ -100,12 +100,12 @@ class Engine(ABC):
     def advance(self, acquisition: Tensor, create_graph: bool, retain_graph: bool) -> list[Tensor | None]:
         """Set θ' and return ∇L_acq(θ), detached; without ``create_graph`` θ' is a leaf.
 
-        The graph of the pass at θ is freed where nothing of the step needs it any more, unless it is to be kept.
+        The graph of the pass at θ is freed if the step no longer needs it, unless it is to be kept.
         """
 
 
 class LeanEngine(Engine):
-    """``torch.autograd.grad`` and tensors swapped into the student itself."""
+    """Uses ``torch.autograd.grad``, and swaps tensors into the student itself."""
 
     def __init__(self, student: nn.Module, inner: InnerRule, updates_statistics: bool, order: int) -> None:
         super().__init__(student, inner, updates_statistics, order)
@@ -114,7 +114,7 @@ class LeanEngine(Engine):
         self._ahead_buffers: dict[int, Tensor] | None = None
 
     def student(self, *args: Any, **kwargs: Any) -> Any:
-        """The student as it is; under buffer policy ``none`` on cloned buffers."""
+        """The student itself; under the buffer policy ``none``, with cloned buffers."""
         with self._pass_at_theta(args):
             if not self._buffers:
                 return self.module(*args, **kwargs)
@@ -177,7 +177,7 @@ class HigherEngine(Engine):
         return output
 
     def advance(self, acquisition: Tensor, create_graph: bool, retain_graph: bool) -> list[Tensor | None]:
-        """See `Engine`; ``create_graph`` was settled when the module was patched."""
+        """See `Engine`; ``create_graph`` was determined when the module was patched."""
         retain = retain_graph or self.lends_moments
         kept: list[Tensor | None] = [None] * len(self.theta)
 
@@ -231,7 +231,7 @@ class HigherEngine(Engine):
 
 
 def trainable(student: nn.Module) -> list[nn.Parameter]:
-    """The parameters a step moves, each once, in the student's order."""
+    """The parameters that a step updates, each once, in the student's order."""
     return [parameter for parameter in student.parameters() if parameter.requires_grad]
 
 
@@ -242,13 +242,13 @@ def clones(student: nn.Module) -> dict[int, Tensor]:
 
 @contextmanager
 def swapped(student: nn.Module, instead: Mapping[int, Tensor]) -> Iterator[None]:
-    """While this is open ``student`` has other tensors in the place of some of its parameters and buffers.
+    """A context in which ``student`` has other tensors in place of some of its parameters and buffers.
 
     What several layers share, a weight or a whole layer, is swapped for all of them. No value is written: graphs
     through the student's own tensors stay valid.
 
     Args:
-        student: of which the modules stay as they are.
+        student: its modules stay as they are.
         instead: the other tensors, by the ``id`` of the student's own.
     """
     kept: list[dict[str, Any]] = [each for part in student.modules() for each in (part._parameters, part._buffers)]
@@ -269,7 +269,7 @@ def _cut(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 @contextmanager
 def running_statistics(module: nn.Module, active: bool) -> Iterator[None]:
-    """If ``active``, batch norm uses its running statistics, and leaves them alone, while this is open."""
+    """A context in which, if ``active``, batch norm uses its running statistics and does not update them."""
     modules = module.modules() if active else ()
     layers = [layer for layer in modules if isinstance(layer, _BatchNorm) and layer.training]
     for layer in layers:
@@ -283,7 +283,7 @@ def running_statistics(module: nn.Module, active: bool) -> Iterator[None]:
 
 @contextmanager
 def differentiable(rules: bool, times: int) -> Iterator[None]:
-    """Forward passes made while this is open can be differentiated ``times`` times, by the closed-form ``rules``."""
+    """A context whose forward passes can be differentiated ``times`` times, by the closed-form ``rules`` if set."""
     with ExitStack() as stack:
         if times == 2:
             # The other attention kernels have no second derivative.

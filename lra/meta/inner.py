@@ -1,6 +1,6 @@
 """Inner rules: how the acquisition gradient moves θ to θ', as a differentiable function.
 
-The state is fresh: an inner step equals the first step of the torch optimiser of the same name.
+There is no optimiser state: an inner step equals the first step of the torch optimiser of the same name.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ Rate = float | Tensor
 """α of one parameter: a number, or a scalar tensor on the parameter's device."""
 
 Average = Callable[[Sequence[Tensor | None]], list[Tensor | None]]
-"""Averages the gradients of all parameters: takes those of one process, gives those of all."""
+"""Averages gradients over processes: takes those of all parameters on one process, returns their means."""
 
 
 class InnerRule(ABC):
@@ -25,7 +25,7 @@ class InnerRule(ABC):
     Args:
         rates: α of each parameter.
         options: λ, ``clip`` and ``normalise``.
-        average: what becomes of g before all else: a differentiable mean over processes, say.
+        average: applied to g first: for example a differentiable mean over processes.
     """
 
     def __init__(self, rates: Sequence[Rate], options: LookAheadOptions, average: Average | None = None):
@@ -34,7 +34,7 @@ class InnerRule(ABC):
         self.average = average
 
     def describe(self) -> str:
-        """α in words, for messages: ``0.01``, or ``0.001..0.1`` when parameters differ."""
+        """α for messages: ``0.01``, or ``0.001..0.1`` if parameters differ."""
         values = [float(rate) for rate in self.rates]
         low, high = min(values, default=0.0), max(values, default=0.0)
         return f"{high:g}" if low == high else f"{low:g}..{high:g}"
@@ -54,7 +54,7 @@ class InnerRule(ABC):
         return [None if gradient is None else gradient * scale for gradient in gradients]
 
     def directions(self, parameters: Sequence[Tensor], shaped: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """(θ − θ') / α of each parameter, of inner gradients that are `shaped`; None where there is none."""
+        """(θ − θ') / α of each parameter, from inner gradients that are `shaped`; None where there is no gradient."""
         decay = self.options.inner_weight_decay
         decayed = [
             gradient.add(parameter, alpha=decay) if gradient is not None and decay else gradient
@@ -63,7 +63,7 @@ class InnerRule(ABC):
         return [None if gradient is None else self.direction(gradient) for gradient in decayed]
 
     def moved(self, parameters: Sequence[Tensor], directions: Sequence[Tensor | None]) -> list[Tensor]:
-        """θ' of each parameter; one without a gradient stays as it is, as in torch's optimisers."""
+        """θ' of each parameter; one without a gradient stays unchanged, as in torch's optimisers."""
         return [
             p if d is None else (p - rate * d if isinstance(rate, Tensor) else p.add(d, alpha=-rate))
             for p, d, rate in zip(parameters, directions, self.rates, strict=True)
@@ -75,15 +75,15 @@ class InnerRule(ABC):
 
     @abstractmethod
     def direction(self, gradient: Tensor) -> Tensor:
-        """The first step's direction for a decayed gradient, elementwise; differentiable."""
+        """The direction of the first step for a gradient with weight decay, elementwise; differentiable."""
 
     @abstractmethod
     def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """The torch optimiser whose form in ``higher`` takes the same step, with lr 0 and one group a parameter."""
+        """The torch optimiser whose version in ``higher`` takes the same step: lr 0, and one group per parameter."""
 
 
 class InnerSGD(InnerRule):
-    """First step of `torch.optim.SGD`, on which momentum has no part: θ' = θ − α (g + λθ)."""
+    """First step of `torch.optim.SGD`, in which momentum plays no part: θ' = θ − α (g + λθ)."""
 
     def direction(self, gradient: Tensor) -> Tensor:
         """``gradient``."""
@@ -97,8 +97,8 @@ class InnerSGD(InnerRule):
 class InnerAdam(InnerRule):
     """First step of `torch.optim.Adam`, in which its averages cancel: θ' = θ − α d / (|d| + eps), d = g + λθ.
 
-    Its derivative, α eps / (|d| + eps)², is near zero except where |d| is about ``eps``: with the usual eps
-    the second-order term carries almost nothing, and that badly conditioned. A larger eps makes it smooth.
+    Its derivative, α eps / (|d| + eps)², is near zero except where |d| is about ``eps``: with the usual eps the
+    second-order term carries almost no information and is badly conditioned. A larger eps makes it smooth.
     """
 
     eps = 1e-8
@@ -116,14 +116,14 @@ class InnerAdam(InnerRule):
 
 
 def along_momentum(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> list[Tensor | None]:
-    """(1 − μ) m of each parameter, the mean of past gradients that its momentum m is; None where it has none yet.
+    """(1 − μ) m of each parameter: the average of past gradients in its momentum m; None where it has none yet.
 
     Args:
-        optimizer: SGD, dampened or not, whose parameters these are; m is Σ μ^k g_k over the steps k ago.
+        optimizer: SGD with or without dampening, of these parameters; m is Σ μ^k g_k over the steps k ago.
         parameters: θ.
 
     Raises:
-        ValueError: if it has no momentum.
+        ValueError: if the optimiser has no momentum.
     """
     rates = {id(p): group.get("momentum", 0) for group in optimizer.param_groups for p in group["params"]}
     if not all(rates.get(id(parameter)) for parameter in parameters):

@@ -2,9 +2,9 @@
 
 Patel, Mopuri and Qiu, Learning to Retain while Acquiring, CVPR 2023, arXiv:2302.14290. For plain SGD the
 gradient is g + w (I − α H) v, with g = ∇L_acq(θ), H the Hessian of L_acq at θ, and v = ∇L_ret at θ'. The
-published code never reached the second term: it differentiated through copies that were cut off from θ.
+published code never had the second term: it differentiated through copies that were detached from θ.
 
-A `LookAhead` is one step; `lra.meta.step.LookAheadStep` opens it, and knows α from step to step.
+A `LookAhead` is one step; `lra.meta.step.LookAheadStep` opens it, and keeps α from step to step.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,13 +29,13 @@ Loss = Callable[[Forward], Tensor]
 
 
 class MetaStep(NamedTuple):
-    """What one step found.
+    """The results of one step.
 
     Attributes:
         acquisition: L_acq(θ), a detached scalar.
         retention: L_ret(θ'), a detached scalar.
         gradients: g + w ∇_θ L_ret(θ'), one for each trainable parameter.
-        alpha_gradient: the same objective's gradient for the α of each of them, if rates are learned.
+        alpha_gradient: gradient of the same objective with respect to the α of each of them, if rates are learned.
         acquired: g.
         retained: v.
     """
@@ -55,16 +55,16 @@ class MetaStep(NamedTuple):
 
 
 class LookAhead:
-    """One step: `student`, `advance`, `ahead`, `gradient`, in this order, or `objective`, which does it all.
+    """One step: call `student`, `advance`, `ahead`, `gradient`, in this order, or `objective`, which does it all.
 
     Args:
         student: see `LookAheadStep.open`, which makes look-aheads.
-        inner: α and the rule that makes θ'.
+        inner: α and the rule that computes θ'.
         updates_statistics: see `LookAheadStep`.
-        received: is handed the gradient for each α, if they are learned.
-        at_once: whether to look at every step whether its numbers are finite, for which a GPU is waited for; without,
-            the caller is to look.
-        along: what the inner step goes along in place of ∇L_acq(θ), one for each parameter; for `objective` alone.
+        received: called with the gradient for each α, if they are learned.
+        at_once: whether to check in every step that its numbers are finite, which waits for a GPU; otherwise this is
+            left to the caller.
+        along: direction of the inner step in place of ∇L_acq(θ), one for each parameter; for `objective` only.
     """
 
     def __init__(
@@ -112,12 +112,12 @@ class LookAhead:
         """L_acq(θ) + ``weight`` · L_ret(θ'), a scalar that carries exactly its gradient, see `surrogate_loss`.
 
         Args:
-            acquisition: L_acq, of a pass of `student`, which may have been made before.
-            retention: L_ret, of the forward pass that it is given.
+            acquisition: L_acq, from a pass of `student`, which may have been made before.
+            retention: L_ret, from the forward pass that it is given.
             weight: w.
-            curvature: see `advance`, as for ``retain_graph``.
+            curvature: see `advance`, also for ``retain_graph``.
             include_acquisition: False leaves L_acq itself out of the sum.
-            extra: what the losses learn beside the student; it gets its gradient too, at θ.
+            extra: parameters of the losses themselves; they get their gradient too, at θ.
         """
         acquired = acquisition(self.student)
         if self._along is not None:
@@ -132,7 +132,7 @@ class LookAhead:
         return surrogate_loss(value, [*trainable(self._module), *extra], [*step.gradients, *own])
 
     def _objective_along(self, acquired: Tensor, retention: Loss, weight: float, include_acquisition: bool) -> Tensor:
-        """The objective where θ' − θ is a constant, so that it has nothing but its own graph."""
+        """The objective where θ' − θ is a constant, so that only the graphs of the losses are needed."""
         engine = self._open()
         self._begin(acquired)
         engine.there = self.inner.moved(engine.theta, self._along or [])
@@ -141,14 +141,14 @@ class LookAhead:
         return weight * retained + (acquired if include_acquisition else 0)
 
     def _begin(self, acquisition: Tensor) -> None:
-        """Take note of L_acq(θ), if it is a number."""
+        """Note L_acq(θ), if it is finite."""
         if self.at_once and not isfinite(loss := float(acquisition.detach())):
             raise MetaDiverged(f"acquisition loss is {loss:g} at θ; the student has diverged: lower its learning rate")
         self._acquisition = acquisition.detach()
 
     @property
     def lends_statistics(self) -> bool:
-        """Whether BatchNorm at θ' normalises by what it saw at θ, new and replayed images together."""
+        """Whether BatchNorm at θ' normalises by the statistics at θ, of new and replayed images together."""
         return self._open().lends_moments
 
     def _open(self) -> Engine:
@@ -158,11 +158,11 @@ class LookAhead:
 
     @property
     def network(self) -> nn.Module:
-        """Whose modules run in the forward passes: the student itself, or a copy with modules of the same names."""
+        """The network whose modules run in the passes: the student itself, or a copy with the same module names."""
         return self._open().network
 
     def student(self, *args: Any, **kwargs: Any) -> Any:
-        """Forward at θ, in the student's own mode; keeps the buffers by the policy."""
+        """Forward at θ, in the student's own mode; treats the buffers by the policy."""
         return self._open().student(*args, **kwargs)
 
     def advance(self, acquisition: Tensor, curvature: Loss | None = None, retain_graph: bool = False) -> None:
@@ -171,13 +171,13 @@ class LookAhead:
         Args:
             acquisition: scalar loss of ``student(...)``.
             curvature: approximate second order (lean engine only): g stays exact, while H is that of
-                ``curvature(forward)``, as a rule the loss on a part of the acquisition batch. The forward
-                pass is the student's at θ on cloned buffers, with fresh dropout masks.
-            retain_graph: leave the graph of the pass at θ whole, for the caller to go through once more after the step.
+                ``curvature(forward)``, usually the loss on a part of the acquisition batch. The forward pass is the
+                student's at θ on cloned buffers, with new dropout masks.
+            retain_graph: keep the graph of the pass at θ, for the caller to use once more after the step.
 
         Raises:
-            MetaDiverged: the loss is not finite.
-            MetaStepError: it does not depend on θ, or cannot be differentiated (twice).
+            MetaDiverged: if the loss is not finite.
+            MetaStepError: if the loss does not depend on θ, or cannot be differentiated (twice).
         """
         engine = self._open()
         if engine.there is not None:
@@ -208,12 +208,12 @@ class LookAhead:
         Learned rates receive their gradient.
 
         Args:
-            retention: scalar loss of ``ahead(...)``; terms that depend on θ directly count too.
+            retention: scalar loss of ``ahead(...)``; terms that depend on θ directly are included too.
             weight: w, a finite number.
             include_acquisition: False leaves g out of the sum.
 
         Raises:
-            MetaStepError: the loss or the gradient is not finite, or cannot be differentiated.
+            MetaStepError: if the loss or the gradient is not finite, or cannot be differentiated.
         """
         engine = self._open()
         if engine.there is None or self._acquisition is None:
@@ -249,7 +249,7 @@ class LookAhead:
         return self.options.order == 1 or self._curvature is not None
 
     def _through_step(self, engine: Engine, ahead: Sequence[Tensor]) -> list[Tensor]:
-        """∇L_ret(θ') carried from the leaf θ' back to θ, through a Hessian that stands in for H."""
+        """∇L_ret(θ') propagated from the leaf θ' back to θ, through a Hessian that stands in for H."""
         theta, given, moved = engine.inner_step(self._acquired)
         present = [gradient for gradient in given if gradient is not None]
         found = torch.autograd.grad(moved, [*theta, *present], ahead, allow_unused=True)
@@ -289,7 +289,7 @@ class LookAhead:
 
 
 def in_one_batch(forward: Forward, others: Tensor) -> Callable[[Tensor], Tensor]:
-    """``forward`` of images (n, C, H, W) that go through it, first, with ``others``: BatchNorm sees all of them."""
+    """``forward`` for images (n, C, H, W) followed by ``others`` in one batch, so that BatchNorm sees all of them."""
     return lambda images: forward(torch.cat([images, others]))[: len(images)]
 
 
@@ -309,15 +309,15 @@ def surrogate_loss(value: Tensor, parameters: Sequence[Tensor], gradients: Seque
     """``value``, with ``gradients`` as its gradient.
 
     ``surrogate_loss(...).backward()`` adds exactly ``gradients`` to the parameters' ``.grad``, whatever graph
-    ``value`` had; ``(surrogate_loss(...) + penalty).backward()`` adds the penalty's on top; a loss scaler scales it.
+    ``value`` had; ``(surrogate_loss(...) + penalty).backward()`` adds the penalty's too; a loss scaler scales them.
 
     Args:
-        value: scalar; what the loss reads as. Its own graph is not used.
-        parameters: the tensors that receive; each requires grad.
+        value: scalar; the value of the loss. Its own graph is not used.
+        parameters: the tensors that receive the gradients; each requires grad.
         gradients: one for each parameter, of its shape.
 
     Raises:
-        ValueError: counts or shapes that differ.
+        ValueError: if counts or shapes differ.
     """
     if len(parameters) != len(gradients):
         raise ValueError(f"{len(gradients)} gradients for {len(parameters)} parameters; give one each")
@@ -329,14 +329,14 @@ def surrogate_loss(value: Tensor, parameters: Sequence[Tensor], gradients: Seque
 
 
 def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """The gradients of ``loss`` for ``parameters``, zeros where it does not depend on them; keeps the graph."""
+    """The gradients of ``loss`` for ``parameters``, zero where it does not depend on them; keeps the graph."""
     if not parameters:
         return []
     return _filled(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True), parameters)
 
 
 def _plus(left: Sequence[Tensor | None], right: Sequence[Tensor]) -> list[Tensor]:
-    """Their sum, ``None`` being 0."""
+    """The sum of both, with ``None`` as 0."""
     return [b if a is None else a + b for a, b in zip(left, right, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Steps that look ahead, one after the other: α, and how it is learned along the way."""
+"""Successive steps that look ahead: α, and how it is learned on the way."""
 
 import math
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ REACH = math.log(100)
 
 
 class LearnedRates:
-    """α of each parameter, moved down the gradient of the outer objective.
+    """α of each parameter, learned by gradient descent on the outer objective.
 
-    Meta-SGD (Li et al. 2017, arXiv:1707.09835) and La-MAML (Gupta et al. 2020, arXiv:2007.13904) learn inner rates
-    with the weights; the gradient is −⟨∇L_acq(θ), ∇L_ret(θ')⟩ of the layer, so that α grows where acquisition and
-    retention agree. Learned in logarithms and by Adam, so that α stays positive and ``rate`` has no units; held
-    within a factor of 100 of the start.
+    Meta-SGD (Li et al. 2017, arXiv:1707.09835) and La-MAML (Gupta et al. 2020, arXiv:2007.13904) learn inner rates with
+    the weights; the gradient is −⟨∇L_acq(θ), ∇L_ret(θ')⟩ of the layer, so that α grows where acquisition and retention
+    agree. α is learned as a logarithm, by Adam, so that it stays positive and ``rate`` has no units; it stays within a
+    factor of 100 of its start.
 
     Args:
-        count: parameters.
-        start: α to begin with, > 0.
-        rate: step of log α, > 0.
-        device: that of the parameters, of which a GPU would be waited for where the rates lay elsewhere.
+        count: number of parameters.
+        start: initial α, > 0.
+        rate: step size for log α, > 0.
+        device: that of the parameters, so that the rates need not wait for a GPU.
     """
 
     def __init__(self, count: int, start: float, rate: float, device: torch.device | None = None):
@@ -39,15 +39,15 @@ class LearnedRates:
         self.optimizer = torch.optim.Adam([self.log], lr=rate)
 
     def rates(self, share: float = 1.0) -> tuple[Tensor, ...]:
-        """``share`` times α of each parameter, for an inner rule: scalars, without a graph."""
+        """``share`` times the α of each parameter, for an inner rule: scalars, without a graph."""
         return (share * self.log.detach().exp()).unbind()
 
     def receive(self, gradients: Sequence[Tensor], share: float = 1.0) -> None:
-        """Make the ``alpha_gradient`` of a step taken with ``rates(share)`` the gradient of ``log``."""
+        """Set the gradient of ``log`` from the ``alpha_gradient`` of a step taken with ``rates(share)``."""
         self.log.grad = torch.stack([*gradients]).to(self.log) * (share * self.log.detach().exp())
 
     def learn(self) -> None:
-        """Move the rates down what was received, if anything was since the last time."""
+        """Update the rates by the gradient received, if there was one since the last call."""
         if self.log.grad is None:
             return
         self.optimizer.step()
@@ -67,17 +67,17 @@ class LearnedRates:
 
 
 class LookAheadStep:
-    """Steps that look ahead, with the rates α that they learn on the way.
+    """Successive steps that look ahead, with the rates α that they learn on the way.
 
     Args:
         options: α and how the gradient is computed.
-        updates_statistics: whether a step's passes move the student's running statistics, by the option ``batchnorm``;
-            else some other pass of the caller's does.
+        updates_statistics: whether a step's passes update the student's running statistics, as ``batchnorm`` says;
+            otherwise some other pass of the caller's does.
         at_once: see `LookAhead`.
 
     Attributes:
         learned: α of each trainable parameter, from the first step on, if they are learned.
-        average: what becomes of ∇L_acq before the inner step; a run on several processes sets it.
+        average: applied to ∇L_acq before the inner step; set in a run on several processes.
     """
 
     def __init__(self, options: LookAheadOptions | None = None, updates_statistics: bool = True, at_once: bool = True):
@@ -88,7 +88,7 @@ class LookAheadStep:
         self.average: Average | None = None
 
     def rates(self, student: nn.Module) -> dict[str, float]:
-        """α of each trainable parameter of ``student``, by its name; empty unless, and until, they are learned."""
+        """α of each trainable parameter of ``student``, by name; empty if they are not learned, or not yet."""
         if self.learned is None:
             return {}
         names = [name for name, parameter in student.named_parameters() if parameter.requires_grad]
@@ -105,17 +105,17 @@ class LookAheadStep:
         student_lr: float | None = None,
         curvature: Loss | None = None,
     ) -> MetaStep:
-        """One step; the student's parameters and their ``.grad`` are left alone.
+        """One step; the student's parameters and their ``.grad`` are not changed.
 
         Args:
-            student: see `open`, as for ``share`` and ``student_lr``.
+            student: see `open`, also for ``share`` and ``student_lr``.
             acquisition: L_acq.
             retention: L_ret, of a forward pass at θ'.
             weight: w of the retention term.
             curvature: see `LookAhead.advance`.
 
         Raises:
-            MetaStepError: the step cannot be taken, with the reason.
+            MetaStepError: if the step cannot be taken, with the reason.
         """
         with self.open(student, share, student_lr) as look:
             look.advance(acquisition(look.student), curvature)
@@ -128,13 +128,13 @@ class LookAheadStep:
         student_lr: float | None = None,
         along: Sequence[Tensor | None] | None = None,
     ) -> LookAhead:
-        """Open one step on ``student``, of which nothing changes but its buffers.
+        """Open one step on ``student``; only its buffers change.
 
         Args:
-            student: in the mode it should train in. Parameters without ``requires_grad`` stay out of the step.
-            share: the factor with which acquisition counts, and so α: the inner step goes down ``share`` · L_acq.
-            student_lr: the student's own learning rate, of which ``alpha_ratio`` is a multiple.
-            along: what the inner step goes along in place of ∇L_acq(θ), one for each trainable parameter, None for one
+            student: already in the mode (train or eval) to be used. Parameters without ``requires_grad`` are left out.
+            share: the weight of acquisition, which also scales α: the inner step descends ``share`` · L_acq.
+            student_lr: the student's own learning rate, for ``alpha_ratio``.
+            along: direction of the inner step in place of ∇L_acq(θ), one for each trainable parameter, None for one
                 that stays; see `LookAhead`.
 
         Returns:
@@ -147,8 +147,8 @@ class LookAheadStep:
                     gradients = look.gradient(retention).gradients
 
         Raises:
-            MetaStepError: a student that the engine cannot differentiate, with the reason.
-            ValueError: if ``alpha_ratio`` is to be taken of a rate that is not given.
+            MetaStepError: if the engine cannot differentiate the student, with the reason.
+            ValueError: if ``alpha_ratio`` is set and ``student_lr`` is not given.
         """
         check_student(student, self.options.engine)
         rates = self._rates(trainable(student), share, student_lr)
@@ -157,7 +157,7 @@ class LookAheadStep:
         return LookAhead(student, inner, self.updates_statistics, received, self.at_once, along)
 
     def _rates(self, parameters: Sequence[Tensor], share: float, student_lr: float | None) -> Sequence[Rate]:
-        """α of each of ``parameters``, times the share with which acquisition counts."""
+        """α of each of ``parameters``, times the weight of acquisition."""
         o, count = self.options, len(parameters)
         if o.alpha_ratio is not None:
             if student_lr is None:
@@ -170,16 +170,16 @@ class LookAheadStep:
         return self.learned.rates(share)
 
     def parameters(self) -> list[Tensor]:
-        """What is learned beside the student, for its gradient to be averaged over processes: log α, if it is."""
+        """What is learned besides the student, for its gradient to be averaged over processes: log α, or nothing."""
         return [] if self.learned is None else [self.learned.log]
 
     def learn(self) -> None:
-        """Move learned rates down what the last step found for them."""
+        """Update learned rates by the gradient from the last step."""
         if self.learned is not None:
             self.learned.learn()
 
     def state_dict(self) -> State:
-        """The learned rates, if they are learned."""
+        """The learned rates, if any are learned."""
         return {} if self.learned is None else self.learned.state_dict()
 
     def load_state_dict(self, state: State) -> None:

@@ -1,1 +1,1 @@
-"""Derivatives in closed form, for convolution, batch norm, ReLU and max-pooling: PyTorch's values in less time."""
+"""Closed-form derivatives of convolution, batch norm, ReLU and max-pooling: PyTorch's values in less time."""

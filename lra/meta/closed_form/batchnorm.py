@@ -12,8 +12,8 @@ derivatives are
     for x:  r s (ȳ − G₁ − x̂ G₂) − γ r² (G₂ (a − A₁ − x̂ A₂) + K x̂)      with s = p − γ r A₂
     for γ:  n r K
 
-Statistics are kept with their graph by torch-function modes, which see every call of
-``torch.nn.functional.batch_norm``, so that no student needs to be changed and ``higher``'s copies are seen too. Calls
+Statistics are recorded with their graph by torch-function modes, which see every call of
+``torch.nn.functional.batch_norm``, so that no student has to be changed and ``higher``'s copies are covered too. Calls
 are matched by their order.
 """
 
@@ -53,10 +53,10 @@ def _by_pixels(
     momentum: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What ``_forward`` computes, of a channels-last batch.
+    """What ``_forward`` computes, for a channels-last batch.
 
-    PyTorch's kernel adds up all pixels one by one in single precision; errors of 1e-5 in the statistics then move
-    activations across the kink of ReLU. Sums over the rows of a matrix are pairwise: a hundred times more exact.
+    PyTorch's kernel sums all pixels one by one in single precision; errors of 1e-5 in the statistics then move
+    activations across the kink of ReLU. Sums over the rows of a matrix are pairwise, and a hundred times more accurate.
     """
     n, channels = x.numel() // x.shape[1], x.shape[1]
     pixels = x.permute(0, 2, 3, 1).reshape(n, channels)
@@ -76,7 +76,7 @@ def _by_pixels(
 
 
 class BatchNorm(torch.autograd.Function):
-    """Batch norm by the batch's own statistics, as `torch.nn.functional.batch_norm` with ``training``; with them."""
+    """Batch norm by the batch's own statistics, as `torch.nn.functional.batch_norm` in training; also returns these."""
 
     @staticmethod
     def forward(
@@ -89,7 +89,7 @@ class BatchNorm(torch.autograd.Function):
         momentum: float,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """y, μ and r of the x given; moves the running statistics, if any."""
+        """y, μ and r for x; updates the running statistics, if any."""
         forward = _by_pixels if _is_by_pixels(x) else _forward
         y, mean, r = forward(x, w, bias, running_mean, running_var, True, momentum, eps)
         ctx.set_materialize_grads(False)
@@ -98,7 +98,7 @@ class BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Derive x, w and bias, by a function with derivatives of its own where a graph is asked for."""
+        """Gradients for x, w and bias, by a function with its own derivatives if a graph is needed."""
         x, w, mean, r = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:3])
         for_y, for_mean, for_r = outputs
@@ -181,7 +181,7 @@ def batch_norm_with_moments(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """What ``torch.nn.functional.batch_norm`` gives, the mean and 1/sqrt(var + eps); ``None`` if no rule covers it."""
+    """``torch.nn.functional.batch_norm``'s result, the mean and 1/sqrt(var + eps); ``None`` if no rule covers it."""
     covered = training and eps > 0 and input.dim() >= 2 and input.numel() > input.shape[1]
     if not covered or not plain(input, weight, bias):
         return None
@@ -192,23 +192,23 @@ _SIGNATURE = signature(F.batch_norm)
 
 
 class Moments(NamedTuple):
-    """Mean and variance of what one batch norm normalised, per channel: each (channels,), with its graph."""
+    """Mean and variance of the input of one batch norm, per channel: each (channels,), with its graph."""
 
     mean: Tensor
     inverse: Tensor
-    """1 / sqrt(variance + eps), the variance divided by the count."""
+    """1 / sqrt(variance + eps), with the biased variance."""
 
 
 @contextmanager
 def recording(moments: list[Moments], rules: bool) -> Iterator[None]:
-    """Append the moments of every training-mode batch norm that runs while this is open, ``rules``: by closed forms."""
+    """A context that records the moments of every training-mode batch norm; with ``rules``, by closed forms."""
     with _Recording(moments, rules):
         yield
 
 
 @contextmanager
 def normalised_by(moments: Sequence[Moments]) -> Iterator[None]:
-    """Let the training-mode batch norms that run while this is open use recorded moments, in order, and move nothing.
+    """A context in which training-mode batch norms use recorded moments, in order, and update nothing.
 
     Raises:
         MetaStepError: if there are more of them than were recorded.
@@ -259,7 +259,7 @@ class _Recorded(TorchFunctionMode):
 
 
 def _call(*args: Any, **kwargs: Any) -> SimpleNamespace:
-    """The arguments of a call of ``torch.nn.functional.batch_norm``, by name."""
+    """The arguments of a call to ``torch.nn.functional.batch_norm``, by name."""
     bound = _SIGNATURE.bind(*args, **kwargs)
     bound.apply_defaults()
     return SimpleNamespace(**bound.arguments)

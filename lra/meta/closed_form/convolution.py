@@ -1,12 +1,12 @@
-"""Convolution whose second derivative is made of ordinary convolutions.
+"""Convolution whose second derivative consists of ordinary convolutions.
 
 With y = x * w the first derivatives are X(ȳ, w) for x and W(ȳ, x) for w, each linear in both arguments. Given
 cotangents a of X(ȳ, w), p of W(ȳ, x) and q of the bias gradient, the derivatives of these are
 
     for ȳ:  a * w + x * p + q        for x:  X(ȳ, p)        for w:  W(ȳ, a)
 
-PyTorch's own rule gets the last two from transposed convolutions with swapped axes, and forms the one for x even
-where nobody asks.
+PyTorch's own rule computes the last two by transposed convolutions with swapped axes, and the one for x even where it
+is not needed.
 """
 
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ class Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """Derive x, w and bias, by a function with derivatives of its own where a graph is asked for."""
+        """Gradients for x, w and bias, by a function with its own derivatives if a graph is needed."""
         x, w = ctx.saved_tensors
         needs = tuple(ctx.needs_input_grad[:3])
         if torch.is_grad_enabled():
@@ -122,7 +122,7 @@ class _ConvolutionBackward(torch.autograd.Function):
 def _sum_of_convolutions(
     geometry: Geometry, a: Tensor | None, x: Tensor, w: Tensor, p: Tensor | None, q: Tensor | None
 ) -> Tensor | None:
-    """a * w + x * p + q, of what is there."""
+    """a * w + x * p + q, of the terms that are present."""
     if p is not None and a is not None and geometry.groups == 1 and _runs_contiguous(x):
         # One convolution of twice the channels is faster than two and their sum where channels are few.
         return geometry.forward(torch.cat([a, x], dim=1), torch.cat([w, p], dim=1), q)

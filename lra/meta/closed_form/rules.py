@@ -1,10 +1,10 @@
-"""Closed-form second derivatives, switched in for whatever runs inside `closed_form`.
+"""Closed-form second derivatives, used for everything that runs inside `closed_form`.
 
-A torch-function mode sees every call of the public API, so that any module, and ``higher``'s copies, profit without
-being changed. A call the rules do not cover goes to PyTorch as it is, and keeps PyTorch's own exact derivatives.
+A torch-function mode sees every call of the public API, so that any module, and ``higher``'s copies, benefit without
+being changed. A call that the rules do not cover goes to PyTorch unchanged, with PyTorch's own exact derivatives.
 
-ReLU and max-pooling choose; once the choice is made they are linear, so that each derivative repeats it. PyTorch's own
-rules give the chosen-from tensor a gradient of zeros, which costs two passes over the batch each time.
+ReLU and max-pooling select; once the selection is made they are linear, so that each derivative repeats it. PyTorch's
+own rules give the tensor selected from a gradient of zeros, which costs two passes over the batch each time.
 """
 
 from collections.abc import Callable, Iterator
@@ -108,7 +108,7 @@ def _each(value: Any, axes: int) -> list[int]:
 
 
 def _better_channels_last(x: Tensor, w: Tensor, groups: int) -> bool:
-    """Whether oneDNN is faster on channels-last images, all passes counted: many channels, or the first layer."""
+    """Whether oneDNN is faster on channels-last images over all passes: with many channels, or in the first layer."""
     fits = w.shape[0] % 16 == 0 and (w.shape[1] % 16 == 0 or not x.requires_grad)
     single = x.dim() == 4 and x.device.type == "cpu" and x.dtype == torch.float32
     return fits and groups == 1 and single and torch.backends.mkldnn.is_available()
@@ -196,8 +196,8 @@ def pays(x: Tensor, times: int, least: int | None = None) -> bool:
     """Whether the time saved covers that of an autograd function written in Python, some 50 microseconds.
 
     Args:
-        x: what a rule would take in.
-        times: how often it is going to be differentiated, 1 or 2.
+        x: the input of a rule.
+        times: how often it will be differentiated, 1 or 2.
         least: see `closed_form`.
     """
     if x.device.type == "cpu":
@@ -225,13 +225,14 @@ class _ClosedForm(TorchFunctionMode):
 
 @contextmanager
 def closed_form(times: int = 2, least: int | None = None) -> Iterator[None]:
-    """Run convolution, training-mode batch norm, ReLU and max-pooling by closed-form rules while open.
+    """A context in which convolution, training-mode batch norm, ReLU and max-pooling use closed-form rules.
 
-    Values and derivatives up to the second are PyTorch's, to rounding; a third raises. On a CPU the first derivative
-    is faster too (channels-last images inside, better kernels for few channels); elsewhere only the second gains.
+    Values and derivatives up to the second equal PyTorch's, except for rounding; a third derivative raises. On a CPU
+    the first derivative is faster too (channels-last images inside, better kernels for few channels); elsewhere only
+    the second is faster.
 
     Args:
-        times: how often what runs is going to be differentiated, 1 or 2.
+        times: how often the result will be differentiated, 1 or 2.
         least: on a CPU, leave calls with fewer input values to PyTorch; None for the measured break-even.
     """
     with _ClosedForm(times, least):
