@@ -1,4 +1,4 @@
-"""What a meta-step refuses, each in one line with the cause and the remedy, and what the rules leave to PyTorch."""
+"""What a meta step refuses, each in one line with the cause and the remedy, and what the rules leave to PyTorch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,11 +52,11 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class MetaStepError(RuntimeError):
-    """A meta-step that cannot be taken, or whose result would be wrong."""
+    """A meta step that cannot be taken, or whose result would be wrong."""
 
 
 class MetaDiverged(MetaStepError):
-    """A loss of a meta-step is not finite."""
+    """A loss of a meta step is not finite."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Layers whose weights and inputs are rounded in every forward pass, with the parameter names of what they replace.
+"""Layers whose weights and inputs are rounded in every forward pass, with the parameter names of those they replace.
 
-A real x is stored as the integer q = clamp(round(x / scale) + zero, low, high) and stands for (q - zero)·scale, so
-that 0 is represented exactly. The gradient passes unchanged where x is within range, and is 0 where it is clipped.
+A real x is stored as the integer q = clamp(round(x / scale) + zero, low, high), which represents (q - zero)·scale, so
+that 0 is exact. The gradient passes unchanged where x is within range, and is 0 where it is clipped.
 """
 
 from typing import NamedTuple
@@ -18,12 +18,12 @@ class Grid(NamedTuple):
 
     @property
     def levels(self) -> int:
-        """How many there are."""
+        """The number of integers."""
         return self.high - self.low + 1
 
 
 def signed(bits: int, symmetric: bool = False) -> Grid:
-    """-2^(b-1) … 2^(b-1) - 1; ``symmetric`` leaves out the lowest, so that the grid is its own mirror image."""
+    """-2^(b-1) … 2^(b-1) - 1; ``symmetric`` leaves out the lowest, so that the grid is symmetric about 0."""
     half = 2 ** (bits - 1)
     return Grid(-half + symmetric, half - 1)
 
@@ -37,9 +37,9 @@ class Affine(NamedTuple):
     """How stored integers become reals: (q - zero)·scale."""
 
     scale: Tensor
-    """> 0, () or one a channel, float32."""
+    """> 0, () or one per channel, float32."""
     zero: Tensor
-    """The integer that stands for 0, int32, of the same shape."""
+    """The integer that represents 0, int32, of the same shape."""
     grid: Grid
 
 
@@ -47,10 +47,10 @@ def between(low: Tensor, high: Tensor, grid: Grid, symmetric: bool = False) -> A
     """The affine map whose grid just covers [low, high] and 0.
 
     Args:
-        low: () or one a channel.
+        low: () or one per channel.
         high: of the same shape.
         grid: of the integers.
-        symmetric: 0 is stored as 0; otherwise it is wherever the range needs it.
+        symmetric: store 0 as 0; otherwise its integer depends on the range.
     """
     low, high = low.clamp_max(0).float(), high.clamp_min(0).float()
     tiny = torch.finfo(torch.float32).eps
@@ -63,7 +63,7 @@ def between(low: Tensor, high: Tensor, grid: Grid, symmetric: bool = False) -> A
 
 
 def rounded(x: Tensor, affine: Affine) -> Tensor:
-    """The representable value nearest to each x, straight-through; a scale a channel acts along dimension 0."""
+    """The representable value nearest to each x, straight-through; per-channel scales apply along dimension 0."""
     scale, zero, (low, high) = affine
     if scale.dim():
         return torch.fake_quantize_per_channel_affine(x, scale, zero, 0, low, high)
@@ -71,7 +71,7 @@ def rounded(x: Tensor, affine: Affine) -> Tensor:
 
 
 def stored(x: Tensor, affine: Affine) -> Tensor:
-    """The integers that stand for x, int32; as `rounded` rounds."""
+    """The integers that represent x, int32; rounded as by `rounded`."""
     scale, zero, (low, high) = affine
     shape = (-1,) + (1,) * (x.dim() - 1) if scale.dim() else ()
     # As in torch's kernels: times the reciprocal.
@@ -83,10 +83,10 @@ Quantizable = nn.Conv2d | nn.Linear
 
 
 class InputRounding(nn.Module):
-    """Rounds what a layer takes in to b bits between two ends, one pair for the whole tensor.
+    """Rounds a layer's input to b bits between two ends, one pair for the whole tensor.
 
-    While it is ``observing``, each batch moves the ends towards its own extremes, by a moving average whose bias is
-    corrected: the first batch sets them. Otherwise they stand.
+    While it is ``observing``, each batch moves the ends towards its own extremes, by a bias-corrected moving average:
+    the first batch sets them. Otherwise they do not change.
 
     Args:
         bits: b.
@@ -106,12 +106,12 @@ class InputRounding(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
     def forget(self) -> None:
-        """Let the next batch observed be the first."""
+        """Forget the range, so that the next batch observed sets it."""
         self.batches.zero_()
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Move the ends by one batch."""
+        """Update the ends with one batch."""
         self.batches += 1
         share = (1 - self.momentum) / (1 - self.momentum ** self.batches.item())
         self.low.lerp_(x.min().to(self.low), share)
@@ -119,7 +119,7 @@ class InputRounding(nn.Module):
 
     @property
     def affine(self) -> Affine:
-        """The map of the range as it stands."""
+        """The map for the current range."""
         return between(self.low, self.high, unsigned(self.bits))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,11 +134,11 @@ class InputRounding(nn.Module):
 
 
 class WeightRounding(nn.Module):
-    """Rounds a weight to b bits between the extremes of each output channel, as they are in this forward pass.
+    """Rounds a weight to b bits between the current extremes of each output channel.
 
     Args:
         bits: b.
-        symmetric: 0 is stored as 0, at the price of range where a channel's extremes differ in size.
+        symmetric: store 0 as 0, which wastes range where a channel's extremes differ in size.
     """
 
     def __init__(self, bits: int, symmetric: bool = False):
@@ -202,8 +202,8 @@ class QuantizedLinear(nn.Linear):
 class FrozenBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm that always normalises by the statistics it was given; its scale and shift may learn.
 
-    It is not folded into the convolution before it: with a grid of its own for every output channel that would round
-    to the same values, each times the same factor.
+    It is not folded into the convolution before it: with one grid per output channel, folding would give the same
+    rounded values times a factor.
     """
 
     def __init__(self, layer: nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""From a network to its quantised copy, to the ranges of its layers' inputs, to its size, and to integers."""
+"""Quantise a network, calibrate the ranges of its layers' inputs, measure its size, and convert it to integers."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -37,19 +37,19 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Unquantizable(ValueError):
-    """A network with a layer that cannot be quantised."""
+    """The network has a layer that cannot be quantised."""
 
 
 def quantized(network: Network, precision: Precision) -> Network:
     """A copy of ``network`` whose convolutions and linear layers round, and whose BatchNorm is frozen.
 
-    Parameters keep their names; ``network`` holds layers and is none itself. Ranges have still to be set, with
-    `calibrate`. First and last are the first and last layer in order of registration.
+    Parameters keep their names; ``network`` must contain layers, not be one itself. Ranges must then be set with
+    `calibrate`. The first and last layers are those in order of registration.
 
-    A weight that is computed from others in every pass (weight norm, spectral norm) is taken as it stands.
+    A weight that is computed from others in every pass (weight norm, spectral norm) is taken at its current value.
 
     Raises:
-        Unquantizable: naming the first layer with parameters of any other kind.
+        Unquantizable: naming the first layer of any other kind that has parameters.
     """
     network = copy.deepcopy(network)
     _settle(network)
@@ -70,7 +70,7 @@ def quantized(network: Network, precision: Precision) -> Network:
 
 
 def _rounding(name: str, module: nn.Module, precision: Precision, is_first: bool, is_edge: bool) -> nn.Module | None:
-    """What takes the place of ``module``, if anything is to."""
+    """The replacement of ``module``, if there is one."""
     edge = precision.edge_bits if is_edge else None
     weights = WeightRounding(edge or precision.weight_bits, precision.symmetric)
     inputs = InputRounding(IMAGE_BITS if is_first else edge or precision.activation_bits)
@@ -96,7 +96,7 @@ def _hindrance(module: nn.Module) -> str:
 
 
 def _settle(network: nn.Module) -> None:
-    """Make weights that are computed from others plain ones, of the values that evaluation computes."""
+    """Replace weights that are computed from others by plain ones, with their values in evaluation mode."""
     with in_mode(network, training=False):
         for module in list(network.modules()):
             computed = getattr(module, "parametrizations", None)
@@ -121,7 +121,7 @@ def roundings(network: nn.Module) -> list[InputRounding]:
 
 @contextmanager
 def observing(network: nn.Module) -> Iterator[None]:
-    """Let every batch that passes move the ranges."""
+    """A context in which every batch that passes updates the ranges."""
     for rounding in roundings(network):
         rounding.observing = True
     try:
@@ -133,14 +133,14 @@ def observing(network: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def calibrate(network: nn.Module, batches: Iterable[Tensor], anew: bool = True) -> None:
-    """Set the ranges of a quantised network by batches of images, as they pass through layers that round already.
+    """Set the ranges of a quantised network from batches of images, which pass through layers that already round.
 
     One batch gives min-max ranges; several give moving averages of them.
 
     Args:
-        network: from `quantized`, alone or inside another.
+        network: from `quantized`, alone or inside another network.
         batches: of images as the network takes them.
-        anew: forget the ranges there are, or move them.
+        anew: forget the current ranges, rather than update them.
     """
     for rounding in roundings(network) if anew else ():
         rounding.forget()
@@ -150,12 +150,12 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor], anew: bool = True) 
 
 
 def size(network: nn.Module) -> dict[str, Any]:
-    """Bytes of a quantised network with b bits a rounded weight, and all else that must be stored beside them.
+    """The size of a quantised network, with b bits per rounded weight and everything else that must be stored.
 
     Returns:
-        ``bytes`` of everything (weights as few bits as they have, a scale and a zero for each output channel and each
-        input, biases and BatchNorm as floats), ``bytes_full_precision`` of the network it is a copy of, and
-        ``bits_per_weight``: ``bytes``, in bits, over the number of parameters.
+        ``bytes`` of everything (weights in their own bits, a scale and a zero for each output channel and each input,
+        biases and BatchNorm as floats), ``bytes_full_precision`` of the original network, and ``bits_per_weight``:
+        ``bytes``, in bits, divided by the number of parameters.
     """
     layers = [m for m in network.modules() if isinstance(m, QuantizedConv2d | QuantizedLinear)]
     # What layers share is stored once.
@@ -174,7 +174,7 @@ def size(network: nn.Module) -> dict[str, Any]:
 
 
 class _Stored(nn.Module):
-    """An affine map with its numbers as buffers: ``scale`` float32, ``zero`` of the integers' type."""
+    """An affine map with buffers ``scale``, float32, and ``zero``, of the integers' type."""
 
     scale: Tensor
     zero: Tensor
@@ -187,7 +187,7 @@ class _Stored(nn.Module):
 
 
 class InputBytes(_Stored):
-    """Clips a tensor to the range of its integers, stores it as bytes and reads it again."""
+    """Clips a tensor to the range of its integers, stores it as bytes and dequantises it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Round a tensor; the result has its shape."""
@@ -199,7 +199,7 @@ class InputBytes(_Stored):
 
 
 class StoredWeight(_Stored):
-    """Reads a weight (out, ...) stored as integers, with a scale an output channel."""
+    """Dequantises a weight (out, ...) stored as integers, with one scale per output channel."""
 
     def forward(self, weight: Tensor) -> Tensor:
         """float32, of the same shape."""
@@ -212,11 +212,11 @@ def in_integers(network: Network) -> Network:
     """A copy of a quantised network that holds its weights as int8 and computes the same.
 
     State of each layer: ``weight`` int8, ``weights.scale`` and ``weights.zero`` (out,), ``inputs.scale`` and
-    ``inputs.zero`` (), ``bias`` float32; a real is (integer - zero)·scale. Everything else is as it was.
+    ``inputs.zero`` (), ``bias`` float32; a real is (integer - zero)·scale. Everything else is unchanged.
 
-    Between them stand the operators of PyTorch's exported quantised programs (``quantized_decomposed``), which ONNX
-    knows as QuantizeLinear and DequantizeLinear. Layers still compute in floats, on the values the integers stand for:
-    how fast that runs is up to whoever loads it.
+    They use the operators of PyTorch's exported quantised programs (``quantized_decomposed``), which are QuantizeLinear
+    and DequantizeLinear in ONNX. Layers still compute in floats, on the values that the integers represent: how fast
+    that runs depends on the runtime that loads it.
     """
     import torch.ao.quantization.fx._decomposed  # which registers them
 
