@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lra.benchmarks.errors import LraError
 from lra.benchmarks.setup.reuse import load_generator
-from lra.benchmarks.tasks import kind
+from lra.benchmarks.tasks import kind, task_report
 from lra.benchmarks.tasks.task_file import plan
 from lra.closed_loop import ClosedLoop
 
@@ -354,3 +354,11 @@ def test_tasks_take_settings_and_say_what_they_would_take(tasks: Call, tmp_path:
     log, page = ((tmp_path / "out" / name).read_text() for name in ("log.txt", "report.html"))
     assert log.count("student step 4") >= 2, "of each task"
     assert "Result of each task" in page
+
+
+def test_intervals_of_a_task_end_at_what_its_measures_can_be() -> None:
+    for heading, measure in task_report.MEASURES.items():
+        if "%)" in heading:
+            assert task_report.interval_text([90.0, 95.0, 99.9], measure.within).endswith(", 100]")
+            assert task_report.interval_text([0.1, 5.0, 10.0], measure.within).split("[")[1].startswith("0,")
+    assert task_report.interval_text([90.0, 95.0, 99.9]).endswith(", 107.3]")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,13 +34,21 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-MEASURES: Mapping[str, Callable[[TaskRun], float | None]] = {
-    "accuracy (%)": lambda run: run.accuracy,
-    "agreement (%)": lambda run: run.agreement,
-    f"student steps to {SHARE:.0%} of it": lambda run: run.student_steps,
-    "seconds to it": lambda run: run.seconds,
-    f"generator loss, first {PART} steps": lambda run: run.early_loss,
-    f"last {PART}": lambda run: run.late_loss,
+class Measure(NamedTuple):
+    """What is told of a task, and between which bounds it is."""
+
+    of: Callable[[TaskRun], float | None]
+    within: Bounds = ANY
+
+
+NOT_NEGATIVE: Bounds = (0.0, math.inf)
+MEASURES: Mapping[str, Measure] = {
+    "accuracy (%)": Measure(lambda run: run.accuracy, PERCENT),
+    "agreement (%)": Measure(lambda run: run.agreement, PERCENT),
+    f"student steps to {SHARE:.0%} of it": Measure(lambda run: run.student_steps, NOT_NEGATIVE),
+    "seconds to it": Measure(lambda run: run.seconds, NOT_NEGATIVE),
+    f"generator loss, first {PART} steps": Measure(lambda run: run.early_loss),
+    f"last {PART}": Measure(lambda run: run.late_loss),
 }
 
 
@@ -90,7 +99,8 @@ def told(folder: Path, record: Mapping[str, Any] | None = None) -> str:
 
 def _record(runs: Sequence[TaskRun], kept: Recognitions) -> dict[str, Any]:
     rows = [
-        {"task": run.name, "reuse": run.reuse, "seed": run.seed} | {k: value(run) for k, value in MEASURES.items()}
+        {"task": run.name, "reuse": run.reuse, "seed": run.seed}
+        | {k: measure.of(run) for k, measure in MEASURES.items()}
         for run in runs
     ]
     asked = {mode: [[r._asdict() for r in chain] for chain in chains] for mode, chains in kept.recognition.items()}
@@ -103,7 +113,12 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]], str]
 
 def _tables(runs: Sequence[TaskRun], answers: Mapping[str, Sequence[Sequence[Recognition]]]) -> list[Table]:
     rows = [
-        [name, mode, str(len(found)), *(_text([value(run) for run in found.values()]) for value in MEASURES.values())]
+        [
+            name,
+            mode,
+            str(len(found)),
+            *(interval_text([m.of(run) for run in found.values()], m.within) for m in MEASURES.values()),
+        ]
         for name in names(runs)
         for mode, found in apart(runs, name).items()
     ]
@@ -133,17 +148,18 @@ def _asked_again(runs: Sequence[TaskRun], answers: Mapping[str, Sequence[Sequenc
             if seen:
                 lost = [max(r.confidence for r in own[:-1]) - own[-1].confidence for own in seen]
                 first, last = [own[0] for own in seen], [own[-1] for own in seen]
-                found = [[r.confidence for r in first], [r.confidence for r in last], lost]
-                found += [[r.classes for r in first], [r.classes for r in last]]
-                rows.append([name, mode, *map(_text, found)])
+                confidence = [interval_text([r.confidence for r in ends], PERCENT) for ends in (first, last)]
+                classes = [interval_text([r.classes for r in ends], NOT_NEGATIVE) for ends in (first, last)]
+                rows.append([name, mode, *confidence, interval_text(lost), *classes])
     return rows
 
 
-def _text(values: Sequence[float | None]) -> str:
+def interval_text(values: Sequence[float | None], within: Bounds = ANY) -> str:
+    """Mean of what is known of ``values`` and its 95 % interval, which ends at the bounds it is ``within``."""
     there = known(values)
     if not there:
         return "—"
-    found = estimate(there)
+    found = estimate(there, within)
     text = f"{found.mean:.4g}"
     return text if found.low is None or found.high is None else f"{text} [{found.low:.4g}, {found.high:.4g}]"
 
