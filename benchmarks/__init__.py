@@ -1,4 +1,4 @@
-"""Experiments on all the rest: the ``lra-bench`` command, and the modules behind it."""
+"""Experiments built on the rest: the ``lra-bench`` command, and the modules behind it."""
 
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,6 @@ PUBLIC = {
     "configuration": "lra.benchmarks.setup.resolution",
     "obtain": "lra.benchmarks.setup.teachers",
 }
-"""What this package offers, and where it is: the same as is imported above, for those who check types."""
+"""The public names of this package and their modules: the same as imported above for type checkers."""
 
 __getattr__, __dir__ = offered(__name__, PUBLIC)

@@ -1,7 +1,7 @@
-"""What ends a command otherwise than well, in one line and with an exit code.
+"""Errors that end a command, each with one line and an exit code.
 
-What goes wrong on a user's side names the thing, the value and the remedy. Ctrl-C and SIGTERM are requests to stop: at
-the next rest, or at the end of a step where that is long in coming.
+An error on the user's side names the thing, the value and the remedy. Ctrl-C and SIGTERM are requests to stop: between
+experiences, or at the end of a step if an experience takes long.
 """
 
 import difflib
@@ -22,7 +22,7 @@ class LraError(Exception):
 
     code: ClassVar[int] = 1
     options: tuple[str, ...] = ()
-    """The paths of the options that are wrong, such as ``student.lr``, or wrong together, if some are."""
+    """The paths of the options, if any, that are wrong or wrong in combination, such as ``student.lr``."""
 
 
 class UsageError(LraError):
@@ -32,7 +32,7 @@ class UsageError(LraError):
 
 
 class MissingInput(LraError):
-    """A file, folder or package that is needed is not there."""
+    """A required file, folder or package is missing."""
 
     code = 3
 
@@ -45,7 +45,7 @@ class Resumable(LraError):
 
 @contextmanager
 def concerning(what: str) -> Iterator[None]:
-    """Begin the line on anything wrong with what it is about, such as a file."""
+    """A context that prefixes error lines with their subject, such as a file."""
     try:
         yield
     except LraError as error:
@@ -54,22 +54,22 @@ def concerning(what: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException, most: int = 200) -> str:
-    """What an exception says, as one line of so many characters at most."""
+    """The message of an exception as one line, of at most ``most`` characters."""
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:most]
 
 
 ALIKE = 0.6
-"""Share of letters in common from which one name may have been meant by another."""
+"""Fraction of letters in common from which a name counts as a misspelling of another."""
 FEW = 12
-"""Names that can be listed in a line."""
+"""Number of names that can be listed in a line."""
 
 
 def suggestion(wrong: str, known: Iterable[str], see: str = "") -> str:
-    """What to say of an unknown name: the known one it is like, those it begins, all of few, or where they are listed.
+    """A suggestion for an unknown name: a similar one, those it begins, all if they are few, or where they are listed.
 
     Args:
-        wrong: what was given.
-        known: what there is.
+        wrong: the name given.
+        known: the names that exist.
         see: where they are listed, such as ``lra-bench list presets``.
     """
     names = list(known)
@@ -85,14 +85,14 @@ def suggestion(wrong: str, known: Iterable[str], see: str = "") -> str:
 
 
 NO_MEMORY = ("allocate", "out of memory", "ALLOC_FAILED", "Storage size calculation overflowed")
-"""What torch says, on one device or another, where memory does not suffice."""
+"""Torch's messages on insufficient memory, on different devices."""
 SINGLE = "Expected more than 1 value per channel"
-"""What torch's BatchNorm says to a batch of one."""
+"""The message of torch's BatchNorm for a batch of one."""
 
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Say with a remedy what torch, or Python, says of memory that does not suffice and of batches of one.
+    """A context that adds a remedy to torch's and Python's errors on insufficient memory and batches of one.
 
     Raises:
         LraError: if there is not enough memory.
@@ -111,7 +111,7 @@ def in_one_line() -> Iterator[None]:
             ) from None
         if SINGLE in said:
             raise UsageError(
-                "BatchNorm has nothing to normalise in a single image: give 2 at least as schedule.batch_size, and as "
+                "BatchNorm cannot normalise over a single image: set schedule.batch_size to at least 2, and also "
                 "synthesis.images of a method that has it"
             ) from None
         raise
@@ -120,15 +120,15 @@ def in_one_line() -> Iterator[None]:
 STDERR = 2
 """The file descriptor of standard error."""
 PATIENCE = 2.0
-"""Seconds from a signal in which an experience may come to its end; a longer one is given up."""
+"""Seconds after a signal within which an experience may end; a longer one is abandoned."""
 
 
 class Interrupted(Resumable):
-    """A signal stopped the work: 130 of Ctrl-C, and of others the code of what can be resumed.
+    """A signal stopped the work: exit code 130 for Ctrl-C, for others the code of a resumable run.
 
     Args:
         number: of the signal.
-        remedy: how to go on.
+        remedy: how to continue.
     """
 
     def __init__(self, number: int, remedy: str):
@@ -150,7 +150,7 @@ class AtOnce(Interrupted):
 
 
 class GivenUp(BaseException):
-    """The open experience ends here. No ``except Exception`` on the way, of a plugin say, is to keep this."""
+    """The current experience ends here. It is not an ``Exception``, so that no handler, in a plugin say, catches it."""
 
 
 @contextmanager
@@ -184,7 +184,7 @@ def at_a_step(caught: Sequence[int], may: Callable[[], bool]) -> Iterator[None]:
 
     Args:
         caught: signals so far, of `interrupts`.
-        may: whether nothing but the open experience would be lost.
+        may: whether only the current experience would be lost.
     """
     since: list[float] = []
 

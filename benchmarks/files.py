@@ -229,7 +229,7 @@ def refuse_zip_bomb(path: Path) -> None:
         return
     # zipfile raises NotImplementedError at what it cannot read; other readers, torch's for one, are content with less.
     except (BadZipFile, ValueError, NotImplementedError) as error:
-        raise UsageError(f"{path} is an archive that cannot be looked into ({error}): save it again") from None
+        raise UsageError(f"{path} is an archive that cannot be read ({error}): save it again") from None
     if unpacked > max(UNPACKED, SWELLING * path.stat().st_size):
         raise UsageError(
             f"{path} unpacks from {path.stat().st_size:,} to {unpacked:,} bytes, which is refused: save it uncompressed"
@@ -276,9 +276,9 @@ def read_checkpoint(path: Path) -> State:
     except OSError as error:
         raise Unreadable(f"cannot be read ({error.strerror})") from None
     if not head.startswith(HEADER):
-        raise Unreadable("is damaged, or no checkpoint")
+        raise Unreadable("is damaged, or not a checkpoint")
     if head != HEADER + b"%d\n" % CHECKPOINT_SCHEMA:
-        raise Unreadable("is of another version")
+        raise Unreadable("was written by another version")
     if hashlib.sha256(data).digest() != digest:
         raise Unreadable("is damaged")
     refuse_zip_bomb(path)
@@ -286,7 +286,7 @@ def read_checkpoint(path: Path) -> State:
         state = torch.load(io.BytesIO(data), weights_only=True)
     # A stranger's file with a right checksum may make the restricted loader raise anything.
     except Exception as error:
-        raise Unreadable(f"holds what is no state ({type(error).__name__})") from None
+        raise Unreadable(f"does not hold a state ({type(error).__name__})") from None
     if not isinstance(state, dict):
-        raise Unreadable("holds what is no state")
+        raise Unreadable("does not hold a state")
     return state

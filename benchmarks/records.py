@@ -1,7 +1,7 @@
 """Reading a run folder back, finished or not.
 
-Everything in the folder is treated as written by a stranger: nothing is executed, numbers that are not
-numbers count as missing, and a file that cannot be understood is named in one line with the remedy.
+Everything in the folder is treated as untrusted: nothing is executed, values that are not numbers count as missing, and
+a file that cannot be read is named in one line with the remedy.
 """
 
 import json
@@ -31,7 +31,7 @@ DISTILLED, INCREMENT, TASKS = "run", "increment", "tasks"
 
 
 def again(kind: str, file: Path) -> str:
-    """The command that does the run whose configuration is in a file."""
+    """The command for the run whose configuration is in a file."""
     return f"lra-bench {kind} {'' if kind == TASKS else '--config '}{file}"
 
 
@@ -40,7 +40,7 @@ class ReportError(UsageError, ValueError):
 
 
 class NoRun(ReportError, MissingInput):
-    """A folder that holds no run."""
+    """The folder does not contain a run."""
 
     code = MissingInput.code
 
@@ -61,34 +61,34 @@ class Run:
     identity: Record = field(default_factory=dict)
 
     def column(self, *keys: str) -> list[float | None]:
-        """The number that `keys` leads to in every evaluation, None where there is none."""
+        """The number at `keys` in every evaluation, None where there is none."""
         return [number(pick(row, *keys)) for row in self.rows]
 
     @property
     def kind(self) -> str:
-        """Which kind of run it is."""
+        """The kind of the run."""
         return str(self.config.get("kind", DISTILLED))
 
     @property
     def evaluated(self) -> bool:
-        """Whether it has come to an evaluation."""
+        """Whether it has reached an evaluation."""
         return bool(self.rows or self.result)
 
     @property
     def untested(self) -> bool | None:
-        """Whether its configuration is without a test set; ``None`` if it does not say."""
+        """Whether its configuration has no test set; ``None`` if unknown."""
         asked = pick(self.config, "data", "test")
         return None if asked is None else asked is False
 
     @property
     def rollbacks(self) -> list[Record]:
-        """What became of divergences that it got over."""
+        """Divergences from which it has recovered."""
         found = self.result.get("rollbacks")
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
     @property
     def stopped(self) -> str | None:
-        """What ended it before its configuration says, in words; ``None`` if nothing did."""
+        """What ended it before its budget was used, in words; ``None`` if nothing did."""
         found = self.result.get("stopped")
         if not isinstance(found, dict):
             return None
@@ -97,7 +97,7 @@ class Run:
         return f"{str(found.get('by', 'a plugin'))[:300]}{after}"
 
     def value(self, quantity: Quantity) -> float | None:
-        """The quantity in its result, ``None`` if that has none."""
+        """The quantity in its result, ``None`` if it is not there."""
         return value(self.result, quantity)
 
     def latest(self, quantity: Quantity) -> float | None:
@@ -114,7 +114,7 @@ def read_run(folder: Path) -> Run:
     if not any((folder / name).is_file() for name in ("result.json", "metrics.jsonl")):
         raise NoRun(f"{folder}: no result.json and no metrics.jsonl there; give the folder of a run")
     if of_increment(folder):
-        raise NoRun(f"{folder} is of lra-bench increment and no run: its result.json says all there is")
+        raise NoRun(f"{folder} is of lra-bench increment, not run: its result.json says all there is")
     return Run(
         folder=folder,
         result=by_place(_record(folder / "result.json")),
@@ -181,31 +181,31 @@ def pick(record: object, *keys: str) -> Any:
 
 
 def number(value: object) -> float | None:
-    """A finite number, or None; true and false are no numbers."""
+    """A finite number, or None; true and false do not count as numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < 1e300 else None
 
 
 def numbers(value: object) -> list[float | None]:
-    """A list of finite numbers with None for every other entry; empty for what is no list."""
+    """A list of finite numbers with None for every other entry; empty for anything but a list."""
     return [number(v) for v in value] if isinstance(value, list) else []
 
 
 def table(value: object) -> list[list[float | None]]:
-    """A rectangular table of numbers, short rows filled up with None; empty for what is no list of lists."""
+    """A rectangular table of numbers, with short rows padded by None; empty for anything but a list of lists."""
     rows = [numbers(row) for row in value] if isinstance(value, list) else []
     width = max(map(len, rows), default=0)
     return [row + [None] * (width - len(row)) for row in rows]
 
 
 def known(values: Sequence[float | None]) -> list[float]:
-    """The values that are there."""
+    """The values that are not None."""
     return [v for v in values if v is not None]
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Mean of the values that are there."""
+    """Mean of the values that are not None."""
     there = known(values)
     return fmean(there) if there else None
 
@@ -246,7 +246,7 @@ def _record(path: Path, parse: Callable[[str], Any] = json.loads) -> Record:
     except Exception as error:
         raise ReportError(f"{path}: damaged ({one_line(error)}); resume the run to write it again") from error
     if not isinstance(value, dict):
-        raise ReportError(f"{path}: holds no mapping; resume the run to write it again")
+        raise ReportError(f"{path}: is not a mapping; resume the run to write it again")
     return value
 
 
@@ -262,7 +262,7 @@ def _rows(path: Path) -> list[Record]:
             reason = f"line {position} is damaged ({one_line(error)})"
             raise ReportError(f"{path}: {reason}; remove that line") from error
         if not isinstance(row, dict):
-            raise ReportError(f"{path}: line {position} holds no mapping; remove that line")
+            raise ReportError(f"{path}: line {position} is not a mapping; remove that line")
         rows.append(row)
     return [row for row in rows if row]
 

@@ -1,4 +1,4 @@
-"""Numbers and tables as text, one way for everything that is read: terminals, Markdown, LaTeX, pages."""
+"""Numbers and tables as text, in the same way for terminals, Markdown, LaTeX and pages."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
@@ -6,7 +6,7 @@ from lra.benchmarks.records import number
 from lra.metrics.quantities import Quantity
 
 Cells = Sequence[Sequence[str]]
-"""A table row by row, the headings first."""
+"""A table, row by row, with the headings first."""
 
 TEX = {
     "\\": r"\textbackslash{}",
@@ -17,13 +17,13 @@ TEX = {
 
 
 def number_text(value: object, digits: int = 0, sign: str = "", missing: str = "—") -> str:
-    """A number with its thousands apart and a true minus, a zero without a sign; ``missing`` of what is no number.
+    """A number with thousands separators and a true minus sign, zero without a sign; ``missing`` if it is not a number.
 
     Args:
         value: the number.
-        digits: after the point.
-        sign: ``"+"`` to write that too.
-        missing: what there is to say otherwise.
+        digits: decimal places.
+        sign: ``"+"`` to write a plus sign too.
+        missing: the text for a missing number.
     """
     found = number(value)
     if found is None:
@@ -39,14 +39,14 @@ def quantity_text(quantity: Quantity, value: object, missing: str = "—") -> st
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[int] = (0,)) -> str:
-    """A pipe table: columns whose index is among ``words`` to the left, numbers to the right; cells may hold pipes."""
+    """A pipe table: columns with an index in ``words`` left-aligned, others right-aligned; cells may contain pipes."""
     rule = ["---" if index in words else "---:" for index in range(len(head))]
     escaped = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *escaped))
 
 
 def latex_table(cells: Cells) -> str:
-    """A booktabs table: the first column to the left, numbers to the right."""
+    """A booktabs table: the first column left-aligned, numbers right-aligned."""
     head, *rows = (" & ".join(map(_tex, row)) + r" \\" for row in cells)
     columns = f"l{'r' * (len(cells[0]) - 1)}"
     lines = [
@@ -66,7 +66,7 @@ def _tex(text: str) -> str:
 
 
 def aligned_table(cells: Cells, room: int) -> str:
-    """Aligned columns, in as many blocks of at most ``room`` characters as they need, the labels in each."""
+    """Aligned columns, in as many blocks of at most ``room`` characters as needed, each with the labels."""
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     return "\n\n".join("\n".join(_lines(cells, block, widths)) for block in _blocks(widths, room))
 
@@ -88,6 +88,6 @@ def _lines(cells: Cells, block: Sequence[int], widths: Sequence[int]) -> Iterato
 
 
 def experience_line(row: Sequence[float], experiences: int) -> str:
-    """A row of an accuracy matrix (%), after so many of ``experiences`` as it has entries."""
+    """A row of an accuracy matrix (%): one entry for each of the ``experiences`` done so far."""
     each = " ".join(f"{accuracy:5.1f}" for accuracy in row)
     return f"after {len(row)}/{experiences} experiences: {sum(row) / len(row):5.1f} %  ({each})"

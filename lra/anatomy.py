@@ -198,7 +198,7 @@ def _head(logits: Any, calls: Sequence[_Call]) -> str:
     """The name of the module that made ``logits``."""
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise HeadNotFound(f"it gives {shape} for two images and no logits")
+        raise HeadNotFound(f"it gives {shape} for two images, not logits")
     passed: set[Node] = set()
     last = [] if logits.grad_fn is None else _products([logits.grad_fn], set(), passed)
     # A product that another one works on is no last one: f in fc(f) / |f|.

@@ -80,7 +80,7 @@ class Tap:
         def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             value = next(iter(inputs), None) if self._what == "input" else output
             if not isinstance(value, Tensor):
-                raise TypeError(f"the {self._what} of {self._names[index]!r} is no tensor but {type(value)}")
+                raise TypeError(f"the {self._what} of {self._names[index]!r} is not a tensor but {type(value)}")
             self._values[index] = value
 
         return keep

@@ -38,7 +38,7 @@ def together(collective: Callable[..., Any], *arguments: Any, **options: Any) ->
     try:
         collective(*arguments, **options)
     except RuntimeError as error:
-        raise PeerLost("another process of this run has gone; what it said last is the reason") from error
+        raise PeerLost("another process of this run has ended; its last message says why") from error
 
 
 def averaged(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:

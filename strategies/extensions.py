@@ -91,7 +91,7 @@ def load(spec: str) -> Maker:
     _refuse_as_it_is(spec, found)
     if not (isinstance(found, type) and issubclass(found, BasePlugin)):
         raise ExtensionError(
-            f"plugin {spec!r}: {class_name} is no Avalanche plugin; derive it from avalanche.core.SupervisedPlugin"
+            f"plugin {spec!r}: {class_name} is not an Avalanche plugin; derive it from avalanche.core.SupervisedPlugin"
         )
     return found
 
@@ -152,7 +152,7 @@ def build(spec: str, options: Mapping[str, Any], setup: Setup) -> Plugin:
             said = f"plugin.{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}"
         raise ExtensionError(f"plugin {spec!r} refused its options ({said}); it takes: {known}") from error
     if not isinstance(made, BasePlugin):
-        raise ExtensionError(f"plugin {spec!r}: its build() gives no Avalanche plugin but {made!r}")
+        raise ExtensionError(f"plugin {spec!r}: its build() returns no Avalanche plugin but {made!r}")
     if (why := _inert(made)) is not None:
         raise ExtensionError(f"plugin {spec!r} would do nothing here: {why}")
     if isinstance(made, ReplayPlugin) and not needs_stock_data(spec):
@@ -208,7 +208,7 @@ def _answerable(callback: Callable[..., Any], whose: str, hook: str) -> Callable
             where = "".join(f", experience {strategy.clock.train_exp_counter}" for strategy in strategies)
             reason = " ".join(str(error).split())
             said = f"{whose} raised in {hook}{where}: {': '.join(filter(None, [type(error).__name__, reason]))}"
-            raise PluginFailed(f"{said}; mend it or leave it out") from error
+            raise PluginFailed(f"{said}; fix it or leave it out") from error
         for strategy, stopped in zip(strategies, before, strict=True):
             if strategy.stopped != stopped:
                 strategy.stopped = whose

@@ -76,7 +76,7 @@ class LRA(StudentStep):
         self._along(strategy)
         self._is_heard_after = _is_heard_after(self, strategy.plugins)
         if self.replay not in strategy.plugins:
-            raise ValueError("LRA's replay is none of the strategy's plugins: write plugins=[replay, LRA(replay)]")
+            raise ValueError("LRA's replay is not among the strategy's plugins: write plugins=[replay, LRA(replay)]")
         guarded = any(isinstance(plugin, DivergenceGuard) for plugin in strategy.plugins)
         self.lookahead.at_once = strategy.device.type == "cpu" or not guarded
 

@@ -170,7 +170,7 @@ class Method(ABC):
 
         synthesizer.terms.append(self.options.triplet_term())
         if not any(term.weight for term in synthesizer.terms):
-            raise ValueError("every weight in synthesis is 0, so there is nothing to learn for it: raise one")
+            raise ValueError("all weights of synthesis are 0, so it has nothing to learn: raise one")
         return Parts(synthesizer, objective or Objective(self.setup.distance), plugins, measures)
 
 
@@ -180,7 +180,7 @@ class OnlineOptions(SynthesisOptions):
     lr: Positive = 1e-3
     """Learning rate of synthesis (Adam)."""
     betas: tuple[Fraction, Fraction] = (0.5, 0.999)
-    """β1 and β2 of that Adam."""
+    """β1 and β2 of the Adam used in synthesis."""
     steps: Count = 1
     """Generator steps per experience."""
     latent: Count | None = None

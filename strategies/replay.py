@@ -157,8 +157,8 @@ class EMAReplay(Replay):
         sampler = source.sampler()
         if sampler is None:
             raise ValueError(
-                "replay ema averages a generator that lives on, and this method's samples come from none or from one "
-                "that is renewed: take another replay, or a method with an online generator, such as predfkd"
+                "replay ema averages a persistent generator, and this method has none, or one that is re-initialised: "
+                "choose another replay, or a method with an online generator, such as predfkd"
             )
         self.sampler = sampler
         self.teacher = teacher

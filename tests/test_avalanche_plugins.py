@@ -147,7 +147,7 @@ def test_synaptic_intelligence_finds_importances_only_with_copies(
         ("avalanche:replay", {"storage_policy": "best"}, "is none of reservoir, class-balanced, experience-balanced"),
         ("avalanche:replay", {"storage_policy": "experience-balanced", "mem_size": 5}, "raise mem_size, or choose"),
         ("avalanche:nothing", {}, "is none of lwf, ewc"),
-        ("avalanche:json:JSONDecoder", {}, "JSONDecoder is no Avalanche plugin; derive it from"),
+        ("avalanche:json:JSONDecoder", {}, "JSONDecoder is not an Avalanche plugin; derive it from"),
     ],
 )
 def test_what_cannot_be_built_says_why_in_one_line(spec: str, options: dict[str, Any], said: str) -> None:
@@ -382,7 +382,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "MemoryFeCAMUpdate": ({}, "no means to update"),
     "MemoryNCMUpdate": ({}, "no means to update"),
     "NCMOracle": ({}, "no means to update"),
-    "PPPloss": ({"p_mem": {}}, "is no Avalanche plugin"),
+    "PPPloss": ({"p_mem": {}}, "is not an Avalanche plugin"),
     "RARPlugin": ({"batch_size_mem": 4}, "perturbs samples towards other classes"),
     "RWalkPlugin": ({}, "use avalanche:rwalk"),
     "SupervisedPlugin": ({}, "overrides none of Avalanche's callbacks"),

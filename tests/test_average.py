@@ -163,5 +163,5 @@ def test_of_a_generator_that_is_fixed_the_average_is_itself() -> None:
     run.strategy.train(run.stream)
     pairs = zip(replay.average.network.parameters(), run.stream.synthesizer.family.generator.parameters(), strict=True)
     assert all(torch.allclose(a, b) for a, b in pairs)
-    with pytest.raises(UsageError, match="averages a generator that lives on"):
+    with pytest.raises(UsageError, match="averages a persistent generator"):
         built("fixed", "synthesis.family=noise")

@@ -171,7 +171,7 @@ def test_the_fingerprint_names_all_but_seed_and_machine() -> None:
         ({"set": ("data.name=[1]",)}, "data.name = [1]"),
         ({"set": ("plugin.use=3",)}, "plugin.use = 3"),
         ({"set": ("student.lr",)}, "write it as section.key=value"),
-        ({"set": ("student.lr=[",)}, "the value is no YAML"),
+        ({"set": ("student.lr=[",)}, "the value is not a YAML"),
         ({"replay": "memory", "set": ("replay.fraction=2",)}, "replay.fraction = 2"),
         ({"replay": "memory", "set": ("replay.fraction=0",)}, "replay.fraction = 0: input should be greater"),
         ({"replay": "generative", "set": ("replay.warmup=-1",)}, "replay.warmup = -1: input should be greater"),

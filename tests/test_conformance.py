@@ -241,7 +241,7 @@ def test_the_lra_step_without_a_replay_is_refused_in_one_line(choice: Choice) ->
 
 @pytest.mark.parametrize("choice", RENEWS, ids=str)
 def test_the_average_of_a_generator_that_is_renewed_is_refused_in_one_line(choice: Choice) -> None:
-    with pytest.raises(UsageError, match="replay ema averages a generator that lives on") as refusal:
+    with pytest.raises(UsageError, match="replay ema averages a persistent generator") as refusal:
         choice.build()
     assert "\n" not in str(refusal.value)
     assert refusal.value.code == 2

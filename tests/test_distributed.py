@@ -146,7 +146,7 @@ def test_a_process_that_dies_ends_the_run_in_one_line(tiny: list[str], tmp_path:
     said = [line for line in done.stderr.splitlines() if line.startswith("lra-bench:")]
     # torchrun's SIGTERM may come before the survivor finds out by itself.
     assert [line for line in said if not line.startswith("lra-bench: stopping")] == [
-        "lra-bench: process 0 of 2: another process of this run has gone; what it said last is the reason; then start "
+        "lra-bench: process 0 of 2: another process of this run has ended; its last message says why; then start "
         "the run again"
     ]
     assert not list((tmp_path / "runs").rglob("result.json"))

@@ -90,7 +90,7 @@ def test_a_tap_refuses_strangers_and_what_is_no_tensor():
     with pytest.raises(ValueError, match="'input' or the 'output'"):
         Tap(model, [model[1]], "both")
     pair = nn.LSTM(3, 3)
-    with pytest.raises(TypeError, match=r"is no tensor but .*tuple"), Tap(pair, [pair], "output"):
+    with pytest.raises(TypeError, match=r"is not a tensor but .*tuple"), Tap(pair, [pair], "output"):
         pair(torch.rand(2, 3))
 
 

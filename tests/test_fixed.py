@@ -130,8 +130,8 @@ def test_a_shape_is_the_disc_or_lies_in_it_between_its_corners() -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("synthesis.triplet=0.1", r"synthesis\.triplet = 0\.1: a fixed source learns nothing"),
-        ("synthesis.distinct=15", r"synthesis\.distinct = 15: give at least the 16"),
+        ("synthesis.triplet=0.1", r"synthesis\.triplet = 0\.1: a fixed source does not learn"),
+        ("synthesis.distinct=15", r"synthesis\.distinct = 15: give at least 16"),
         ("synthesis.family=fractals", "deadleaves"),
     ],
 )

@@ -112,7 +112,7 @@ def test_features_of_foreign_networks_are_there_for_methods_that_look() -> None:
         ("torchvision:resnet18", (1, 32, 32), "3 channels"),
         ("torchvision:alexnet", (3, 16, 16), "does not take images"),
         ("own_networks:other_classes", IMAGE, "gives (2, 8) for two images"),
-        ("own_networks:no_module", IMAGE, "no torch module"),
+        ("own_networks:no_module", IMAGE, "not a torch module"),
         ("own_networks:broken", IMAGE, "out of order"),
         ("own_networks:picky", IMAGE, "7 classes of (3, 32, 32): not these"),
         (":network", IMAGE, "importing  failed"),

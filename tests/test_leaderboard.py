@@ -243,7 +243,7 @@ COLUMNS = list(Row.model_fields)
 WRONG: list[tuple[Callable[[list[list[str]]], Any], str]] = [
     (lambda rows: rows[0].__setitem__(10, "meen"), "unknown column 'meen'; did you mean 'mean'?"),
     (lambda rows: [row.pop(11) for row in rows], "column 'sd' is missing"),
-    (lambda rows: [row.append(row[0]) for row in rows], "column 'name' is there twice"),
+    (lambda rows: [row.append(row[0]) for row in rows], "column 'name' appears twice"),
     (lambda rows: rows[1].append("more"), "line 2: it has more cells than the 20 columns"),
     (lambda rows: rows[1].pop(), "line 2: it has fewer cells than the 20 columns"),
     (lambda rows: rows[1].__setitem__(0, ""), "line 2: name is empty"),
@@ -258,12 +258,12 @@ WRONG: list[tuple[Callable[[list[list[str]]], Any], str]] = [
     (lambda rows: rows[1].__setitem__(9, "0 one"), "line 2: seeds.1 = 'one'"),
     (
         lambda rows: rows[1].__setitem__(8, "accurcy"),
-        "line 2: quantity 'accurcy' is none in percent; did you mean 'accuracy'?",
+        "line 2: quantity 'accurcy' is not in percent; did you mean 'accuracy'?",
     ),
     (lambda rows: rows[1].__setitem__(7, "0"), "line 2: steps = '0'"),
     (lambda rows: rows[1].__setitem__(3, "perhaps"), "line 2: meta = 'perhaps'"),
     (lambda rows: rows[1].__setitem__(18, "xyz"), "line 2: hash = 'xyz'"),
-    (lambda rows: rows.append(rows[1]), "line 3: row 'dafl+none' is there twice"),
+    (lambda rows: rows.append(rows[1]), "line 3: row 'dafl+none' appears twice"),
     (lambda rows: rows.append(["other", *rows[1][1:]]), "line 3: 'other' is the cell of 'dafl+none' again"),
     (lambda rows: rows[1].__setitem__(19, "lra-bench run --methd dafl"), "board/dafl+none: command: unknown option"),
     (lambda rows: rows[1].__setitem__(19, "lra-bench run --method dfal"), "board/dafl+none: unknown method 'dfal'"),
@@ -399,7 +399,7 @@ def test_what_cannot_be_a_row_is_refused_in_a_line(
         ([swept, "--to", "rows.txt"], 2, "a file of the leaderboard ends in .csv"),
         ([swept, "--to", "rows.csv", "--quantity", "acuracy"], 2, "did you mean 'accuracy'?"),
         ([swept, "--to", "rows.csv", "--quantity", "average_mean"], 2, "have no average_mean"),
-        ([swept, "--to", "rows.csv", "--quantity", "seconds"], 2, "quantity 'seconds' is none in percent"),
+        ([swept, "--to", "rows.csv", "--quantity", "seconds"], 2, "quantity 'seconds' is not in percent"),
     ):
         done = lra_bench("leaderboard", "add", *arguments)
         assert (done.code, done.out) == (code, ""), done

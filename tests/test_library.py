@@ -121,5 +121,5 @@ def test_it_goes_on_from_a_checkpoint_as_if_never_stopped(method: type[Method], 
 
 
 def test_a_method_without_any_weight_is_refused() -> None:
-    with pytest.raises(ValueError, match="every weight in synthesis is 0"):
+    with pytest.raises(ValueError, match="all weights of synthesis are 0"):
         Run(METHODS["dafl"], latent=8, width=4, one_hot=0, balance=0, activation=0)

@@ -19,7 +19,7 @@ from lra.synthesis.terms import OneHot
 def test_settings_that_cannot_work_are_refused() -> None:
     with pytest.raises(UsageError, match=r"synthesis\.negatives = 8: give at least a batch, 16"):
         experiment("adadfkd", "synthesis.negatives=8")
-    with pytest.raises(UsageError, match="every weight in synthesis is 0"):
+    with pytest.raises(UsageError, match="all weights of synthesis are 0"):
         experiment("dafl", "synthesis={one_hot: 0, balance: 0, activation: 0}")
 
 

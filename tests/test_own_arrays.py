@@ -172,7 +172,7 @@ def test_true_and_false_are_two_classes(tmp_path: Path) -> None:
         (np.zeros((2, 2, 2), dtype=int), "2 integers"),
         ([1 + 1j, 2], "2 integers"),
         ([-1, 1], "-1 to 1"),
-        ([4, 4], "two classes at least"),
+        ([4, 4], "at least two classes"),
     ],
 )
 def test_labels_that_are_none(tmp_path: Path, labels: Any, said: str) -> None:

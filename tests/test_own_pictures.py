@@ -404,7 +404,7 @@ def test_classes_of_two_splits_meet_by_name(tmp_path: Path) -> None:
     assert any("ape is Ape" in note for note in data.notes)
     assert any("nothing to test on of the class bee" in note for note in data.notes)
     save(tmp_path / "test" / "dog" / "1.png", pixels(8, 8, 3))
-    assert "dog is to test on alone" in refused(name)
+    assert "dog is in the test split only" in refused(name)
 
 
 def test_an_archive_that_unpacked_into_a_folder_of_its_own(tmp_path: Path) -> None:

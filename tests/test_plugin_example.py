@@ -99,9 +99,9 @@ def entry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     [
         ("nocolon", "write it as package.module:Class"),
         ("no_such_module:Class", "is it installed?"),
-        ("json:JSONDecoder", "JSONDecoder is no Avalanche plugin; derive it from"),
+        ("json:JSONDecoder", "JSONDecoder is not an Avalanche plugin; derive it from"),
         ("json:nothing", "json has no 'nothing'; name a class"),
-        ("json:dumps", "dumps is no Avalanche plugin; derive it from"),
+        ("json:dumps", "dumps is not an Avalanche plugin; derive it from"),
         (":", "importing  failed"),
     ],
 )
@@ -126,7 +126,7 @@ def test_what_builds_no_plugin_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         f"{base}\nclass Odd(SupervisedPlugin):\n    @classmethod\n    def build(cls, setup):\n        return 3\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(extensions.ExtensionError, match="gives no Avalanche plugin but 3"):
+    with pytest.raises(extensions.ExtensionError, match="returns no Avalanche plugin but 3"):
         extensions.build("odd_plugin:Odd", {}, None)  # type: ignore[arg-type]
 
 
@@ -142,5 +142,5 @@ def test_a_replay_that_raises_when_it_is_asked_is_named(monkeypatch: pytest.Monk
     spec = "hardest_replay:HardestReplay"
     replay = extensions.build(spec, {"capacity": 4}, SimpleNamespace(batch_size=8))  # type: ignore[arg-type]
     replay.kept = [None]
-    with pytest.raises(extensions.PluginFailed, match=rf"plugin '{spec}' raised in recall: ValueError: .*; mend it"):
+    with pytest.raises(extensions.PluginFailed, match=rf"plugin '{spec}' raised in recall: ValueError: .*; fix it"):
         replay.recall()

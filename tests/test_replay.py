@@ -252,7 +252,7 @@ def test_two_replays_go_on_from_where_they_were_saved() -> None:
 
 @pytest.mark.parametrize(
     ("use", "said"),
-    [("ema", "is the replay already"), ("none", "gives no Avalanche plugin"), ("memory, slots: 0", "slots = 0")],
+    [("ema", "is the replay already"), ("none", "returns no Avalanche plugin"), ("memory, slots: 0", "slots = 0")],
 )
 def test_a_second_replay_that_cannot_be_is_refused(use: str, said: str) -> None:
     names, _, options = use.partition(", ")

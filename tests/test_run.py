@@ -117,7 +117,7 @@ def test_one_image_is_too_few_for_batchnorm(
     student = ("--student", "lenet5-half-bn", "--set", "data.size=16")
     done = lra_bench("run", *tiny, *student, "--set", "schedule.batch_size=1", "--out", tmp_path)
     assert (done.code, len(done.err.splitlines())) == (2, 1), done
-    assert "give 2 at least as schedule.batch_size" in done.err
+    assert "set schedule.batch_size to at least 2" in done.err
 
 
 @pytest.mark.parametrize("replay", [name for name in REPLAYS if name != "none"])

@@ -67,9 +67,9 @@ def test_other_places_in_the_batch_are_other_places_of_the_images() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"latent": 7}, "7 has no halves"),
+        ({"latent": 7}, "7 does not split"),
         ({"latent": 0}, "positive"),
-        ({"latent": 8, "width": 12, "heads": 4}, "4 heads do not share 6 channels"),
+        ({"latent": 8, "width": 12, "heads": 4}, "4 heads do not divide 6 channels"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(settings: dict[str, int], message: str) -> None:
@@ -168,7 +168,7 @@ def test_without_spread_and_adversary_its_loss_is_that_of_nayers_warm_up() -> No
     ("setting", "message"),
     [
         ("synthesis.images=1", r"synthesis\.images = 1"),
-        ("synthesis.latent=9", "9 has no halves"),
+        ("synthesis.latent=9", "9 does not split"),
         ("synthesis={width: 12, heads: 5}", "5 heads"),
     ],
 )

@@ -345,8 +345,8 @@ def test_two_modules_of_one_name_are_told_apart(project: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--student", "own_nets.py:small"], "'own_nets.py' is no module: write own_nets:small"),
-        (["--teacher", "./own_nets.py:small"], "is no module: write own_nets:small"),
+        (["--student", "own_nets.py:small"], "'own_nets.py' is not a module: write own_nets:small"),
+        (["--teacher", "./own_nets.py:small"], "is not a module: write own_nets:small"),
         (["--plugin", "sub/own_plugins.py:Counts"], "write own_plugins:Counts, and call lra-bench from sub"),
         (["--student", "https://host/own_nets.py:small"], "is a URL"),
         (["--student", r"C:\own_nets.py:small"], "is a path of Windows"),

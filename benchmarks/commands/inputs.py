@@ -70,7 +70,7 @@ def options(of: str | None, as_json: bool, schema: bool) -> str:
 
     if schema:
         if of is not None:
-            raise UsageError(f"--schema is of a whole configuration: leave {of!r} out")
+            raise UsageError(f"--schema describes a whole configuration: leave {of!r} out")
         return json.dumps(json_schema(), ensure_ascii=False, indent=2)
     known = groups()
     if of is not None and of not in known:

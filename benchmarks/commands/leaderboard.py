@@ -161,6 +161,6 @@ def check(paths: tuple[Path, ...], restate: bool) -> None:
             write(file, restated(boards[file]))
             click.echo(f"restated: {file}")
     elif changed:
-        raise UsageError(f"{sum(map(len, wrong.values()))} values are not so; see lra-bench leaderboard check --help")
+        raise UsageError(f"{sum(map(len, wrong.values()))} values do not hold; see lra-bench leaderboard check --help")
     count = sum(map(len, boards.values()))
     click.echo(f"{count} row{'s' * (count > 1)} in {len(boards)} file{'s' * (len(boards) > 1)}")

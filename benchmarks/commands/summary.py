@@ -133,7 +133,7 @@ def progress_of(folder: Path, as_json: bool) -> str:
     rows = [
         ("run", f"{found.state}, {number_text(found.student_step, missing='no')} student steps evaluated"),
         *((name, quantity_text(QUANTITIES[name], value)) for name, value in values.items() if value is not None),
-        ("said last", last_line(folder / "log.txt")),
+        ("last line", last_line(folder / "log.txt")),
         ("continue", f"lra-bench resume {folder}" if found.state == "stopped" else ""),
     ]
     return "\n".join(f"{name:11} {text}" for name, text in rows if text)
@@ -212,7 +212,7 @@ def increment_table(result: dict[str, Any], folder: Path) -> str:
             f"average incremental accuracy     {result['average_incremental_accuracy']:6.2f} %",
             f"forgetting (first minus last)    {result['forgetting']:6.2f} points",
             f"time                             {cost['seconds']:6.1f} s, {cost['generator_steps']} generator steps",
-            f"kept of classes but the model     {cost.get('class_statistics', 0):,} numbers measured on their data",
+            f"statistics of classes kept       {cost.get('class_statistics', 0):,} numbers measured on their data",
             f"report                           {folder / 'report.html'}",
         ]
     )
@@ -282,14 +282,14 @@ def plan(config: Configuration, as_json: bool, tried: dict[str, Any] | None = No
         costs["evaluations"] = f"{config.evaluations:,}"
     costs |= {} if tried is None else _tried(tried)
     lines = "".join(f"#   {name}: {text}\n" for name, text in costs.items())
-    return yaml.safe_dump(config.tree(), sort_keys=False) + "# would cost at least\n" + lines
+    return yaml.safe_dump(config.tree(), sort_keys=False) + "# would cost at least:\n" + lines
 
 
 def _tried(found: dict[str, Any]) -> dict[str, str]:
     """What trying a run has shown, to be read."""
     teacher = {"teacher to be trained": f"about {clock(found['teacher'])}"} if found["teacher"] else {}
     seconds, basis = found["seconds"], found["basis"]
-    time = f"cannot be told: {basis}" if seconds is None else f"about {clock(seconds)} ({basis})"
+    time = f"unknown: {basis}" if seconds is None else f"about {clock(seconds)} ({basis})"
     whole = {} if seconds is None else {"in all": f"about {clock(found['total'])}"}
     return {
         "start-up": clock(found["start_up"]),

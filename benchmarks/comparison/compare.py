@@ -1,17 +1,17 @@
 """Configurations side by side: estimates over seeds, differences paired by seed, published numbers.
 
-Numbers that papers report stand in ``published.yaml``, a list of entries
+Numbers that papers report are in ``published.yaml``, a list of entries
 
     {method, teacher, student, dataset, value, mean, variance, source}
 
-``value`` is the best accuracy over epochs; ``mean`` and ``variance``, of few papers, are over all epochs. ``method`` is
-one of ours (``predfkd``), with its retention (``predfkd+memory+meta``), or a preset (``lra-mb``). Those of class
-increments
+``value`` is the best accuracy over epochs; ``mean`` and ``variance``, given by few papers, are over all epochs.
+``method`` is one of ours (``predfkd``), with its retention (``predfkd+memory+meta``), or a preset (``lra-mb``). Entries
+for class increments
 
     {method, student, dataset: split-cifar100, experiences, value, deviation, average, source}
 
-have the final accuracy, of some with its deviation over orders of classes, or the average incremental accuracy; their
-``method`` is a strategy, or a baseline that is none of ours.
+have the final accuracy, some with its deviation over orders of classes, or the average incremental accuracy; their
+``method`` is a strategy, or a baseline that is not ours.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,8 +34,8 @@ class Row:
     Attributes:
         group: its runs.
         against: label of its baseline, if it has one.
-        estimates: by column; a column that it has no value for is absent.
-        differences: to the baseline, by column.
+        estimates: by column; columns without a value are absent.
+        differences: from the baseline, by column.
         paper: the published number of the first column, if there is one, and its source.
     """
 
@@ -47,13 +47,13 @@ class Row:
 
     @property
     def seeds(self) -> int:
-        """How many runs it has."""
+        """Its number of runs."""
         return len(self.group.runs)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows, what was measured, and what a reader must know about it."""
+    """Rows, the quantities measured, and remarks for the reader."""
 
     rows: list[Row]
     columns: dict[str, Quantity]
@@ -68,7 +68,7 @@ class Comparison:
 def compare(
     places: Iterable[Path], columns: str | None = None, against: str | None = None, allow_different: bool = False
 ) -> Comparison:
-    """Compare all finished runs in some folders, with one baseline; as `comparisons`."""
+    """Compare all finished runs in some folders with one baseline; see `comparisons`."""
     (found,) = comparisons(places, columns, (against,), allow_different)
     return found
 
@@ -82,15 +82,15 @@ def comparisons(
     """Compare all finished runs in some folders, once for each baseline.
 
     Args:
-        places: run folders, sweeps, or folders of such. Of runs of several kinds those of the first are compared.
+        places: run folders, sweeps, or folders of these. If runs are of several kinds, those of the first are compared.
         columns: comma-separated names from `lra.metrics.quantities.QUANTITIES`.
-        against: the baselines: a label, or a setting such as ``replay=none`` that it differs by; ``None`` compares
-            each configuration with the LRA step with the same one without it.
-        allow_different: compare runs of several teachers or data sets.
+        against: the baselines: a label, or a setting that distinguishes it, such as ``replay=none``; ``None`` compares
+            each configuration that has the LRA step with the same one without it.
+        allow_different: compare runs with different teachers or data sets.
 
     Raises:
         MissingInput: if there are no finished runs.
-        UsageError: for unknown names, and for runs that do not compare.
+        UsageError: for unknown names, and for runs that cannot be compared.
     """
     folders = run_folders(places)
     every, unfinished = finished(folders)
@@ -119,7 +119,7 @@ def comparisons(
 
 
 def _corrected(rows: Sequence[Row], columns: Iterable[str]) -> list[Row]:
-    """Rows whose differences know what they are worth among all those of their column."""
+    """Rows whose differences are corrected for multiple comparisons within their column."""
     changed = [dict(row.differences) for row in rows]
     for name in columns:
         tested = [(own, d.p) for own in changed if (d := own.get(name)) is not None and d.p is not None]
@@ -129,7 +129,7 @@ def _corrected(rows: Sequence[Row], columns: Iterable[str]) -> list[Row]:
 
 
 def chosen(names: str | None, kind: str = DISTILLED) -> dict[str, Quantity]:
-    """The quantities of a comma-separated list, in its order; of none given, what runs of a kind are compared by.
+    """The quantities of a comma-separated list, in its order; if none is given, the usual ones for this kind of run.
 
     Raises:
         UsageError: for an unknown one.
@@ -148,10 +148,10 @@ def chosen(names: str | None, kind: str = DISTILLED) -> dict[str, Quantity]:
 def measured(
     columns: Mapping[str, Quantity], runs: Sequence[Run], asked: bool
 ) -> tuple[dict[str, Quantity], list[str]]:
-    """The columns that any run has a value for, and a note on each that some or all lack.
+    """The columns for which any run has a value, and a note on each that some or all runs lack.
 
     Raises:
-        UsageError: if a column was asked for by name and no run has it.
+        UsageError: if a column was requested by name and no run has it.
     """
     kept, notes = {}, []
     for name, column in columns.items():
@@ -169,7 +169,7 @@ def measured(
 
 
 def _why(column: Quantity, lacking: Sequence[Run]) -> str:
-    """What the column needs and the runs lack: of each run the first thing, and of these the one that comes last."""
+    """What the column needs and the runs lack: the first such thing of each run, and of these the latest."""
     if not column.needs:
         return "their results lack it"
     met = [[at(run.result, need.shown_by) is not None for need in column.needs] for run in lacking]
@@ -178,7 +178,7 @@ def _why(column: Quantity, lacking: Sequence[Run]) -> str:
 
 
 def refuse_different(groups: Sequence[Group]) -> None:
-    """Raise `UsageError` if the groups have several teachers or data sets."""
+    """Raise `UsageError` if the groups have different teachers or data sets."""
     teachers = {group.teacher: pick(next(iter(group.runs.values())).result, "teacher", "name") for group in groups}
     if len(teachers) > 1:
         names = ", ".join(f"{name} {sha[:8]}" for sha, name in teachers.items())
@@ -194,10 +194,10 @@ def refuse_different(groups: Sequence[Group]) -> None:
 
 
 def find_baselines(groups: Sequence[Group], against: str | None) -> list[Group | None]:
-    """The group that each group is compared with.
+    """The group with which each group is compared.
 
     Raises:
-        UsageError: if ``against`` names none.
+        UsageError: if ``against`` matches none.
     """
     if against is None:
         return [_closest(g, groups, SHORT["meta"], "false", exact=True) for g in groups]
@@ -215,7 +215,7 @@ def find_baselines(groups: Sequence[Group], against: str | None) -> list[Group |
 
 
 def _closest(group: Group, groups: Sequence[Group], key: str, value: str, exact: bool) -> Group | None:
-    """The group with ``key`` at ``value`` that differs least in all else; with ``exact``, in nothing else."""
+    """The group with ``key`` at ``value`` that differs least otherwise; with ``exact``, not at all otherwise."""
     if _is(group, key, value):
         return None
     section = key.split(".")[0]
@@ -254,7 +254,7 @@ def _compared(row: Row, baseline: Group | None, columns: Mapping[str, Quantity])
 
 
 def _remarks(rows: Sequence[Row], columns: Mapping[str, Quantity]) -> list[str]:
-    """What the numbers of the first column do not say by themselves."""
+    """Remarks on the numbers of the first column."""
     first = next(iter(columns))
     hows = {row.estimates[first].how for row in rows if first in row.estimates}
     words: dict[How, str] = {
@@ -289,7 +289,7 @@ COLUMNS = {
 
 
 def published(group: Group, column: str) -> tuple[float, str] | None:
-    """The published number of a configuration in a column, and where it stands; most columns have none."""
+    """The published number of a configuration for a column, and its source; most columns have none."""
     if column not in COLUMNS:
         return None
     key = COLUMNS[column]
@@ -321,7 +321,7 @@ def _names(found: Record) -> set[str]:
 
 
 def _stands_for(preset: Record, found: Record) -> bool:
-    """Whether a preset stands for a configuration, as far as the paper's name goes."""
+    """Whether a preset represents a configuration, judging by the paper's name."""
     sections = {key: preset.get(key, default) for key, default in (("replay", "none"), ("data", "digits"))}
     names = {key: part.get("name") if isinstance(part, dict) else part for key, part in sections.items()}
     wanted = {"method": preset.get("method"), "replay.name": names["replay"], "data.name": names["data"]}

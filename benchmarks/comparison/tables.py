@@ -22,7 +22,7 @@ from lra.metrics.quantities import QUANTITIES, Quantity
 def render(comparisons: Sequence[Comparison], form: str) -> str:
     """Comparisons of the same runs with several baselines in one of `FORMATS`, ending in a line break.
 
-    For people a section each, in which notes are not repeated; for programs one list of records.
+    Formats for people have a section for each, without repeated notes; those for programs have one list of records.
     """
     first, *others = comparisons
     notes = dict.fromkeys(note for one in comparisons for note in one.notes)
@@ -37,7 +37,7 @@ def render(comparisons: Sequence[Comparison], form: str) -> str:
 
 
 def cells(comparison: Comparison) -> list[list[str]]:
-    """The table that people read: the first column in full, the others as mean and interval."""
+    """The table for people: the first column in full, the others as mean and interval."""
     first, *others = comparison.columns
     parts = [
         ("", lambda row: row.group.label),
@@ -88,7 +88,7 @@ def _of(found: Any, text: Callable[[Any], str]) -> str:
 
 
 def interval(found: Estimate, digits: int, sign: str = "") -> str:
-    """Mean and interval: ``96.67 [95.92, 97.21]``; equal and single values stand alone."""
+    """Mean and interval: ``96.67 [95.92, 97.21]``; equal and single values have no interval."""
     mean = number_text(found.mean, digits, sign)
     if found.low is None or found.how == "equal":
         return mean
@@ -96,7 +96,7 @@ def interval(found: Estimate, digits: int, sign: str = "") -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p-value with as many digits as are worth reading."""
+    """A p-value with a sensible number of digits."""
     return "—" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
@@ -171,9 +171,9 @@ def markdown_page(comparisons: Sequence[Comparison], places: Sequence[Path], com
     """Comparisons as a Markdown page that says how to repeat them: commands, grids, machine, tables.
 
     Args:
-        comparisons: what was found in ``places``, with one baseline each.
+        comparisons: those of the runs in ``places``, with one baseline each.
         places: sweeps, or folders of runs; the grid of each sweep is quoted.
-        command: that writes this page.
+        command: the command that writes this page.
         title: its heading.
 
     Raises:
@@ -199,6 +199,6 @@ def _block(text: str, language: str = "") -> str:
 
 
 def machines(runs: Sequence[Run]) -> str:
-    """What the runs ran on, as far as their folders say."""
+    """The hardware of the runs, as far as their folders state it."""
     kinds = {(pick(r.env, "cuda") or "CPU", pick(r.env, "threads"), pick(r.env, "versions", "torch")) for r in runs}
     return "; ".join(sorted(f"{device}, torch threads: {threads}, torch {torch}" for device, threads, torch in kinds))

@@ -1,7 +1,7 @@
-"""Rows of the leaderboard: what a cell came to, with all it takes to measure it again, in CSV files beside this one.
+"""Rows of the leaderboard, in CSV files beside this module: results of configurations, and how to measure them again.
 
-A file is a sweep's. A row is named by its file and by its own name there, such as ``digits/predfkd+memory``. Rows may
-be anybody's, so that everything in a file is checked before it is used, and wrong ones are refused in one line.
+Each file is from one sweep. A row is named by its file and its own name there, such as ``digits/predfkd+memory``. Rows
+may be anybody's, so that everything in a file is checked before it is used, and wrong ones are refused in one line.
 """
 
 import csv
@@ -23,55 +23,55 @@ from lra.metrics.quantities import QUANTITIES, Quantity
 from lra.options import Count, NonNegative, Options, Seed
 
 FOLDER = Path(str(files("lra.benchmarks") / "leaderboard"))
-"""Where the files lie."""
+"""The folder of the files."""
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Words = Annotated[str, Field(max_length=4000)]
 
 
 class Row(Options):
-    """A cell and what it came to; the fields are the columns of a file, in their order."""
+    """A configuration and its result; the fields are the columns of a file, in order."""
 
     name: Annotated[str, Field(pattern=r"^[\w.,:=+-]{1,200}$")]
     """Its name within the file."""
     method: Words
-    """How samples are made; of increments the strategy."""
+    """How samples are made; for increments, the strategy."""
     replay: Words = ""
-    """What is replayed; empty of increments."""
+    """The replay; empty for increments."""
     meta: bool
     """Whether the LRA step is taken."""
     teacher: Words = ""
-    """The teacher's network; empty of increments."""
+    """The teacher's network; empty for increments."""
     student: Words
     """The student's network."""
     dataset: Words
-    """What is tested on; of increments ``split-`` and the data set's name."""
+    """The test data; for increments, ``split-`` and the data set's name."""
     steps: Count
     """The budget in student steps."""
     quantity: Words = "accuracy"
-    """What was measured, in percent: a name of `lra.metrics.quantities.QUANTITIES`."""
+    """The measured quantity, in percent: a name in `lra.metrics.quantities.QUANTITIES`."""
     seeds: tuple[Seed, ...]
-    """Seeds of the runs, with blanks between them."""
+    """Seeds of the runs, separated by blanks."""
     mean: Percent
-    """Of the quantity over the seeds."""
+    """Mean of the quantity over the seeds."""
     sd: NonNegative | None = None
-    """Its standard deviation over the seeds (n - 1); empty of one seed, and where the source has none."""
+    """Its standard deviation over the seeds (n - 1); empty for one seed, and where the source has none."""
     low: float | None = None
-    """Lower end of the mean's 95 % interval (`lra.benchmarks.comparison.estimates.estimate`); empty of one seed."""
+    """Lower end of the mean's 95 % interval (`lra.benchmarks.comparison.estimates.estimate`); empty for one seed."""
     high: float | None = None
-    """Upper end."""
+    """Upper end of that interval."""
     seconds: NonNegative | None = None
     """Wall clock of a run, the mean over the seeds; empty if not known."""
     hardware: Words = ""
-    """What these were measured on."""
+    """The hardware on which the seconds were measured."""
     source: Words
-    """Where the numbers stand: a page of this repository, or the grid of the sweep that the row was made of."""
+    """Where the numbers are from: a page of this repository, or the grid of the sweep."""
     version: Words
-    """Of this program that measured it; where the source is a page, the commit that brought the numbers there."""
+    """Version of this program that measured it; if the source is a page, the commit that added the numbers."""
     hash: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
-    """Of the resolved configuration, without the seed, by the names of teacher and data: what makes it this cell."""
+    """Hash of the resolved configuration, without the seed and with teacher and data by name."""
     command: Words
-    """What does a run of the cell, but for the seed."""
+    """The command for a run of this configuration, without the seed."""
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -92,11 +92,11 @@ class Row(Options):
 
     @property
     def measured(self) -> Quantity:
-        """What was measured."""
+        """The measured quantity."""
         return in_percent(self.quantity)
 
     def first(self, count: int) -> list[int]:
-        """So many seeds: the row's own, in its order, then those that follow."""
+        """The first ``count`` seeds: the row's own, in its order, then the next ones."""
         own = list(self.seeds[:count])
         return own + list(range(max(self.seeds) + 1, max(self.seeds) + 1 + count - len(own)))
 
@@ -119,7 +119,7 @@ class Row(Options):
 
     @property
     def summary(self) -> str:
-        """One line."""
+        """The row in one line."""
         seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
         return f"{self.measured.heading} {self.interval}, {seeds}; {self.setting}"
 
@@ -128,7 +128,7 @@ def in_percent(name: str) -> Quantity:
     """The quantity of that name; `UsageError` unless there is one and its unit is percent."""
     known = {one.name: one for one in QUANTITIES.values() if one.unit == "%"}
     if name not in known:
-        raise UsageError(f"quantity {name!r} is none in percent; {suggestion(name, known)}")
+        raise UsageError(f"quantity {name!r} is not in percent; {suggestion(name, known)}")
     return known[name]
 
 
@@ -136,7 +136,7 @@ def board() -> dict[str, Row]:
     """All rows by name, file by file.
 
     Raises:
-        UsageError: for a file that is not as it must be.
+        UsageError: for an invalid file.
     """
     return {name: row for file in sorted(FOLDER.glob("*.csv")) for name, row in read(file).items()}
 
@@ -153,7 +153,7 @@ def read(file: Path) -> dict[str, Row]:
 
     Raises:
         MissingInput: if it does not exist.
-        UsageError: for a wrong or missing column, a value that cannot be, or a row that is there twice.
+        UsageError: for a wrong or missing column, an invalid value, or a duplicate row.
     """
     if not file.is_file():
         raise MissingInput(f"leaderboard {file} does not exist: check the path")
@@ -163,7 +163,7 @@ def read(file: Path) -> dict[str, Row]:
         for line, row in _rows(file):
             name = f"{file.stem}/{row.name}"
             if name in rows:
-                raise UsageError(f"line {line}: row {row.name!r} is there twice: leave one of them out")
+                raise UsageError(f"line {line}: row {row.name!r} appears twice: leave one of them out")
             other = cells.setdefault((row.hash, row.quantity), row.name)
             if other != row.name:
                 raise UsageError(f"line {line}: {row.name!r} is the cell of {other!r} again: leave one of them out")
@@ -172,7 +172,7 @@ def read(file: Path) -> dict[str, Row]:
 
 
 def _rows(file: Path) -> Iterable[tuple[int, Row]]:
-    """Rows with the lines that they end on."""
+    """Rows with the lines on which they end."""
     try:
         reader = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""), strict=True)
         head = list(reader.fieldnames or [])
@@ -184,7 +184,7 @@ def _rows(file: Path) -> Iterable[tuple[int, Row]]:
         if name not in columns:
             raise UsageError(f"unknown column {name!r}; {suggestion(name, columns)}")
         if head.count(name) > 1:
-            raise UsageError(f"column {name!r} is there twice: leave one of them out")
+            raise UsageError(f"column {name!r} appears twice: leave one of them out")
     if lacking := [name for name in columns if name not in head]:
         raise UsageError(f"column {lacking[0]!r} is missing; a file has {', '.join(columns)}")
     for line, cells in lines:
@@ -221,11 +221,11 @@ class Verdict:
     """Whether other seeds agree with a row.
 
     Attributes:
-        n: how many these are.
+        n: number of these seeds.
         mean: of the row's quantity over them.
-        sd: its standard deviation, ``None`` of one.
-        low, high: where 95 % of such means lie if they are of the row's cell; ``None`` where that cannot be told.
-        agrees: whether the mean does; ``None`` where that cannot be told.
+        sd: its standard deviation, ``None`` for one seed.
+        low, high: where 95 % of such means lie if they are of the row's configuration; ``None`` if unknown.
+        agrees: whether the mean lies there; ``None`` if unknown.
     """
 
     n: int
@@ -245,21 +245,21 @@ class Verdict:
 
 
 def verdict(row: Row, values: Sequence[float], images: int | None) -> Verdict:
-    """Whether new seeds are of the cell that a row says they are of.
+    """Whether new seeds agree with a row.
 
     The rule is a prediction interval: if the row's n seeds and the new k are independent draws from one normal
     distribution, the mean of the new ones lies within ``mean ± t sd √(1/n + 1/k)`` in 95 % of cases, with t the 97.5 %
-    quantile of Student's distribution with n - 1 degrees of freedom. So one honest reproduction of twenty falls outside
-    by chance, and a row of few seeds says little. sd is the row's own: new seeds that scatter more do not widen it. It
-    is told by the interval where a row has none (`lra.benchmarks.comparison.estimates.deviation`). A row of one seed,
-    or of seeds that came out equal, does not say how seeds scatter: then the new ones do, k and n changing places.
-    Seeds that are the row's own share initial weights and order with it, so that they lie closer still. No interval is
-    narrower than one test image to either side.
+    quantile of Student's distribution with n - 1 degrees of freedom. So one honest reproduction in twenty falls outside
+    by chance, and a row with few seeds says little. sd is the row's own: new seeds that scatter more do not widen the
+    interval. If a row has none, it follows from the interval (`lra.benchmarks.comparison.estimates.deviation`). A row
+    with one seed, or with equal values for all seeds, does not show how seeds scatter: then the new ones are used, with
+    k and n exchanged. Seeds that are the row's own share initial weights and order with it, so that they lie closer
+    still. No interval is narrower than one test image to either side.
 
     Args:
         row: the row.
         values: its quantity for each new seed.
-        images: how many the data set has to test on, if that is known.
+        images: number of test images, if known.
     """
     from lra.benchmarks.comparison.estimates import deviation, foreseen
 

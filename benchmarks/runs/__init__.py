@@ -1,1 +1,1 @@
-"""One run: its folder, its training from start or checkpoint to result."""
+"""One run: its folder, and its training from the start or a checkpoint to the result."""

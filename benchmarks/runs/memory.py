@@ -75,8 +75,8 @@ def refuse_beyond(device: str, resident: Sequence[Demand], passing: Sequence[Dem
     if needed > free:
         worst = max([*resident, *passing], key=lambda demand: demand.size)
         raise UsageError(
-            f"{worst.option} = {worst.value}: the run takes {in_bytes(needed)} of memory at least and {in_bytes(free)} "
-            f"are free on {device}: lower {worst.option}, or what else is large: batches, data.size, networks"
+            f"{worst.option} = {worst.value}: the run takes at least {in_bytes(needed)} of memory and {in_bytes(free)} "
+            f"are free on {device}: lower {worst.option}, or whatever else is large: batches, data.size, networks"
         )
 
 

@@ -85,7 +85,7 @@ class RunFolder:
         kind = dict((self.identity or {}).get("settings") or {}).get("kind", "run")
         anew = f"start over with {again(kind, self.path / 'config.yaml')}"
         if before is None and self.path.absolute().parent.name != self.config_hash:
-            raise UsageError(f"{self.path} is of other data, code or teacher, or of an earlier version: {anew}")
+            raise UsageError(f"{self.path} belongs to other data, code or teacher, or to an earlier version: {anew}")
         if before is not None and (other := difference(before, self.identity or {})):
             raise UsageError(f"{self.path}: {other}, or {anew}")
 

@@ -1,7 +1,7 @@
 """One run of any kind, from its configuration to the result in its folder, and the trackers that follow it.
 
-A run that is finished is shown again, which imports nothing that trains. There are no trackers unless asked for, and
-no network unless asked for.
+A finished run is shown again, which imports nothing needed for training. There are no trackers, and no network access,
+unless requested.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run(
     part_of: Path | None = None,
     wait: bool = False,
 ) -> RunFolder:
-    """Do a run, or finish it, or return it, which is said on stderr, if it was finished before.
+    """Do a run, or finish it, or, if it was finished before, return it and say so on stderr.
 
     What cannot be done is refused before a file is written.
 
@@ -59,14 +59,14 @@ def run(
         out: parent of run folders.
         trackers: further records to keep of it.
         quiet: nothing on stderr.
-        at: the folder that it is to be in, wherever that was moved.
-        heading: a line to say before all others.
-        part_of: the folder of what it is a part of, which is to be gone on with in its place. If another process does
-            the same part of something else, that is waited for.
-        wait: for another process that does this run, in place of a refusal.
+        at: the folder of the run, if it was moved.
+        heading: a line to print before all others.
+        part_of: the folder of what it is a part of, which a user should resume in its place. If another process does
+            the same part of something else, wait for it.
+        wait: wait for another process that does this run, instead of refusing.
 
     Raises:
-        LraError: with an exit code, for everything that a user can mend.
+        LraError: with an exit code, for everything that a user can fix.
     """
     kind = kind_of(config)
     folder = finished(config, out, at)
@@ -107,7 +107,7 @@ def _run(
     group: Processes,
     kept: Journal,
 ) -> RunFolder:
-    """`run`, as one of ``group``; ``kept`` is what was said of it so far."""
+    """`run`, as one process of ``group``; ``kept`` is its log so far."""
     RunFolder(out).refuse_unwritable()
     refuse_device(config.device)
     prepared = kind.prepare(config, introduction, group, trackers, quiet)
@@ -149,7 +149,7 @@ def _run(
 
 @contextmanager
 def failure_in_log() -> Iterator[None]:
-    """Write into the log why a run ends before its end."""
+    """A context that logs why a run ends early."""
     try:
         yield
     except LraError as error:
@@ -170,7 +170,7 @@ def stored(folder: Path) -> Configuration:
     """The configuration that a run folder was made with.
 
     Raises:
-        MissingInput: if the folder is none of a run.
+        MissingInput: if the folder is not that of a run.
         UsageError: if what it names has changed since.
     """
     return kind_in(folder).stored(folder)
@@ -180,22 +180,22 @@ def kind_in(folder: Path) -> Kind:
     """The kind of the run in a folder.
 
     Raises:
-        UsageError: if its configuration is damaged, or of no kind that there is.
+        UsageError: if its configuration is damaged, or of an unknown kind.
     """
     file = folder.absolute() / "config.yaml"
     return kind_named(read_options(file, "config").get("kind", DEFAULT) if file.is_file() else DEFAULT)
 
 
 def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None) -> RunFolder:
-    """Go on with the run of an existing folder.
+    """Resume the run in an existing folder.
 
     Args:
         path: the folder.
-        on_divergence: in place of what the run was started with.
+        on_divergence: in place of the setting with which the run was started.
 
     Raises:
-        LraError: as `run`, and if the folder is none of a run, or what it is made of changed.
-        MissingInput: if some of that is not where it was.
+        LraError: as `run`, and if the folder is not that of a run, or its teacher, data or code have changed.
+        MissingInput: if some of these are not where they were.
     """
     path = path.resolve()
     config = stored(path)
@@ -217,13 +217,13 @@ def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None)
 def finished(
     config: Configuration, out: Path, at: Path | None = None, digest: Callable[[Path], str] = sha256
 ) -> RunFolder | None:
-    """The folder of this run under ``out``, or ``at`` a place, if all of it is done.
+    """The folder of this run under ``out``, or ``at`` a place, if the run is finished.
 
-    ``None`` leaves it to `run` to find out. ``digest`` gives that of a file, such as the teacher's.
+    ``None`` leaves it to `run` to find out. ``digest`` computes the hash of a file, such as the teacher's.
 
     Raises:
-        UsageError: for another run at that place, data that are not as they must be, or a damaged result.
-        MissingInput: for a user's own data that are not there.
+        UsageError: for another run at that place, invalid data, or a damaged result.
+        MissingInput: for a user's own data that do not exist.
     """
     kind = kind_of(config)
     identity = kind.identity(config, digest)
@@ -241,7 +241,7 @@ def finished(
 
 
 def update_places(folder: RunFolder, kind: Kind, config: Configuration) -> None:
-    """Let the configuration stored in ``folder`` say where things lie now, if they were moved."""
+    """Update the paths in the configuration stored in ``folder``, if files were moved."""
     file = folder.path / "config.yaml"
     stored = read_options(file, "config") if file.is_file() else None
     if stored is not None and kind.places(stored, folder.path) != kind.places(config.tree(), folder.path):
@@ -250,7 +250,7 @@ def update_places(folder: RunFolder, kind: Kind, config: Configuration) -> None:
 
 
 def tell_finished(folder: RunFolder, tracked: bool, heading: str = "") -> None:
-    """Say on stderr, below a ``heading`` if there is one, that a run is shown again, and was not done again."""
+    """Say on stderr, below a ``heading`` if there is one, that a run is only shown again, not repeated."""
     if leads():
         if heading:
             tell(heading)
@@ -261,7 +261,7 @@ Mode = Literal["offline", "online"]
 
 
 def asked_for(board: bool = False, wandb: Mode | None = None) -> list[Tracker]:
-    """The trackers of a run.
+    """The requested trackers of a run.
 
     Args:
         board: write TensorBoard events into ``tensorboard`` in the run folder.

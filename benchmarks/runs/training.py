@@ -170,7 +170,7 @@ class Training:
             self.metrics = self._metrics(saved["records"])
             restore(saved, self.experiment.strategy, self.experiment.stream)
             if not math.isfinite(norm(self.experiment.strategy.model.parameters())):
-                raise ValueError("its student has weights that are no numbers")
+                raise ValueError("its student has weights that are not numbers")
             self.watch.take_up(saved)
             self.rollbacks = list(saved["rollbacks"])
             self.times = [(step, seconds) for step, seconds in saved["times"]]

@@ -1,1 +1,1 @@
-"""What a run is made of: configuration, data sets, teachers, and their assembly."""
+"""The parts of a run: configuration, data sets, teachers, and their assembly."""

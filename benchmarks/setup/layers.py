@@ -83,7 +83,7 @@ def parse_assignment(text: str) -> Tree:
     try:
         return assigned(path.strip() if equals else "", parse_yaml(value), text)
     except NotPlain:
-        raise UsageError(f"--set {text!r}: the value is no YAML scalar, list or mapping") from None
+        raise UsageError(f"--set {text!r}: the value is not a YAML scalar, list or mapping") from None
 
 
 def assigned(path: str, value: Any, said: str = "") -> Tree:

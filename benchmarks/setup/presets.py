@@ -1,7 +1,7 @@
-"""Presets and scales, the settings in ``presets.yaml``; and what to say to a user of those that a run lies over.
+"""Presets and scales, the settings in ``presets.yaml``, and what a user is told of those that a run uses.
 
-A scale fits the data, and is what a run takes that asks for nothing else. A preset is a whole cell of settings under a
-paper's name.
+A scale is a set of settings that fits the data, and is used unless something else is requested. A preset is a complete
+set of settings under a paper's name.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 
 OURS = "ours"
-"""The source of presets that lie over the scale that fits their data. Others lie over the settings of a paper."""
+"""The source of presets that override the scale that fits their data. Others override the settings of a paper."""
 
 
 PUBLISHED = "published"
@@ -29,7 +29,7 @@ PUBLISHED = "published"
 
 @cache
 def book() -> Tree:
-    """What is in ``presets.yaml``."""
+    """The content of ``presets.yaml``."""
     text = (files("lra.benchmarks") / "presets.yaml").read_text()
     return yaml.safe_load(text)
 
@@ -53,25 +53,25 @@ def settings_of(name: str) -> Tree:
 
 
 def source_of(name: str) -> str:
-    """Where the numbers of a preset are from, as far as they were not chosen by us."""
+    """Where the numbers of a preset are from, unless they were chosen by us."""
     return str(presets()[name]["source"])
 
 
 @cache
 def printed() -> list[Tree]:
-    """What is in ``published.yaml``: numbers that papers and repositories print, see `lra.benchmarks.comparison`."""
+    """The content of ``published.yaml``: numbers from papers and repositories, see `lra.benchmarks.comparison`."""
     found: list[Tree] = yaml.safe_load((files("lra.benchmarks") / "published.yaml").read_text())
     return found
 
 
 class Facts(NamedTuple):
-    """What is known of the data, and of where to compute, before anything is loaded.
+    """What is known of the data and the device before anything is loaded.
 
     Attributes:
-        image: channels, height and width, as networks see it.
-        own: longer side of the data set's images as they come.
+        image: channels, height and width, as networks see them.
+        own: longer side of the data set's original images.
         classes: K.
-        tests: images to test on, ``None`` if that is not known.
+        tests: number of test images, ``None`` if not known.
         device: as in the configuration.
     """
 
@@ -93,9 +93,9 @@ class Scale(NamedTuple):
     Attributes:
         name: as in ``presets.yaml``.
         summary: the data it is for.
-        cost: what a run of it takes, and where that is from.
-        fits: upper limits of facts, by their name; ``channels`` and ``device`` must be equal.
-        settings: for every method; what stands under ``methods`` is for that method only.
+        cost: what a run takes, and where that is from.
+        fits: upper limits of facts, by name; ``channels`` and ``device`` must be equal.
+        settings: for every method; those under ``methods`` are for one method only.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Scale(NamedTuple):
     settings: Tree
 
     def fitting(self, facts: Facts) -> bool:
-        """Whether the data are of this kind; what is not known fits."""
+        """Whether the scale fits the data; unknown facts fit."""
         channels, height, width = facts.image
         found = {"side": max(height, width), "own": facts.own, "classes": facts.classes, "tests": facts.tests}
         exact = {"channels": channels, "device": facts.device.partition(":")[0]}
@@ -116,14 +116,14 @@ class Scale(NamedTuple):
 
     @property
     def networks(self) -> str:
-        """Teacher and student, and how long it is."""
+        """Teacher and student, and the budget."""
         schedule = self.settings["schedule"]
         steps = schedule["epochs"] * schedule["experiences_per_epoch"] * schedule["steps_per_experience"]
         pair = f"{self.settings['teacher']['network']} to {self.settings['student']['network']}"
         return f"{pair}, {steps:,} steps of {schedule['batch_size']}"
 
     def of(self, method: type[Method], replay: str) -> Tree:
-        """The settings for a method with a replay; of synthesis, the options that the method has."""
+        """The settings for a method with a replay; for synthesis, only the options that the method has."""
         settings = dict(self.settings)
         own = settings.pop("methods", {}).get(method.name, {})
         synthesis = {k: v for k, v in settings.pop("synthesis", {}).items() if k in method.Options.model_fields}
@@ -137,7 +137,7 @@ class Scale(NamedTuple):
 
 
 def scales() -> dict[str, Scale]:
-    """All scales by name; of those that fit some data the first is theirs."""
+    """All scales by name; the first one that fits the data is used."""
     about = ("summary", "cost", "fits", "source")
     return {
         name: Scale(
@@ -153,11 +153,11 @@ def scale_for(facts: Facts) -> Scale:
 
 
 def facts_of(options: DataOptions, device: str) -> Facts:
-    """What is known of the data of a configuration; no image is loaded for it.
+    """What is known of the data of a configuration; no image is loaded.
 
     Raises:
-        UsageError: for an unknown data set, or a user's own data that are not as they must be.
-        MissingInput: for a user's own data that are not there.
+        UsageError: for an unknown data set, or a user's own data that are not valid.
+        MissingInput: for a user's own data that do not exist.
     """
     data = data_of(options)
     native = data_set(options.name) if options.name in DATASETS else data
@@ -165,7 +165,7 @@ def facts_of(options: DataOptions, device: str) -> Facts:
 
 
 def announced(config: RunConfig) -> Iterator[str]:
-    """What is replayed; which scale or preset the settings lie over and why; and what of a preset was replaced.
+    """Lines on what is replayed, which scale or preset is used and why, and what of a preset was replaced.
 
     Raises:
         LraError: as `facts_of`.
@@ -195,7 +195,7 @@ def _of_preset(config: RunConfig, name: str) -> Iterator[str]:
 
 
 def chosen_of(preset: str) -> list[str]:
-    """What had to be chosen for a preset, beside what its paper says: options, or the section of more than two."""
+    """What we had to choose for a preset, beyond what its paper says: options, or their section if more than two."""
     found = presets()[preset].get("chosen", {})
     return [
         name
@@ -213,7 +213,7 @@ def dropped(config: RunConfig, preset: str) -> str:
 
 
 def unlike(config: RunConfig, teacher: str) -> str:
-    """A line on a file whose network ``teacher`` is not that of the preset; empty if it is."""
+    """A line on a file whose network ``teacher`` is not the preset's; empty if it is."""
     if config.preset not in presets() or config.teacher.file is None:
         return ""
     replaced = _replaced(config.preset, "teacher", teacher)

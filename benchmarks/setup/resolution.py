@@ -1,4 +1,4 @@
-"""From what was typed to a checked configuration.
+"""Resolve flags and files to a checked configuration.
 
 Defaults < settings of the method's paper < scale that fits the data < preset < config file < ``--set`` < flags.
 """
@@ -48,22 +48,22 @@ from lra.strategies.retention import PAPER, REPLAYS
 
 
 class NothingRetained(WrongOption):
-    """The LRA step is asked for, and no replay."""
+    """The LRA step is requested without a replay."""
 
 
 def configuration(base: Path | None = None, code: Mapping[str, str] | None = None, **given: Any) -> RunConfig:
     """Resolve flags.
 
     Args:
-        base: the folder of the file that they are from; relative paths count from there first, and from the working
-            directory then, or else.
-        code: where a record that they are from had modules from; nothing in it counts as typed by the user.
-        given: values by the names in `FLAGS`; ``None`` is as not given. ``set`` has texts ``section.key=value``, or
+        base: the folder of the file they are from; relative paths are looked up there first, then in the working
+            directory.
+        code: if they are from a record, the folders of its modules; nothing in it counts as typed by the user.
+        given: values by the names in `FLAGS`; ``None`` means not given. ``set`` holds texts ``section.key=value``, or
             is a mapping of such paths to values.
 
     Raises:
-        UsageError: for anything wrong, in one line.
-        MissingInput: for a file that is not there.
+        UsageError: for any error, in one line.
+        MissingInput: for a file that does not exist.
     """
     if unknown := given.keys() - {flag.name for flag in FLAGS}:
         raise TypeError(f"there is no flag {min(unknown)!r}")
@@ -82,7 +82,7 @@ def configuration(base: Path | None = None, code: Mapping[str, str] | None = Non
 
 
 def _of_flags(given: Mapping[str, Any], bases: Sequence[Path]) -> Tree:
-    """The layer that flags make up."""
+    """The layer of the configuration given by flags."""
     tree: Tree = {}
     for flag in FLAGS:
         value = given.get(flag.name)
@@ -99,7 +99,7 @@ def _of_flags(given: Mapping[str, Any], bases: Sequence[Path]) -> Tree:
 
 
 def _teacher(text: str, bases: Sequence[Path]) -> Tree:
-    """A network's name, or a file, whose name may have a colon in it too."""
+    """A network's name, or a file, whose name may also contain a colon."""
     file = Path(placed(text, "teacher", bases))
     if is_known(text) or (is_foreign(text) and not file.exists()):
         return {"network": text}
@@ -112,12 +112,12 @@ def _teacher(text: str, bases: Sequence[Path]) -> Tree:
 
 
 def resolve(layers: Iterable[Tree]) -> RunConfig:
-    """Lay ``layers`` (config file, ``--set``, flags; later ones win) over the defaults and check the result.
+    """Apply ``layers`` (config file, ``--set``, flags; later ones win) to the defaults and check the result.
 
     Raises:
-        UsageError: for anything unknown, of the wrong type or out of range, for a preset that is for other data, and
-            for the LRA step without a replay, in one line.
-        MissingInput: for a user's own data that are not there.
+        UsageError: for anything unknown, of the wrong type or out of range, for a preset for other data, and for the
+            LRA step without a replay, in one line.
+        MissingInput: for a user's own data that do not exist.
     """
     given = _together(map(expanded, layers))
     preset = None if given.get("preset") is None else str(given["preset"])
@@ -137,7 +137,7 @@ def resolve(layers: Iterable[Tree]) -> RunConfig:
 
 
 def restored(tree: Tree) -> RunConfig:
-    """A configuration from what a run stored, which is all of it, whatever has become of scales and presets since.
+    """A configuration as stored by a run, which is complete, so that later changes of scales and presets do not matter.
 
     Raises:
         UsageError: if it is not a whole and valid configuration.
@@ -153,7 +153,7 @@ def _together(layers: Iterable[Tree]) -> Tree:
 
 
 def _laid(chosen: Tree, scale: Scale | None) -> RunConfig:
-    """``chosen`` over the settings of its method's paper and those of ``scale``, checked."""
+    """``chosen`` applied to the settings of its method's paper and of ``scale``, checked."""
     method = known_name("method", chosen.get("method", "predfkd"), METHODS)
     replay = str(chosen.get("replay", {}).get("name", PAPER))
     if replay == PAPER:
@@ -171,7 +171,7 @@ def _laid(chosen: Tree, scale: Scale | None) -> RunConfig:
 
 
 def _often_enough(config: RunConfig, given: Tree) -> RunConfig:
-    """Evaluate often enough for a curve where a budget in steps is given, and nothing of how often to evaluate."""
+    """Evaluate often enough for a curve if a budget in steps is given without an evaluation interval."""
     told = "every" in given.get("evaluation", {}) or "experiences_per_epoch" in given.get("schedule", {})
     if config.schedule.steps is None or told or config.evaluations >= EVALUATIONS:
         return config
@@ -180,7 +180,7 @@ def _often_enough(config: RunConfig, given: Tree) -> RunConfig:
 
 
 def _scale(chosen: Tree, preset: str | None, named: Tree) -> str:
-    """The scale that is asked for, or the one that fits: published cells lie over none."""
+    """The requested scale, or the one that fits; published presets use none."""
     if chosen.get("scale") is not None:
         return known_name("scale", chosen["scale"], [*scales(), PUBLISHED])
     if preset is not None and source_of(preset) != OURS:
@@ -212,9 +212,9 @@ def _facts(chosen: Tree) -> Facts | None:
 
 
 def importing(config: RunConfig, typed: Sequence[Tree] = ()) -> RunConfig:
-    """A configuration whose modules can be imported from now on, and which says where from.
+    """A configuration whose modules can be imported from now on, and which states their folders.
 
-    ``typed`` are the layers of it that its user typed himself, or that are this program's own: these are trusted.
+    ``typed`` are the layers that the user typed, or that are this program's own: these are trusted.
     """
     names = {module.partition(".")[0] for layer in typed for module in modules_in(layer).values()}
     trusted = {top for layer in typed for top in layer.get("code") or {}}
@@ -227,20 +227,20 @@ def read_options(file: Path, what: str) -> Tree:
 
     Raises:
         MissingInput: if it does not exist.
-        UsageError: if it is no YAML mapping.
+        UsageError: if it is not a YAML mapping.
     """
     require_file(file)
     try:
         tree = parse_yaml(file.read_text())
     except (NotPlain, UnicodeDecodeError) as error:
-        raise UsageError(f"{what} {file} is no YAML: {error}") from None
+        raise UsageError(f"{what} {file} is not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise UsageError(f"{what} {file} has no sections or options: write them as key: value, such as method: dafl")
     return tree
 
 
 def file_layer(file: Path) -> Tree:
-    """The layer in a configuration file; what is relative in it counts from its folder."""
+    """The layer in a configuration file; its relative paths start from its folder."""
     tree = read_options(file, "config")
     if (kind := tree.pop("kind", DISTILLED)) != DISTILLED:
         raise UsageError(f"config {file} is of lra-bench {kind}, and this is for runs that distil")
@@ -249,9 +249,9 @@ def file_layer(file: Path) -> Tree:
 
 
 def origin(what: str, file: Path, version: object = None) -> str:
-    """A file for a complaint, and which version of this program wrote it, if it was another.
+    """A file's name for an error message, with the version of this program that wrote it, if it was another.
 
-    Without a ``version`` it is that of the run whose folder the file is in, if it is a run's.
+    Without a ``version``, it is taken from the run whose folder the file is in, if there is one.
     """
     if version is None:
         try:

@@ -32,7 +32,7 @@ def retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
         return [*plugins, *guests]
     if not isinstance(replay, Replay):
         raise UsageError(
-            f"--meta needs a plugin that replays (a lra.strategies.strategy.Replay), and {name!r} is none: name it "
+            f"--meta needs a plugin that replays (a lra.strategies.strategy.Replay), and {name!r} is not one: name it "
             "with --plugin beside a --replay such as memory"
         )
     step = LRA(replay, LRAOptions(**config.meta.model_dump(exclude={"enabled"})))

@@ -1,6 +1,6 @@
-"""Every option of a configuration described: what it is called, may be and means; as rows, and as JSON Schema.
+"""A description of every option of a configuration, with its name, values and meaning: as rows, and as JSON Schema.
 
-What an option means is said under it in its class, and read from there: nothing here is written a second time.
+The meaning of an option is the docstring under it in its class, and is read from there: nothing is written twice.
 """
 
 import ast
@@ -20,10 +20,10 @@ from lra.strategies.methods import METHODS
 from lra.strategies.retention import REPLAYS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-"""Of JSON Schema."""
+"""The dialect of JSON Schema."""
 
 INCREMENT = "increment"
-"""Names the options that ``lra-bench increment --set`` takes."""
+"""The name of the options that ``lra-bench increment --set`` takes."""
 
 
 class Described(NamedTuple):
@@ -31,9 +31,9 @@ class Described(NamedTuple):
 
     Attributes:
         key: as ``--set`` takes it.
-        values: what it may be, in words.
+        values: the permitted values, in words.
         default: as YAML; empty if there is none.
-        meaning: in the words of its class; empty if that has none.
+        meaning: from its docstring; empty if it has none.
     """
 
     key: str
@@ -54,7 +54,7 @@ def described(
     Args:
         group: the class of options.
         prefix: what stands before each name when it is set, such as ``synthesis.``.
-        names: which of them; all unless given.
+        names: which of them; all if not given.
         mark: how values are written.
     """
     schema = group.model_json_schema()
@@ -74,7 +74,7 @@ def sections() -> dict[str, type[Options]]:
 
 
 def groups() -> dict[str, tuple[str, type[Options]]]:
-    """What options there are to be asked for: a section, a method, a replay, `INCREMENT`; each with its prefix."""
+    """The groups of options that can be listed: sections, methods, replays and `INCREMENT`; each with its prefix."""
     return {
         **{name: (f"{name}.", group) for name, group in sections().items()},
         **{name: ("synthesis.", method.Options) for name, method in METHODS.items()},
@@ -90,7 +90,7 @@ def alone() -> Iterator[Described]:
 
 
 def keys(method: str | None = None, replay: str | None = None) -> list[str]:
-    """Every key that ``--set`` takes for a run: of one method and replay, or of all."""
+    """Every key that ``--set`` takes for a run: those of one method and replay, or of all."""
     left_out = {INCREMENT} | ({*METHODS} - {method} if method in METHODS else set())
     left_out |= {*REPLAYS} - {replay} if replay in REPLAYS else set()
     found = [option.key for option in alone()]
@@ -100,7 +100,7 @@ def keys(method: str | None = None, replay: str | None = None) -> list[str]:
 
 
 def meaning(group: type[Options], name: str) -> str:
-    """What an option means: its docstring, or that of the class that first declares it, or nothing."""
+    """The meaning of an option: its docstring, or the one in the class that first declares it, or nothing."""
     for owner in group.__mro__:
         if issubclass(owner, Options) and name in _docstrings(owner):
             return " ".join(_docstrings(owner)[name].split())
@@ -120,7 +120,7 @@ def _docstrings(owner: type[Options]) -> dict[str, str]:
 
 
 def _values(schema: Mapping[str, Any], within: Mapping[str, Any], mark: Mark) -> str:
-    """What a JSON schema allows, in words."""
+    """The values that a JSON schema allows, in words."""
     if "$ref" in schema:
         return _values(within[schema["$ref"].rsplit("/", 1)[-1]], within, mark)
     if "anyOf" in schema:
@@ -146,7 +146,7 @@ SHORT = {"replay": "string", "meta": "boolean", "data": "string", "student": "st
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a configuration file of this version, for editors: every key, its values, default and meaning.
 
-    What a method or a replay has is asked for where the file names it; what a preset or a plugin brings is let pass.
+    The options of a method or a replay are checked if the file names it; those of a preset or a plugin are accepted.
     """
     within: dict[str, Any] = {}
     whole = _hoisted(RunConfig, "run", within)
@@ -204,7 +204,7 @@ def _hoisted(group: type[Options], name: str, within: dict[str, Any]) -> str:
 
 
 def _groups_at(annotation: Any) -> list[type[Options]]:
-    """The group of options that a field holds, if it holds one, or may."""
+    """The group of options that a field holds, or may hold."""
     kinds = (annotation, *get_args(annotation))
     return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Options)]
 
@@ -217,7 +217,7 @@ def _groups_in(group: type[Options]) -> Iterator[type[Options]]:
 
 
 def listing(found: Sequence[Described], width: int) -> str:
-    """Options to be read: each with what it may be and its default, what it means beneath."""
+    """Options as text: each with its values and default, and its meaning below."""
     lines = []
     for option in found:
         default = f"  [{option.default}]" if option.default else ""

@@ -1,4 +1,4 @@
-"""Teachers: trained here once and kept by content, or brought along as a file."""
+"""Teachers: trained here once and cached by content, or given as a file."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from lra.networks.normalized import Normalized
 
 SHOWN = 256
-"""Images that are tried: a wrong normalisation that matters shows on fewer, and a whole test set takes minutes."""
+"""Images used to compare normalisations: enough to show a wrong one, while a whole test set would take minutes."""
 DEVIATIONS = 3.0
-"""How many standard deviations of chance another normalisation must be better by."""
+"""By how many standard deviations of chance another normalisation must be better."""
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
 class TrainedTeacher:
-    """A teacher network with where it comes from.
+    """A teacher network and its origin.
 
     Attributes:
         network: images in [0, 1] -> logits.
@@ -81,12 +81,12 @@ def obtain(
 ) -> TrainedTeacher:
     """Load the teacher's file, or the cached result of its recipe, or train it; then check it, all on ``device``.
 
-    Unless ``quiet``, stderr hears how it gets on. What a user should know of its file joins the ``introduction``, which
-    is said before it is trained; without one it is said at once.
+    Unless ``quiet``, progress is shown on stderr. Notes on its file are added to the ``introduction``, which is printed
+    before training; without one they are printed at once.
 
     Raises:
         Resumable: if a signal stops its training.
-        MissingInput: if its file does not exist, or the data it would be trained on.
+        MissingInput: if its file, or the data it would be trained on, do not exist.
         UsageError: if the file is corrupt or unsafe, or does not fit the data.
         LraError: if it does no better than chance.
     """
@@ -123,7 +123,7 @@ def _loaded(
     device: torch.device,
     said: Introduction,
 ) -> TrainedTeacher:
-    """The teacher in a file, on ``device``, untested; without a normalisation, one that does well is advised."""
+    """The teacher in a file, on ``device``, untested; without a normalisation, one that works well is suggested."""
     try:
         network, name, scale = load_teacher(path, options, data, said.add)
     except NoNormalisation as error:
@@ -138,7 +138,7 @@ def _loaded(
 
 
 def stand_in(config: RunConfig, data: DataSet) -> TrainedTeacher:
-    """A teacher with fresh weights in place of one that is still to be trained, to build a run with."""
+    """A teacher with fresh weights in place of one that must still be trained, with which a run can be built."""
     from lra.networks.normalized import Normalized
 
     mean, std = (0.5,) * data.image[0], (0.5,) * data.image[0]
@@ -148,7 +148,7 @@ def stand_in(config: RunConfig, data: DataSet) -> TrainedTeacher:
 
 
 def untrained(options: TeacherOptions, data: DataSet) -> bool:
-    """Whether a teacher is still to be trained.
+    """Whether a teacher must still be trained.
 
     Raises:
         MissingInput: as `cached_path`.
@@ -157,7 +157,7 @@ def untrained(options: TeacherOptions, data: DataSet) -> bool:
 
 
 def teacher_file(options: TeacherOptions, data: DataSet) -> Path:
-    """The file a teacher is loaded from, which may not be there yet.
+    """The file from which a teacher is loaded, which may not exist yet.
 
     Raises:
         MissingInput: as `cached_path`.
@@ -166,10 +166,10 @@ def teacher_file(options: TeacherOptions, data: DataSet) -> Path:
 
 
 def cached_path(options: TeacherOptions, data: DataSet) -> Path:
-    """The file that the recipe's teacher is kept in, named by everything that determines it.
+    """The file of a recipe's teacher in the cache, named by everything that determines it.
 
     Raises:
-        MissingInput: if it would be trained on a user's own data, and they are not there.
+        MissingInput: if it would be trained on a user's own data, and they do not exist.
     """
     recipe = options.model_dump(exclude={"file", "mean", "std", "features"}) | {
         "data": data_kind(data.name),
@@ -192,7 +192,7 @@ def answers_of(
     what: str = "the test set",
     quiet: bool = True,
 ) -> Tensor:
-    """Logits (n, K), on the CPU, of a network on ``device``; what takes long is told on stderr unless ``quiet``."""
+    """Logits (n, K), on the CPU, of a network on ``device``; slow progress is shown on stderr unless ``quiet``."""
     import torch
 
     from lra.state import in_mode
@@ -209,18 +209,18 @@ def answers_of(
 
 
 def at_once(device: str | torch.device) -> int:
-    """Images that a network is asked about at once: so many that a processor's caches hold the maps, more on a GPU."""
+    """Images per forward pass: on a CPU as many as keep the maps in its caches, more on a GPU."""
     return 128 if str(device).startswith("cpu") else 512
 
 
 def percent_right(answers: Tensor, classes: Tensor) -> float:
-    """Accuracy in percent of logits (n, K) for classes (n,); NaN and infinity are wrong answers."""
+    """Accuracy in percent of logits (n, K) for classes (n,); NaN and infinity count as wrong."""
     right = (answers.argmax(dim=1) == classes) & answers.isfinite().all(dim=1)
     return 100 * int(right.sum()) / len(classes)
 
 
 def accuracy_of(network: torch.nn.Module, test: Labelled, device: str | torch.device = "cpu") -> float:
-    """Percent right on labelled images, by a network on ``device``; NaN and infinity are wrong answers."""
+    """Accuracy in percent of a network on ``device`` on labelled images; NaN and infinity count as wrong."""
     return percent_right(answers_of(network, test, device), test.classes)
 
 
@@ -235,7 +235,7 @@ def refuse_chance(accuracy: float, classes: int, path: Path, advice: str | None 
 
 
 def in_use(channels: int) -> dict[str, Normalisation]:
-    """The normalisations that teachers of such images are trained with, by the name of where they are from."""
+    """The normalisations commonly used for teachers of such images, by the name of their source."""
     known = {name: data.normalisation for name, data in KNOWN.items()}
     named = {"ImageNet": IMAGENET, **known, "0.5": Normalisation(HALF.mean[:1] * channels, HALF.std[:1] * channels)}
     named["none"] = Normalisation((0.0,) * channels, (1.0,) * channels)
@@ -245,9 +245,9 @@ def in_use(channels: int) -> dict[str, Normalisation]:
 
 
 def better(network: Normalized, answers: Tensor | None, test: Labelled, device: torch.device) -> str | None:
-    """What to say of a normalisation in use under which a teacher is right more often, or ``None``.
+    """A note on a common normalisation with which a teacher is more accurate, or ``None``.
 
-    Compared on the same `SHOWN` images, evenly spread over the test set, so that little of it passes the teacher again.
+    They are compared on the same `SHOWN` images, evenly spread over the test set, so that few pass the teacher again.
 
     Args:
         network: the teacher, on ``device``.

@@ -289,7 +289,7 @@ def _module(option: str, spec: str, module: str) -> str:
     file = Path(module)
     name = spec.rpartition(":")[2]
     where = f", and call lra-bench from {file.parent}" if os.sep in module else ""
-    raise UsageError(f"{option} {spec!r}: {module!r} is no module: write {file.stem}:{name}{where}")
+    raise UsageError(f"{option} {spec!r}: {module!r} is not a module: write {file.stem}:{name}{where}")
 
 
 def _text(tree: Tree, section: str, key: str) -> str | None:

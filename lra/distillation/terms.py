@@ -96,9 +96,7 @@ class AttentionTransfer(StudentTerm):
         teacher = {maps.shape[2:]: maps for maps in view.teacher_maps}
         pairs = [(maps, teacher[maps.shape[2:]]) for maps in view.student_maps if maps.shape[2:] in teacher]
         if not pairs:
-            raise ValueError(
-                "attention transfer: student and teacher work at no common resolution; set its weight to 0"
-            )
+            raise ValueError("attention transfer: student and teacher have no common resolution; set its weight to 0")
         return torch.stack([(attention(s) - attention(t)).square().mean(dim=1) for s, t in pairs]).sum(dim=0)
 
 

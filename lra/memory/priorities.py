@@ -96,7 +96,7 @@ class Priorities:
         """
         if (place := int(self._faulty)) >= 0:
             raise ValueError(
-                f"replayed image {place}: the distance of student and teacher is no number, so it has no priority: "
+                f"replayed image {place}: the distance of student and teacher is not a number, so it has no priority: "
                 "lower student.lr, or set replay.priority=0"
             )
 

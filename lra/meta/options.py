@@ -107,7 +107,7 @@ class LRAOptions(LookAheadOptions):
                 raise ValueError(f"objective={self.objective} goes along the acquisition alone: drop along=momentum")
         if self.every > 1 and (self.objective, self.mixture, self.weight) != ("paper", "proportional", 1):
             raise ValueError(
-                f"every={self.every} takes steps of plain replay between, which count both losses by their images: "
+                f"every={self.every} takes plain replay steps between, which weight both losses by their images: "
                 "it needs objective=paper, mixture=proportional and weight=1"
             )
         return self

@@ -74,12 +74,12 @@ class TwoLatentGenerator(nn.Module):
         if min(latent, width, tokens) < 1:
             raise ValueError(f"latent, width and tokens must be positive; got {latent}, {width} and {tokens}")
         if latent % 2:
-            raise ValueError(f"a latent of {latent} has no halves, of content and of style: give an even number")
+            raise ValueError(f"a latent of {latent} does not split into content and style: give an even number")
         channels = deepened((width, width, max(1, width // 2)), image)
         fused = channels[-1]
         heads = gcd(4, fused) if heads is None else heads
         if fused % heads:
-            raise ValueError(f"{heads} heads do not share {fused} channels, half of the width {width}, evenly")
+            raise ValueError(f"{heads} heads do not divide {fused} channels, half of the width {width}, evenly")
         self.latent, self.image = latent, image
         scale = 2 ** (len(channels) - 1)
         first = (channels[0], -(-image[1] // scale), -(-image[2] // scale))

@@ -168,7 +168,7 @@ class LabelGenerator(nn.Module):
         super().__init__()
         embedding = torch.eye(classes) if embedding is None else embedding
         if len(embedding) != classes:
-            raise ValueError(f"the embedding needs {classes} rows, one a class; got {len(embedding)}")
+            raise ValueError(f"the embedding needs {classes} rows, one per class; got {len(embedding)}")
         self.register_buffer("embedding", embedding.detach().clone())
         self.norm = nn.BatchNorm1d(embedding.shape[1])
         layers = (nn.Linear(embedding.shape[1], latent) for _ in range(-(-batch // classes)))

@@ -65,7 +65,7 @@ def build_foreign(name: str, classes: int, image: Image, trains: bool = True, au
             f"network {name!r} cannot be built for {classes} classes of {image}: {_line(error)}"
         ) from error
     if not isinstance(network, nn.Module):
-        raise ValueError(f"network {name!r} is no torch module but {type(network).__name__}")
+        raise ValueError(f"network {name!r} is not a torch module but {type(network).__name__}")
     _materialise(network, name, image)
     _refuse_overlap(network, name)
     _try(network, name, classes, image, training=False)

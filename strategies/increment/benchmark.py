@@ -61,7 +61,7 @@ def growing(network: nn.Module, classes: int, image: tuple[int, int, int]) -> nn
     """
     head = classifier(network, image)
     if not isinstance(head, nn.Linear):
-        raise ValueError(f"{type(network).__name__} has no linear layer to put a growing head in the place of")
+        raise ValueError(f"{type(network).__name__} has no linear layer for a growing head to replace")
     name = next(name for name, module in network.named_modules() if module is head)
     network.set_submodule(name, IncrementalClassifier(head.in_features, classes))
     return network

@@ -107,8 +107,8 @@ class NearestClass:
             return features.double()
         if (least := features.min().item()) < 0:
             raise ValueError(
-                f"FeCAM takes the root of features, and the least is {least:.3g}: set fecam_power=1, or choose a model "
-                "whose last block ends in a ReLU"
+                f"FeCAM takes the root of features, and the smallest is {least:.3g}: set fecam_power=1, or choose "
+                "a model whose last block ends in a ReLU"
             )
         return features.double().pow(self.options.fecam_power)
 

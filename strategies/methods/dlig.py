@@ -87,7 +87,7 @@ class DLIG(OptimisedMethod):
 
         o, problem = self.options, self.setup.problem
         if o.images < 2:
-            raise ValueError(f"synthesis.images = {o.images}: a single image has no spread; make 2 at a time or more")
+            raise ValueError(f"synthesis.images = {o.images}: a single image has no spread; make at least 2")
         terms = [
             BNStat(o.bn, o.bn_momentum),
             OneHot(o.one_hot),

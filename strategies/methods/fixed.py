@@ -66,9 +66,11 @@ class Fixed(Method):
 
         o, setup = self.options, self.setup
         if o.triplet:
-            raise ValueError(f"synthesis.triplet = {o.triplet:g}: a fixed source learns nothing from a term; leave it")
+            raise ValueError(f"synthesis.triplet = {o.triplet:g}: a fixed source does not learn; leave it out")
         if o.distinct is not None and o.distinct < setup.batch_size:
-            raise ValueError(f"synthesis.distinct = {o.distinct}: give at least the {setup.batch_size} of a step")
+            raise ValueError(
+                f"synthesis.distinct = {o.distinct}: give at least {setup.batch_size}, the images of a step"
+            )
         source = FixedSource(self._family(), setup.teacher, o.source_seed, o.distinct)
         return Parts(source, Objective(setup.distance))
 

@@ -80,7 +80,9 @@ class LabelMethod(OptimisedMethod):
         if given == "orthogonal":
             return orthogonal(classes, self.options.dimension or classes)
         if len({len(row) for row in given}) != 1 or len(given) != classes:
-            raise ValueError(f"synthesis.embedding needs {classes} rows of equal length, one a class; got {len(given)}")
+            raise ValueError(
+                f"synthesis.embedding needs {classes} rows of equal length, one per class; got {len(given)}"
+            )
         return torch.tensor(given)
 
 

@@ -84,7 +84,7 @@ class ZSKT(OnlineMethod):
             return self.parts(self.online(terms, clip=o.clip), objective, plugins)
         if o.redraws:
             raise ValueError(
-                f"synthesis.redraws = {o.redraws}: form original has one batch of latents an experience, none to draw "
+                f"synthesis.redraws = {o.redraws}: form original has one batch of latents per experience, none to draw "
                 "again: leave it, or take form benchmark"
             )
         make = partial(gen_zskt, mean=problem.mean, std=problem.std)

@@ -1,6 +1,6 @@
-"""Labelled images by name: training splits make teachers, test splits evaluate students.
+"""Labelled images by name: training splits are for teachers, test splits for evaluating students.
 
-A distillation loads the test split only. What is stored as bytes stays so in memory. What a data set is can be asked
+A distillation loads only the test split. Images stored as bytes stay bytes in memory. Data sets can be described
 without importing torch.
 """
 
@@ -37,10 +37,10 @@ DATASETS: dict[str, Callable[[Form], DataSet]] = {
     **{name: partial(torchvision_set, name) for name in KNOWN},
     "tiny-imagenet": tiny_imagenet,
 }
-"""Name to data set, called with the form that images are to have."""
+"""Functions that make a data set, by its name; called with the form of its images."""
 
 PLACES: dict[str, Callable[[str, Form], DataSet]] = {"imagefolder": image_folder, "npz": npz}
-"""What may stand before a colon and the place of a user's own data; called with that place and the form."""
+"""The same for a user's own data, by what precedes the colon in its name; also called with its place."""
 
 
 def data_of(options: "DataOptions") -> DataSet:
@@ -59,13 +59,13 @@ def data_set(
 
     Args:
         name: of one of `DATASETS`, or ``imagefolder:DIR``, ``npz:FILE``.
-        size: that images are brought to: a side, or height and width; their own if not given.
-        fit: how images of other proportions reach it.
+        size: to which images are resized: a side, or height and width; their own if not given.
+        fit: how images with other proportions are brought to it.
         channels: 1 or 3; their own if not given.
 
     Raises:
-        UsageError: for an unknown name, or a user's own data that are not as they must be.
-        MissingInput: for a user's own data that are not there.
+        UsageError: for an unknown name, or a user's own data that are not valid.
+        MissingInput: for a user's own data that do not exist.
     """
     sides = size if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
     form = Form(sides, fit, channels)

@@ -301,7 +301,7 @@ def _levels(images: NDArray[Any], part: _Part) -> NDArray[Any]:
     if low < 0 or high > 0xFFFF or (high > 0xFF and images.dtype != np.uint16):
         raise UsageError(f"{where} are {images.dtype} from {low} to {high}: save them as bytes, 0 to 255")
     if high == 1:
-        raise UsageError(f"{where} are {images.dtype} of 0 and 1 alone: multiply them by 255, or save them as floats")
+        raise UsageError(f"{where} are {images.dtype} of only 0 and 1: multiply them by 255, or save them as floats")
     if high > 0xFF:
         return ((images.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return images.astype(np.uint8)

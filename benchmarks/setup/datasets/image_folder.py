@@ -60,7 +60,7 @@ def image_folder(text: str, form: Form) -> DataSet:
     found = _found(folder)
     if len(found.classes) < 2:
         raise UsageError(
-            f"data folder {folder} has the class {found.classes[0]} alone: two at least are needed{_deeper(folder)}"
+            f"data folder {folder} has only the class {found.classes[0]}: at least two are needed{_deeper(folder)}"
         )
     if not found.files["test"]:
         raise UsageError(f"data folder {folder} has too few pictures to hold out a fifth: make train/ and test/ in it")
@@ -133,7 +133,7 @@ def _matched(folder: Path, train: Scan, test: Scan, notes: list[str]) -> _Found:
     if strange or twice:
         raise UsageError(
             f"data folder {folder}: the splits have different classes: {', '.join(map(str, strange or twice))}"
-            + (" is to test on alone" if strange else " is written in two ways in one split")
+            + (" is in the test split only" if strange else " is written in two ways in one split")
         )
     renamed = [f"{name} is {known}" for name, known in learnt.items() if name != known]
     absent = [name for name in train.classes if name not in learnt.values()]

@@ -111,7 +111,7 @@ def numbered(train: Labels | None, test: Labels, names: Sequence[str] | None, wh
         return _of_names(values, names, where)
     if len(values) < 2:
         raise UsageError(
-            f"{where}: labels must be of two classes at least, not {values[0]} to {values[-1]}; if others have no "
+            f"{where}: labels must be of at least two classes, not {values[0]} to {values[-1]}; if others have no "
             f"image here, {NAMED}"
         )
     if len(values) > MOST_CLASSES:
