@@ -1,10 +1,10 @@
-"""What a run is, whatever is learnt in it: what a kind of run gives to the one runner, the sweep and the report.
+"""The interface of a kind of run, for the one runner, the sweep and the report.
 
 ``lra-bench run`` and ``quantize`` distil (`lra.benchmarks.runs.distillation`), ``increment`` learns classes a few at a
 time (`lra.benchmarks.increment.kind`), ``tasks`` distils teachers one after another (`lra.benchmarks.tasks.kind`). A
-kind says what its configurations are, what makes a run the one it is, and how one is prepared, done, estimated and
-shown; folder, lock, log, threads, interruption, and what is done with finished runs are the runner's
-(`lra.benchmarks.runs.runner`). Kinds are declared without torch, which is imported where a run is prepared.
+kind defines its configurations, what identifies a run, and how one is prepared, done, estimated and shown; folder,
+lock, log, threads, interruption and the handling of finished runs are the runner's (`lra.benchmarks.runs.runner`).
+Kinds are declared without torch, which is imported where a run is prepared.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def parted(cell: Cell) -> tuple[Cell, Cell]:
 
 
 def going_on(kind: str, file: Path, option: str | None) -> str | None:
-    """How to go on with the run whose configuration is the ``file`` in its folder, with an ``option``, if there is one.
+    """How to resume the run whose configuration is the ``file`` in its folder, with an ``option``, if given.
 
     Such an option says where something is now.
     """
@@ -53,7 +53,7 @@ Tracker = Callable[[Path, RunConfig], Any]
 
 
 class Configuration(Protocol):
-    """All that determines a run's result, the seed included, and where it is computed."""
+    """All that determines a run's result, including the seed, and where it is computed."""
 
     @property
     def seed(self) -> int:
@@ -69,11 +69,11 @@ class Configuration(Protocol):
 
     @property
     def student_steps(self) -> int:
-        """Steps that the learner takes in all."""
+        """Steps of the learner in all."""
 
     @property
     def provisional(self) -> str:
-        """A fingerprint by names, for configurations whose data are not looked at yet."""
+        """A fingerprint by names, for configurations whose data have not been read yet."""
 
     def tree(self) -> Tree:
         """The configuration as plain data, to be run again; ``kind`` names the kind, unless it is `DEFAULT`."""
@@ -83,28 +83,28 @@ class Configuration(Protocol):
 
 
 class Work(Protocol):
-    """A run that is built and can be done."""
+    """A run that is built and ready."""
 
     def open(self, begin: Callable[[], None]) -> None:
-        """Start the folder, or take up what is saved there; ``begin`` is called when nothing is refused any more."""
+        """Start the folder, or resume what is saved there; ``begin`` is called once nothing can be refused any more."""
 
     def complete(self) -> None:
-        """Train to the end, saving now and then, and write ``result.json``.
+        """Train to the end, saving regularly, and write ``result.json``.
 
         Raises:
-            LraError: if it cannot be done, or was stopped.
+            LraError: if it fails or is stopped.
         """
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run whose data, and whatever else it starts from, are there.
+    """A run whose data, and everything else it starts from, are available.
 
     Attributes:
-        config: with the device and the threads it takes.
+        config: with the device and number of threads it uses.
         label: first part of its folder's path, for people.
-        identity: what makes it the run it is.
-        build: makes its parts, to be done in a folder; refuses what cannot be done before anything is written.
+        identity: what identifies it.
+        build: makes its parts for a folder; refuses what cannot be done before anything is written.
     """
 
     config: Any
@@ -115,16 +115,16 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Trial:
-    """What the first steps of a run say of it.
+    """An estimate of a run from its first steps.
 
     Attributes:
-        start_up: seconds until its first step: data, networks, and the teacher's test where it is there.
+        start_up: seconds until its first step: data, networks, and the test of the teacher if it exists.
         teacher: seconds to train the teacher, 0 if that is done.
-        seconds: of its own, from the first step to the last evaluation; ``None`` if it cannot be told.
-        basis: where that is from, or why it cannot be told.
-        peak_memory_mb: most memory taken so far, of the GPU or of this process.
-        parameters: of each network, by its name.
-        threads: that torch takes.
+        seconds: of the run itself, from the first step to the last evaluation; ``None`` if unknown.
+        basis: what the estimate is based on, or why there is none.
+        peak_memory_mb: peak memory so far, of the GPU or of this process.
+        parameters: number of each network's, by name.
+        threads: used by torch.
     """
 
     start_up: float
@@ -145,8 +145,8 @@ class Kind(ABC):
     """A kind of run; ``config`` is always one of its own configurations.
 
     Attributes:
-        name: in a grid, and in what a run stores.
-        flags: what a grid may name: the flags of its command, but for ``--threads``, which is the sweep's.
+        name: in grids and stored runs.
+        flags: those allowed in a grid: the flags of its command except ``--threads``, which belongs to the sweep.
     """
 
     name: str
@@ -154,7 +154,7 @@ class Kind(ABC):
 
     @abstractmethod
     def of_cell(self, cell: Cell, base: Path | None = None) -> Configuration:
-        """The configuration of a combination of a grid in the folder ``base``.
+        """The configuration for a combination of a grid in the folder ``base``.
 
         Raises:
             UsageError: as for its command.
@@ -162,23 +162,23 @@ class Kind(ABC):
 
     @abstractmethod
     def stored(self, folder: Path) -> Configuration:
-        """The configuration that ``folder`` was made with.
+        """The configuration of the run in ``folder``.
 
         Raises:
-            UsageError: if it is none, or what it names has changed since.
+            UsageError: if it is invalid, or what it names has changed since.
         """
 
     @abstractmethod
     def trusted(self, tree: Tree) -> Configuration:
-        """A configuration of this program's own from plain data: the modules it names are imported from where it says.
+        """A configuration from this program's own plain data: its modules are imported from the folders it states.
 
         Raises:
-            UsageError: if it is none.
+            UsageError: if it is invalid.
         """
 
     @abstractmethod
     def threads(self, config: Any) -> int:
-        """The threads a run takes, whether its configuration says so or its networks ask for them.
+        """The number of threads of a run, from its configuration or by its networks.
 
         Raises:
             LraError: if a network cannot be built.
@@ -186,71 +186,71 @@ class Kind(ABC):
 
     @abstractmethod
     def identity(self, config: Any, digest: Callable[[Path], str] = sha256) -> Identity | None:
-        """What makes a run the one it is, by content; ``None`` where that cannot be known before it is prepared.
+        """What identifies a run, by content; ``None`` if that is unknown before it is prepared.
 
         Raises:
-            LraError: for data that are not there, or not as they must be.
+            LraError: for missing or invalid data.
         """
 
     @abstractmethod
     def require(self, config: Any) -> None:
-        """Raise `MissingInput` for data that are not there, before anything slow is done."""
+        """Raise `MissingInput` for missing data, before anything slow is done."""
 
     def introduction(self, config: Any) -> Iterable[str]:
-        """Lines on where its settings are from."""
+        """Lines on the origin of its settings."""
         return ()
 
     @abstractmethod
     def notes(self, config: Any) -> Iterable[str]:
-        """What there is to say about its data.
+        """Notes on its data.
 
         Raises:
-            LraError: for a configuration that makes no sense.
+            LraError: for an inconsistent configuration.
         """
 
     @abstractmethod
     def cost(self, config: Any) -> dict[str, int]:
-        """What a run takes at least, in numbers by their names."""
+        """The minimal cost of a run: numbers by name."""
 
     @abstractmethod
     def prepare(
         self, config: Any, introduction: Introduction, group: Processes, trackers: Sequence[Tracker], quiet: bool
     ) -> Prepared:
-        """Load the data, and get whatever the run starts from.
+        """Load the data, and everything else the run starts from.
 
         Args:
             config: on the device of this process.
-            introduction: what is said of it.
-            group: the processes it is done by.
+            introduction: lines printed about it.
+            group: the processes that do it.
             trackers: further records to keep.
             quiet: no progress on stderr.
 
         Raises:
-            LraError: for everything that a user can mend.
+            LraError: for everything that a user can fix.
         """
 
     @abstractmethod
     def named(self, config: Any, made: dict[str, Any], train: bool = True) -> tuple[str, Identity] | None:
-        """Label and identity of one run of many.
+        """Label and identity of one run among many.
 
         Args:
             config: of the run.
-            made: what several runs share, such as a teacher, by `shared`; what is missing there is made, once.
-            train: ``False`` gives ``None`` where that would take training.
+            made: what several runs share, such as a teacher, by `shared`; what is missing there is made once.
+            train: ``False`` gives ``None`` where that would need training.
 
         Raises:
-            LraError: if it cannot be made, the same for all that share it.
+            LraError: if it cannot be made; the same error for all runs that share it.
         """
 
     def shared(self, config: Any) -> str:
-        """Names what is made once for several runs; empty if there is nothing such."""
+        """A name for what is made once for several runs; empty if there is nothing."""
         return ""
 
     def kept(self, config: Any) -> Iterable[Path]:
-        """The files of the user's cache that a run reads: teachers trained here.
+        """The files in the user's cache that a run reads: teachers trained here.
 
         Raises:
-            MissingInput: if that cannot be told without data that are not there.
+            MissingInput: if that needs data that are missing.
         """
         return ()
 
@@ -258,9 +258,9 @@ class Kind(ABC):
     def trial(
         self, config: Any, out: Path, began: float | None = None, introduction: Introduction | None = None
     ) -> Trial:
-        """Build a run that would go under ``out``, do its first steps and say what all of it would take.
+        """Build a run as if under ``out``, do its first steps and estimate the cost of all of it.
 
-        The ``introduction`` is said once it is built. ``began`` is `time.perf_counter` at the start, if not now.
+        The ``introduction`` is printed once it is built. ``began`` is `time.perf_counter` at the start, if not now.
 
         Raises:
             LraError: for whatever the run itself would refuse.
@@ -268,11 +268,11 @@ class Kind(ABC):
 
     @abstractmethod
     def places(self, tree: Tree, base: Path) -> Mapping[str, Any]:
-        """The options of a configuration stored in the folder ``base`` that say where something lies."""
+        """The options of a configuration stored in the folder ``base`` that are places of files."""
 
     @abstractmethod
     def moved(self, tree: Tree, file: Path) -> str | None:
-        """What to do, if something that the configuration in a ``file`` of a run folder refers to is not there."""
+        """What to do if something to which the configuration in a ``file`` of a run folder refers is missing."""
 
     def write_report(self, folder: Path) -> Path:
         """Write ``report.html`` and return its path."""
@@ -289,7 +289,7 @@ KINDS = {
     "increment": "lra.benchmarks.increment.kind:INCREMENTS",
     "tasks": "lra.benchmarks.tasks.kind:TASKS_IN_TURN",
 }
-"""Where each kind is, by its name."""
+"""The place of each kind in the code, by its name."""
 
 
 def kind_named(name: object) -> Kind:

@@ -33,30 +33,30 @@ SCHEMA = 1
 """Version of the schema of ``result.json``."""
 
 IDENTITY = "identity.json"
-"""The file that says what makes a run the one it is.
+"""The file that states what identifies a run.
 
-That is content: settings, teacher, test data, code, and what it starts from. Where things lie and what they are called
-is no part of it, so that a run can be moved, and so can what it is made of.
+That is content: settings, teacher, test data, code, and what it starts from. Places and names of files are not part of
+it, so that a run, and everything it uses, can be moved.
 """
 
 LOCK = ".lock"
-"""The file by which a process holds a run's folder while it works there."""
+"""The lock file of a run's folder, held by the process that works there."""
 
 PARTS = ("settings", "teacher", "test", "data", "code", "carry", "tasks")
-"""Its parts, in the order in which they are compared."""
+"""The parts of an identity, in the order in which they are compared."""
 
 log = logging.getLogger("lra")
 
 
 class RunFolder:
-    """Names and formats of what a run keeps.
+    """Names and formats of a run's files.
 
     Args:
         path: the folder; made at the first write.
         identity: of the run, as far as it is known.
 
     Attributes:
-        resumed: what a user is told to go on with: the folder itself, or that of what the run is a part of.
+        resumed: the folder that a user is told to resume: this one, or that of the tasks the run is a part of.
     """
 
     def __init__(self, path: Path, identity: Identity | None = None):
@@ -67,7 +67,7 @@ class RunFolder:
     def of(cls, label: str, identity: Identity, seed: int, out: Path) -> RunFolder:
         """The folder under ``out`` that a run always gets.
 
-        Its first part, the ``label``, is for people: it may be called otherwise when the run is there already.
+        Its first part, the ``label``, is for people: an existing run may have another label.
         """
         inner = cls.place(identity, seed)
         place = out / plain_name(label) / inner
@@ -76,11 +76,11 @@ class RunFolder:
 
     @staticmethod
     def place(identity: Identity, seed: int) -> Path:
-        """What tells a run from all others: the end of its folder's path, under a label for the eye."""
+        """The part of its folder's path, after the label, that distinguishes a run from all others."""
         return Path(fingerprint(identity)) / f"seed-{seed}"
 
     def refuse_other(self) -> None:
-        """Raise `UsageError` if what began here is another run, wherever it was moved, saying what is not as it was."""
+        """Raise `UsageError`, with the first difference, if this is the folder of another run."""
         before = recorded(self.path)
         kind = dict((self.identity or {}).get("settings") or {}).get("kind", "run")
         anew = f"start over with {again(kind, self.path / 'config.yaml')}"
@@ -91,7 +91,7 @@ class RunFolder:
 
     @property
     def config_hash(self) -> str:
-        """The fingerprint of what is done in it."""
+        """The fingerprint of its run."""
         found = self.identity or recorded(self.path)
         return self.path.absolute().parent.name if found is None else fingerprint(found)
 
@@ -114,19 +114,19 @@ class RunFolder:
         return found
 
     def refuse_unwritable(self) -> None:
-        """Raise `UsageError` where this folder could not be made, before anything is spent on the run."""
+        """Raise `UsageError` if this folder cannot be made, before any time is spent on the run."""
         there = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise UsageError(f"cannot write to {there}: choose another folder with --out")
 
     @property
     def checkpoint(self) -> Path:
-        """Where the run's state is saved."""
+        """The file of the run's saved state."""
         return self.path / "checkpoint.pt"
 
     @property
     def before(self) -> Path:
-        """The checkpoint before the last one, to fall back on."""
+        """The checkpoint before the last one, as a fallback."""
         return self.path / "checkpoint-before.pt"
 
     @property
@@ -136,13 +136,13 @@ class RunFolder:
 
     @contextmanager
     def locked(self, wait: bool = False) -> Iterator[None]:
-        """Hold the folder against other processes, and tidy up after killed ones.
+        """Lock the folder against other processes, and clean up after killed ones.
 
         Args:
-            wait: until another process that holds it has done with it.
+            wait: wait for another process that holds it.
 
         Raises:
-            UsageError: if it cannot be written to, or a name in it leads elsewhere.
+            UsageError: if it cannot be written to, or a name in it is a link to elsewhere.
             LraError: if another process holds it.
         """
         for path in self.path.iterdir() if self.path.is_dir() else ():
@@ -160,7 +160,7 @@ class RunFolder:
     def write_config(self, tree: Tree) -> None:
         """Write the resolved configuration, and the identity of the run.
 
-        What other runs of the same place left is named from here, so that they can be moved together.
+        Files left by other runs nearby are named relative to it, so that they can be moved together.
         """
         carry = dict(found) if isinstance(found := tree.get("carry"), Mapping) else {}
         for key in ("generator", "replay"):
@@ -176,10 +176,10 @@ class RunFolder:
         write_checkpoint(self.checkpoint, state, self.before)
 
     def restore(self) -> State | None:
-        """The last checkpoint that is whole, if there is any, read without running anything in it.
+        """The last intact checkpoint, if there is any, read without running anything in it.
 
         Raises:
-            UsageError: if there are some and none can be used.
+            UsageError: if there are checkpoints and none can be used.
         """
         wrong = []
         for file in (self.checkpoint, self.before):
@@ -198,7 +198,7 @@ class RunFolder:
 
     @contextmanager
     def taking_up(self) -> Iterator[None]:
-        """While a run takes up a state of `restore`, which may be of another run.
+        """A context for restoring a state from `restore`, which may belong to another run.
 
         Raises:
             UsageError: if it does not fit.
@@ -211,13 +211,13 @@ class RunFolder:
             ) from None
 
     def drop_checkpoints(self) -> None:
-        """Delete all saved states: the run is finished."""
+        """Delete all saved states, because the run is finished."""
         for file in (self.checkpoint, self.before, self.retreat):
             file.unlink(missing_ok=True)
 
 
 class MetricsFile:
-    """``metrics.jsonl``: one record per evaluation, appended; what a resume repeats is cut off first."""
+    """``metrics.jsonl``: one record per evaluation, appended; records that a resumed run repeats are cut off first."""
 
     def __init__(self, path: Path, keep: int):
         lines = path.read_bytes().splitlines(keepends=True)[:keep] if path.is_file() else []
@@ -240,7 +240,7 @@ class MetricsFile:
 
 
 def recorded(folder: Path) -> Identity | None:
-    """What the run in ``folder`` was made of, if it says so in a form that can be read."""
+    """The identity stored in ``folder``, if it can be read."""
     try:
         found = json.loads((folder / IDENTITY).read_text())
     except (OSError, ValueError, RecursionError):
@@ -249,7 +249,7 @@ def recorded(folder: Path) -> Identity | None:
 
 
 def difference(before: Identity, now: Identity) -> str | None:
-    """The first thing that is not as it was when a run began, with the remedy; ``None`` if it is the same run."""
+    """The first difference from the run that began here, with the remedy; ``None`` if it is the same run."""
     for part in PARTS:
         old, new = before.get(part), now.get(part)
         if json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):

@@ -1,6 +1,6 @@
-"""A distillation from its start, or from what is saved, to its end, and what it leaves of itself.
+"""A distillation from its start, or from a saved state, to its end, and the files it leaves.
 
-That is ``result.json`` at its end, and pictures of what its generator makes on the way.
+These are ``result.json`` at its end, and pictures of what its generator makes on the way.
 """
 
 import logging
@@ -42,7 +42,7 @@ from lra.strategies.evaluation import Record
 from lra.strategies.strategy import Replay
 
 CHECKPOINT_SECONDS = 60.0
-"""Time between checkpoints: with one experience, the most that a kill can cost."""
+"""Time between checkpoints: this and one experience are the most that a kill can cost."""
 
 log = logging.getLogger("lra")
 
@@ -53,10 +53,10 @@ class Training:
     Attributes:
         folder: of the run.
         experiment: its parts, built.
-        forgetful: plugins without a state to save; with one the run is done in one go.
-        rollbacks: what became of divergences so far.
-        times: student step and seconds since the start, of each evaluation.
-        at_hand: the state at the last rest, while an experience is open that may be long.
+        forgetful: plugins without a state to save; with any, the run cannot be resumed.
+        rollbacks: rollbacks after divergences so far.
+        times: student step and seconds since the start, for each evaluation.
+        at_hand: the state before the current experience, if that may take long.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Training:
         self.progress = RunProgress(self.experiment, quiet or self.processes.rank > 0)
 
     def open(self, begin: Callable[[], None]) -> None:
-        """Start the folder, or take up what is saved there."""
+        """Start the folder, or resume what is saved there."""
         saved = self.folder.restore()
         if saved is None:
             begin()
@@ -118,7 +118,7 @@ class Training:
         """Train to the end, then write the student and the result.
 
         Raises:
-            Diverged, MetaDiverged: at numbers that are not finite any more.
+            Diverged, MetaDiverged: when numbers are no longer finite.
             MetaStepError: if the LRA step cannot be taken.
             Interrupted: at a signal, when all is saved.
         """
@@ -199,7 +199,7 @@ class Training:
         self.saved = time.monotonic()
 
     def _remember(self, long: bool) -> None:
-        """Have the state at this rest at hand, if the next one may be ``long`` in coming."""
+        """Keep the current state in memory, if the next experience may be ``long``."""
         # Of several processes, all would have to give up the same experience.
         self.at_hand = packed(self._state()) if long and self.processes.count == 1 else None
         self.rested = time.monotonic()
@@ -229,7 +229,7 @@ def built(
     keep: Callable[[dict[str, Any]], None],
     loggers: Callable[[], list[Any]] = list,
 ) -> Experiment:
-    """A run ready to train, seeded, with what it starts from; arguments as those of `prepare`.
+    """A run ready to train, seeded, with what it starts from; arguments as for `prepare`.
 
     Raises:
         LraError: if its parts do not fit together, or in memory.
@@ -244,7 +244,7 @@ def built(
 
 
 def best_of(records: Sequence[Record]) -> Record:
-    """The evaluation of highest test accuracy, the first of equals."""
+    """The evaluation with the highest test accuracy, the first if several are equal."""
     return max(records, key=lambda record: float(record["accuracy"]))
 
 
@@ -256,7 +256,7 @@ def result(
     config_hash: str,
     rollbacks: Sequence[Record] = (),
 ) -> Record:
-    """The result of an experiment that is trained, from it, its evaluations, the time it took and its rollbacks."""
+    """The result of a trained experiment, from its evaluations, the time it took and its rollbacks."""
     config = experiment.config
     parameters = sum(parameter.numel() for parameter in experiment.strategy.model.parameters())
     return {
@@ -281,7 +281,7 @@ def result(
 
 
 def _best(config: RunConfig, records: Sequence[Record]) -> Record:
-    """Which student was kept beside the last one, and what it was chosen on."""
+    """The student that was kept besides the last one, and what it was chosen on."""
     if not config.evaluation.keep_best:
         return {}
     best = {key: best_of(records)[key] for key in ("student_step", "accuracy")}
@@ -310,7 +310,7 @@ class Pictures:
 
     Args:
         folder: of the run.
-        sources: of so many images each at most, or of none, without a trace; by the folder for their strips.
+        sources: each gives at most the requested number of images, or none, without side effects; by folder of strips.
         count: images per strip; 0 writes nothing.
     """
 
@@ -320,7 +320,7 @@ class Pictures:
         self.count = count
 
     def take(self, evaluation: int, step: int, last: bool = False) -> None:
-        """Write strips, if the evaluation (from 0) is one to be pictured, as the ``last`` is."""
+        """Write strips, if this evaluation (counted from 0) is to be pictured, as the ``last`` one is."""
         number = evaluation + 1
         if self.count == 0 or (number & (number - 1) and not last):
             return
@@ -333,7 +333,7 @@ class Pictures:
 
 
 def shown(images: Tensor) -> Tensor:
-    """Images as a picture can have them, grey or RGB: of other channels their mean."""
+    """Images for a picture, grey or RGB; the mean of channels if there is another number of them."""
     return images if images.shape[1] in (1, 3) else images.mean(dim=1, keepdim=True)
 
 

@@ -143,8 +143,8 @@ class ComputeOptions(Options):
     """How a run is computed, apart from the student's own passes, as far as results depend on it."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the passes of synthesis, and of all passes of the teacher: bfloat16 (autocast) where the hardware
-    supports it; weights, losses, memory generators and evaluation stay in float32."""
+    """Precision of the passes of synthesis, and of the teacher's: bfloat16 (autocast) where the hardware supports it;
+    weights, losses, memory generators and evaluation stay in float32."""
     random: Literal["host", "device"] = "host"
     """Where random numbers are drawn in training: on the host, so that all devices see the same ones, or on the device
     that computes, which saves copies to a GPU. Target labels and the jitter of whole batches stay on the host."""

@@ -1,4 +1,4 @@
-"""Data sets in npz files: images and labels, of one split or of both."""
+"""Data sets in npz files: images and labels, for one split or both."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -36,15 +36,15 @@ MEANINGS = {
     **dict.fromkeys(("names", "class names", "label names"), "names"),
     "layout": "layout",
 }
-"""What arrays are called, in small letters and beside the name of a split: x_train and test_labels are understood."""
+"""Names of arrays, in lower case and combined with the name of a split: x_train and test_labels are understood."""
 
 MOST_CHANNELS = 4
-"""An axis as short as that is of channels, and a longer one of pixels, unless the other two say otherwise."""
+"""An axis up to this length is taken for channels, a longer one for pixels, unless the other two show otherwise."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A split in a file, of whose images only the header was read."""
+    """A split in a file; of its images only the header has been read."""
 
     file: Path
     key: str
@@ -57,15 +57,15 @@ class _Part:
 
 
 def npz(text: str, form: Form) -> DataSet:
-    """``TEST``; or ``TRAIN,TEST``; or one name with ``{split}`` in it, which stands for train and test.
+    """A data set from ``TEST``; ``TRAIN,TEST``; or one name with ``{split}``, which stands for train and test.
 
-    A file has arrays ``images``, (n,H,W), (n,H,W,C) or (n,C,H,W), and ``labels``, and perhaps ``names`` of the
-    classes; or it has two or three splits, as MedMNIST's (``train_images``) and Keras's (``x_train``) have.
+    A file has arrays ``images``, (n,H,W), (n,H,W,C) or (n,C,H,W), and ``labels``, and optionally ``names`` of the
+    classes; or it has two or three splits, like those of MedMNIST (``train_images``) and Keras (``x_train``).
 
-    Those who have a teacher may have no images to train on any more: without TRAIN there is what TEST tells alone.
+    Whoever has a teacher may no longer have its training images: without TRAIN, everything is taken from TEST.
 
     Raises:
-        MissingInput: if a file is not there, and what it would tell is needed.
+        MissingInput: if a file does not exist and is needed.
         UsageError: if it does not hold such arrays.
     """
     before, after = train_and_test(text)
@@ -125,7 +125,7 @@ def npz(text: str, form: Form) -> DataSet:
 
 
 def _existing(name: str) -> Path:
-    """The file ``name``; `MissingInput` if it is not there."""
+    """The file ``name``; `MissingInput` if it does not exist."""
     if not Path(name).is_file():
         raise MissingInput(_absent(name))
     return Path(name)
@@ -140,7 +140,7 @@ def _sizes(part: _Part) -> str:
 
 
 def _part(file: Path, split: Split) -> _Part:
-    """What ``file`` has for ``split``: arrays that say so, those of validation for the test, or those that say nothing.
+    """The arrays of ``file`` for ``split``: those named so, validation ones for testing, or those without a split.
 
     Raises:
         UsageError: if there are none.
@@ -193,7 +193,7 @@ def _found(file: Path, split: Split, places: Sequence[str | None]) -> _Part | No
 
 
 def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and kind of type of every array in a file, without its content."""
+    """Shape and kind of dtype of every array in a file, without its content."""
     found: dict[str, tuple[tuple[int, ...], str]] = {}
     try:
         with ZipFile(file) as archive:
@@ -227,10 +227,10 @@ def _having(headers: Mapping[str, object]) -> str:
 
 
 def _understood(file: Path, headers: Mapping[str, object]) -> dict[tuple[str | None, str], str]:
-    """Split and meaning to the array that has them.
+    """The arrays by split and meaning.
 
     Raises:
-        UsageError: if two have the same.
+        UsageError: if two have the same split and meaning.
     """
     found: dict[tuple[str | None, str], str] = {}
     for key in headers:
@@ -246,10 +246,10 @@ def _understood(file: Path, headers: Mapping[str, object]) -> dict[tuple[str | N
 
 
 def _axes(file: Path, key: str, shape: tuple[int, ...], layout: str | None) -> tuple[Image, bool, str]:
-    """Channels, height and width of images of this shape, whether channels come first, and what to say of it.
+    """Channels, height and width of images of this shape, whether channels come first, and a note on that.
 
     Raises:
-        UsageError: if the shape does not tell where its channels are.
+        UsageError: if the shape does not show which axis has the channels.
     """
     if len(shape) == 3:
         return (1, shape[1], shape[2]), False, ""
@@ -285,7 +285,8 @@ def _pixels(part: _Part) -> "Tensor":
 def _levels(images: NDArray[Any], part: _Part) -> NDArray[Any]:
     """Images as bytes, or as float32 in [0, 1].
 
-    Whole numbers up to 255 are bytes; up to 65535, of 16 bits, scaled down; floats in [0, 1], or up to 255.
+    Integers up to 255 are taken as bytes; those up to 65535 as 16 bits, scaled down; floats may be in [0, 1], or up to
+    255.
     """
     where = f"data file {part.file}: {part.key}"
     if images.dtype == bool:

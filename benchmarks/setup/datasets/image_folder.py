@@ -1,4 +1,4 @@
-"""Any folder of pictures, one folder a class: what is in it, how it is split, and what of it is passed over."""
+"""Folders of pictures, with one folder per class: what they contain, how they are split, and what is skipped."""
 
 import hashlib
 import json
@@ -16,19 +16,19 @@ from lra.benchmarks.setup.datasets.labelled import SPLIT_NAMES, DataSet, Form, S
 from lra.benchmarks.setup.datasets.pictures import Files, decoded, surveyed
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of picture files, in small or capital letters: those that torchvision reads."""
+"""Endings of picture files, in lower or upper case: those that torchvision reads."""
 LEFT_BEHIND = ("__macosx", "__pycache__", "@eadir", "lost+found", "thumbs.db", "desktop.ini")
-"""What systems leave in folders, beside names that begin with a dot."""
+"""Files that operating systems leave in folders, besides names that begin with a dot."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a folder with a folder for each class holds.
+    """The content of a folder with one folder per class.
 
     Attributes:
-        classes: names of the folders that have pictures, in the order of their characters, as torchvision has them.
+        classes: names of the folders that have pictures, in the order of their characters, as in torchvision.
         files: all pictures, by class and path.
-        passed: how often what else was met, by name or ending.
+        passed: counts of everything else, by name or ending.
     """
 
     classes: list[str]
@@ -46,13 +46,13 @@ class _Found:
 def image_folder(text: str, form: Form) -> DataSet:
     """A folder with ``train/CLASS/`` and ``test/CLASS/`` (or ``val/``), or with ``CLASS/`` alone.
 
-    Of the latter a fifth is for testing: the pictures whose path in the folder has a hash divisible by five, so that
-    each stays where it is when others are added. Pictures have one channel if all of them are grey, and the size of
-    all of them unless ``form`` has one.
+    In the latter case a fifth is for testing: the pictures whose path in the folder has a hash divisible by five, so
+    that each stays in its split when others are added. Pictures have one channel if all of them are grey, and their
+    common size unless ``form`` has one.
 
     Raises:
-        MissingInput: if the folder or its test split is not there.
-        UsageError: if it is not laid out so, or its pictures differ in size and ``form`` has none.
+        MissingInput: if the folder or its test split does not exist.
+        UsageError: if it has another layout, or its pictures differ in size and ``form`` has none.
     """
     folder = Path(text)
     if not folder.is_dir():
@@ -124,7 +124,7 @@ def _found(folder: Path) -> _Found:
 
 
 def _matched(folder: Path, train: Scan, test: Scan, notes: list[str]) -> _Found:
-    """Both splits with the classes of the training split, whatever classes the test split lacks."""
+    """Both splits with the classes of the training split, even if the test split lacks some."""
     places = {name: place for place, name in enumerate(train.classes)}
     folded = {name.casefold(): name for name in train.classes}
     learnt = {name: name if name in places else folded.get(name.casefold()) for name in test.classes}
@@ -155,7 +155,7 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 
 def _deeper(folder: Path) -> str:
-    """Where the classes may be instead, if an archive was unpacked into a folder of its own."""
+    """A hint where the classes may be instead, if an archive was unpacked into a folder of its own."""
     inner = [path for path in folder.iterdir() if path.is_dir() and splits(path)[0]]
     return f"; did you mean imagefolder:{inner[0]}?" if inner else ""
 
@@ -166,7 +166,7 @@ def _held_out(file: str, folder: Path) -> bool:
 
 
 def scanned(folder: Path) -> Scan:
-    """The pictures in the folders of ``folder``, however deep.
+    """The pictures in the folders of ``folder``, at any depth.
 
     Raises:
         UsageError: if there are none.
@@ -186,10 +186,10 @@ def scanned(folder: Path) -> Scan:
 
 
 def splits(folder: Path) -> tuple[dict[Literal["train", "test", "val"], Path], Counter[str]]:
-    """The folders in ``folder`` that are splits by their names and have folders in them, and what lies beside them.
+    """The folders in ``folder`` that are named as splits and contain folders, and what lies beside them.
 
     Raises:
-        UsageError: if two have names of the same split.
+        UsageError: if two are named as the same split.
     """
     found: dict[Literal["train", "test", "val"], Path] = {}
     beside: Counter[str] = Counter()
@@ -207,13 +207,13 @@ def splits(folder: Path) -> tuple[dict[Literal["train", "test", "val"], Path], C
 
 
 def listing(passed: Counter[str], most: int = 8) -> str:
-    """What was passed over, most frequent first."""
+    """What was skipped, most frequent first."""
     parts = [name if count == 1 else f"{count:,} {name}" for name, count in passed.most_common(most)]
     return ", ".join(parts) + (f" and {len(passed) - most} kinds more" if len(passed) > most else "")
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder is a system's and nobody's picture."""
+    """Whether a file or folder belongs to the operating system."""
     return name.startswith(".") or name.lower() in LEFT_BEHIND
 
 
@@ -227,7 +227,7 @@ def _folders(folder: Path, passed: Counter[str]) -> Iterator[Path]:
 
 
 def _pictures(folder: Path, passed: Counter[str]) -> list[str]:
-    """Every picture in a folder and those in it; links are followed, and a folder is entered once."""
+    """Every picture in a folder and its subfolders; links are followed, and each folder is entered once."""
     found, entered = [], set()
     for place, inner, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -249,7 +249,7 @@ def _pictures(folder: Path, passed: Counter[str]) -> list[str]:
 
 
 def _label(name: str) -> str:
-    """A file's name where it says all, or its ending."""
+    """A file's name if that identifies it, or its ending."""
     ending = os.path.splitext(name)[1].lower()
     if name.startswith("._"):
         return "._*"

@@ -1,7 +1,7 @@
 """Data sets that are known by name.
 
-Scikit-learn's digits are embedded in its package; for tasks in sequence there are some of their classes, and all of
-them turned. The others lie in the data folder, and nothing is fetched unless a user asks for it.
+Scikit-learn's digits are part of its package; for tasks in sequence there are subsets of their classes, and all of them
+rotated. The others are in the data folder, and nothing is downloaded unless a user asks for it.
 """
 
 import os
@@ -46,11 +46,11 @@ wardrobe whale willow_tree wolf woman worm
 CIFAR100 = tuple(_CIFAR100.split())
 
 ENLARGED = (16, 16)
-"""Height and width of the digits, unless told otherwise."""
+"""Default height and width of the digits."""
 
 
 def digits(form: Form = NATIVE) -> DataSet:
-    """Scikit-learn's 8x8 digits, enlarged to 16x16 unless told otherwise: 1437 for training, 360 for testing."""
+    """Scikit-learn's 8x8 digits, by default enlarged to 16x16: 1437 for training, 360 for testing."""
     sized = replace(form, size=form.size or ENLARGED)
     image = (1, *(sized.size or ENLARGED))
 
@@ -142,10 +142,10 @@ class _Known:
     reader: str
     """Name of torchvision's class."""
     place: str
-    """What of it lies in the data folder, in torchvision's layout."""
+    """Its part of the data folder, in torchvision's layout."""
     image: Image
     normalisation: Normalisation
-    """Mean and deviation as the literature of data-free distillation writes them."""
+    """Mean and standard deviation as used in the literature of data-free distillation."""
     names: tuple[str, ...]
     """Names of its classes."""
     test_images: int = 10_000
@@ -177,7 +177,7 @@ KNOWN = {
 
 
 def data_folder() -> Path:
-    """Where downloaded data sets lie: ``$LRA_DATA``, or a folder in the user's cache."""
+    """The folder of downloaded data sets: ``$LRA_DATA``, or a folder in the user's cache."""
     return Path(os.environ.get("LRA_DATA") or user_cache_path("lra") / "data").expanduser()
 
 
@@ -202,8 +202,8 @@ def fetch(name: str) -> Path:
     """Download a data set into the data folder, unless it is there, and return the folder.
 
     Raises:
-        UsageError: if torchvision does not fetch it.
-        MissingInput: if that failed.
+        UsageError: if torchvision cannot download it.
+        MissingInput: if the download failed.
     """
     if name not in KNOWN:
         raise UsageError(f"data set {name!r} is not one to fetch; {suggestion(name, KNOWN)}")
@@ -255,7 +255,7 @@ TINY = "tiny-imagenet-200"
 
 
 def tiny_imagenet(form: Form) -> DataSet:
-    """Tiny-ImageNet: ``train/CLASS/images`` to train, ``val/images`` with ``val/val_annotations.txt`` to test on."""
+    """Tiny-ImageNet: trains on ``train/CLASS/images``, tests on ``val/images`` with ``val/val_annotations.txt``."""
     native = (3, 64, 64)
     distorted = form.distorts(native)
 
@@ -294,7 +294,7 @@ def tiny_imagenet(form: Form) -> DataSet:
 
 
 def _tiny_names(folder: Path) -> tuple[str, ...]:
-    """The words that the archive has for its 200 classes; none where it is not here, or not whole."""
+    """The archive's words for its 200 classes; none if it is not here, or incomplete."""
     try:
         words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines())
         return tuple(words[line].split(",")[0] for line in sorted((folder / "wnids.txt").read_text().split()))
@@ -303,7 +303,7 @@ def _tiny_names(folder: Path) -> tuple[str, ...]:
 
 
 def _annotated(folder: Path, classes: list[str]) -> Files:
-    """The pictures of ``val``, whose classes stand in a table: file, class, box."""
+    """The pictures of ``val``, whose classes are in a table: file, class, box."""
     numbers = {name: number for number, name in enumerate(classes)}
     table = folder / "val_annotations.txt"
     try:

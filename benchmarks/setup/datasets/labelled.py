@@ -1,6 +1,6 @@
-"""What a data set is: labelled images, split by split, in the form (size, fit, channels) that a user asks for.
+"""The interface of a data set: labelled images, split by split, in the form (size, fit, channels) that a user requests.
 
-All that describes one is known without torch, which takes seconds to import: only loading its images needs it.
+Its description is available without torch, which takes seconds to import: only loading its images needs it.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ SPLIT_NAMES: dict[str, Literal["train", "test", "val"]] = {
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
 }
-"""What folders and arrays of a split are called, in small letters."""
+"""Names of the folders and arrays of a split, in lower case."""
 
 
 class Labelled(NamedTuple):
@@ -56,16 +56,16 @@ class DataSet:
         name: as typed after ``--dataset``.
         image: (channels, height, width).
         classes: K.
-        load: gives a split; raises `MissingInput` where files are missing.
+        load: loads a split; raises `MissingInput` if files are missing.
         summary: one line for listings.
         published: the normalisation that the literature uses for it, if it has one.
         present: whether its files are here.
-        content: what tells a split from others of the same name; empty where the name says all.
+        content: what distinguishes a split from others of the same name; empty where the name is enough.
         names: of the K classes, or none.
-        test_images: how many there are to test on, where that is known without loading them.
-        notes: what a user should be told of how it was read, a line each.
+        test_images: number of test images, if known without loading them.
+        notes: what a user should know of how it was read, a line each.
         reached: how its images got their size.
-        fit: which fit they got it by, if some had other proportions.
+        fit: by which fit they got it, if some had other proportions.
     """
 
     name: str
@@ -83,12 +83,12 @@ class DataSet:
     fit: str = ""
 
     def require(self) -> None:
-        """Raise `MissingInput`, which says how to get them, unless its files are here."""
+        """Raise `MissingInput`, which says how to get its files, unless they are here."""
         if not self.present():
             self.load("test")
 
     def record(self) -> dict[str, Any]:
-        """For ``data.json``: what a report, or a reader of one, should know of it."""
+        """For ``data.json``: what a report, or its reader, should know of it."""
         return {
             "name": self.name,
             "image": list(self.image),
@@ -119,7 +119,7 @@ def normalisation(data: DataSet, real: Labelled) -> Normalisation:
 
 
 def no_training(name: str, remedy: str) -> MissingInput:
-    """What to raise where a teacher is to be trained on data that are for testing only."""
+    """The error for training a teacher on data that are for testing only."""
     return MissingInput(f"data set {name} has no training images, and the test images are not for training: {remedy}")
 
 
@@ -132,12 +132,12 @@ DONE = {"squash": "squashed", "crop": "cropped about the middle", "pad": "padded
 
 
 class Frame(NamedTuple):
-    """What of an image is kept, the size it is given, and where it lies on a black ground.
+    """The part of an image that is kept, its new size, and its position on a black ground.
 
     Attributes:
         box: top, left, height and width of the part that is kept.
-        inner: height and width that it is resized to.
-        corner: top and left of it in the new image.
+        inner: height and width to which it is resized.
+        corner: its top and left in the new image.
     """
 
     box: tuple[int, int, int, int]
@@ -147,11 +147,11 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """What images are to be like; ``None`` leaves them as they are.
+    """The requested form of images; ``None`` leaves them as they are.
 
     Attributes:
         size: height and width.
-        fit: how they reach it.
+        fit: how they are brought to the size.
         channels: 1 or 3: colours become grey by ITU-R 601, as in Pillow, and grey is repeated.
     """
 
@@ -160,7 +160,7 @@ class Form:
     channels: int | None = None
 
     def image(self, native: Image) -> Image:
-        """Channels, height and width of images that are ``native`` before."""
+        """Channels, height and width of images whose own are ``native``."""
         return (self.channels or native[0], *(self.size or native[1:]))
 
     def distorts(self, native: Image) -> bool:
@@ -179,7 +179,7 @@ class Form:
         return Frame((0, 0, height, width), (tall, wide), (0, 0))
 
     def words(self, distorted: bool) -> str:
-        """How images get their size, for a user."""
+        """How images get their size, in words."""
         if self.size is None:
             return "as they are"
         how = f", {DONE[self.fit]} (data.fit: squash, crop or pad)" if distorted else ""
@@ -187,14 +187,14 @@ class Form:
 
 
 NATIVE = Form()
-"""Images as they come."""
+"""Images in their own form."""
 
 
 def formed(data: DataSet, form: Form) -> DataSet:
     """``data`` in this form.
 
     Raises:
-        UsageError: if its channels cannot be brought to those of the form.
+        UsageError: if its channels cannot be converted to those of the form.
     """
     channels, height, width = data.image
     if form.channels not in (None, channels) and channels not in (1, 3):
@@ -231,7 +231,7 @@ def _published(known: Normalisation | None, channels: int, wanted: int) -> Norma
 
 
 def resized(images: "Tensor", form: Form, antialias: bool = True) -> "Tensor":
-    """Images (n, C, H, W), bytes or floats in [0, 1], in the size of ``form``, bilinear; as they are without one."""
+    """Images (n, C, H, W), bytes or floats in [0, 1], resized to ``form``, bilinear; unchanged if it has no size."""
     import torch
     from torch.nn import functional as F
 

@@ -1,4 +1,4 @@
-"""From labels as they are stored to classes 0 to K-1, before anything is made that is as large as K."""
+"""Map stored labels to classes 0 to K-1, before anything of size K is allocated."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lra.benchmarks.errors import UsageError
 
 MOST_CLASSES = 2**16
-"""K at most; the largest sets of pictures have a third of it."""
+"""Largest K; the largest image data sets have a third of it."""
 
 FEW_CLASSES, MOST_GAPS = 1000, 10
 """Where a test set alone has gaps, K may be so large, or so many times the classes that have images."""
@@ -24,13 +24,13 @@ Labels = NDArray[Any]
 
 @dataclass(frozen=True)
 class Numbering:
-    """Which label is which class.
+    """The class of each label.
 
     Attributes:
         classes: K.
-        values: labels in the order of the classes, where they are others than 0 to K-1.
-        names: of the classes, where they are known.
-        notes: what a user should be told, a line each.
+        values: labels in the order of the classes, unless they are 0 to K-1.
+        names: of the classes, if known.
+        notes: what a user should know, a line each.
     """
 
     classes: int
@@ -46,16 +46,16 @@ class Numbering:
         return order[np.searchsorted(self.values, labels, sorter=order)]
 
     def mark(self, labels: Labels) -> str:
-        """What this makes of ``labels`` beyond what they say themselves, for the identity of what is learnt of them."""
+        """What distinguishes this numbering of ``labels`` from the plain one, for the identity of runs that use it."""
         if self.values is None:
             return "" if int(labels.max()) + 1 == self.classes else f"of {self.classes} classes"
         return f"numbered {hashlib.sha256(json.dumps(self.values.tolist()).encode()).hexdigest()[:16]}"
 
 
 def plain(labels: Labels, images: int, where: str) -> Labels:
-    """One label for each of the ``images``: int64, or text; what may stand for it is read so.
+    """One label for each of the ``images``: int64, or text.
 
-    Whole numbers of any type, (n,) or (n, 1); true and false; one-hot rows (n, K); text.
+    Accepted are integers of any type, (n,) or (n, 1); booleans; one-hot rows (n, K); and text.
 
     Raises:
         UsageError: for anything else; ``where`` begins the line.
@@ -79,26 +79,26 @@ def plain(labels: Labels, images: int, where: str) -> Labels:
 
 
 def says_all(labels: Labels) -> bool:
-    """Whether labels (n,) are 0 to K-1 with none missing, so that no other split is needed to number the classes."""
+    """Whether labels (n,) are 0 to K-1 without gaps, so that no other split is needed to number the classes."""
     values = np.unique(labels)
     return values.dtype.kind == "i" and len(values) > 1 and np.array_equal(values, np.arange(len(values)))
 
 
 def numbered(train: Labels | None, test: Labels, names: Sequence[str] | None, where: str) -> Numbering:
-    """Number the classes of both splits at once, so that one without some class has the numbers of the other.
+    """Number the classes of both splits at once, so that a split that lacks some classes has the same numbers.
 
-    Labels 0 to K-1 are the classes, as are all labels where ``names`` says what they are called. Others are numbered
-    in their order, if labels to train on say which there are. Without them the numbers are a teacher's from elsewhere:
-    1 to K are read as 0 to K-1, gaps are classes without a test image, and what is neither is refused.
+    Labels 0 to K-1 are the classes, as are all labels if ``names`` gives their names. Others are numbered in their
+    order, if training labels show which exist. Without training labels, the numbers are those of an external teacher:
+    1 to K are read as 0 to K-1, gaps are classes without a test image, and anything else is refused.
 
     Args:
-        train: labels to train on, if there are any, as `plain` gives them.
-        test: labels to test on.
-        names: of all classes, if they are known.
-        where: begins the line that refuses them.
+        train: training labels, if there are any, from `plain`.
+        test: test labels.
+        names: of all classes, if known.
+        where: begins the line of an error.
 
     Raises:
-        UsageError: if they cannot be numbered so.
+        UsageError: if they cannot be numbered in this way.
     """
     both = [test] if train is None else [train, test]
     if len({labels.dtype.kind for labels in both}) > 1:
@@ -154,7 +154,7 @@ def _of_names(values: Labels, names: Sequence[str], where: str) -> Numbering:
 
 
 def _some(values: Labels, most: int = 6) -> str:
-    """Labels in few words: a range where they are one."""
+    """Labels in short: as a range if they form one."""
     if len(values) > 2 and values.dtype.kind == "i" and int(values[-1]) - int(values[0]) == len(values) - 1:
         return f"{values[0]} to {values[-1]}"
     return ", ".join(map(str, values[:most].tolist())) + (f" ... {values[-1]}" if len(values) > most else "")

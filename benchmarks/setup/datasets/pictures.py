@@ -1,8 +1,8 @@
-"""Picture files: what their headers say, and their pixels, decoded into memory as bytes.
+"""Picture files: their headers, and their pixels, decoded into memory as bytes.
 
-They are read as torchvision's ``ImageFolder`` reads them, which teachers from elsewhere were trained with: palettes
-become colours, transparency is dropped, other colour models become RGB, of 16 bits a channel the upper 8 stay. What
-it does not do is to turn a picture upright that says how it lies (EXIF).
+They are read like torchvision's ``ImageFolder`` reads them, with which external teachers were trained: palettes become
+colours, transparency is dropped, other colour models become RGB, and of 16 bits per channel the upper 8 are kept. Like
+there, pictures are not rotated by their EXIF orientation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ Files = Sequence[tuple[str, int]]
 """Picture files and their classes."""
 
 MOST_BYTES = 4 * 2**30
-"""What a split may take in memory."""
+"""Largest size of a split in memory."""
 
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
@@ -33,12 +33,12 @@ IMAGE_WIDTH, IMAGE_LENGTH = ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength
 
 @dataclass(frozen=True)
 class Survey:
-    """What headers say of all pictures.
+    """The result of reading the headers of all pictures.
 
     Attributes:
         image: channels, height and width that all of them will have.
-        distorted: whether some have other proportions than that.
-        notes: what a user should be told, a line each.
+        distorted: whether some have other proportions.
+        notes: what a user should know, a line each.
     """
 
     image: Image
@@ -56,7 +56,7 @@ class _Head(NamedTuple):
 
 
 def surveyed(test: Files, train: Files, form: Form) -> Survey:
-    """Look at the headers of the pictures, of those to train on until one is coloured.
+    """Read the headers of the pictures; of training pictures only until one is coloured.
 
     Raises:
         UsageError: if one cannot be read, or they differ in size and ``form`` has none.
@@ -97,10 +97,10 @@ def _count(some: int, heads: Sequence[_Head]) -> str:
 
 
 def decoded(files: Files, image: Image, form: Form) -> Labelled:
-    """All ``files`` in the shape ``image``, the size of which is reached as ``form`` says.
+    """All ``files`` in the shape ``image``, brought to its size as ``form`` says.
 
     Raises:
-        UsageError: if they would take too much memory, or one is damaged or not of that shape.
+        UsageError: if they would take too much memory, or one is damaged or has another shape.
     """
     import torch
 
@@ -146,7 +146,7 @@ def _in_form(picture: Pictures.Image, form: Form) -> Pictures.Image:
 
 
 def _of_bytes(picture: Pictures.Image, file: str) -> Pictures.Image:
-    """A picture of 8 bits a channel: of 16, which Pillow would cut off at 255, scaled down."""
+    """A picture with 8 bits per channel; 16 bits, which Pillow would clip at 255, are scaled down."""
     if not picture.mode.startswith("I"):
         return picture
     levels = np.asarray(picture).astype(np.int64)
@@ -174,7 +174,7 @@ def _head(file: str) -> _Head:
 
 
 def _orientation(picture: Pictures.Image) -> int:
-    """How a picture says that it lies, by its EXIF; 1 is upright. What cannot be read says nothing."""
+    """The EXIF orientation of a picture; 1 is upright, also if it cannot be read."""
     try:
         # A PNG's own form of this would decode it first, for what may stand behind its pixels; see `_opened`.
         found = Pictures.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
@@ -184,7 +184,7 @@ def _orientation(picture: Pictures.Image) -> int:
 
 
 def _stored_sides(picture: Pictures.Image) -> tuple[int, int]:
-    """Height and width as they lie in the file; of a TIFF Pillow gives those of the picture set upright."""
+    """Height and width as stored in the file; for a TIFF, Pillow gives those of the upright picture."""
     tags = getattr(picture, "tag_v2", {}) if picture.format == "TIFF" else {}
     return int(tags.get(IMAGE_LENGTH, picture.height)), int(tags.get(IMAGE_WIDTH, picture.width))
 
