@@ -1,8 +1,8 @@
-"""Files: written so that a reader, or a crash, finds the old one or the new one; read as data alone.
+"""Files: written atomically, so that a reader, or a crash, finds the old one or the new one; read as data only.
 
-What a stranger may have written is read without running anything in it, and no more of it than fits. A checkpoint is a
-line that names its format, the SHA-256 of the rest, and the rest: what ``torch.save`` makes of plain states. torch
-itself would not notice a flipped bit among the weights. The one before the last is kept beside it.
+Untrusted files are read without running anything in them, and only as far as they fit. A checkpoint is a line that
+names its format, the SHA-256 of the rest, and the rest: the output of ``torch.save`` for plain states. torch itself
+would not notice a flipped bit among the weights. The checkpoint before the last is kept beside it.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 
 class CannotWrite(UsageError):
-    """A file that cannot be written, because of permissions or for want of room; what was there before is kept."""
+    """A file that cannot be written, because of permissions or lack of space; the previous one is kept."""
 
 
 POLL = 0.2
-"""Seconds between looks at a lock that is waited for."""
+"""Seconds between attempts to take a lock."""
 DRAFT = ".draft"
-"""How temporary files end; a killed process may leave some behind, see `clear_drafts`."""
+"""The ending of temporary files; a killed process may leave some behind, see `clear_drafts`."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], before: Path | None = None) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in its place.
 
     Args:
-        path: the file to be.
+        path: the file to be written.
         write: fills it.
-        before: where the file that was there goes, instead of being replaced.
+        before: where the previous file is moved, instead of being replaced.
 
     Raises:
-        CannotWrite: if the disk is full or the folder cannot be written to; ``path`` is as it was then.
+        CannotWrite: if the disk is full or the folder cannot be written to; ``path`` is then unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def _settle(folder: Path) -> None:
 
 
 def clear_drafts(folder: Path) -> None:
-    """Delete what killed processes left half-written in ``folder``, which must be held."""
+    """Delete what killed processes left half-written in ``folder``, which must be locked."""
     for draft in folder.glob(f".*{DRAFT}"):
         draft.unlink(missing_ok=True)
 
@@ -92,7 +92,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write ``content`` as JSON, atomically; what JSON has no form for becomes text."""
+    """Write ``content`` as JSON, atomically; values that JSON cannot represent become text."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
@@ -100,13 +100,13 @@ def write_json(path: Path, content: object) -> None:
 def held(
     lock: Path, busy: str = "", elsewhere: str = "--out", wait: Callable[[], object] | None = None
 ) -> Iterator[None]:
-    """Hold the file ``lock`` against other processes, making it and its folder if need be.
+    """Hold the file ``lock`` against other processes, creating it and its folder if needed.
 
     Args:
         lock: a file that nothing else uses.
-        busy: what to say if another process holds it.
-        elsewhere: what chooses another folder.
-        wait: called now and then until it is free, in place of a refusal.
+        busy: the message if another process holds it.
+        elsewhere: the option that chooses another folder.
+        wait: called repeatedly until it is free, instead of refusing.
 
     Raises:
         LraError: saying ``busy``.
@@ -132,7 +132,7 @@ def held(
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process holds the file ``lock``; nothing is made."""
+    """Whether a process holds the file ``lock``; nothing is created."""
     try:
         handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
@@ -153,7 +153,7 @@ def _taken(handle: int, how: int = fcntl.LOCK_EX) -> bool:
 
 
 def plain_name(label: str) -> str:
-    """The last 120 characters of ``label``, as a file's name: what could mean something in a path becomes a dash."""
+    """The last 120 characters of ``label`` as a file name: characters with a meaning in paths become dashes."""
     return "".join(c if c.isalnum() or c in "+-_." else "-" for c in label)[-120:]
 
 
@@ -164,19 +164,19 @@ def sha256(path: Path) -> str:
 
 
 NODES = 200_000
-"""Values in a YAML text at most, each counted as often as aliases repeat it."""
+"""Most values in a YAML text, each counted as often as aliases repeat it."""
 UNPACKED = 2**30
 """Bytes that an archive may always unpack to."""
 SWELLING = 200
-"""How many times its own size an archive may unpack to beyond that; photographs reach 2, blank ones 1000."""
+"""How many times its own size an archive may unpack to beyond that; photographs reach 2, blank images 1000."""
 
 
 class NotPlain(ValueError):
-    """A text that is no plain YAML; the message says why in one line."""
+    """A text that is not plain YAML; the message says why in one line."""
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML's safe loader, but a key given twice is an error, as YAML has it, and not lost."""
+    """YAML's safe loader, except that a duplicate key is an error, as YAML specifies, and not lost."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -192,7 +192,7 @@ def parse_yaml(text: str) -> Any:
     """The data in a YAML text; tags that would make objects are errors.
 
     Raises:
-        NotPlain: if it is no YAML, nested too deeply, or swollen by aliases.
+        NotPlain: if it is not YAML, nested too deeply, or too large because of aliases.
     """
     try:
         tree = yaml.load(text, _Plain)
@@ -216,9 +216,9 @@ def parse_yaml(text: str) -> Any:
 
 
 def refuse_zip_bomb(path: Path) -> None:
-    """Raise `UsageError` for an archive that unpacks to far more than it seems to hold, or does not say how much.
+    """Raise `UsageError` for an archive that unpacks to far more than its size suggests, or to an unknown size.
 
-    What is no archive, or not there, is the reader's.
+    Files that are not archives, or do not exist, are left to the reader.
     """
     try:
         if not is_zipfile(path):
@@ -237,7 +237,7 @@ def refuse_zip_bomb(path: Path) -> None:
 
 
 CHECKPOINT_SCHEMA = 1
-"""Raised whenever older states can no longer be taken up."""
+"""Increased whenever older states can no longer be restored."""
 HEADER = b"lra checkpoint "
 
 
@@ -246,7 +246,7 @@ class Unreadable(UsageError):
 
 
 def packed(state: State) -> memoryview:
-    """``state`` as it is now, whatever becomes of its tensors."""
+    """``state`` as it is now, independent of later changes to its tensors."""
     import torch
 
     content = io.BytesIO()
@@ -255,7 +255,7 @@ def packed(state: State) -> memoryview:
 
 
 def write_checkpoint(path: Path, state: State | memoryview, before: Path | None = None) -> None:
-    """Write ``state``, as it is or `packed`, atomically; the file that was there goes to ``before``."""
+    """Write ``state``, plain or `packed`, atomically; the previous file is moved to ``before``."""
     data = state if isinstance(state, memoryview) else packed(state)
     head = HEADER + b"%d\n" % CHECKPOINT_SCHEMA + hashlib.sha256(data).digest()
     write_atomically(path, lambda file: (file.write(head), file.write(data)), before)
@@ -265,8 +265,8 @@ def read_checkpoint(path: Path) -> State:
     """The state in a file, without running anything in it.
 
     Raises:
-        Unreadable: if it is cut short, changed, of another version, or no checkpoint at all.
-        UsageError: if it would unpack to far more than it seems to hold.
+        Unreadable: if it is truncated, changed, of another version, or not a checkpoint.
+        UsageError: if it would unpack to far more than its size suggests.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""How work is getting on, on stderr: a bar on a terminal that has room for one, else a line now and then.
+"""Progress on stderr: a bar on a terminal that has room for one, otherwise a line from time to time.
 
-Lines come at once, after a second, and then at a steady pace, with the time that is left; they go to the log as well,
-whatever is on stderr. Nothing here needs torch, or a thread: who works says where it is, at no cost in between.
+Lines are printed at once, after a second, and then at a steady pace, with the time left; they also go to the log,
+whatever stderr is. Nothing here needs torch or a thread: whoever works reports progress, at no cost in between.
 """
 
 import logging
@@ -24,13 +24,13 @@ PACE = 10.0
 REDRAW = 0.1
 """Seconds between the states of a bar."""
 ERASE = "\x1b[K"
-"""What a terminal clears the rest of a line at."""
+"""The sequence at which a terminal clears the rest of a line."""
 
 log = logging.getLogger("lra")
 
 
 def drawable() -> bool:
-    """Whether stderr is a terminal with columns, where lines can be written over."""
+    """Whether stderr is a terminal with columns, on which lines can be overwritten."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or os.environ.get("COLUMNS", "").strip() == "0":
         return False
     try:
@@ -40,16 +40,16 @@ def drawable() -> bool:
 
 
 def tell(line: str) -> None:
-    """A line on stderr; where nobody can read it any more, work goes on all the same."""
+    """Print a line on stderr; if it is closed, work goes on."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 class Introduction:
-    """Lines to say of a piece of work, held back until it is sure to begin: what is refused before is one line.
+    """Lines about a piece of work, held back until it is sure to begin, so that a refusal is a single line.
 
     Args:
-        lines: to be said.
+        lines: to be printed.
         quiet: nothing on stderr, only in the log.
     """
 
@@ -57,11 +57,11 @@ class Introduction:
         self.lines, self.quiet = list(lines), quiet
 
     def add(self, line: str) -> None:
-        """One more, to be said with the others, or when `say` is called again."""
+        """Add a line, to be printed with the others, or when `say` is called again."""
         self.lines.append(line)
 
     def say(self) -> None:
-        """Say what has not been said."""
+        """Print the lines not yet printed."""
         for line in self.lines:
             log.info("%s", line)
             if not self.quiet:
@@ -71,7 +71,7 @@ class Introduction:
 
 @contextmanager
 def loading(*modules: str) -> Iterator[None]:
-    """Say which libraries are loaded, since the large ones take seconds: on a terminal for as long as it takes."""
+    """A context that shows which libraries are being loaded, since large ones take seconds."""
     missing = [module for module in modules if module not in sys.modules]
     passing = drawable()
     if missing:
@@ -84,7 +84,7 @@ def loading(*modules: str) -> Iterator[None]:
 
 
 def clock(seconds: float, exact: bool = False) -> str:
-    """Seconds as a person says them, in round numbers or, of what was measured, ``exact``."""
+    """Seconds in words, in round numbers or, for measurements, ``exact``."""
     if seconds < 120:
         return f"{seconds:.{int(exact)}f} s"
     if exact:
@@ -95,10 +95,10 @@ def clock(seconds: float, exact: bool = False) -> str:
 
 
 class Pace:
-    """When the next line is due: at once, after `FIRST` seconds, then every `PACE`.
+    """Decides when the next line is due: at once, after `FIRST` seconds, then every `PACE`.
 
     Args:
-        patient: leave out the first.
+        patient: leave out the first line.
     """
 
     def __init__(self, patient: bool = False) -> None:
@@ -106,25 +106,25 @@ class Pace:
         self.next = self.started + (FIRST if patient else 0.0)
 
     def due(self) -> bool:
-        """Whether it is time."""
+        """Whether a line is due."""
         return time.monotonic() >= self.next
 
     def step(self) -> None:
-        """A line has been written."""
+        """Note that a line was printed."""
         now = time.monotonic()
         self.next = now + (PACE if now >= self.started + FIRST else FIRST)
 
 
 class Progress:
-    """One piece of work of so many parts.
+    """Progress of a piece of work that has parts.
 
     Args:
-        total: parts in all.
+        total: number of parts.
         unit: what they are.
         what: what is done, unless the unit says it.
         quiet: nothing on stderr, only in the log.
         done: parts done before.
-        patient: nothing at all of what takes no longer than `FIRST` seconds.
+        patient: print nothing if all takes no longer than `FIRST` seconds.
     """
 
     def __init__(
@@ -138,16 +138,16 @@ class Progress:
         self.next = self.pace.next
 
     def due(self) -> bool:
-        """Whether `show` would have anything to do; cheap enough to be asked at every step."""
+        """Whether `show` would do anything; cheap enough to call at every step."""
         return time.monotonic() >= self.next
 
     def show(self, done: float, *details: str, left: float | None = None) -> None:
-        """Say how far it is, if it is time to.
+        """Show the progress, if that is due.
 
         Args:
-            done: parts done, of which the last may be half done.
-            details: more to say.
-            left: seconds, if they are not simply in proportion to what is done.
+            done: parts done, including a fraction of the current one.
+            details: further text.
+            left: seconds left, if not simply in proportion to what is done.
         """
         if not self.due():
             self.done = done
@@ -155,7 +155,7 @@ class Progress:
         self._write(self._text(done, details, left), self.pace.due())
 
     def close(self, *details: str) -> None:
-        """No more; the last line says how it ended, unless it has been said."""
+        """End the progress; the last line says how it ended, unless it was printed already."""
         text = self._text(self.done, details, None, ended=True)
         if text != self.said and (self.said or self.due()):
             self._write(text, line=True)
@@ -163,7 +163,7 @@ class Progress:
             self.bar.close()
 
     def clear(self) -> None:
-        """Make room for a line of somebody else's."""
+        """Clear the bar, to make room for another line."""
         if self.bar is not None:
             self.bar.clear()
 
@@ -195,7 +195,7 @@ class Progress:
 
 @contextmanager
 def at_steps(do: Callable[["Optimizer"], None]) -> Iterator[None]:
-    """Call ``do`` with every optimiser that has made a step, wherever it is."""
+    """A context that calls ``do`` with every optimiser after each of its steps."""
     # Whoever has an optimiser has torch.
     from torch.optim.optimizer import register_optimizer_step_post_hook
 

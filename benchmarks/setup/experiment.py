@@ -1,4 +1,4 @@
-"""From a configuration to a run ready to train: teacher, student, stream, strategy, measures."""
+"""Build a run from a configuration: teacher, student, stream, strategy and measures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -39,8 +39,8 @@ class Experiment:
     """All parts of a run, built and seeded, not yet trained.
 
     Attributes:
-        networks: by name: teacher, student, and what its synthesizer and its memory learn with.
-        quantization: of a quantised student, its bits and what it is worth untrained.
+        networks: by name: teacher, student, and the networks of its synthesizer and memory.
+        quantization: for a quantised student, its bits and its quality before training.
     """
 
     config: RunConfig
@@ -69,8 +69,8 @@ def prepare(
     """Build a run. Everything random comes from torch's global generator: seed it first.
 
     Args:
-        config: what to build.
-        data: its images and classes; no training split is touched.
+        config: of the run.
+        data: its images and classes; no training split is loaded.
         trained: the teacher.
         test: labelled images for evaluation, or ``None``.
         keep: called with the record of each evaluation.
@@ -173,21 +173,21 @@ def _student(
 def _quantized_student(
     options: QuantizationOptions, named: str, trained: TrainedTeacher, problem: Problem, test: Labelled | None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Quantise a copy of the teacher, with ranges from Gaussian noise of the data's mean and deviation.
+    """Quantise a copy of the teacher, with ranges from Gaussian noise with the data's mean and standard deviation.
 
     Args:
         options: bits and the amount of noise.
         named: the student's network according to the configuration.
         trained: the teacher.
-        problem: image, mean and deviation.
+        problem: image, mean and standard deviation.
         test: to measure it.
 
     Returns:
-        The student, images in [0, 1] -> logits; and for ``result.json`` its bits, its size, and accuracy and
-        agreement with the teacher as it stands, in percent: those of min-max post-training quantization on noise.
+        The student, images in [0, 1] -> logits; and for ``result.json`` its bits, its size, and its accuracy and
+        agreement with the teacher before training, in percent: those of min-max post-training quantization on noise.
 
     Raises:
-        UsageError: if the student is to be another network than the teacher, or has a layer that cannot be quantised.
+        UsageError: if the student and the teacher are different networks, or a layer cannot be quantised.
     """
     if canonical(named) != canonical(trained.name):
         raise UsageError(
@@ -207,7 +207,7 @@ def _quantized_student(
 
 
 def _fidelity(network: nn.Module, trained: TrainedTeacher, test: Labelled, device: torch.device) -> dict[str, float]:
-    """Percent right, and percent where both name one class."""
+    """Accuracy, and agreement with the teacher, in percent."""
     answers = answers_of(network, test, device)
     teacher = answers_of(trained.network, test, device) if trained.answers is None else trained.answers
     return {"accuracy": percent_right(answers, test.classes), "agreement": 100 * agreement(answers, teacher)}
@@ -220,11 +220,11 @@ def _calibration(config: RunConfig) -> list[Calibration]:
 
 
 def _parts(config: RunConfig, setup: Setup, student: nn.Module) -> Parts:
-    """What the method brings.
+    """The parts of the method.
 
     Raises:
-        UsageError: if its options do not fit each other, the teacher or the student; where it is the teacher's want of
-            BatchNorm layers, with the methods that need none.
+        UsageError: if its options do not fit each other, the teacher or the student; if the teacher lacks BatchNorm,
+            with the methods that need none.
     """
     options = METHODS[config.method].Options.model_validate(config.synthesis)
     if options.needs_batchnorm and not batchnorm_layers(setup.teacher.network, setup.problem.image):

@@ -1,4 +1,4 @@
-"""Layers of a configuration: written in full, laid over one another and checked; what is wrong is said in one line."""
+"""Layers of a configuration: expanded, merged and checked, with one line for any error."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,7 +52,7 @@ def expanded(layer: Mapping[str, Any]) -> Tree:
 
 @contextmanager
 def blaming(origin: str, layer: Tree, above: Sequence[Tree]) -> Iterator[None]:
-    """Say of a wrong option that it is of ``layer``, from ``origin``, if it is there and not in those ``above`` it."""
+    """A context that names the ``origin`` of a wrong option, if it is in ``layer`` and not in those ``above`` it."""
     try:
         yield
     except LraError as error:
@@ -87,10 +87,10 @@ def parse_assignment(text: str) -> Tree:
 
 
 def assigned(path: str, value: Any, said: str = "") -> Tree:
-    """The tree in which the option at ``path``, such as ``student.lr``, has a value, and no other has one.
+    """The tree in which only the option at ``path``, such as ``student.lr``, has a value.
 
     Raises:
-        UsageError: for what is no path; ``said`` is what was typed, if that is more.
+        UsageError: for an invalid path; ``said`` is what was typed, if that is more.
     """
     keys = path.split(".")
     if not all(keys):
@@ -101,10 +101,10 @@ def assigned(path: str, value: Any, said: str = "") -> Tree:
 
 
 class WrongOption(UsageError):
-    """An option that is unknown or has a wrong value, or does not go with others.
+    """An option that is unknown, has a wrong value, or does not fit others.
 
     Args:
-        said: what is wrong, in one line.
+        said: the error in one line.
         options: its path, such as ``student.lr``, and those of the others.
     """
 
@@ -157,7 +157,7 @@ def checked(tree: Tree) -> RunConfig:
 
 
 def known_name(key: str, name: object, known: Iterable[str], option: str = "") -> str:
-    """``name`` if it is among the ``known`` ones; `WrongOption` otherwise, of the ``option`` ``key`` or another."""
+    """``name`` if it is among the ``known`` ones; otherwise `WrongOption`, for the option ``key`` or ``option``."""
     if not isinstance(name, str) or name not in known:
         said = f"unknown {key} {name!r}; {suggestion(str(name), known, f'lra-bench list {key}s')}"
         raise WrongOption(said, option or key)
@@ -177,7 +177,7 @@ def _path(error: ValidationError, section: str) -> str:
 def explain(
     error: ValidationError, section: str, options: type[Options], others: Mapping[str, type[Options]] | None = None
 ) -> str:
-    """One line on the first thing wrong: key, value, remedy; ``others`` are what might have been chosen instead."""
+    """One line on the first error: key, value, remedy; ``others`` are possible alternatives."""
     first = error.errors()[0]
     path = _path(error, section)
     if first["type"] == "extra_forbidden":
@@ -213,7 +213,7 @@ def all_keys() -> list[str]:
 
 
 def meant(path: str, first: Sequence[str] = (), beyond: bool = True) -> str:
-    """What may have been meant by an unknown option: full paths, of the ``first`` ones, then ``beyond`` of all."""
+    """Suggestions for an unknown option: full paths, first among the ``first`` ones, then among all ``beyond``."""
     groups = [first, all_keys()] if beyond else [first]
     for known in groups:
         if close := difflib.get_close_matches(path, known, n=1, cutoff=0.8):

@@ -1,4 +1,4 @@
-"""Networks for a data set, and how large they are, with errors for a user."""
+"""Networks for a data set, and their sizes, with errors for users."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def refuse_single(config: RunConfig, data: DataSet) -> None:
 
 
 LEAST_SIDE_LAST, MULTIPLE_LAST = 16, 8
-"""The shorter side of images, and what numbers of channels are multiples of, from which channels-last maps are faster
-on a processor: ``python -m lra.benchmarks.cost.convolutions`` measures it."""
+"""From this shorter side of images, and for numbers of channels that are multiples of this, channels-last maps are
+faster on a CPU: ``python -m lra.benchmarks.cost.convolutions`` measures it."""
 
 
 def gains_channels_last(network: nn.Module, image: tuple[int, int, int], device: str) -> bool:
-    """Whether a network is faster with its maps channels last: by what it is, never by a clock.
+    """Whether a network is faster with channels-last maps: judged by its structure, never by timing.
 
-    Only of a processor it is known. A LeNet's 6 and 16 channels gain nothing, nor do maps of few pixels.
+    This is known only for CPUs. A LeNet's 6 and 16 channels gain nothing, nor do maps of few pixels.
     """
     from torch import nn
 
@@ -75,15 +75,15 @@ def gains_channels_last(network: nn.Module, image: tuple[int, int, int], device:
 
 
 def channels_last(network: nn.Module, image: tuple[int, int, int], training: bool = True) -> None:
-    """Order the weights of a network's convolutions channel by channel, so that its maps come out so.
+    """Put the weights of a network's convolutions into channels-last order, so that its maps have it too.
 
     Args:
-        network: still on the processor; left as it was if it cannot be run so.
+        network: still on the CPU; left unchanged if it cannot run that way.
         image: channels, height and width.
-        training: whether it is to be tried in training mode too.
+        training: whether to try it in training mode too.
 
     Raises:
-        RuntimeError: if it takes its maps for contiguous; and whatever else it raises.
+        RuntimeError: if the network relies on contiguous maps; and whatever else it raises.
     """
     import torch
 
@@ -100,7 +100,7 @@ def channels_last(network: nn.Module, image: tuple[int, int, int], training: boo
 
 
 def in_best_order(network: nn.Module, image: tuple[int, int, int], device: str, training: bool = True) -> None:
-    """Have `channels_last` maps where a network `gains_channels_last` and can be run so; arguments as theirs."""
+    """Use `channels_last` maps if a network `gains_channels_last` and can run that way; same arguments."""
     if gains_channels_last(network, image, device):
         # What else is wrong with it, training says.
         with suppress(Exception):
@@ -111,7 +111,7 @@ def ordered(network: nn.Module, student: StudentOptions, image: tuple[int, int, 
     """Order a student's maps as ``student.channels_last`` says.
 
     Raises:
-        UsageError: if they are asked for channels last, and it takes them for contiguous.
+        UsageError: if channels last is requested, and the network relies on contiguous maps.
     """
     if student.channels_last == AUTO:
         in_best_order(network, image, device)
@@ -124,7 +124,7 @@ def ordered(network: nn.Module, student: StudentOptions, image: tuple[int, int, 
 
 
 def sizes(config: RunConfig, data: DataSet) -> dict[str, Footprint]:
-    """Sizes of teacher and student, without a teacher whose file does not fit: its loader says so.
+    """Sizes of teacher and student; a teacher whose file does not fit is left out, since its loader reports it.
 
     Raises:
         UsageError: if one of them cannot be built for the images.

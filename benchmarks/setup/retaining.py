@@ -1,4 +1,4 @@
-"""What is to be retained, and how: replay, the LRA step on it, plugins from outside."""
+"""Retention in a run: replay, the LRA step on it, and external plugins."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lra.strategies.strategy import Replay
 
 
 def retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
-    """The replay plugin, the LRA step on it, and the user's plugins, in the order they act.
+    """The replay plugin, the LRA step on it, and the user's plugins, in the order in which they act.
 
     Raises:
-        UsageError: if a plugin cannot be found, refuses its options, or cannot go with the LRA step or a rollback.
+        UsageError: if a plugin cannot be found, refuses its options, or does not work with the LRA step or rollbacks.
     """
     name = config.replay["name"]
     try:
@@ -52,7 +52,7 @@ def _replay(config: RunConfig, setup: Setup) -> extensions.Plugin | None:
 
 
 def held_option(name: str) -> str | None:
-    """The option of replay ``name`` that says how many images it holds, if one does."""
+    """The option of replay ``name`` for the number of images it holds, if there is one."""
     if name in REPLAYS:
         return REPLAYS[name].held
     replay = extensions.load(name)
@@ -65,7 +65,7 @@ def needs_stock_data(config: RunConfig) -> bool:
 
 
 def forgetful(config: RunConfig) -> list[str]:
-    """The plugins from outside that have no state to go on from, so that a run with them cannot be saved half-way."""
+    """The external plugins without a state to resume from, so that a run with them cannot be saved half-way."""
     name = config.replay["name"]
     outside = {*_specs(config), *([] if name in REPLAYS else [name])}
     made_by = {spec: extensions.load(spec) for spec in outside}
@@ -74,7 +74,7 @@ def forgetful(config: RunConfig) -> list[str]:
 
 
 def _specs(config: RunConfig) -> list[str]:
-    """The plugins from outside that take the options of the section ``plugin``."""
+    """The external plugins that take the options of the section ``plugin``."""
     name = config.replay["name"]
     return [*([name] if name.startswith(extensions.AVALANCHE) else []), *config.plugin.use]
 

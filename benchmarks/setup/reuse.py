@@ -1,4 +1,4 @@
-"""What a run leaves for later ones and begins with of earlier ones: generators and replays, in files that say so."""
+"""What a run leaves for later runs and takes over from earlier ones: generators and replays, with their provenance."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +22,11 @@ from lra.state import State
 from lra.strategies.strategy import Replay
 
 FORMAT = "lra-generator-1"
-"""Names the provenance in a generator's file."""
+"""The name of the provenance in a generator's file."""
 
 
 class Provenance(BaseModel):
-    """Where a generator is from, and what it takes and makes."""
+    """The origin of a generator, its inputs and its outputs."""
 
     method: str
     dataset: str
@@ -41,7 +41,7 @@ class Provenance(BaseModel):
 
 
 def save_for_reuse(folder: Path, experiment: Experiment, teacher: TrainedTeacher) -> None:
-    """Write what a finished run leaves for a later one, or for an analysis, into its folder."""
+    """Write what a finished run leaves for later runs or analyses into its folder."""
     config, problem = experiment.config, experiment.problem
     generator = experiment.stream.synthesizer.generator_to_reuse()
     if generator is not None:
@@ -67,11 +67,11 @@ def save_for_reuse(folder: Path, experiment: Experiment, teacher: TrainedTeacher
 
 
 def reuse(experiment: Experiment) -> None:
-    """Let a run that is built begin with what its configuration names of earlier ones.
+    """Initialise a built run from the files of earlier runs that its configuration names.
 
     Raises:
         MissingInput: if a file does not exist.
-        UsageError: if one is damaged or does not fit, or one that is needed is not named.
+        UsageError: if a file is damaged or does not fit, or a required one is not named.
     """
     carry, synthesizer = experiment.config.carry, experiment.stream.synthesizer
     if carry is not None and carry.generator is not None:
@@ -98,7 +98,7 @@ def load_generator(path: Path) -> tuple[dict[str, Tensor], Provenance]:
 
     Raises:
         MissingInput: if the file does not exist.
-        UsageError: if it is damaged, or says nothing of where it is from.
+        UsageError: if it is damaged or has no provenance.
     """
     if not path.is_file():
         raise MissingInput(f"generator {path} does not exist: a run leaves one in its folder when it is finished")
@@ -128,13 +128,13 @@ def refuse_unfit(path: Path, notes: Provenance, problem: Problem, latent: int | 
 
 
 def latent_of(generator: nn.Module | None) -> int | None:
-    """How many latents a generator takes, if it says so."""
+    """The latent dimensions of a generator, if it states them."""
     latent = getattr(generator, "latent", None)
     return latent if isinstance(latent, int) else None
 
 
 def replay_of(experiment: Experiment) -> Replay | None:
-    """The replay of a run, if it has one of ours."""
+    """The replay of a run, if it is one of ours."""
     return next((plugin for plugin in experiment.strategy.plugins if isinstance(plugin, Replay)), None)
 
 
