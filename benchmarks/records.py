@@ -114,7 +114,9 @@ def read_run(folder: Path) -> Run:
     if not any((folder / name).is_file() for name in ("result.json", "metrics.jsonl")):
         raise NoRun(f"{folder}: no result.json and no metrics.jsonl there; give the folder of a run")
     if of_increment(folder):
-        raise NoRun(f"{folder} is of lra-bench increment, not run: its result.json says all there is")
+        raise NoRun(
+            f"{folder} is a run of lra-bench increment, not of lra-bench run: all there is to see is in its result.json"
+        )
     return Run(
         folder=folder,
         result=by_place(_record(folder / "result.json")),

@@ -124,7 +124,7 @@ def test_every_kind_of_method_can_be_looked_at(left: tuple[Path, set[str]], lra_
     ("lost", "said"),
     [
         (["result.json"], "is not finished: continue with lra-bench resume"),
-        (["generator.safetensors", "synthetic.safetensors"], "of which every method leaves one"),
+        (["generator.safetensors", "synthetic.safetensors"], "one of which every method leaves"),
         (["config.yaml"], "config.yaml does not exist"),
     ],
 )

@@ -139,7 +139,7 @@ def test_results_of_increments_are_no_runs(runs: Path, lra_bench: Bench) -> None
     for command in ("compare", "report", "export", "resume"):
         done = lra_bench(command, increment)
         assert (done.code, done.err.count("\n")) == (3, 1), done
-    assert "is of lra-bench increment" in lra_bench("report", increment).err
+    assert "is a run of lra-bench increment" in lra_bench("report", increment).err
     assert not (increment / "report.html").exists()
 
 

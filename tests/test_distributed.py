@@ -155,8 +155,8 @@ def test_a_process_that_dies_ends_the_run_in_one_line(tiny: list[str], tmp_path:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"set": ["schedule.batch_size=15"]}, "batch_size = 15 cannot be shared out evenly to 2 processes"),
-        ({"replay": "reservoir", "set": ["replay.capacity=7"]}, "replay.capacity = 7 cannot be shared out"),
+        ({"set": ["schedule.batch_size=15"]}, "batch_size = 15 cannot be split evenly over 2 processes"),
+        ({"replay": "reservoir", "set": ["replay.capacity=7"]}, "replay.capacity = 7 cannot be split evenly"),
         ({"set": ["on_divergence=rollback"]}, "is for a run on one process"),
     ],
 )

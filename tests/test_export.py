@@ -168,7 +168,7 @@ def test_a_file_of_one_number_of_images_is_found_out(
         torch.export.save(torch.export.export(student, (images,)), file)
 
     monkeypatch.setitem(FORMATS, "pt2", (write, FORMATS["pt2"][1]))
-    with pytest.raises(LraError, match=r"pt2: what was written does not take 4 images"):
+    with pytest.raises(LraError, match=r"pt2: the exported file does not accept 4 images"):
         of(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "pt2")
 
 

@@ -480,7 +480,10 @@ def test_a_finished_result_is_read_again(lra_bench: Callable[..., Any], tmp_path
         (["--set", "relation=1", "--set", "minibatch=2"], ["minibatch is 2", "relation=0"]),
         (["--set", "milestones=[0.5, 1.5]"], ["milestones", "1.5"]),
         (["--set", "normalisation=published"], ["digits has no published normalisation", "normalisation=grey"]),
-        (["--set", "drop_last=true", "--set", "minibatch=500"], ["drop_last leaves nothing", "500", "drop_last=false"]),
+        (
+            ["--set", "drop_last=true", "--set", "minibatch=500"],
+            ["drop_last leaves no batch", "500", "drop_last=false"],
+        ),
         (["--preset", "split-cifar100/1"], ["split-cifar100/1", "split-cifar100/10"]),
         (["--strategy", "abd", "--model", "lenet5"], ["ABDPlugin", "bn=0"]),
         (["--strategy", "fecam", "--set", "fecam_prototype=mean"], ["fecam_prototype", "root-of-mean"]),
@@ -537,7 +540,7 @@ def test_a_run_leaves_what_every_run_leaves(lra_bench: Callable[..., Any], tmp_p
     for other in (("run", "--config", folder / "config.yaml", "--dry-run", "--no-timing"), ("export", folder)):
         refused = lra_bench(*other)
         assert (refused.code, refused.err.count("\n")) == (2, 1)
-        assert "is of lra-bench increment" in refused.err
+        assert "is a run of lra-bench increment" in refused.err
 
 
 def test_a_published_protocol_is_what_its_papers_set(lra_bench: Callable[..., Any], tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_link_before_dots_is_followed(here: Path) -> None:
     assert placed("link/../x", "path", [Path()]) == str(here / "far" / "x")
 
 
-WINDOWS, URL = "is a path of Windows", "is a URL"
+WINDOWS, URL = "is a Windows path", "is a URL"
 
 
 @pytest.mark.parametrize(

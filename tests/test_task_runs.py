@@ -185,7 +185,7 @@ def test_a_grid_of_tasks_is_swept_compared_and_reported(
     ("grid", "said"),
     [
         ({"reuse": "fix"}, "file is missing"),
-        ({"file": "tasks.yaml"}, "it is of 2 chains: name the reuse and seed in the grid"),
+        ({"file": "tasks.yaml"}, "it has 2 chains: name the reuse and seed in the grid"),
         ({"file": "tasks.yaml", "reuse": ["fix", "always"]}, "reuse=always: tasks "),
         ({"file": "tasks.yaml", "reuse": "fix", "taks": 3}, "unknown key 'taks'"),
         ({"file": "none.yaml", "reuse": "fix"}, "does not exist"),

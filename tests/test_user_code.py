@@ -349,7 +349,7 @@ def test_two_modules_of_one_name_are_told_apart(project: Path, tmp_path: Path) -
         (["--teacher", "./own_nets.py:small"], "is not a module: write own_nets:small"),
         (["--plugin", "sub/own_plugins.py:Counts"], "write own_plugins:Counts, and call lra-bench from sub"),
         (["--student", "https://host/own_nets.py:small"], "is a URL"),
-        (["--student", r"C:\own_nets.py:small"], "is a path of Windows"),
+        (["--student", r"C:\own_nets.py:small"], "is a Windows path"),
         (["--student", "own_nets:smal"], "own_nets.py) has no function 'smal'"),
         (["--student", "own_mets:small"], "go to the folder it lies in"),
         (["--plugin", "own_mets:Counts"], "folder it lies in"),

@@ -68,7 +68,7 @@ def export(folder: Path, formats: Sequence[str], out: Path | None = None, licenc
         if name not in FORMATS:
             raise UsageError(f"--format: unknown {name!r}; {suggestion(name, FORMATS)}")
     if not names:
-        raise UsageError(f"--format is empty: choose of {', '.join(FORMATS)}")
+        raise UsageError(f"--format is empty: choose from {', '.join(FORMATS)}")
     if "onnx" in names:
         require_onnx()
     run, student, notes = load_student(folder)
@@ -103,7 +103,7 @@ def load_student(folder: Path, file: str = STUDENT) -> tuple[Run, Normalized, di
 
     run, weights = read_run(folder), folder / file
     if run.kind != DISTILLED:
-        raise UsageError(f"{folder} is of lra-bench {run.kind}, which leaves no student to export")
+        raise UsageError(f"{folder} is a run of lra-bench {run.kind}, which leaves no student to export")
     if not run.result or not weights.is_file():
         raise MissingInput(f"{folder} is not finished: continue with lra-bench resume {folder}")
     config = stored_configuration(folder)
@@ -148,7 +148,7 @@ def _export(name: str, student: Normalized, file: Path, images: Tensor, notes: d
             except Exception as error:
                 raise LraError(
                     f"{name}: the student cannot be written for any number of images ({_line(error)}): change its "
-                    "forward where that is said, or choose another --format, such as safetensors"
+                    "forward at that place, or choose another --format, such as safetensors"
                 ) from error
             for count in IMAGES:
                 _compare(name, student, read, written, images[:count], notes)
@@ -165,16 +165,16 @@ def _compare(
         found = read(written, images)
     except Exception as error:
         raise LraError(
-            f"{name}: what was written does not take {len(images)} images ({_line(error)}): the network "
+            f"{name}: the exported file does not accept {len(images)} images ({_line(error)}): the network "
             "keeps their number; choose another --format, such as safetensors"
         ) from error
     if found.shape != wanted.shape:
         shapes = f"{tuple(found.shape)} and not {tuple(wanted.shape)}"
-        raise LraError(f"{name}: what was written gives logits {shapes} of {len(images)} images")
+        raise LraError(f"{name}: the exported file gives logits {shapes} for {len(images)} images")
     errors = (found - wanted).abs().amax(dim=1) / wanted.abs().max().clamp_min(1e-6)
     far = (errors.max() if notes["quantization"] is None else errors.median()).item()
     if not far <= TOLERANCE:
-        raise LraError(f"{name}: what was written differs from the student by {far:.1e} of its largest logit")
+        raise LraError(f"{name}: the exported file differs from the student by {far:.1e} of its largest logit")
 
 
 def _line(error: Exception) -> str:

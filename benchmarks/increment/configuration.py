@@ -235,7 +235,7 @@ def _stored(file: Path) -> Tree:
     """What a configuration file says; what is relative in it counts from its folder."""
     tree = read_options(file, "config")
     if tree.get("kind") != INCREMENT:
-        raise UsageError(f"config {file} is not of lra-bench {INCREMENT}: it has no kind: {INCREMENT}")
+        raise UsageError(f"config {file} is not for lra-bench {INCREMENT}: it has no line 'kind: {INCREMENT}'")
     name = str(tree.get("benchmark", ""))
     if name.startswith(PREFIX):
         tree["benchmark"] = PREFIX + placed_data(name.removeprefix(PREFIX), [file.parent, Path()])

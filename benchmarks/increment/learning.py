@@ -228,7 +228,7 @@ def worded(config: IncrementConfig) -> Iterator[None]:
     try:
         yield
     except MetaStepError as error:
-        raise LraError(f"{config.strategy} with --meta: {error}; alpha is set by --set alpha=...") from None
+        raise LraError(f"{config.strategy} with --meta: {error}; set alpha with --set alpha=...") from None
     except ValueError as error:
         raise UsageError(f"{config.benchmark}, {config.strategy}, {config.model}: {error}") from None
 
@@ -292,7 +292,7 @@ def refuse_no_minibatch(config: IncrementConfig, sizes: Sequence[int]) -> None:
     """
     if config.options.drop_last and (least := min(sizes)) < config.options.minibatch:
         raise ValueError(
-            f"drop_last leaves nothing of an experience of {least} images at minibatch {config.options.minibatch}: "
+            f"drop_last leaves no batch of an experience of {least} images at minibatch {config.options.minibatch}: "
             f"set minibatch to {least} or less, or drop_last=false"
         )
 

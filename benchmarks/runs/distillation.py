@@ -46,16 +46,16 @@ class Distillation(Kind):
         return stored_configuration(folder)
 
     def trusted(self, tree: Tree) -> RunConfig:
-        """A configuration of this program's own."""
+        """A configuration that this program wrote itself."""
         config = checked(tree)
         return importing(config, [{"code": config.code or {}}])
 
     def threads(self, config: RunConfig) -> int:
-        """The threads of a run, by its largest network and its batch."""
+        """The number of threads of a run, by its largest network and its batch."""
         return threads_of(config, data_of(config.data))
 
     def identity(self, config: RunConfig, digest: Callable[[Path], str] = sha256) -> Identity | None:
-        """Settings, teacher, test set, code and what it starts from; ``None`` while its teacher is not there."""
+        """Settings, teacher, test set, code and what it starts from; ``None`` while its teacher is missing."""
         data = data_of(config.data)
         try:
             teacher = teacher_file(config.teacher, data)
@@ -64,16 +64,16 @@ class Distillation(Kind):
         return identity_of(config, digest(teacher), data) if teacher.is_file() else None
 
     def require(self, config: RunConfig) -> None:
-        """Refuse a test set that is not there."""
+        """Refuse a missing test set."""
         if config.data.test:
             data_of(config.data).require()
 
     def introduction(self, config: RunConfig) -> Iterable[str]:
-        """What it replays, and the scale or preset that its settings are from."""
+        """What it replays, and the scale or preset that its settings come from."""
         return announced(config)
 
     def notes(self, config: RunConfig) -> Iterable[str]:
-        """How the images got their size, and what was passed over."""
+        """How the images got their size, and what was skipped."""
         return data_of(config.data).notes
 
     def cost(self, config: RunConfig) -> dict[str, int]:
@@ -133,23 +133,23 @@ class Distillation(Kind):
         return f"{config.teacher.model_dump_json()} {config.data.model_dump_json()}"
 
     def kept(self, config: RunConfig) -> Iterable[Path]:
-        """Its teacher, unless that is a file of the user's."""
+        """Its teacher, unless that is a user's own file."""
         return () if config.teacher.file else (teacher_file(config.teacher, data_of(config.data)),)
 
     def trial(
         self, config: RunConfig, out: Path, began: float | None = None, introduction: Introduction | None = None
     ) -> Trial:
-        """The first experiences, and the first steps of the teacher's training if that is still to be done."""
+        """The first experiences, and the first steps of the teacher's training if it is not trained yet."""
         from lra.benchmarks.runs.trial import trial
 
         return trial(config, out, began, introduction)
 
     def places(self, tree: Tree, base: Path) -> Mapping[str, Any]:
-        """The places of data, teacher's file, what the run starts from, and code."""
+        """Where the data, the teacher's file, what the run starts from, and code lie."""
         return places_of(placed_layer(expanded(tree), [base]))
 
     def moved(self, tree: Tree, file: Path) -> str | None:
-        """The command with the option for what is not there."""
+        """The command with the option for what is missing."""
         return going_on(self.name, file, moved(tree))
 
 
@@ -177,17 +177,17 @@ def stored_configuration(folder: Path) -> RunConfig:
 
 
 def require_images(folder: Path) -> None:
-    """Raise `MissingInput` unless a run left images, or a generator of some, and its data are there.
+    """Raise `MissingInput` unless a run left images, or a generator of images, and its data are there.
 
-    Every method leaves one or the other when it is finished: those with a generator that lasts that generator, those
-    that synthesise batches their last one.
+    Every method leaves one or the other when it is finished: methods with a persistent generator leave that generator,
+    those that synthesise batches leave their last batch.
     """
     config = stored_configuration(folder)
     if not (folder / "result.json").is_file():
         raise MissingInput(f"run {folder} is not finished: continue with lra-bench resume {folder}")
     if not any((folder / name).is_file() for name in (GENERATOR, SYNTHETIC)):
         raise MissingInput(
-            f"run {folder} has neither {GENERATOR} nor {SYNTHETIC} any more, of which every method leaves one: delete "
+            f"run {folder} no longer has {GENERATOR} or {SYNTHETIC}, one of which every method leaves: delete "
             "its result.json to run again"
         )
     data_of(config.data).require()
@@ -201,7 +201,7 @@ def label(config: RunConfig, teacher: str) -> str:
 
 
 def identity_of(config: RunConfig, teacher_sha256: str, data: DataSet) -> Identity:
-    """What makes a run the one it is: of a test set that is not looked at, what the run knows of it."""
+    """What identifies a run; if the test set is not looked at, what the run knows of it stands in for it."""
     own = data_kind(data.name) != data.name
     if config.data.test:
         tested_on = data.content("test")
@@ -211,7 +211,7 @@ def identity_of(config: RunConfig, teacher_sha256: str, data: DataSet) -> Identi
 
 
 def _teacher(config: RunConfig, train: bool, made: dict[str, Any]) -> tuple[TrainedTeacher, DataSet] | None:
-    """The teacher of ``config`` and its data, whose notes are told once for all of ``made``."""
+    """The teacher of ``config`` and its data, whose notes are printed once for all of ``made``."""
     from lra.benchmarks.runs.memory import sized
 
     refuse_device(config.device)

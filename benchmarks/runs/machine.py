@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from lra.benchmarks.setup.datasets import DataSet
 
 CONTROL = Path("/sys/fs/cgroup")
-"""Where the system says what a container may take."""
+"""Where the system says what a container may use."""
 
 SMALL = 5e8
-"""Multiply-adds of a network's forward pass of a batch, some hundredths of a second of one thread: with fewer, threads
-wait for one another more than they compute, all the more where other processes take a processor away."""
+"""Multiply-adds of a network's forward pass of a batch, some hundredths of a second on one thread: with fewer, threads
+wait for one another more than they compute, all the more where other processes compete for the CPU."""
 
 
 class Stopwatch:
-    """Wall clock and processor time of work that may be stopped, and gone on with by another process."""
+    """Wall-clock and CPU time of work that may be stopped and continued by another process."""
 
     def __init__(self) -> None:
         self._before = {"seconds": 0.0, "processor_seconds": 0.0}
         self.start()
 
     def start(self) -> None:
-        """Count from now on, beside what was taken up."""
+        """Count from now on, in addition to what was taken up."""
         self._began = {"seconds": time.monotonic(), "processor_seconds": time.process_time()}
 
     def read(self) -> dict[str, float]:
@@ -44,7 +44,7 @@ class Stopwatch:
         return {name: self._before[name] + now[name] - self._began[name] for name in now}
 
     def take_up(self, read: Mapping[str, float]) -> None:
-        """Go on from what was read before."""
+        """Continue from what was read before."""
         self._before = {name: float(read[name]) for name in self._before}
 
 
@@ -70,7 +70,7 @@ def refuse_precision(config: RunConfig) -> None:
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether ``device`` computes in bfloat16 by itself; every processor can, some only slowly."""
+    """Whether ``device`` supports bfloat16 natively; every CPU does, some only slowly."""
     import torch
 
     kind = torch.device(device).type
@@ -78,7 +78,7 @@ def has_bfloat16(device: str) -> bool:
 
 
 def cards() -> list[str]:
-    """The GPUs that torch sees, by the names that ``CUDA_VISIBLE_DEVICES`` has for them."""
+    """The GPUs that torch sees, by their names in ``CUDA_VISIBLE_DEVICES``."""
     import torch
 
     told = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
@@ -87,13 +87,13 @@ def cards() -> list[str]:
 
 
 def processors() -> int:
-    """How many processors this process may use: those it is bound to, or what its container has of them."""
+    """How many CPU cores this process may use: those it is bound to, or as many as its container is allowed."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([bound, *_quota()]))
 
 
 def _quota() -> list[int]:
-    """The processors that a control group (version 2, or 1) allows, rounded up; nothing if it sets no limit."""
+    """The CPU cores that a control group (version 2, or 1) allows, rounded up; empty if it sets no limit."""
     root = CONTROL
     try:
         if (root / "cpu.max").is_file():
@@ -120,7 +120,7 @@ def environment() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of this program and of the packages that have a say in what a run comes to."""
+    """The versions of this program and of the packages that affect a run's results."""
     names = ("torch", "torchvision", "avalanche-lib", "higher", "numpy", "scikit-learn")
     return {"lra": __version__} | {name: version(name) for name in names}
 
@@ -150,7 +150,7 @@ def _allowance() -> list[int]:
 
 
 def peak_memory(device: str) -> float:
-    """Most memory taken so far in MiB: of the GPU, or of the process."""
+    """Peak memory so far in MiB: of the GPU, or of the process."""
     import torch
 
     if torch.device(device).type == "cuda":
@@ -160,14 +160,14 @@ def peak_memory(device: str) -> float:
 
 
 def leads() -> bool:
-    """Whether this process is the one that speaks: of those that torchrun started, the first."""
+    """Whether this process is the one that prints: the first of those that torchrun started."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
 def threads_for(work: float, device: str) -> int:
-    """One where networks are small, or compute elsewhere; else every processor there is, or ``OMP_NUM_THREADS``.
+    """One where networks are small, or compute on a GPU; else one for every CPU core, or ``OMP_NUM_THREADS``.
 
-    Of small networks it does not depend on the machine, so neither do the sums of their runs.
+    For small networks it does not depend on the machine, so neither do the floating-point sums of their runs.
 
     Args:
         work: multiply-adds of the largest network's forward pass of a batch.
@@ -182,7 +182,7 @@ def threads_for(work: float, device: str) -> int:
 
 
 def threads_of(config: RunConfig, data: DataSet) -> int:
-    """The threads of a run: what its configuration says, or what its networks and its batch ask for.
+    """The number of threads of a run: what its configuration says, or what suits its networks and its batch.
 
     Raises:
         LraError: if a network cannot be built.
@@ -194,7 +194,7 @@ def threads_of(config: RunConfig, data: DataSet) -> int:
 
 
 def threaded(config: RunConfig, data: DataSet) -> RunConfig:
-    """``config`` with the `threads_of` it, which torch takes from now on."""
+    """``config`` with its `threads_of` filled in; torch uses that many from now on."""
     import torch
 
     config = config.model_copy(update={"threads": threads_of(config, data)})

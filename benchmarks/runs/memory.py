@@ -1,4 +1,4 @@
-"""Whether a run fits in memory, told before it is allocated: what does not would be killed without a word."""
+"""Whether a run fits in memory, checked before it is allocated: one that does not would be killed without a message."""
 
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,11 +22,11 @@ from lra.networks.footprint import footprint
 from lra.strategies.retention import REPLAYS
 
 LARGE = 2**26
-"""Bytes of a tensor from which it is worth asking whether there is room."""
+"""Size in bytes from which it is worth checking whether a tensor fits."""
 FLOAT = 4
 """Bytes of a number."""
 LEARNT = 3
-"""Times its weights that a network takes which learns: weights, gradients, momentum."""
+"""Memory of a network in training, in multiples of its weights: weights, gradients, momentum."""
 
 AT_ONCE = 1024
 """Images that are resized at once, as floats."""
@@ -34,11 +34,11 @@ AT_ONCE = 1024
 FACTORIES: frozenset[Callable[..., Any]] = frozenset(
     {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye}
 )
-"""What makes tensors from nothing: weights, latents, noise."""
+"""Functions that make new tensors: weights, latents, noise."""
 
 
 class Demand(NamedTuple):
-    """What one option asks of memory.
+    """The memory that one option requires.
 
     Attributes:
         option: its key.
@@ -52,7 +52,7 @@ class Demand(NamedTuple):
 
 
 def refuse_oversize(config: RunConfig, data: DataSet, made: Experiment | None = None) -> None:
-    """Raise `UsageError` if a run takes more memory than there is, by the least that it can do with.
+    """Raise `UsageError` if even the least memory that a run can do with is more than there is.
 
     Args:
         config: of the run.
@@ -67,8 +67,8 @@ def refuse_beyond(device: str, resident: Sequence[Demand], passing: Sequence[Dem
 
     Args:
         device: where it computes.
-        resident: what is there from the start to the end.
-        passing: what is there for a while, one at a time.
+        resident: what is in memory from start to end.
+        passing: what is in memory for a while, one at a time.
     """
     needed = sum(d.size for d in resident) + max((d.size for d in passing), default=0)
     free = available_memory(device)
@@ -106,13 +106,13 @@ def as_far_as_it_fits(config: RunConfig) -> Iterator[None]:
 
 @contextmanager
 def bounded(device: str) -> Iterator[Callable[[], None]]:
-    """Have the system refuse this process memory beyond what is free now, where it would kill it for taking that.
+    """Have the system refuse memory beyond what is free now, instead of killing this process for using it.
 
     For the first steps of a run, which may ask for more than `refuse_oversize` knows; torch raises then, which
-    `lra.benchmarks.errors.in_one_line` explains. On a processor under Linux; elsewhere nothing is bounded.
+    `lra.benchmarks.errors.in_one_line` explains. On a CPU under Linux; elsewhere nothing is bounded.
 
     Yields:
-        what lifts the bound before its time: what is free may change.
+        a function that lifts the bound early, because the free memory may change.
     """
     taken = getattr(psutil.Process().memory_info(), "data", None)
     if taken is None or torch.device(device).type != "cpu":
@@ -147,7 +147,7 @@ class _Watch(TorchFunctionMode):
             size = func(*args, **(told | {"device": "meta"})).nbytes
             if size > LARGE and size > (free := available_memory(self.config.device)):
                 raise UsageError(
-                    f"{self.config.method!r} with replay {self.config.replay['name']!r} asks for {in_bytes(size)} of "
+                    f"{self.config.method!r} with replay {self.config.replay['name']!r} needs {in_bytes(size)} of "
                     f"memory at once and {in_bytes(free)} are free on {self.config.device}: lower what is large in "
                     "synthesis and replay (width, latent, capacity), data.size, quantization.noise, or the networks"
                 )
@@ -155,7 +155,7 @@ class _Watch(TorchFunctionMode):
 
 
 def in_bytes(size: float) -> str:
-    """A size as people say it: ``512 MB``, ``1.9 GB``."""
+    """A size in readable form: ``512 MB``, ``1.9 GB``."""
     units = ("MB", "GB", "TB", "PB", "EB")
     size /= 10**6
     for unit in units:
@@ -166,7 +166,7 @@ def in_bytes(size: float) -> str:
 
 
 def _networks(config: RunConfig, data: DataSet, made: Experiment | None) -> list[Demand]:
-    """What is there from the start to the end, as far as it is not there yet."""
+    """What is in memory from start to end, as far as it is not allocated yet."""
     pixels = FLOAT * prod(data.image)
     kept = [
         Demand("evaluation.probe_size", config.evaluation.probe_size, config.evaluation.probe_size * pixels),
@@ -190,7 +190,7 @@ def _tested(config: RunConfig, data: DataSet) -> int:
 
 
 def _held(config: RunConfig, pixels: int) -> Demand:
-    """What a replay of ours comes to hold, of images of so many bytes: no more than it is offered."""
+    """What a built-in replay comes to hold, of images of so many bytes: no more than it is offered."""
     name = config.replay["name"]
     option = REPLAYS[name].held if name in REPLAYS else None
     capacity = 0 if option is None else config.replay[option]
@@ -199,7 +199,7 @@ def _held(config: RunConfig, pixels: int) -> Demand:
 
 
 def _steps(config: RunConfig, data: DataSet, made: Experiment | None) -> list[Demand]:
-    """What is there in a step, of which there is one at a time."""
+    """What is in memory during a step; only one step runs at a time."""
     found, batch, pixels = sizes(config, data), config.schedule.batch_size, FLOAT * prod(data.image)
     asked = found["teacher"].kept if "teacher" in found else 0
     making = asked + pixels + _generator(made)

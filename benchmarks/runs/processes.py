@@ -21,7 +21,7 @@ from lra.state import State
 from lra.strategies.distributed import distribute, together
 
 PATIENCE = timedelta(hours=24)
-"""How long a process waits for another that lives, such as one that trains the teacher."""
+"""How long a process waits for another that is alive, such as one that trains the teacher."""
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Processes:
     """The processes of a run, seen from one of them.
 
     Args:
-        rank: which this is; 0 leads: it alone writes the run folder.
+        rank: index of this process; 0 is the leader, which alone writes the run folder.
         count: how many there are.
     """
 
@@ -39,10 +39,10 @@ class Processes:
         self.count = count
 
     def share(self, config: RunConfig) -> RunConfig:
-        """What one process does of the run: its part of every batch, and of what replay holds.
+        """The share of the run that one process does: its part of every batch, and of what replay holds.
 
         Raises:
-            UsageError: if the run cannot be shared out evenly.
+            UsageError: if the run cannot be split evenly.
         """
         if self.count == 1:
             return config
@@ -57,27 +57,27 @@ class Processes:
 
     def _part(self, name: str, whole: int) -> int:
         if whole % self.count:
-            raise UsageError(f"{name} = {whole} cannot be shared out evenly to {self.count} processes: make it divide")
+            raise UsageError(f"{name} = {whole} cannot be split evenly over {self.count} processes: make it divisible")
         return whole // self.count
 
     def join(self, experiment: Experiment) -> None:
-        """Bind the parts of all processes together; from here on each draws its own random numbers.
+        """Connect the parts of all processes; from here on each draws its own random numbers.
 
         Raises:
-            UsageError: if the method makes samples that cannot be shared out.
+            UsageError: if the method makes samples that cannot be split.
         """
         if self.count == 1:
             return
         synthesizer = experiment.stream.synthesizer
         if not synthesizer.divisible:
             raise UsageError(
-                f"method {experiment.config.method!r} makes finite batches, which only one process can: choose one "
-                "with an online generator (see lra-bench list methods), or run it without torchrun"
+                f"method {experiment.config.method!r} makes finite batches, which only one process can make: choose "
+                "one with an online generator (see lra-bench list methods), or run it without torchrun"
             )
         distribute(experiment.strategy, synthesizer, experiment.config.seed)
 
     def in_turn(self, make: Callable[[], T]) -> T:
-        """``make`` on the leader first: what it keeps is there for the others."""
+        """Call ``make`` on the leader first, so that what it stores is there for the others."""
         if self.count == 1:
             return make()
         if self.rank:
@@ -88,7 +88,7 @@ class Processes:
         return made
 
     def agreed(self, *flags: bool) -> list[bool]:
-        """Which of ``flags`` are raised on any process."""
+        """Which of ``flags`` are set on any process."""
         if self.count == 1:
             return list(flags)
         raised = torch.tensor(flags, dtype=torch.uint8)
@@ -96,7 +96,7 @@ class Processes:
         return [bool(flag) for flag in raised]
 
     def gathered(self, state: State) -> State:
-        """The leader's state, with those of all others in it; on the others nothing of use."""
+        """On the leader its state, with those of all others in it; on the others nothing of use."""
         if self.count == 1:
             return state
         states: list[State] | None = None if self.rank else [{} for _ in range(self.count)]
@@ -104,10 +104,10 @@ class Processes:
         return state if states is None else state | {"others": states[1:]}
 
     def own(self, saved: State) -> State:
-        """What of a saved state is this process's.
+        """This process's part of a saved state.
 
         Raises:
-            ValueError: if other than so many processes saved it.
+            ValueError: if a different number of processes saved it.
         """
         others: Sequence[State] = saved.get("others", [])
         if len(others) != self.count - 1:
@@ -115,7 +115,7 @@ class Processes:
         return others[self.rank - 1] if self.rank else saved
 
     def sum_up(self, experiment: Experiment) -> None:
-        """Let the counters of what a run cost count for all processes."""
+        """Make the counters of a run's cost count for all processes."""
         if self.count > 1:
             synthesizer, teacher = experiment.stream.synthesizer, experiment.stream.teacher
             counts = torch.tensor([synthesizer.images_generated, teacher.queries])
@@ -124,7 +124,7 @@ class Processes:
 
     @contextmanager
     def folder(self, folder: RunFolder) -> Iterator[RunFolder]:
-        """Where this process writes: the run folder, or, if it does not lead, one that is thrown away."""
+        """Where this process writes: the run folder, or, if it is not the leader, a temporary one."""
         if not self.rank:
             yield folder
             return
@@ -133,7 +133,7 @@ class Processes:
 
 
 class Follower(RunFolder):
-    """The throw-away folder of a process that does not lead; it goes on from what the leader saved."""
+    """The temporary folder of a process that is not the leader; it continues from what the leader saved."""
 
     def __init__(self, path: Path, leader: RunFolder):
         super().__init__(path)

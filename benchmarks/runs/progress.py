@@ -29,12 +29,12 @@ log = logging.getLogger("lra")
 class RunProgress:
     """Progress over the experiences of a run.
 
-    Time left is what experiences have taken so far, the first of a process apart, in which much is done once. Within
-    an experience it is the share of its optimisers' steps: a batch that is synthesised for minutes moves it too.
+    The time left is estimated from past experiences, except the first of a process, in which much is done once.
+    Within an experience it is the fraction of its optimisers' steps: a batch synthesised for minutes advances it too.
 
     Args:
         experiment: what is run.
-        quiet: say nothing on stderr.
+        quiet: print nothing on stderr.
     """
 
     def __init__(self, experiment: Experiment, quiet: bool = False):
@@ -120,14 +120,14 @@ class RunProgress:
 
 
 class Journal(MemoryHandler):
-    """Keeps what is said before the run has a folder, such as while its teacher is trained."""
+    """Keeps log messages from before the run has a folder, such as while its teacher is trained."""
 
     def __init__(self) -> None:
         super().__init__(capacity=1000, flushLevel=logging.CRITICAL + 1)
 
     @contextmanager
     def into(self, file: Path) -> Iterator[None]:
-        """Write what was said so far into ``file``, and all that will be."""
+        """Write the messages so far into ``file``, and all later ones."""
         target = _Patient(file)
         target.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self.setTarget(target)
@@ -171,7 +171,7 @@ class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class _Patient(logging.FileHandler):
-    """A log file that a full disk makes silent, not noisy."""
+    """A log file that falls silent when the disk is full, instead of printing an error for every line."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Lose the line."""
+        """Drop the line."""

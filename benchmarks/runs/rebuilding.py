@@ -1,6 +1,6 @@
-"""A finished run's parts, built again to be looked at: its teacher, its data, its generator, and images of every kind.
+"""A finished run's parts, rebuilt for inspection: its teacher, its data, its generator, and images of every kind.
 
-Images to put before a teacher are real ones, noise, and what the run and its generator made.
+The images to show a teacher are real ones, noise, and what the run and its generator made.
 """
 
 import copy
@@ -39,7 +39,7 @@ class Rebuilt:
     """What a run worked with.
 
     Attributes:
-        experiment: built as at its start, but for what it carried.
+        experiment: built as at its start, except for what it took over.
         generator: as it was at the end, in evaluation mode; ``None`` if the run left none.
     """
 
@@ -68,8 +68,8 @@ def rebuilt(folder: Path) -> Rebuilt:
     """Build the parts of the run in ``folder`` again; leaves the global random states seeded with the run's seed.
 
     Raises:
-        MissingInput: if its data or teacher are not there any more.
-        UsageError: if a file is damaged or of another run.
+        MissingInput: if its data or teacher are missing.
+        UsageError: if a file is damaged or belongs to another run.
     """
     config = stored_configuration(folder)
     weights = load_generator(folder / GENERATOR)[0] if (folder / GENERATOR).is_file() else None
@@ -83,15 +83,15 @@ def rebuilt(folder: Path) -> Rebuilt:
         if generator is not None and weights is not None:
             load_reused(generator.eval(), weights)
     except ValueError as error:
-        raise UsageError(f"{folder / GENERATOR} is not of this run: {error}") from None
+        raise UsageError(f"{folder / GENERATOR} does not belong to this run: {error}") from None
     return Rebuilt(folder, config, data, experiment, generator)
 
 
 def latent_generator(parts: Rebuilt) -> tuple[nn.Module, int]:
-    """The generator of a run, and how many latents it takes.
+    """The generator of a run, and its number of latent dimensions.
 
     Raises:
-        NoGenerator: if it takes none, or there is none.
+        NoGenerator: if it takes no latents, or there is no generator.
     """
     latent = latent_of(parts.generator)
     if parts.generator is None or latent is None:
@@ -129,7 +129,7 @@ def made(parts: Rebuilt, n: int) -> dict[str, Tensor]:
 def half_new(old: FusedGenerator, n: int, keep: str) -> Tensor:
     """``n`` images of a fused generator with one branch of the run's, its decoder, and a new branch.
 
-    The new branch knows no running statistics: it normalises by the batch, the old parts by what they learnt.
+    The new branch has no running statistics yet: it normalises by the batch, the old parts by what they learnt.
 
     Args:
         old: the generator of a run of aeahl-rg.

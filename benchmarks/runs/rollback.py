@@ -1,4 +1,4 @@
-"""What to do about a divergence: go back to the last evaluation, and go on from there otherwise than before."""
+"""What to do about a divergence: go back to the last evaluation, and continue from there in a different way."""
 
 import logging
 from collections.abc import Callable
@@ -15,18 +15,18 @@ from lra.strategies.extensions import PluginFailed
 from lra.synthesis.batches import Diverged
 
 TIMES = 3
-"""Rollbacks in a run at most."""
+"""Maximum number of rollbacks in a run."""
 RATE = 0.5
-"""What a rollback multiplies the student's learning rate with."""
+"""What a rollback multiplies the student's learning rate by."""
 
 log = logging.getLogger("lra")
 
 
 class RetreatingRun:
-    """A distillation that is trained to its end, with a retreat wherever it diverges, if it may have one.
+    """A distillation that is trained to its end; where it diverges it is rolled back, if allowed.
 
     Args:
-        build: the run, to go on from what is saved.
+        build: the run, to continue from what is saved.
     """
 
     def __init__(self, build: Callable[[], Training]):
@@ -34,7 +34,7 @@ class RetreatingRun:
         self.work = build()
 
     def open(self, begin: Callable[[], None]) -> None:
-        """Start the folder, or take up what is saved there."""
+        """Start the folder, or continue from what is saved there."""
         self.work.open(begin)
 
     def complete(self) -> None:
@@ -42,7 +42,7 @@ class RetreatingRun:
 
         Raises:
             LraError: if it cannot be done.
-            Interrupted: at a signal, when all is saved.
+            Interrupted: at a signal, once everything is saved.
         """
         try:
             while (cause := self._divergence()) is not None:
@@ -56,7 +56,7 @@ class RetreatingRun:
             raise LraError(str(error)) from None
 
     def _divergence(self) -> str | None:
-        """Do the rest of the run; if it cannot be done because numbers are not finite any more, say which."""
+        """Do the rest of the run; return which numbers are no longer finite if it fails for that reason."""
         try:
             self.work.complete()
         except (MetaDiverged, Diverged) as error:
@@ -68,7 +68,7 @@ class RetreatingRun:
         """Save the state to go on from.
 
         Raises:
-            LraError: if the run is to stop at a divergence, or has had its rollbacks.
+            LraError: if the run is to stop at a divergence, or has used up its rollbacks.
         """
         folder, config = self.work.folder, self.work.config
         if config.on_divergence == "stop" or not folder.retreat.exists():
@@ -87,9 +87,9 @@ class RetreatingRun:
 
 
 def rolled_back(retreat: State, rollbacks: list[dict[str, Any]], seed: int) -> State:
-    """The state to go on with: that of ``retreat`` with a lower learning rate, and everything random drawn anew.
+    """The state to continue from: that of ``retreat`` with a lower learning rate and new random states.
 
-    It depends on its arguments alone, so that a run killed at any moment ends as one that was not.
+    It depends on its arguments alone, so that a run killed at any moment ends like one that was not.
 
     Args:
         retreat: state at the last evaluation, or where the run was started.

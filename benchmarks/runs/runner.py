@@ -202,7 +202,7 @@ def resume(path: Path, on_divergence: Literal["stop", "rollback"] | None = None)
     kind = kind_of(config)
     if on_divergence is not None:
         if "on_divergence" not in kind.flags:
-            raise UsageError(f"--on-divergence is for runs that distil, and {path} is of lra-bench {kind.name}")
+            raise UsageError(f"--on-divergence is for runs that distil, and {path} is a run of lra-bench {kind.name}")
         config = config.model_copy(update={"on_divergence": on_divergence})
     out = (path / "../../..").resolve()
     try:

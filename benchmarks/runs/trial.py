@@ -1,4 +1,4 @@
-"""The first steps of a run, timed and without a trace: what all of it would take, and whether it can be done at all."""
+"""The first steps of a run, timed, without side effects: how long the run would take, and whether it works at all."""
 
 import tempfile
 import time
@@ -29,11 +29,11 @@ from lra.strategies.extensions import PluginFailed
 from lra.synthesis.batches import Diverged
 
 TIMED = 4
-"""Experiences that are timed, or fewer where they are long; the last has an evaluation on top."""
+"""Number of experiences that are timed, fewer where they are long; the last includes an evaluation."""
 LIMIT = 20.0
 """Seconds after which no further step is timed."""
 LESSONS = 12
-"""Steps of a teacher's training that are timed."""
+"""Number of steps of a teacher's training that are timed."""
 
 
 def trial(
@@ -43,16 +43,16 @@ def trial(
     introduction: Introduction | None = None,
     leave: Path | None = None,
 ) -> Trial:
-    """Build a run, do its first steps, and say what all of it would take; nothing is written, no teacher trained.
+    """Build a run, do its first steps, and say how long it would take; nothing is written, no teacher is trained.
 
-    A teacher that is still to be trained is stood in for by one with fresh weights, which costs as much to ask.
+    A teacher that is not trained yet is replaced by one with random weights, which costs as much to query.
 
     Args:
         config: of the run.
         out: parent of run folders, where it would go.
         began: `time.perf_counter` when starting up began, if not now.
-        introduction: said once it is built, and nothing is refused any more but by its steps.
-        leave: a folder for what the run would leave to a later one, as it is by then.
+        introduction: printed once it is built, when only its steps can still fail.
+        leave: a folder for what the run would leave to a later one, as it is after these steps.
 
     Raises:
         LraError: for whatever the run itself would refuse.
@@ -105,7 +105,7 @@ def _shortened(config: RunConfig) -> RunConfig:
 
 
 class _Enough(BaseException):
-    """No further step is to be timed. No ``except Exception`` on the way, of a plugin say, is to keep this."""
+    """No further step is to be timed. No ``except Exception`` on the way, say in a plugin, should catch this."""
 
 
 class _Stopwatch:
@@ -165,7 +165,7 @@ class _Stopwatch:
 
 
 def _timed(experiment: Experiment, config: RunConfig, test: Labelled | None) -> tuple[float, str]:
-    """Seconds of the whole run, and what they are from."""
+    """Seconds of the whole run, and what they are estimated from."""
     watch = _Stopwatch(experiment)
     with bounded(config.device), suppress(_Enough), at_steps(watch.step):
         experiment.strategy.train(experiment.stream)
@@ -202,7 +202,7 @@ def _rounds(config: RunConfig) -> float:
 
 
 def _tested(experiment: Experiment, test: Labelled | None) -> float:
-    """Seconds of passing the test set through the student, from a part of it."""
+    """Seconds of passing the test set through the student, estimated from a part of it."""
     if test is None:
         return 0.0
     part = test.images[:512].to(experiment.config.device)
@@ -214,7 +214,7 @@ def _tested(experiment: Experiment, test: Labelled | None) -> float:
 
 
 def lessons(config: RunConfig, data: DataSet) -> float:
-    """Seconds of the teacher's training, from its first steps; nothing is kept of it.
+    """Seconds of the teacher's training, estimated from its first steps; nothing of it is kept.
 
     Raises:
         LraError: as `train`.

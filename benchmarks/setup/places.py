@@ -34,7 +34,7 @@ def local(text: str, key: str) -> Path:
         key: what it was typed for.
 
     Raises:
-        UsageError: for a URL, and for a path of Windows.
+        UsageError: for a URL, and for a Windows path.
     """
     if Path(text).exists():
         return Path(text)
@@ -43,7 +43,7 @@ def local(text: str, key: str) -> Path:
     if platform.system() != "Windows" and (drive := DRIVE.match(text)):
         here = f"/mnt/{(drive[1] or 'c').lower()}/{text[drive.end() :]}".replace("\\", "/")
         raise UsageError(
-            f"{key} {text!r} is a path of Windows and this is {platform.system()}: write it as it is called here"
+            f"{key} {text!r} is a Windows path and this is {platform.system()}: write it as it is called here"
             + (f", under WSL {here}" if drive[1] else "")
         )
     try:

@@ -243,7 +243,7 @@ def file_layer(file: Path) -> Tree:
     """The layer in a configuration file; its relative paths start from its folder."""
     tree = read_options(file, "config")
     if (kind := tree.pop("kind", DISTILLED)) != DISTILLED:
-        raise UsageError(f"config {file} is of lra-bench {kind}, and this is for runs that distil")
+        raise UsageError(f"config {file} is for lra-bench {kind}, and this command is for runs that distil")
     with concerning(origin("config", file)):
         return placed_layer(expanded(tree), [file.parent, Path()])
 

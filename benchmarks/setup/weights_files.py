@@ -125,7 +125,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Notes]:
 
 
 class NoNormalisation(UsageError):
-    """A file that does not say its normalisation, of data that have none of their own."""
+    """A file that does not state its normalisation, for data without a known one."""
 
 
 def load_teacher(
@@ -297,7 +297,7 @@ def _normalisation(path: Path, options: TeacherOptions, notes: Notes, data: Data
                 return Normalisation(tuple(mean), tuple(std))
         if data.published is not None:
             return data.published
-    raise NoNormalisation(f"teacher {path.name} does not say its normalisation: give teacher.mean and teacher.std")
+    raise NoNormalisation(f"teacher {path.name} does not state its normalisation: give teacher.mean and teacher.std")
 
 
 def _fill(network: nn.Module, content: Mapping[str, Any], path: Path, name: str, data: DataSet) -> None:

@@ -116,7 +116,7 @@ class RayEngine:
         ]
         if not able:
             what = " and ".join(f"{need:g} {name}s" for name, need in self.needs.items() if need)
-            raise UsageError(f"--engine ray: no machine has {what}, which a run takes: add one, or lower --threads")
+            raise UsageError(f"--engine ray: no machine has {what}, which a run needs: add one, or lower --threads")
         mark, token = shelf / uuid4().hex, uuid4().hex
         write_text(mark, token)
         ask = self.ray.remote(objection)

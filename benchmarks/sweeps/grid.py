@@ -64,7 +64,7 @@ def expand(grid: Mapping[str, Any]) -> list[Cell]:
     if not isinstance(settings, Mapping):
         raise UsageError(f"set = {settings!r}: write it as set: {{section.key: [values]}}")
     if "threads" in settings:
-        raise UsageError("set: threads: how many a run may use is the sweep's affair: give --threads")
+        raise UsageError("set: threads: the sweep decides how many threads a run may use: give --threads")
     flat = {k: v for k, v in own.items() if k != "set"} | {f"set:{k}": v for k, v in settings.items()}
     axes = [_axis(key, value) for key, value in flat.items()]
     if math.prod(map(len, axes)) > MOST:

@@ -46,7 +46,7 @@ class Tasks(Kind):
         with concerning(f"{TASKS} {file}"):
             chains = plan(with_settings(tree, settings), file.parent).chains
             if len(chains) > 1:
-                raise UsageError(f"it is of {len(chains)} chains: name the reuse and seed in the grid, or all of them")
+                raise UsageError(f"it has {len(chains)} chains: name the reuse and seed in the grid, or all of them")
         return chains[0]
 
     def stored(self, folder: Path) -> Chain:

@@ -256,7 +256,7 @@ def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, s
     named = [_task(index, task, shared) for index, task in enumerate(tasks)]
     names = tuple(name for name, _ in named)
     if len(set(names)) < len(names):
-        raise UsageError(f"two tasks are called {max(names, key=names.count)!r}: names tell them apart")
+        raise UsageError(f"two tasks are called {max(names, key=names.count)!r}: give each its own name")
     carry = tuple(dict.fromkeys(_choices("carry", tree.get("carry") or [], CARRIED)))
     modes = _choices("reuse", tree.get("reuse") or "anew", MODES)
     place = (base or Path()).absolute()
@@ -311,7 +311,7 @@ def _choices(key: str, value: object, known: Sequence[str]) -> list[str]:
 def _seeds(value: object) -> list[int]:
     seeds = [seed for seed in _listed(value) if isinstance(seed, int) and not isinstance(seed, bool)]
     if not seeds or seeds != _listed(value):
-        raise UsageError(f"seed = {value!r}: a whole number is expected, or a list of some")
+        raise UsageError(f"seed = {value!r}: a whole number is expected, or a list of whole numbers")
     return seeds
 
 

@@ -303,7 +303,7 @@ def convergence(folder: Path, out: Path) -> list[Path]:
     runs = finished(folder)
     panels = generator_losses(runs)
     if not panels:
-        raise MissingInput(f"no run in {folder} has a generator_loss: that of aeahl-rg has one")
+        raise MissingInput(f"no run in {folder} has a generator_loss: runs of aeahl-rg have one")
     curves = {name: {one.label: list(one.y) for one in series} for name, series in panels.items()}
     record = {"early": PART, "tasks": _compared(runs), "curves": curves}
     return write_analysis(out, "convergence", record, task_panels, panels, "generator loss", "inner steps of synthesis")
