@@ -63,6 +63,9 @@ def test_a_methods_page_has_all_its_parts(generate: Callable[[str], ModuleType])
     page = pages["methods/dfq.md"]
     for part in ("R_bn = Σ", "weight_decay: 0.0001", "cifar10 | resnet34 | resnet18 | 94.61", "dfq/cifar10"):
         assert part in page, part
+    boxes = [line for page in pages.values() for line in page.splitlines() if line.startswith("    ")]
+    assert boxes
+    assert not [line for line in boxes if "``" in line], "a box is shown as it is, marks of code and all"
 
 
 def test_rows_of_results_are_found_by_method(

@@ -40,7 +40,7 @@ def method_page(method: type[Method]) -> str:
         f"# {method.name}",
         f"**{' '.join(summary.split())}**",
         f"```console\nlra-bench run --method {method.name}\n```",
-        f"## Algorithm\n\n{rest}",
+        f"## Algorithm\n\n{_without_marks_in_boxes(rest)}",
         f"## Options of synthesis\n\n{options_tables(method.Options, 'synthesis.')}",
         _settings(method),
         _published(method.name),
@@ -48,6 +48,11 @@ def method_page(method: type[Method]) -> str:
         f"## In the code\n\n[`{module.__name__}`](../{module_address(module.__name__)})",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _without_marks_in_boxes(text: str) -> str:
+    """``text`` whose indented blocks, which are shown as they are, have no marks of code."""
+    return "\n".join(line.replace("``", "") if line.startswith("    ") else line for line in text.split("\n"))
 
 
 def _overview() -> str:
