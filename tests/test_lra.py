@@ -138,7 +138,7 @@ def trained(
 ) -> Callable[..., tuple[list[Step], nn.Module]]:
     """Train the same student with a replay and LRA, in float64; gives its steps and what it became.
 
-    BatchNorm sees each batch by itself, and α is constant, unless options say otherwise.
+    BatchNorm sees each batch by itself, α is constant and the gradient exact, unless options say otherwise.
     """
     student.double()
     teacher.double()
@@ -152,8 +152,8 @@ def trained(
     ) -> tuple[list[Step], nn.Module]:
         model, spy = copy.deepcopy(student), Spy()
         plugin = REPLAYS[replay](teacher)
-        constant = {"statistics": "batch", "alpha_rate": 0.0}
-        meta = [] if options is None else [LRA(plugin, LRAOptions(**constant | options))]
+        exact = {"statistics": "batch", "alpha_rate": 0.0, "order": 1 if (options or {}).get("along") else 2}
+        meta = [] if options is None else [LRA(plugin, LRAOptions(**exact | options))]
         stream = make_stream(length=length)
         torch.manual_seed(0)
         make_strategy(model, [plugin, *before, *meta, *after, spy]).train(stream)
@@ -348,7 +348,7 @@ def test_at_alpha_0_the_step_is_that_of_plain_replay(trained: Trained, replay: s
 
 def test_rates_are_learned_by_the_agreement_of_their_layer(trained: Trained, student: nn.Module) -> None:
     """dL/dα = -<g, v>: a first step of Adam moves log α by its rate, up where g and v agree."""
-    rate, learned = 0.1, LRAOptions(alpha=0.3, mixture="sum", alpha_rate=0.1, statistics="batch")
+    rate, learned = 0.1, LRAOptions(alpha=0.3, mixture="sum", alpha_rate=0.1, statistics="batch", order=2)
     steps, _ = trained("memory", learned.model_dump())
     step = steps[2]
     by_hand = Objective(student, step)
@@ -367,6 +367,11 @@ def test_rates_are_learned_by_the_agreement_of_their_layer(trained: Trained, stu
     expected = by_hand.gradient(by_hand.loss(by_hand.theta, step.new) + retention)
     # Adam's eps keeps the first move just below its rate.
     assert_close(step.gradient, expected, tolerance=1e-4)
+
+
+def test_the_step_is_of_first_order_unless_more_is_asked_for() -> None:
+    asked = [{}, {"along": "momentum"}, {"order": 2}, {"curvature": 0.5}]
+    assert [LRAOptions.model_validate(each).order for each in asked] == [1, 1, 2, 2]
 
 
 def test_rates_are_learned_unless_alpha_comes_from_elsewhere_or_is_zero() -> None:
@@ -611,7 +616,7 @@ def test_running_statistics_are_those_of_the_acquisition(trained: Trained, stude
     torch.testing.assert_close(model[1].running_mean, mean)
 
 
-@pytest.mark.parametrize("options", [{}, {"statistics": "batch"}, {"order": 1}, {"curvature": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"statistics": "batch"}, {"order": 2}, {"curvature": 0.5}])
 @pytest.mark.parametrize("objective", ["paper", "reference"])
 def test_half_precision_rounds_every_pass_of_the_step(
     make_stream: MakeStream,

@@ -35,13 +35,13 @@ BATCH, CLASSES = 16, 10
 CASES: dict[str, dict[str, Any] | None] = {
     "replay": None,
     "memory generator": None,
-    "meta": {"alpha": 0.1},
-    "meta, clipped": {"alpha": 0.1, "clip": 0.5},
+    "meta": {"alpha": 0.1, "order": 2},
+    "meta, clipped": {"alpha": 0.1, "order": 2, "clip": 0.5},
     "meta, first order": {"alpha": 0.1, "order": 1},
-    "meta, both losses whole": {"alpha": 0.1, "mixture": "sum"},
-    "meta, own shares": {"alpha": 0.1, "shares": "own"},
-    "meta by higher": {"alpha": 0.1, "engine": "higher"},
-    "batch statistics": {"alpha": 0.1},
+    "meta, both losses whole": {"alpha": 0.1, "order": 2, "mixture": "sum"},
+    "meta, own shares": {"alpha": 0.1, "order": 2, "shares": "own"},
+    "meta by higher": {"alpha": 0.1, "order": 2, "engine": "higher"},
+    "batch statistics": {"alpha": 0.1, "order": 2},
 }
 
 

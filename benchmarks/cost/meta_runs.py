@@ -39,7 +39,7 @@ CELLS: dict[str, tuple[dict[str, Any], int]] = {
     "cifar10": ({"dataset": "cifar10"}, 1),
 }
 """What is asked for, settings being those of the scale that fits, and how many experiences a round has."""
-FORMS = ["order=1", "order=1 alpha_rate=0", "order=1 statistics=batch", "order=1 every=4", "along=momentum", ""]
+FORMS = ["", "alpha_rate=0", "statistics=batch", "every=4", "every=8", "along=momentum", "order=2"]
 """Options of the LRA step beside its defaults, which the empty one is."""
 
 

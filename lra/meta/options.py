@@ -72,6 +72,9 @@ class LookAheadOptions(Options):
 class LRAOptions(LookAheadOptions):
     """The look-ahead of a distillation step, and how its two losses add up."""
 
+    order: Literal[1, 2] = 1
+    """2 is the paper's gradient, through the curvature of the acquisition loss; 1 leaves that out, treating θ' as a
+    constant shift of θ, at a fraction of the extra cost. 2 is the default where ``curvature`` asks for a part of it."""
     weight: NonNegative = 1.0
     """Weight w of the retention loss."""
     mixture: Literal["proportional", "convex", "sum"] = "proportional"
@@ -91,10 +94,13 @@ class LRAOptions(LookAheadOptions):
     @model_validator(mode="before")
     @classmethod
     def _known_beforehand(cls, given: Any) -> Any:
-        """No rates are learned along the momentum, unless requested."""
-        if not isinstance(given, dict) or given.get("along") != "momentum" or "alpha_rate" in given:
+        """No rates are learned along the momentum, and curvature is of second order, unless requested otherwise."""
+        if not isinstance(given, dict):
             return given
-        return {**given, "alpha_rate": 0.0}
+        implied: dict[str, Any] = {"alpha_rate": 0.0} if given.get("along") == "momentum" else {}
+        if given.get("curvature", 1.0) != 1.0:
+            implied["order"] = 2
+        return implied | given
 
     @model_validator(mode="after")
     def _composes(self) -> Self:
