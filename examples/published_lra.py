@@ -79,8 +79,8 @@ def memory() -> Replay:
 
 def ours(objective: str) -> dict[str, Tensor]:
     """The student with this toolkit's step under a named objective."""
-    # As in the release, each batch goes through the student separately, and α is constant.
-    own = {"statistics": "batch", "alpha": ALPHA, "alpha_rate": 0.0, "inner_weight_decay": DECAY}
+    # As in the release, each batch goes through the student separately, α is constant and the gradient exact.
+    own = {"statistics": "batch", "alpha": ALPHA, "alpha_rate": 0.0, "inner_weight_decay": DECAY, "order": 2}
     options = LRAOptions.model_validate({"objective": objective, **own})
     replay = memory()
     return student_after(replay, [LRA(replay, options)])

@@ -167,7 +167,7 @@ def test_a_checkpoint_that_rots(
     before.write_bytes(good)
     done = lra_bench("resume", last.parent)
     assert done.code == 0
-    assert f"{last} is" in done.err.splitlines()[0]
+    assert str(last) in done.err.splitlines()[0], "and which it was is said"
     assert "going on from the one before it" in done.err.splitlines()[0]
     assert outcome(last.parent) == whole
 

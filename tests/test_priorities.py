@@ -85,7 +85,7 @@ def test_a_distance_that_is_no_number_leaves_the_priority_and_is_named() -> None
     made.learn(torch.tensor([5.0, torch.nan]))
     assert made.state_dict()["distances"].tolist() == [1, 2, 5]
     made.draw(4)
-    with pytest.raises(ValueError, match=r"replayed image 1: .* no number") as refusal:
+    with pytest.raises(ValueError, match=r"replayed image 1: .* is not a number") as refusal:
         made.check()
     assert "\n" not in str(refusal.value)
     with pytest.raises(Diverged, match="replayed image 1"):
