@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +27,7 @@ from lra.benchmarks.reports.drawing import NARROW, WIDE, clean, save_figure, svg
 from lra.benchmarks.reports.report import templates
 from lra.benchmarks.tasks.chains import PART, SHARE, TaskRun, apart, finished, modes, names, of
 from lra.benchmarks.text import markdown_table
-from lra.metrics.quantities import ANY, PERCENT, Bounds
+from lra.metrics.quantities import ANY, NOT_NEGATIVE, PERCENT, Bounds
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,7 +40,6 @@ class Measure(NamedTuple):
     within: Bounds = ANY
 
 
-NOT_NEGATIVE: Bounds = (0.0, math.inf)
 MEASURES: Mapping[str, Measure] = {
     "accuracy (%)": Measure(lambda run: run.accuracy, PERCENT),
     "agreement (%)": Measure(lambda run: run.agreement, PERCENT),

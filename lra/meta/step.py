@@ -30,7 +30,7 @@ class LearnedRates:
         count: number of parameters.
         start: initial α, > 0.
         rate: step size for log α, > 0.
-        device: that of the parameters, so that the rates need not wait for a GPU.
+        device: that of the parameters, so that no step waits for a transfer to a GPU.
     """
 
     def __init__(self, count: int, start: float, rate: float, device: torch.device | None = None):

@@ -15,6 +15,7 @@ from lra.metrics.evolution import by_step
 Bounds = tuple[float, float]
 """The smallest and the largest possible value."""
 ANY: Bounds = (-math.inf, math.inf)
+NOT_NEGATIVE: Bounds = (0.0, math.inf)
 Curve = Sequence[Sequence[float]]
 """Points (student step, value)."""
 
@@ -94,7 +95,7 @@ class Quantity:
         """The smallest and the largest possible value: no interval goes beyond them."""
         if self.bounds is not None:
             return self.bounds
-        return {"%": PERCENT, "points": (-100.0, 100.0)}.get(self.unit, (0.0, math.inf) if self.cost else ANY)
+        return {"%": PERCENT, "points": (-100.0, 100.0)}.get(self.unit, NOT_NEGATIVE if self.cost else ANY)
 
     @property
     def heading(self) -> str:
