@@ -204,8 +204,8 @@ def test_a_teachers_file_of_another_network_than_the_presets_is_said() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_default_replay_is_the_memory_of_the_method(method: str, tmp_path: Path) -> None:
-    own = METHODS[method].memory
+def test_the_default_replay_is_the_retention_of_the_method(method: str, tmp_path: Path) -> None:
+    own = METHODS[method].retention
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({"method": method}))
     grid = plan({"method": method})
@@ -217,6 +217,29 @@ def test_the_default_replay_is_the_memory_of_the_method(method: str, tmp_path: P
         assert configuration(method=method, set=("replay.fraction=0.5",)).replay["fraction"] == 0.5
 
 
+def test_online_generators_replay_a_reservoir_and_the_methods_that_keep_images_a_pool() -> None:
+    replays = {name: configuration(method=name).replay["name"] for name in METHODS}
+    makers = {name for name, method in METHODS.items() if method.memory == "pool"}
+    assert {name for name, replay in replays.items() if replay == "pool"} == makers
+    # A control shows what happens without retention; a quantised student starts as a copy of its teacher.
+    assert {name for name, replay in replays.items() if replay == "none"} == {"fixed", "gdfq"}
+    assert all(replay == "reservoir" for name, replay in replays.items() if name not in makers | {"fixed", "gdfq"})
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_has_the_replay_of_its_paper_unless_it_names_one(name: str) -> None:
+    tree = presets()[name]
+    method, told = METHODS[tree["method"]], tree.get("replay", {})
+    named = told if isinstance(told, str) else told.get("name", method.memory)
+    assert configuration(preset=name).replay["name"] == named
+    assert configuration(preset=name, replay="reservoir").replay["name"] == "reservoir"
+
+
+def test_published_settings_have_the_replay_of_the_paper() -> None:
+    assert configuration(method="dafl", set=("scale=published",)).replay["name"] == "none"
+    assert configuration(method="predfkd", set=("scale=published",)).replay["name"] == "generative"
+
+
 @pytest.mark.parametrize("meta", [False, True])
 @pytest.mark.parametrize("replay", REPLAYS)
 @pytest.mark.parametrize("method", METHODS)
@@ -225,7 +248,9 @@ def test_the_first_line_says_what_is_replayed(method: str, replay: str, meta: bo
         return
     first = next(announced(configuration(method=method, replay=replay, meta=meta)))
     assert first.startswith(f"method {method}, replay {replay}")
-    assert ("as in its paper" in first) == (METHODS[method].memory == replay)
+    own, default = METHODS[method].memory, METHODS[method].retention
+    assert ("as in its paper" in first) == (replay == own)
+    assert ("the default" in first) == (replay == default != own)
     assert ("LRA step" in first) == meta
 
 
@@ -237,7 +262,7 @@ def test_the_lra_step_without_a_replay_is_refused(lra_bench: Callable[..., Any],
     for arguments in (
         ("run", "--replay", "none", "--meta"),
         ("run", "--replay", "none", "--meta", "--dry-run"),
-        ("run", "--method", "dafl", "--meta"),
+        ("run", "--method", "fixed", "--meta"),
         ("run", "--config", file),
         ("run", "--replay", "none", "--set", "meta.enabled=true"),
         ("run", "--preset", "finetune/digits", "--meta"),

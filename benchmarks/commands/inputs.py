@@ -131,7 +131,7 @@ def catalogue(what: str) -> dict[str, str]:
     guests = {AVALANCHE + name: guest.verdict for name, guest in GUESTS.items()}
     if what == "plugins":
         return installed | guests
-    own = {PAPER: "the replay of the method's own paper (see: list methods); the default"}
+    own = {PAPER: "the replay of the method's own paper"}
     return {name: options.summary for name, options in REPLAYS.items()} | own | installed | guests
 
 

@@ -27,7 +27,8 @@ FLAGS = (
     Flag(
         "replay",
         "replay.name",
-        "How earlier samples are replayed (see: list replays). [default: paper, the method's own]",
+        "How earlier samples are replayed (see: list replays). "
+        "[default: reservoir; pool for a method that makes whole batches; paper with a preset]",
     ),
     Flag("meta", "meta.enabled", "Take the LRA step. [default: off]", bool),
     Flag("dataset", "data.name", "Data to evaluate on (see: list datasets). [default: digits]"),

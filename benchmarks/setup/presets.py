@@ -180,7 +180,8 @@ def announced(config: RunConfig) -> Iterator[str]:
 def _replayed(config: RunConfig) -> str:
     name = config.replay["name"]
     meta = ", with the LRA step" if config.meta.enabled else ""
-    own = ", as in its paper" if name == METHODS[config.method].memory else ""
+    method = METHODS[config.method]
+    own = ", as in its paper" if name == method.memory else ", the default" if name == method.retention else ""
     what = f": {REPLAYS[name].summary}" if name in REPLAYS else ""
     return f"method {config.method}, replay {name}{own}{meta}{what}"
 

@@ -43,6 +43,7 @@ from lra.benchmarks.setup.user_code import importable, modules_in
 from lra.networks import is_known
 from lra.networks.foreign import is_foreign
 from lra.strategies.extensions import names_class, replay_names
+from lra.strategies.method import Method
 from lra.strategies.methods import METHODS
 from lra.strategies.retention import PAPER, REPLAYS
 
@@ -155,7 +156,7 @@ def _together(layers: Iterable[Tree]) -> Tree:
 def _laid(chosen: Tree, scale: Scale | None) -> RunConfig:
     """``chosen`` applied to the settings of its method's paper and of ``scale``, checked."""
     method = known_name("method", chosen.get("method", "predfkd"), METHODS)
-    replay = str(chosen.get("replay", {}).get("name", PAPER))
+    replay = _replay(chosen, METHODS[method])
     if replay == PAPER:
         replay = METHODS[method].memory
         chosen = chosen | {"replay": chosen.get("replay", {}) | {"name": replay}}
@@ -168,6 +169,12 @@ def _laid(chosen: Tree, scale: Scale | None) -> RunConfig:
     if chosen.get("teacher", {}).get("file") is not None and "teacher" in fitting:  # The file has its own network.
         fitting["teacher"] = {key: value for key, value in fitting["teacher"].items() if key != "network"}
     return checked(merged(merged(base, fitting), chosen))
+
+
+def _replay(chosen: Tree, method: type[Method]) -> str:
+    """The replay asked for. Settings that are all published have that of the paper unless they name another."""
+    published = chosen.get("scale") == PUBLISHED or chosen.get("preset") is not None
+    return str(chosen.get("replay", {}).get("name", PAPER if published else method.retention))
 
 
 def _often_enough(config: RunConfig, given: Tree) -> RunConfig:
@@ -191,10 +198,10 @@ def _scale(chosen: Tree, preset: str | None, named: Tree) -> str:
     scale = scale_for(facts)
     if preset is not None and (meant := _facts(named)) is not None and (own := scale_for(meant)) != scale:
         method = METHODS[settings_of(preset)["method"]]
-        replay = chosen.get("replay", {}).get("name", method.memory)
         raise UsageError(
             f"preset {preset!r} is for {named['data']['name']} ({own.summary}) and its settings would be lost on "
-            f"{chosen['data']['name']} ({facts}): leave it out and name --method {method.name} --replay {replay}"
+            f"{chosen['data']['name']} ({facts}): leave it out and name --method {method.name} "
+            f"--replay {_replay(chosen, method)}"
         )
     return scale.name
 

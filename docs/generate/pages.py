@@ -57,15 +57,21 @@ def _without_marks_in_boxes(text: str) -> str:
 
 def _overview() -> str:
     rows = [
-        [f"[{name}]({name}.md)", method.paper, (inspect.getdoc(method) or "").split("\n")[0], code(method.memory)]
+        [
+            f"[{name}]({name}.md)",
+            method.paper,
+            (inspect.getdoc(method) or "").split("\n")[0],
+            code(method.memory),
+            code(method.retention),
+        ]
         for name, method in METHODS.items()
     ]
-    head = ("method", "paper", "what makes the samples", "replay of its paper")
+    head = ("method", "paper", "what makes the samples", "replay of its paper", "default replay")
     return (
         "# Methods\n\nA method says how samples are made. What the student keeps of them is "
         "[an independent choice](../concepts/retention.md): every method runs with every replay, with and without the "
-        "LRA step. The last column is the replay of the method's own paper, which is the default "
-        f"and can be named explicitly as `paper`.\n\n{table(head, rows)}"
+        "LRA step. A run that names no replay has the one in the last column; that of the method's own paper has the "
+        f"name `paper`.\n\n{table(head, rows)}"
     )
 
 
