@@ -33,13 +33,19 @@ class BufferReplay(Replay):
         size: images replayed per step.
         first: experiences before the first offer (1: at the end of the very first).
         period: experiences from one offer to the next.
+        instead: whether stored images take the place of as many new ones, once there are any, rather than join them.
     """
 
-    def __init__(self, buffer: Buffer, size: int, first: int = 1, period: int = 1):
+    def __init__(self, buffer: Buffer, size: int, first: int = 1, period: int = 1, instead: bool = False):
         super().__init__(size)
         self.buffer = buffer
         self.first = first
         self.period = period
+        self.instead = instead
+
+    def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+        """Make room for the stored images, if they replace new ones."""
+        self.displaced = self.size if self.instead and len(self.buffer) else 0
 
     def recall(self) -> Batch | None:
         """``size`` stored samples; none before the first offer."""

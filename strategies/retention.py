@@ -11,6 +11,7 @@ from lra.options import Count, Fraction, MemoryGeneratorOptions, NonNegative, Op
 from lra.strategies.method import Setup
 
 if TYPE_CHECKING:
+    from lra.memory.buffers import Buffer
     from lra.memory.priorities import Priorities
     from lra.strategies.strategy import Replay
 
@@ -51,6 +52,30 @@ class PriorityOptions(ReplayOptions):
         return Priorities(self.priority, self.priority_correction, draws) if self.priority else None
 
 
+class BufferOptions(PriorityOptions):
+    """Options of a buffer of stored images with the teacher's logits."""
+
+    place: Literal["beside", "instead"] = "beside"
+    """Stored images beside a whole batch of new ones, as published; or, ours, instead of as many new ones: a stored image
+    needs neither generator nor teacher, so that a step costs less than one without replay."""
+
+    def buffered(self, buffer: Buffer, setup: Setup, first: int = 1, period: int = 1) -> Replay:
+        """The plugin that replays ``buffer``.
+
+        Raises:
+            ValueError: if no new images would be left in a step.
+        """
+        from lra.strategies.replay import BufferReplay
+
+        size, instead = self.size(setup), self.place == "instead"
+        if instead and size >= setup.batch_size:
+            raise ValueError(
+                f"replay.fraction = {self.fraction} with replay.place = instead leaves no new images in a step of "
+                f"{setup.batch_size}: lower it"
+            )
+        return BufferReplay(buffer, size, first, period, instead)
+
+
 class NoReplay(ReplayOptions):
     """Finetuning: nothing is retained."""
 
@@ -60,7 +85,7 @@ class NoReplay(ReplayOptions):
         """No plugin."""
 
 
-class MemoryBank(PriorityOptions):
+class MemoryBank(BufferOptions):
     """MB-DFKD's memory bank (Binici et al., WACV 2022)."""
 
     summary = "ring of past batches with the teacher's logits (MB-DFKD)"
@@ -73,15 +98,13 @@ class MemoryBank(PriorityOptions):
     def build(self, setup: Setup) -> Replay:
         """A ring whose slots are as large as a replayed batch."""
         from lra.memory.buffers import Ring
-        from lra.strategies.replay import BufferReplay
 
-        size = self.size(setup)
         epoch = setup.experiences_per_epoch
-        ring = Ring(self.slots, size, self.priorities(setup))
-        return BufferReplay(ring, size, first=epoch, period=self.period * epoch)
+        ring = Ring(self.slots, self.size(setup), self.priorities(setup))
+        return self.buffered(ring, setup, first=epoch, period=self.period * epoch)
 
 
-class ReservoirReplay(PriorityOptions):
+class ReservoirReplay(BufferOptions):
     """A uniform sample of everything seen."""
 
     summary = "uniform sample of everything seen (algorithm R)"
@@ -93,9 +116,8 @@ class ReservoirReplay(PriorityOptions):
     def build(self, setup: Setup) -> Replay:
         """A reservoir that is offered the new samples of the last step of every experience."""
         from lra.memory.buffers import Reservoir
-        from lra.strategies.replay import BufferReplay
 
-        return BufferReplay(Reservoir(self.capacity, self.priorities(setup)), self.size(setup))
+        return self.buffered(Reservoir(self.capacity, self.priorities(setup)), setup)
 
 
 class PoolOfImages(PriorityOptions, PoolOptions):
