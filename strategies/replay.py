@@ -41,11 +41,11 @@ class BufferReplay(Replay):
         self.buffer = buffer
         self.first = first
         self.period = period
-        self.instead = instead
+        self.most_displaced = size if instead else 0
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
         """Make room for the stored images, if they replace new ones."""
-        self.displaced = self.size if self.instead and len(self.buffer) else 0
+        self.displaced = self.most_displaced if len(self.buffer) else 0
 
     def recall(self) -> Batch | None:
         """``size`` stored samples; none before the first offer."""
@@ -236,6 +236,7 @@ class PoolReplay(Replay):
         self.batch_size = batch_size
         self.share = share
         self.least = least
+        self.most_displaced = 0 if share == "beside" else batch_size - least
         self._source: Synthesizer | None = None
 
     def before_training_exp(self, strategy: DataFreeDistillation, **kwargs: object) -> None:

@@ -56,24 +56,14 @@ class BufferOptions(PriorityOptions):
     """Options of a buffer of stored images with the teacher's logits."""
 
     place: Literal["beside", "instead"] = "beside"
-    """Stored images beside a whole batch of new ones, as published; or, ours, instead of as many new ones: a stored image
-    needs neither generator nor teacher, so that a step costs less than one without replay."""
+    """Stored images beside a whole batch of new ones, as published; or, ours, instead of as many new ones: a step then
+    costs less than one without replay, since a stored image needs neither generator nor teacher."""
 
     def buffered(self, buffer: Buffer, setup: Setup, first: int = 1, period: int = 1) -> Replay:
-        """The plugin that replays ``buffer``.
-
-        Raises:
-            ValueError: if no new images would be left in a step.
-        """
+        """The plugin that replays ``buffer``."""
         from lra.strategies.replay import BufferReplay
 
-        size, instead = self.size(setup), self.place == "instead"
-        if instead and size >= setup.batch_size:
-            raise ValueError(
-                f"replay.fraction = {self.fraction} with replay.place = instead leaves no new images in a step of "
-                f"{setup.batch_size}: lower it"
-            )
-        return BufferReplay(buffer, size, first, period, instead)
+        return BufferReplay(buffer, self.size(setup), first, period, self.place == "instead")
 
 
 class NoReplay(ReplayOptions):

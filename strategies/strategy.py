@@ -48,11 +48,13 @@ class Replay(SupervisedPlugin, Owner, ABC):
     Attributes:
         held: name of the option for the total number of images held, if there is one; several processes share it.
         displaced: new images of each step that replayed ones replace.
+        most_displaced: the most that it may come to replace.
         completed: experiences seen, including those of earlier tasks where it has taken over their memory.
     """
 
     held: ClassVar[str | None] = None
     displaced: int = 0
+    most_displaced: int = 0
     completed: int = 0
 
     def __init__(self, size: int):
@@ -102,6 +104,20 @@ class Replay(SupervisedPlugin, Owner, ABC):
         self.load_state_dict(state)
 
 
+def leave_new_images(plugins: Sequence[object], batch_size: int) -> None:
+    """Check that the replays among ``plugins`` leave room for new images in a step of ``batch_size``.
+
+    Raises:
+        ValueError: if together they may replace all.
+    """
+    most = sum(plugin.most_displaced for plugin in plugins if isinstance(plugin, Replay))
+    if most >= batch_size:
+        raise ValueError(
+            f"what is replayed may replace {most} of the {batch_size} new images of a step and leave none: replay a "
+            "smaller fraction, or replay beside the new images"
+        )
+
+
 class StudentStep(SupervisedPlugin):
     """Computes the student's step in its own way, as `lra.strategies.lra.LRA` does; a run has at most one."""
 
@@ -133,7 +149,8 @@ class DataFreeDistillation(SupervisedTemplate):
             them (such as its `ReplayPlugin`). Slow, and grows with the number of experiences.
 
     Raises:
-        ValueError: if the model has a head for each task; a synthesis stream has only one task.
+        ValueError: if the model has a head for each task, since a synthesis stream has only one task, or if the replays
+            among ``plugins`` may leave no new images.
 
     Attributes:
         acquired: the new samples of the current step, as they were drawn.
@@ -165,6 +182,7 @@ class DataFreeDistillation(SupervisedTemplate):
                 f"{heads[0]} has a head for each task, and {type(self).__name__} works on a stream without tasks: "
                 "give the student a single head, an nn.Linear over all classes"
             )
+        leave_new_images(plugins or (), train_mb_size)
         super().__init__(
             model=model,
             optimizer=optimizer,

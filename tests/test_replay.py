@@ -20,9 +20,10 @@ from lra.options import MemoryGeneratorOptions
 from lra.problem import Batch, Problem, Teacher
 from lra.strategies.checkpoint import capture, restore
 from lra.strategies.extensions import ExtensionError
+from lra.strategies.lra import LRA
 from lra.strategies.method import Setup
 from lra.strategies.replay import BufferReplay, GenerativeReplay
-from lra.strategies.retention import REPLAYS, GenerativeMemory, MemoryBank, ReservoirReplay
+from lra.strategies.retention import REPLAYS, BufferOptions, GenerativeMemory, MemoryBank, ReservoirReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream
 
@@ -100,6 +101,53 @@ def test_a_reservoir_is_offered_every_experience(
     make_strategy(student, [replay]).train(make_stream(length=3))
     assert replay.buffer.seen == 48
     assert len(replay.buffer) == 24
+
+
+@pytest.mark.parametrize("options", [MemoryBank, ReservoirReplay])
+@pytest.mark.parametrize("meta", [False, True])
+def test_stored_images_can_take_the_place_of_new_ones(
+    options: type[BufferOptions],
+    meta: bool,
+    setup: Setup,
+    make_stream: MakeStream,
+    make_strategy: MakeStrategy,
+    student: nn.Module,
+    teacher: Teacher,
+) -> None:
+    """Of 16, once there are any: the synthesizer makes so many less, and the teacher labels only what is new."""
+    replay = options(place="instead", fraction=0.75).build(replace(setup, experiences_per_epoch=1))
+    seen: list[tuple[int, int]] = []
+
+    class Look:
+        def after_training_iteration(self, strategy: DataFreeDistillation, **kwargs: object) -> None:
+            replayed = strategy.replayed
+            seen.append((len(strategy.acquired.images), 0 if replayed is None else len(replayed.images)))
+
+    stream, before = make_stream(length=3), teacher.queries
+    make_strategy(student, [replay, *([LRA(replay)] if meta else []), Look()]).train(stream)
+    steps = len(seen) // 3
+    assert seen == [(16, 0)] * steps + [(4, 12)] * (2 * steps)
+    spent = teacher.queries - before
+    without, before = make_stream(length=3), teacher.queries
+    make_strategy(student, []).train(without)
+    assert teacher.queries - before - spent == 2 * steps * 12
+
+
+def test_a_bank_beside_a_pool_that_displaces_nearly_all_new_images_stores_what_there_is() -> None:
+    built = experiment("zskd", "replay={share: 1.0, least: 2}", "plugin={use: [memory], fraction: 0.5}", experiences=3)
+    (bank,) = (plugin for plugin in built.strategy.plugins if isinstance(plugin, BufferReplay))
+    bank.period = 1
+    built.strategy.train(built.stream)
+    assert len(bank.buffer) == bank.size + 2 + 2
+
+
+def test_replays_that_would_leave_no_new_images_are_refused(
+    setup: Setup, make_strategy: MakeStrategy, student: nn.Module
+) -> None:
+    half = ReservoirReplay(place="instead", fraction=0.5).build(setup)
+    make_strategy(student, [half])
+    with pytest.raises(ValueError, match="may replace 16 of the 16 new images of a step and leave none"):
+        make_strategy(student, [half, MemoryBank(place="instead", fraction=0.5).build(setup)])
 
 
 def test_stored_answers_are_the_teachers(

@@ -10,19 +10,21 @@ from lra.strategies import extensions
 from lra.strategies.lra import LRA
 from lra.strategies.method import Setup
 from lra.strategies.retention import REPLAYS, ReplayOptions
-from lra.strategies.strategy import Replay
+from lra.strategies.strategy import Replay, leave_new_images
 
 
 def retention(config: RunConfig, setup: Setup) -> list[extensions.Plugin]:
     """The replay plugin, the LRA step on it, and the user's plugins, in the order in which they act.
 
     Raises:
-        UsageError: if a plugin cannot be found, refuses its options, or does not work with the LRA step or rollbacks.
+        UsageError: if a plugin cannot be found, refuses its options, or does not work with the LRA step or rollbacks,
+            or if the replays may leave no new images.
     """
     name = config.replay["name"]
     try:
         replay = _replay(config, setup)
         guests = _guests(config, setup)
+        leave_new_images([replay, *guests], setup.batch_size)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if config.on_divergence == "rollback" and (without := forgetful(config)):

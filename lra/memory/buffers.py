@@ -122,41 +122,32 @@ class Ring(Buffer):
         super().__init__(slots * slot_size, priorities)
         self.slots = slots
         self.slot_size = slot_size
-        self.pushes = 0
+        self.written = 0
 
     def add(self, batch: Batch) -> None:
-        """Put the first ``slot_size`` images of ``batch`` into the next slot.
-
-        Raises:
-            ValueError: if the batch is smaller than a slot.
-        """
-        if len(batch.images) < self.slot_size:
-            raise ValueError(
-                f"a slot takes {self.slot_size} images and the batch has {len(batch.images)}: lower replay.fraction"
-            )
-        start = self.pushes % self.slots * self.slot_size
-        where = torch.arange(start, start + self.slot_size)
-        self.write(where, Batch(batch.images[: self.slot_size], batch.logits[: self.slot_size]))
-        self.pushes += 1
-        self.filled = min(self.pushes, self.slots) * self.slot_size
+        """Put the first ``slot_size`` images of ``batch`` into the next slot; several smaller batches share one."""
+        kept = Batch(batch.images[: self.slot_size], batch.logits[: self.slot_size])
+        self.write((self.written + torch.arange(len(kept.images))) % self.capacity, kept)
+        self.written += len(kept.images)
+        self.filled = min(self.written, self.capacity)
 
     def sample(self, n: int) -> Batch:
         """``n`` images from slots chosen uniformly; one whole slot (as published) if ``n`` is its size."""
         if self.priorities is not None:
             return self.by_priority(n, self.priorities)
         count = -(-n // self.slot_size)
-        slots = torch.randint(self.filled // self.slot_size, (count,))
+        slots = torch.randint(max(1, self.filled // self.slot_size), (count,))
         where = (slots[:, None] * self.slot_size + torch.arange(self.slot_size)).flatten()
-        return self.read(where[:n])
+        return self.read(where[:n] % self.filled)
 
     def state_dict(self) -> State:
         """Contents and the ring's position."""
-        return super().state_dict() | {"pushes": self.pushes}
+        return super().state_dict() | {"written": self.written}
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state of `state_dict`."""
         super().load_state_dict(state)
-        self.pushes = state["pushes"]
+        self.written = state["written"]
 
 
 def reservoir_places(seen: int, n: int, capacity: int) -> tuple[Tensor, Tensor]:
