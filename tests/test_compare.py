@@ -191,6 +191,28 @@ def test_labels_show_what_differs_and_no_more(tmp_path: Path) -> None:
     ]
 
 
+def test_the_pace_of_a_grid_of_equal_seconds_goes_without_saying_but_not_unsaid(tmp_path: Path) -> None:
+    for replay, lr, pace in (("none", 0.1, 20), ("memory", 0.1, 17), ("memory", 0.3, 15)):
+        folder = write_run(tmp_path, 0, 90, replay, lr=lr)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        schedule = config.get("schedule", {}) | {"steps_per_experience": pace}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config | {"schedule": schedule}))
+    found = compare([tmp_path])
+    labels = {row.group.label for row in found.rows}
+    assert labels == {"none", "memory, student.lr=0.1", "memory, student.lr=0.3"}
+    said = "rows differ in student steps, see --columns student_steps"
+    assert said in found.notes
+    assert said not in compare([tmp_path], "accuracy,student_steps").notes
+    # Where nothing else tells two rows apart, it is said.
+    folder = write_run(tmp_path / "more", 0, 90, "memory", lr=0.3)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    schedule = config.get("schedule", {}) | {"steps_per_experience": 30}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"schedule": schedule}))
+    labels = [row.group.label for row in compare([tmp_path]).rows]
+    assert sum("steps_per_experience=15" in label for label in labels) == 1
+    assert sum("steps_per_experience=30" in label for label in labels) == 1
+
+
 def test_any_setting_can_be_what_is_compared_against(tmp_path: Path) -> None:
     write_run(tmp_path / "single", 0, 90, "memory", student={"precision": "float32"})
     write_run(tmp_path / "half", 0, 91, "memory", student={"precision": "bfloat16"})

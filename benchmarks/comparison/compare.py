@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lra.benchmarks.comparison.estimates import FEWEST, Difference, Estimate, How, estimate, holm, paired
-from lra.benchmarks.comparison.groups import CONTENT, SHORT, Group, finished, grouped, run_folders
+from lra.benchmarks.comparison.groups import CONTENT, PACE, SHORT, Group, finished, grouped, run_folders
 from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.files import NotPlain, parse_yaml
 from lra.benchmarks.records import DISTILLED, INCREMENT, TASKS, Record, Run, flatten, pick
@@ -107,6 +107,8 @@ def comparisons(
     if ended := [run.stopped for run in runs if run.stopped]:
         first = "one of them by" if len(set(ended)) > 1 else "by"
         notes.insert(0, f"{len(ended)} of {len(runs)} runs were stopped before their end, {first} {ended[0]}")
+    if "student_steps" not in kept and len({str(group.settings.get(PACE)) for group in groups}) > 1:
+        notes.append("rows differ in student steps, see --columns student_steps")
     if rolled_back := sum(bool(run.rollbacks) for run in runs):
         notes.append(f"{rolled_back} of {len(runs)} runs diverged and went on from before at a lower rate")
     bare = [_row(group, kept) for group in groups]
@@ -136,12 +138,11 @@ def chosen(names: str | None, kind: str = DISTILLED) -> dict[str, Quantity]:
     """
     usual = {INCREMENT: COMPARED_INCREMENTS, TASKS: COMPARED_TASKS}.get(kind, COMPARED)
     wanted = list(usual) if names is None else [name.strip() for name in names.split(",") if name.strip()]
-    known = ", ".join(QUANTITIES)
     for name in wanted:
         if name not in QUANTITIES:
-            raise UsageError(f"--columns: unknown column {name!r}; {suggestion(name, QUANTITIES)} Known: {known}")
+            raise UsageError(f"--columns: unknown column {name!r}; {suggestion(name, QUANTITIES)}")
     if not wanted:
-        raise UsageError(f"--columns is empty; known: {known}")
+        raise UsageError(f"--columns is empty; {suggestion('', QUANTITIES)}")
     return {name: QUANTITIES[name] for name in wanted}
 
 

@@ -34,6 +34,8 @@ SHORT = {
 TASK_RECORD = "tasks.json"
 """Beside the folders of the chains of one file of tasks: which they are, and what became of each."""
 
+PACE = "schedule.steps_per_experience"
+"""What differs between the rows of a grid of equal seconds, in which it goes without saying."""
 CONTENT = "data.content"
 """Where the hash of a user's own data is, which says more than their name, which may have changed."""
 
@@ -285,9 +287,16 @@ def _rest(index: int, names: Sequence[str], groups: Sequence[Group]) -> Iterator
     apart = [key for key in keys if key not in SHORT.values() and len({_text(t.settings.get(key)) for t in twins}) > 1]
     shown = [key for key in apart if not (_is_default(key, own) or _usual(key, own, twins))]
     shown = shown or [key for key in apart if not _is_default(key, own)]
+    if PACE in shown and _told_apart(twins, [key for key in apart if key != PACE]):
+        shown.remove(PACE)
     yield from (f"{key}={_text(own.get(key))}" for key in shown)
     if len(twins) > 1 and len({json.dumps(t.settings, sort_keys=True, default=str) for t in twins}) < len(twins):
         yield f"teacher {groups[index].teacher[:8]}"
+
+
+def _told_apart(twins: Sequence[Group], keys: Sequence[str]) -> bool:
+    """Whether no two groups have the same values of these settings."""
+    return len({tuple(_text(twin.settings.get(key)) for key in keys) for twin in twins}) == len(twins)
 
 
 def _is_default(key: str, own: Record) -> bool:
