@@ -197,7 +197,7 @@ def test_the_pace_of_a_grid_of_equal_seconds_goes_without_saying_but_not_unsaid(
         config = yaml.safe_load((folder / "config.yaml").read_text())
         schedule = config.get("schedule", {}) | {"steps_per_experience": pace}
         (folder / "config.yaml").write_text(yaml.safe_dump(config | {"schedule": schedule}))
-    found = compare([tmp_path])
+    found = compare([tmp_path], "accuracy")
     labels = {row.group.label for row in found.rows}
     assert labels == {"none", "memory, student.lr=0.1", "memory, student.lr=0.3"}
     said = "rows differ in student steps, see --columns student_steps"
