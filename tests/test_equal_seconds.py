@@ -1,8 +1,11 @@
 """Grids at equal seconds: how many steps a budget pays, and that nothing else of a cell changes."""
 
+import json
 from pathlib import Path
 
-from lra.benchmarks.cost.equal_seconds import Cost, seedwise, written
+from lra.benchmarks.comparison.groups import Group
+from lra.benchmarks.cost.equal_seconds import Cost, by_row, seedwise, written
+from lra.benchmarks.records import Run
 from lra.benchmarks.sweeps.grid import Planned, plan
 
 GRID = {
@@ -31,6 +34,17 @@ def test_the_grid_at_equal_seconds_differs_in_its_pace_alone() -> None:
     found = dict(map(apart, after))
     assert {rest: found[rest] for rest in paces} == paces
     assert sorted(found.values()) == [6, 7, 7, 8, 8, 9, 9]
+
+
+def test_costs_find_the_rows_of_a_finished_sweep(tmp_path: Path) -> None:
+    """By the runs that their cells became, whatever the rows are called."""
+    labels = ["replay=none seed=3", "replay=none seed=5", "replay=memory seed=3"]
+    runs = [{"label": label, "folder": f"cell/{i}"} for i, label in enumerate(labels)]
+    (tmp_path / "sweep.json").write_text(json.dumps({"runs": runs}))
+    made = [Run((tmp_path / run["folder"]).resolve()) for run in runs]
+    groups = [Group({}, {3: made[0], 5: made[1]}, "none"), Group({}, {3: made[2]}, "memory")]
+    costs = {"replay=none seed=3": 1.0, "replay=memory seed=3": 1.2, "replay=ema seed=3": 1.3}
+    assert by_row(costs, tmp_path, groups) == {"none": 1.0, "memory": 1.2}
 
 
 def apart(one: Planned) -> tuple[str, int]:

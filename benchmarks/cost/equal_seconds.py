@@ -11,13 +11,14 @@ weights: what a step costs does not depend on what the teacher knows.
 An experience of n steps takes u + t·n seconds: "a step" is t and "an experience" u, medians over rounds. "ratio" is
 that of a cell's time to the first one's, both at ``--steps``. "steps" is the n, rounded, for which a cell takes what
 the first one takes at ``--steps``, and "of the budget" what that comes to. In the grid that is written every cell goes
-through the same experiences, in so many steps each.
+through the same experiences, in so many steps each. The figure shows μ in a finished sweep of GRID itself against those
+ratios, numbered as by ``compare SWEEP --columns mean --draw ranking``.
 """
 
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +26,11 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
+from lra.benchmarks.comparison.compare import compare
+from lra.benchmarks.comparison.groups import Group, sweep_record
 from lra.benchmarks.cost.overhead import NEVER, Run, advance, evaluation_of, seconds
 from lra.benchmarks.files import write_text
+from lra.benchmarks.reports.sweep_report import write_frontier
 from lra.benchmarks.runs.distillation import DISTILLATION
 from lra.benchmarks.runs.kind import Cell
 from lra.benchmarks.setup.datasets import data_of
@@ -94,6 +98,15 @@ def seedwise(planned: Sequence[Planned]) -> list[tuple[Planned, list[int]]]:
     return list(found.values())
 
 
+def by_row(costs: Mapping[str, float], sweep: Path, groups: Sequence[Group]) -> dict[str, float]:
+    """Costs of cells, known by the labels of their first runs, by the labels of the groups that hold these runs."""
+    runs = sweep_record(sweep / "sweep.json")["runs"]
+    folders = {(sweep / run["folder"]).resolve(): costs[run["label"]] for run in runs if run["label"] in costs}
+    return {
+        group.label: folders[run.folder] for group in groups for run in group.runs.values() if run.folder in folders
+    }
+
+
 def written(cells_with_seeds: Sequence[tuple[Planned, list[int]]], steps: Sequence[int]) -> dict[str, Any]:
     """The grid whose cells have so many steps an experience each."""
     cells: list[dict[str, Any]] = []
@@ -118,6 +131,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--rounds", type=int, default=7)
     command.add_argument("--experiences", type=int, default=3, help="in a round")
     command.add_argument("--grid", type=Path, help="write the grid of equal seconds to this file")
+    command.add_argument("--sweep", type=Path, help="of GRID, for the figure")
+    command.add_argument("--figure", type=Path, help="draw what the cells of --sweep reached against what they cost")
     return command
 
 
@@ -126,6 +141,8 @@ def main() -> None:
     options = parser().parse_args()
     if options.steps <= FEW:
         raise SystemExit(f"--steps {options.steps}: more than {FEW} are needed")
+    if (options.sweep is None) != (options.figure is None):
+        raise SystemExit("--sweep and --figure need each other: give both or none")
     torch.set_num_threads(1)
     grid = read_options(options.source, "grid")
     cells = seedwise(plan(grid, options.source.parent))
@@ -144,6 +161,12 @@ def main() -> None:
         ]
         for one, cost, number in zip(planned, costs, steps, strict=True)
     ]
+    if options.figure:
+        ratios = {one.label: cost.of(options.steps) / budget for one, cost in zip(planned, costs, strict=True)}
+        found = compare([options.sweep], "mean")
+        write_frontier(
+            found, by_row(ratios, options.sweep, found.groups), "time to train, over the first", options.figure
+        )
     print(markdown_table(["cell", "a step, ms", "an experience, ms", "ratio", "steps", "of the budget"], rows))
     if options.grid:
         command = " ".join(["python -m lra.benchmarks.cost.equal_seconds", *sys.argv[1:]])

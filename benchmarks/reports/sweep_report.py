@@ -5,7 +5,7 @@ A function of the folders alone, like the report of one run; the words are in ``
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +243,25 @@ def write_figure(found: Comparison, file: Path, draw: str = "curves") -> None:
     if cost is None:
         raise UsageError(f"--draw cost: a cost must be among --columns: {', '.join(COSTS)}")
     save_figure(file, figures.frontier, _points(found, order, cost, name), found.columns[cost].heading, column.heading)
+
+
+def write_frontier(found: Comparison, costs: Mapping[str, float], title: str, file: Path) -> None:
+    """Draw the first column against costs that were measured apart from the runs, by the places of `write_figure`.
+
+    Args:
+        found: what was compared.
+        costs: of each row that is to be drawn, by its label.
+        title: of the axis of costs.
+        file: to write, ``.svg`` or ``.png``.
+
+    Raises:
+        UsageError: for another suffix.
+    """
+    refuse_suffix(file)
+    column = next(iter(found.columns.values()))
+    points = []
+    for place, row in _ranked_rows(found):
+        values = [*row.group.values(column).values()]
+        if row.group.label in costs:
+            points.append(Point(place, found.rows.index(row), [costs[row.group.label]] * len(values), values))
+    save_figure(file, figures.frontier, points, title, column.heading)
