@@ -164,9 +164,8 @@ def main() -> None:
     if options.figure:
         ratios = {one.label: cost.of(options.steps) / budget for one, cost in zip(planned, costs, strict=True)}
         found = compare([options.sweep], "mean")
-        write_frontier(
-            found, by_row(ratios, options.sweep, found.groups), "time to train, over the first", options.figure
-        )
+        paid = by_row(ratios, options.sweep, found.groups)
+        write_frontier(found, paid, "training time, as a multiple of the first cell’s", options.figure)
     print(markdown_table(["cell", "a step, ms", "an experience, ms", "ratio", "steps", "of the budget"], rows))
     if options.grid:
         command = " ".join(["python -m lra.benchmarks.cost.equal_seconds", *sys.argv[1:]])
