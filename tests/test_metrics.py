@@ -30,7 +30,8 @@ from lra.metrics.student import (
 from lra.problem import Batch
 from lra.state import frozen, in_mode, untouched
 from lra.strategies.evaluation import Evaluation
-from lra.strategies.metrics import GradientAlignment, Plasticity, ProbeForgetting, TestFidelity, TrainingLosses
+from lra.strategies.metrics import GradientAlignment, TestFidelity, TrainingLosses
+from lra.strategies.probes import Plasticity, ProbeForgetting
 from lra.strategies.replay import BufferReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream, TestExperience, no_test_stream

@@ -32,7 +32,8 @@ from lra.memory.buffers import Ring
 from lra.problem import Batch, Teacher
 from lra.state import seed_everything
 from lra.strategies.evaluation import Evaluation
-from lra.strategies.metrics import GradientAlignment, ProbeForgetting, TrainingLosses
+from lra.strategies.metrics import GradientAlignment, TrainingLosses
+from lra.strategies.probes import ProbeForgetting
 from lra.strategies.replay import BufferReplay
 from lra.strategies.strategy import DataFreeDistillation
 from lra.strategies.stream import SynthesisStream, no_test_stream
