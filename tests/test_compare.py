@@ -417,7 +417,7 @@ def test_report_of_many_runs(runs: Path, lra_bench: Bench) -> None:
     ids = [element.get("id") for svg in svgs for element in svg.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
     assert page.count('alt="samples of ') == 3 * 2
-    assert "1 runs failed" in page
+    assert "Failed runs (1):" in page
     assert "&lt;b&gt;pool&lt;/b&gt;: no &lt;i&gt;room&lt;/i&gt;" in page
     assert set(re.findall(r"https?://[^\s\"'<]*", page)) <= {
         "http://www.w3.org/2000/svg",

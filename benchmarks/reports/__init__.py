@@ -1,1 +1,1 @@
-"""Pages and figures of one run or many."""
+"""Pages and figures of one run or of many."""

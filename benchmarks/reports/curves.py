@@ -1,7 +1,8 @@
-"""Curves: how several are told apart, means over seeds, labels at their ends, and how runs of steps are labelled.
+"""Curves: their styles, means over seeds, labels at their ends, and axes of student steps and epochs.
 
-Curves differ in colour, dash and marker at once, so that they are told apart without colour too. Each is labelled at
-its end, where a line leads from it to its name; long names are wrapped, and labels are pushed apart.
+Curves differ in colour and marker, from the seventh on in dash too, so that they can be told apart without colour.
+Each is labelled at its end; if there are several, a line leads to each label. Long names are wrapped, and labels that
+would overlap are moved apart.
 """
 
 import math
@@ -25,12 +26,12 @@ Number = float | None
 Curve = tuple[Sequence[Number], Sequence[Number]]
 
 LINE = 11.5
-"""Points from one line of labels to the next."""
+"""Height of a line of a label, in points."""
 MOST_LINES = 5
 WIDTH = 26
-"""Characters of a label in a line."""
+"""Most characters in a line of a label."""
 FEW = 4
-"""Points that a zoom shows at least."""
+"""Fewest points for which a zoom is drawn."""
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.6)), (0, (1.2, 1.3)), (0, (7, 1.6, 1.2, 1.6)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -44,7 +45,7 @@ class Style(NamedTuple):
 
 
 STYLES = len(PALETTE) * len(DASHES)
-"""As many styles there are."""
+"""Number of styles that differ in colour or dash."""
 
 
 def style(index: int) -> Style:
@@ -58,9 +59,9 @@ class Series:
     """One curve: `y` against `x` (student steps).
 
     Attributes:
-        low, high: a band around it.
-        seeds: curves of which it is the mean, at the same `x`; drawn themselves where they are too few for a band.
-        place: which of the styles it has; by its place among those that are drawn with it if not given.
+        low, high: edges of a band around it.
+        seeds: the curves it is the mean of, at the same `x`; drawn if they are too few for a band.
+        place: index of its style; by default its position among the curves drawn with it.
     """
 
     label: str
@@ -72,7 +73,7 @@ class Series:
     place: int | None = None
 
     def since(self, step: float) -> "Series":
-        """The part of it from a step on."""
+        """The part from ``step`` on."""
         kept = [place for place, x in enumerate(self.x) if x is not None and x >= step]
 
         def of(values: Sequence[Number]) -> list[Number]:
@@ -83,12 +84,12 @@ class Series:
 
 
 def band(label: str, runs: Sequence[Curve], within: Bounds = ANY, place: int | None = None) -> Series:
-    """The mean curve of several runs at the steps that all of them have.
+    """The mean curve of several runs, at the steps that all of them have.
 
-    With its 95 % interval, which ends at the bounds that it can be ``within``, or with the runs themselves where they
-    are too few for one that says more than they do.
+    It has its 95 % interval as a band, which stays ``within`` what is possible; fewer than `FEWEST` runs are kept as
+    ``seeds`` instead.
     """
-    # Of scipy, which takes a second to import; figures of one run do without.
+    # Imports scipy, which takes a second; figures of one run do without it.
     from lra.benchmarks.comparison.estimates import FEWEST, interval
 
     curves = [{x: y for x, y in zip(xs, ys, strict=True) if x is not None and y is not None} for xs, ys in runs]
@@ -103,21 +104,21 @@ def band(label: str, runs: Sequence[Curve], within: Bounds = ANY, place: int | N
 
 
 def second_half(series: Sequence[Series], few: int = FEW) -> list[Series]:
-    """Each curve from the middle of all steps on; none where that has fewer points than ``few``."""
+    """Each curve from half of the last step on; none if no curve has ``few`` points there."""
     last = max((x for one in series for x in one.x if x is not None), default=0.0)
     later = [one.since(last / 2) for one in series]
     return later if max((len(one.x) for one in later), default=0) >= few else []
 
 
 def floats(values: Sequence[Number]) -> NDArray[np.float64]:
-    """Numbers as an array, with NaN for whatever is missing or infinite."""
+    """Numbers as an array, with NaN for those that are missing or infinite."""
     array = np.array([math.nan if v is None else v for v in values], dtype=float)
     array[~np.isfinite(array)] = math.nan
     return array
 
 
 class End(NamedTuple):
-    """What is written right of the axes, at the height of a value."""
+    """A label to the right of the axes, at the height of a value."""
 
     value: float
     text: str
@@ -125,26 +126,26 @@ class End(NamedTuple):
 
     @property
     def lines(self) -> int:
-        """Lines that it takes."""
+        """Number of lines."""
         return self.text.count("\n") + 1
 
 
 def wrapped(text: object, width: int = WIDTH) -> str:
-    """A user's string as a label of some lines, all of it unless it is longer than any name should be."""
+    """A user's string as a label of at most `MOST_LINES` lines, cut if it is longer."""
     return "\n".join(textwrap.wrap(clean(text, MOST_LINES * width), width)[:MOST_LINES])
 
 
 def curves(
     ax: Any, series: Sequence[Series], *, pattern: str = "{:.1f}", named: bool = True, since_start: bool = True
 ) -> list[End]:
-    """Draw ``series``; returns their labels, last value and name, for `label_ends`.
+    """Draw ``series``; return their labels, of name and last value, for `label_ends`.
 
     Args:
         ax: the axes.
         series: what to draw.
-        pattern: of the value; "" leaves it out.
-        named: whether labels have the name.
-        since_start: whether the axis begins at 0, where a run does.
+        pattern: format of the value; "" leaves it out.
+        named: whether labels include the name.
+        since_start: whether the step axis starts at 0, as a run does.
     """
     ends = []
     if since_start:
@@ -177,13 +178,13 @@ def curves(
 
 
 def lines(ends: Iterable[End]) -> int:
-    """Lines that all labels take."""
+    """Number of lines of all labels."""
     return sum(end.lines for end in ends)
 
 
 def label_ends(figure: Figure, *labels: tuple[Any, Sequence[End]]) -> None:
-    """Write the labels of some axes right of these, at their values' heights and apart, once all else is drawn."""
-    figure.draw_without_rendering()  # heights are known then, and labels do not change them
+    """Write labels to the right of their axes, near their values' heights without overlap, once all else is drawn."""
+    figure.draw_without_rendering()  # so that heights are known; labels do not change them
     for ax, ends in labels:
         height = ax.get_window_extent().height * 72 / figure.dpi
         ordered = sorted(ends, key=lambda end: end.value)
@@ -213,9 +214,9 @@ def label_ends(figure: Figure, *labels: tuple[Any, Sequence[End]]) -> None:
 
 
 def _apart(heights: Sequence[float], sizes: Sequence[float]) -> list[float]:
-    """Rising ``heights`` in [0, 1] moved as little as possible (least squares) until nothing of these sizes overlaps.
+    """Ascending ``heights``, moved as little as possible (least squares) so that labels of these sizes do not overlap.
 
-    Within [0, 1], as long as there is room for all.
+    They stay in [0, 1] as long as there is room.
     """
     if not heights:
         return []
@@ -233,7 +234,7 @@ def _apart(heights: Sequence[float], sizes: Sequence[float]) -> list[float]:
 
 
 def step_axis(axis: Any, most: int = 5) -> None:
-    """Few, round ticks; ten thousand is written 10k."""
+    """Few, round ticks; thousands are written as k if the axis reaches 10,000."""
     axis.set_major_locator(MaxNLocator(most, integer=True, steps=ROUND))
 
     def text(value: float, _: object) -> str:
@@ -243,7 +244,7 @@ def step_axis(axis: Any, most: int = 5) -> None:
 
 
 def epoch_axis(ax: Any, epochs: Sequence[tuple[float, float]]) -> None:
-    """Epochs along the top, placed at the step of the evaluation that first reached them."""
+    """Epochs along the top, each at the step of the first evaluation in it; none if there are fewer than three."""
     first = {epoch: step for step, epoch in reversed(epochs)}
     if len(first) < 3:
         return

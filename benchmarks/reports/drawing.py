@@ -1,7 +1,7 @@
-"""What every figure shares: colours, themed SVG text, axes, and files of its own.
+"""What all figures share: colours, themed SVG text, axes, and saving to files.
 
 Colours are written as CSS variables with the light theme as fallback (``var(--ink, #24292f)``), so that one
-drawing serves a light page, a dark page, print, and a file of its own. Text stays text.
+drawing serves a light page, a dark page, print, and a standalone file. Text stays text.
 """
 
 import inspect
@@ -29,9 +29,9 @@ P = ParamSpec("P")
 
 INK, MUTED, RULE, PAGE = "#24292f", "#626b75", "#c4ccd4", "#fffffe"
 PALETTE = ("#0068d0", "#842c00", "#008062", "#c03a9c", "#967000", "#1c2026")
-"""Okabe and Ito's hues, in shades that read well on white and that the colour-blind tell apart too."""
+"""Okabe and Ito's hues, in shades that read well on white and that colour-blind readers can tell apart."""
 DARK = ("#4a9df5", "#d2723c", "#35e0a8", "#f0509f", "#ffd24a", "#f4f6f8")
-"""The same on a dark page."""
+"""The same for a dark page."""
 VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAGE: "page"} | {c: f"c{i}" for i, c in enumerate(PALETTE)}
 ROUND = (1, 2, 5, 10)  # tick steps
 NARROW, WIDE = 5.0, 10.6  # inches: a phone or half a page; a whole page
@@ -61,11 +61,11 @@ STYLE = {
 }
 DPI = 200
 MARGIN = 8
-"""Points around a figure that is a file of its own."""
+"""Margin of a standalone figure, in points."""
 
 
 def custom_properties(palette: Sequence[str]) -> str:
-    """The colours of curves as a page has them in CSS."""
+    """The colours of curves as CSS variables."""
     return " ".join(f"--c{index}: {colour};" for index, colour in enumerate(palette))
 
 
@@ -107,7 +107,7 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
 
 
 def clean(text: object, limit: int = 36) -> str:
-    """A user's string as a one-line figure label: valid in XML and not wider than a panel."""
+    """A user's string as a one-line figure label: valid in XML, at most ``limit`` characters."""
     line = re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "�", str(text))
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
@@ -121,13 +121,13 @@ def log_axis(ax: Any) -> None:
 
 
 def ordinal(set_ticks: Callable[..., Any], steps: Sequence[float], most: int = 7) -> None:
-    """Label positions 0, 1, 2 … of an ordinal axis by their steps: at most `most`, the last among them."""
+    """Label positions 0, 1, 2 … of an ordinal axis by their steps: at most `most`, including the last."""
     positions = range(len(steps) - 1, -1, -math.ceil(len(steps) / most))
     set_ticks(positions, [f"{steps[p]:,.0f}" for p in positions])
 
 
 def colour_bar(figure: Figure, image: Any, ax: Any, label: str) -> Any:
-    """Add a thin colour bar without a frame, titled above so that no text is turned on its side; returns it."""
+    """Add and return a thin colour bar without a frame, titled above so that no text is rotated."""
     bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02, aspect=28)
     bar.ax.collections[0].set_rasterized(True)
     bar.outline.set_visible(False)
@@ -137,7 +137,7 @@ def colour_bar(figure: Figure, image: Any, ax: Any, label: str) -> Any:
 
 
 def refuse_suffix(file: Path) -> None:
-    """Raise `UsageError` for a name that is neither of an SVG nor of a PNG file."""
+    """Raise `UsageError` unless the name of the file ends in ``.svg`` or ``.png``."""
     if file.suffix not in (".svg", ".png"):
         raise UsageError(f"--figure {file}: the name must end in .svg or .png")
 
@@ -146,13 +146,13 @@ def save_figure(file: Path, draw: Callable[..., str], *content: Any, **options: 
     """Draw ``content`` into an ``.svg`` or ``.png`` file.
 
     Args:
-        file: its suffix says the format.
-        draw: one of the functions that `svg_figure` decorates.
-        content: its positional arguments.
-        options: its keyword arguments.
+        file: its suffix determines the format.
+        draw: a function decorated by `svg_figure`.
+        content: positional arguments of ``draw``.
+        options: keyword arguments of ``draw``.
 
     Raises:
-        UsageError: for another suffix.
+        UsageError: for another suffix, or if the file cannot be written.
     """
     refuse_suffix(file)
     if file.suffix == ".svg":
@@ -167,7 +167,7 @@ def save_figure(file: Path, draw: Callable[..., str], *content: Any, **options: 
 
 
 def standalone(svg: str) -> str:
-    """An inline figure as a file of its own, in both themes."""
+    """An inline figure as the text of a standalone file, with both themes."""
     head, body = svg.split(">", 1)
     if "xmlns=" not in head:
         head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
@@ -180,14 +180,14 @@ def standalone(svg: str) -> str:
 
 
 def write_analysis(out: Path, name: str, record: dict[str, Any], draw: Callable[..., str], *content: Any) -> list[Path]:
-    """Write a record and a figure as ``.json``, ``.svg`` and ``.png``; returns the files.
+    """Write a record and a figure as ``.json``, ``.svg`` and ``.png``; return the files.
 
     Args:
         out: folder.
-        name: of the files.
+        name: of the files, without suffix.
         record: the numbers.
         draw: the figure, as `save_figure` takes it.
-        content: what it draws.
+        content: what ``draw`` draws.
     """
     files = [out / f"{name}{suffix}" for suffix in (".json", ".svg", ".png")]
     write_json(files[0], record)

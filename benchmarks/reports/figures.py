@@ -1,9 +1,9 @@
-"""Figures of a run, or of several, as SVG text: plain numbers in, a string to place in a page out.
+"""Figures of one run or of several, as SVG text: plain numbers in, a string to place in a page out.
 
 A missing value is None or NaN and leaves a gap. Functions that take curves take several, each with an
-optional band, so that a sweep draws its seeds with the same functions. Where configurations are points, each is a
-numbered disc, by its place in the ranking, so that crowded figures stay readable. `inspect.unwrap` gives the function
-that returns the matplotlib figure itself.
+optional band, so that a sweep draws its seeds with the same functions. Configurations drawn as points are discs
+numbered by their place in the ranking, so that crowded figures stay readable. `inspect.unwrap` gives the function
+that returns the matplotlib figure itself. Widths are in inches.
 """
 
 import math
@@ -46,9 +46,9 @@ from lra.benchmarks.reports.drawing import (
 )
 
 MOST_NAMES = 20
-"""Most names of classes, or of layers, that are written beside a map of them."""
+"""Most names of classes or layers written beside a map of them."""
 DISC = 14.0
-"""Points from one numbered disc to the next."""
+"""Least distance between numbered discs, in points."""
 
 FEW_TENFOLD = 8
 """A cost axis that spans more than this factor is logarithmic."""
@@ -61,8 +61,9 @@ class Ranked:
     Attributes:
         place: from 1.
         style: index of its style, the same in all figures.
-        mean, low, high: of the measure and its interval; without one, low and high are the mean.
-        values: of each seed.
+        mean: of the measure over seeds.
+        low, high: ends of its interval; without one, both are the mean.
+        values: of the measure, one for each seed.
     """
 
     place: int
@@ -76,7 +77,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Point:
-    """A configuration on two axes: its seeds, and their means."""
+    """A configuration on two axes: the values of its seeds; place and style as in `Ranked`."""
 
     place: int
     style: int
@@ -94,9 +95,9 @@ def evolution(
     epochs: Sequence[tuple[float, float]] = (),
     width: float = WIDE,
 ) -> Figure:
-    """Accuracy over student steps with the teacher as a dashed line, the second half of it larger, and forgetting.
+    """Accuracy against student steps with the teacher as a dashed line, its second half enlarged, and forgetting.
 
-    The second half stands beside the whole where there is room, and beneath it elsewhere.
+    The second half is beside the whole if ``width`` leaves room, otherwise beneath it.
     """
     later = second_half(accuracy)
     beside = bool(later) and width > NARROW
@@ -149,7 +150,7 @@ def forgetting_map(
 ) -> Figure:
     """Agreement A[c, e] in percent: checkpoints down, probes across, empty above the diagonal.
 
-    Or another matrix of that form; ``titles`` are of what is across, of what is down, and of the values.
+    For another matrix of this form, ``titles`` name what is across, what is down, and the values.
     """
     values = np.ma.masked_invalid(np.array(agreement, dtype=float).reshape(len(checkpoints), len(probes)))
     figure = Figure((NARROW, 3.9), layout="constrained")
@@ -171,7 +172,7 @@ def forgetting_map(
 
 @svg_figure("Cosine between the acquisition and the retention gradient against student steps")
 def alignment(cosines: Sequence[Series]) -> Figure:
-    """Gradient alignment over student steps: above the zero line the two gradients agree."""
+    """Gradient alignment against student steps: above the zero line the two gradients agree."""
     figure = Figure((NARROW, 3.0), layout="constrained")
     ax = figure.subplots()
     ax.axhline(0, color=MUTED, linewidth=0.9)
@@ -211,7 +212,7 @@ def loss_panels(panels: Mapping[str, Sequence[Series]], *, columns: int = 2) -> 
 
 @svg_figure("Share of each class among the generated images against student steps")
 def class_map(steps: Sequence[float], counts: Sequence[Sequence[float]], names: Sequence[str] = ()) -> Figure:
-    """Share of every class (as the teacher sees it) among the images generated up to each step."""
+    """Share of every class, as the teacher sees it, among the images counted since the previous evaluation."""
     table = np.array(counts, dtype=float).T
     share = 100 * table / np.maximum(table.sum(axis=0, keepdims=True), 1)
     shown = range(0, len(names), math.ceil(max(1, len(names)) / MOST_NAMES))
@@ -232,7 +233,7 @@ def class_map(steps: Sequence[float], counts: Sequence[Sequence[float]], names: 
 
 @svg_figure("Which class the student takes for which")
 def confusion(counts: Sequence[Sequence[float]], names: Sequence[str]) -> Figure:
-    """Share of each class (down) that is taken for each class (across), of the `MOST_NAMES` with most mistakes."""
+    """Share of each class (down) taken for each class (across), for the `MOST_NAMES` classes with most mistakes."""
     table = np.array(counts, dtype=float)
     wrong = table.sum(axis=1) - table.diagonal()
     shown = np.sort(np.argsort(-wrong, kind="stable")[:MOST_NAMES])
@@ -255,7 +256,7 @@ def confusion(counts: Sequence[Sequence[float]], names: Sequence[str]) -> Figure
 
 @svg_figure("Accuracy of teacher and student on each class")
 def class_accuracy(names: Sequence[str], teacher: Sequence[Number], student: Sequence[Number]) -> Figure:
-    """A row for each class, those first on which the student lost most: a ring for the teacher, a disc for it."""
+    """A row for each class, in the given order: a hollow square for the teacher, a disc for the student."""
     figure = Figure((NARROW, 0.9 + 0.19 * max(len(names), 6)), layout="constrained")
     ax = figure.subplots()
     rows = range(len(names))
@@ -273,7 +274,7 @@ def class_accuracy(names: Sequence[str], teacher: Sequence[Number], student: Seq
 
 @svg_figure("Learned rate of every layer against student steps")
 def rates(steps: Sequence[float], layers: Mapping[str, Sequence[Number]]) -> Figure:
-    """α of each parameter, the first layer on top, in one logarithmic scale of colours."""
+    """α of each parameter, the first layer on top, on one logarithmic colour scale."""
     table = np.ma.masked_invalid(np.array([floats(values) for values in layers.values()]))
     shown = range(0, len(table), math.ceil(len(table) / MOST_NAMES))
     figure = Figure((NARROW, max(2.4, 0.9 + 0.17 * len(shown))), layout="constrained")
@@ -302,7 +303,7 @@ def _known(series: Sequence[Series]) -> NDArray[np.float64]:
 
 @svg_figure("Configurations ranked by their mean, with intervals and every seed")
 def ranking(ranked: Sequence[Ranked], title: str, width: float = NARROW) -> Figure:
-    """One row for each configuration, the best on top, as high as its label."""
+    """A row for each configuration, in the given order, as high as its label."""
     names = [f"{one.place}  {wrapped(one.label, round(6.4 * width))}" for one in ranked]
     heights = [0.14 + 0.17 * (name.count("\n") + 1) for name in names]
     rows = [sum(heights[:i]) + height / 2 for i, height in enumerate(heights)]
@@ -332,7 +333,7 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
 
 @svg_figure("Accuracy against cost, and which configurations no other beats in both")
 def frontier(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
-    """A scatter, with a line through the configurations to which no other is both cheaper and better."""
+    """A scatter, with a line through the configurations for which no other is both cheaper and better."""
     figure = _discs(points, x_title, y_title, cost=True)
     means = sorted((float(np.mean(p.x)), float(np.mean(p.y))) for p in points)
     best = [m for i, m in enumerate(means) if not any(y >= m[1] for _, y in means[:i])]
@@ -375,7 +376,7 @@ def _cost_axis(ax: Any, costs: Sequence[float]) -> None:
 
 def _spread(places: NDArray[np.float64]) -> NDArray[np.float64]:
     """Places (n, 2) in points, pushed apart to `DISC`."""
-    found = places + 1e-3 * np.arange(len(places))[:, None] * (1, -1)  # equal ones have to part somewhere
+    found = places + 1e-3 * np.arange(len(places))[:, None] * (1, -1)  # equal ones must part in some direction
     for _ in range(200):
         apart = found[:, None] - found[None]
         distance = np.sqrt((apart**2).sum(-1)) + np.eye(len(found)) * DISC

@@ -1,8 +1,8 @@
-"""The report of one run: a page that needs nothing but itself.
+"""The report of one run: a self-contained page.
 
-`write_report` is a function of the run folder alone: the same folder gives the same bytes. The words are in
-``templates/report.html``, of a run of increments in ``templates/increment.html``, and in the declarations of
-quantities; here is which numbers go where. Strings are escaped in the templates, all of them.
+`write_report` depends on the run folder alone: the same folder gives the same bytes. The text is in
+``templates/report.html`` (for a run of increments, ``increment.html``) and in the declarations of quantities; this
+module decides which numbers go where. The templates escape all strings.
 """
 
 import base64
@@ -44,7 +44,7 @@ MOST_ROWS = 400
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` into the folder of a run, of either kind, and return its path.
+    """Write ``report.html`` into the folder of a run, of distillation or increments, and return its path.
 
     Raises:
         ReportError: if the folder holds no run, or a damaged one, or cannot be written to.
@@ -68,7 +68,7 @@ def write_page(folder: Path, page: str) -> Path:
 
 
 def filled(template: str, **content: Any) -> str:
-    """A page: one of our templates with its content."""
+    """A page: one of our templates, filled with ``content``."""
     return templates().get_template(template).render(**content)
 
 
@@ -119,7 +119,7 @@ def _of_increments(run: Run) -> str:
 
 
 def templates() -> Environment:
-    """Where pages come from: with everything escaped, and our filters."""
+    """The environment of our templates: with our filters, and everything escaped."""
     loader = FileSystemLoader(Path(__file__).with_name("templates"))
     found = Environment(
         loader=loader, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
@@ -130,7 +130,7 @@ def templates() -> Environment:
 
 
 class Shown(NamedTuple):
-    """A quantity as a page has it: what it is called, its value and unit, and what else there is to say."""
+    """A quantity as a page shows it; the note is what else there is to say."""
 
     name: str
     title: str
@@ -144,8 +144,8 @@ class Numbers:
 
     Args:
         run: the run.
-        tested: whether it has a test set; without one its agreement on probes stands for the accuracy.
-        curve: of either.
+        tested: whether it has a test set; without one, agreement on probes takes the place of accuracy.
+        curve: of accuracy, or of what takes its place.
     """
 
     def __init__(self, run: Run, tested: bool, curve: Series):
@@ -165,7 +165,7 @@ class Numbers:
         self.reason = _shown((evolved | (stored if isinstance(stored, dict) else {})).get("reason", ""))
 
     def tiles(self) -> list[Shown]:
-        """What heads the page."""
+        """The quantities at the top of the page."""
         missing = {name for name, value in self.values.items() if value is None}
         forgotten = pick(self.run.result, "forgetting", "reason")
         images = self.values["images"]
@@ -176,7 +176,7 @@ class Numbers:
             "forgetting": _shown(forgotten) if forgotten and "forgetting" in missing else "on frozen probes",
             "seconds": "" if images is None else f"{number_text(images)} images",
         }
-        # As large as these are, they say the unit of a square too.
+        # Tiles show the unit of a variance, which rows leave out.
         units = {"tail_variance": "points²"}
         return [
             self._shown(q, q.title_alone or q.title, units.get(q.name, q.unit), notes.get(q.name, ""), min(q.digits, 1))
@@ -184,7 +184,7 @@ class Numbers:
         ]
 
     def rows(self, cost: bool) -> list[Shown]:
-        """What was measured, or what it cost, each in a row with what it means."""
+        """What was measured or, with ``cost``, what it cost: a row for each, with its meaning."""
         tail = number(pick(self.run.result, "alignment", "tail_mean"))
         more = {
             "max": ": choosing it needs a test set, so it is no result of a data-free run" if self.tested else "",
@@ -202,7 +202,7 @@ class Numbers:
         ]
 
     def _shown(self, quantity: Quantity, title: str, unit: str, note: str, digits: int | None = None) -> Shown:
-        """A quantity with ``digits`` and no plus or, without them, as it is declared for a row of its own."""
+        """A quantity with ``digits`` and no plus sign; without ``digits``, as declared for a row of its own."""
         value = self.values[quantity.name]
         if quantity.name == "seconds":
             text = _clock(value)
@@ -211,12 +211,12 @@ class Numbers:
         else:
             alone = quantity.digits if quantity.digits_alone is None else quantity.digits_alone
             text = number_text(value, alone, "+" if quantity.signed else "")
-        # Without a test set what is said of the accuracy is of what stands for it.
+        # Without a test set, titles name what takes the place of accuracy.
         return Shown(quantity.name, title.replace("accuracy", self.measure), text, f" {unit}" if unit else "", note)
 
 
 def _names(run: Run) -> Record:
-    """What names the run, from the result or, before it exists, from the config."""
+    """The names in the heading, from the result or, before it exists, from the config."""
     names: Record = {}
     for key in ("method", "replay", "meta", "teacher", "student", "dataset", "seed"):
         value = run.result.get(key, run.config.get(key))
@@ -226,7 +226,7 @@ def _names(run: Run) -> Record:
 
 
 def sample_pictures(folder: Path) -> list[Record]:
-    """Sample pictures as data addresses, with their student step and whether they are wide strips."""
+    """Sample pictures as data URLs, with their student step and whether they are wide strips."""
     samples = []
     for name, data in read_samples(folder):
         width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
@@ -242,7 +242,7 @@ def _settings(record: object) -> list[tuple[str, object]]:
 
 
 def _shown(value: object) -> str:
-    """A setting as text, cut where no reader would go on (or where no page could: a YAML file of aliases)."""
+    """A setting as text, shortened if it is long: YAML aliases can make it larger than any page."""
     if value is None or (isinstance(value, int) and abs(value) > 1e300):
         return "—"
     if isinstance(value, bool):

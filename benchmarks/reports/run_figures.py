@@ -1,4 +1,4 @@
-"""What is drawn of one run, from the records in its folder; what it has no numbers for is left out."""
+"""The figures of one run, from the records in its folder; those without numbers are left out."""
 
 from itertools import islice
 from typing import Any
@@ -15,11 +15,11 @@ STUDENT_LOSSES = {
     "new batch": {"acquisition_before": "before", "acquisition_after": "after"},
 }
 UNITS = {"l1": "mean |Δ logit|", "kl": "nats"}
-"""Of the distance that a student minimises, by the option that names it."""
+"""Units of the distances that a student minimises, by their names in ``student.loss.kind``."""
 
 
 def main_curve(run: Run) -> tuple[bool, Series]:
-    """Whether accuracy on a test set is what there is, or would be, and its curve; else agreement on the probes."""
+    """Whether accuracy is tested, or will be, and its curve; without a test set, that of agreement on the probes."""
     steps, accuracy = run.column("student_step"), run.column("accuracy")
     stored = table(pick(run.result, "accuracy", "curve"))
     if not any(v is not None for v in accuracy) and stored and len(stored[0]) == 2:
@@ -72,7 +72,7 @@ def run_figures(run: Run, tested: bool, curve: Series) -> dict[str, str]:
 
 
 def class_names(run: Run, count: int) -> list[str]:
-    """What ``count`` classes are called; empty where that is not known."""
+    """Names of the ``count`` classes; empty if they are not known."""
     names = run.data.get("names")
     fitting = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
     return names if fitting and names else []
@@ -106,7 +106,7 @@ def _term(run: Run, name: str) -> list[Series]:
 
 
 def learned_rates(run: Run) -> tuple[list[float], dict[str, list[float | None]]] | None:
-    """Student steps of the evaluations with learned rates, rising, and the rates there by parameter."""
+    """Student steps of the evaluations with learned rates, ascending, and the rates there by parameter."""
     rows = [(number(row.get("student_step")), row["alpha"]) for row in run.rows if isinstance(row.get("alpha"), dict)]
     steps: list[float] = []
     kept = []
@@ -115,7 +115,7 @@ def learned_rates(run: Run) -> tuple[list[float], dict[str, list[float | None]]]
             steps.append(step)
             kept.append(rates)
     names = dict.fromkeys(name for rates in kept for name in rates)
-    # The student stands in a wrapper that normalises, whose name says nothing.
+    # The student is inside a normalising wrapper, whose name says nothing.
     layers = {name.removeprefix("network."): [_positive(rates.get(name)) for rates in kept] for name in names}
     layers = {name: values for name, values in layers.items() if known(values)}
     return (steps, layers) if layers else None
@@ -127,7 +127,7 @@ def _positive(value: object) -> float | None:
 
 
 def _classes(run: Run) -> tuple[list[float], list[list[float]]] | None:
-    """Student steps and class counts of the evaluations that have both, steps rising."""
+    """Student steps, ascending, and class counts of the evaluations that have both."""
     steps: list[float] = []
     counts: list[list[float]] = []
     for row in run.rows:
@@ -139,9 +139,9 @@ def _classes(run: Run) -> tuple[list[float], list[list[float]]] | None:
 
 
 def class_rows(run: Run) -> list[Record]:
-    """Class by class: test images, what teacher and student get right of them, and the share of what was generated.
+    """For each class: test images, accuracy (%) of teacher and student on them, and its share (%) of generated images.
 
-    Those that lost most first, and `MOST_CLASSES` at most; empty without a test set, or before the end.
+    At most `MOST_CLASSES`, those first on which the student lost most; empty without a test set, or before the end.
     """
     stored = run.result.get("by_class")
     images, teacher, student = (numbers(pick(stored, key)) for key in ("images", "teacher", "student"))

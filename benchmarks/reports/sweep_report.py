@@ -1,6 +1,6 @@
-"""The report of many runs: a page that needs nothing but itself, and its figure of curves as a file of its own.
+"""The report of many runs, a self-contained page, and the figures of a comparison as files.
 
-A function of the folders alone, like the report of one run; the words are in ``templates/sweep.html``.
+It depends on the folders alone, like the report of one run; the text is in ``templates/sweep.html``.
 """
 
 import json
@@ -26,15 +26,15 @@ from lra.benchmarks.reports.run_figures import evolution_title, main_curve
 from lra.metrics.quantities import PERCENT, QUANTITIES
 
 COSTS = ("processor_seconds", "seconds", "teacher_queries")
-"""What accuracy is drawn against, of which the first there is stands for the time."""
+"""Costs that accuracy is drawn against, the preferred first; the first two are times."""
 TOGETHER = 8
-"""Configurations in one figure of curves at most."""
+"""Most configurations in one figure of curves."""
 
 
 def write_sweep_report(folder: Path) -> Path:
     """Write ``report.html`` into a sweep's folder, or any folder with runs, and return its path.
 
-    Of a sweep that has come to nothing yet it says what failed, and why.
+    For a sweep without a finished run, it says which runs failed, and why.
 
     Raises:
         MissingInput: if no run is finished, and none is known to have failed.
@@ -140,7 +140,7 @@ def _points(found: Comparison, order: Sequence[tuple[int, Row]], x: str, y: str)
 
 
 def _maps(groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """For each group the forgetting map, mean over its seeds of the same shape, with its label."""
+    """Label and forgetting map of each group: the mean over runs with the checkpoints and probes of its first."""
     found: list[tuple[str, str]] = []
     for group in groups:
         runs = [run.matrix for run in group.runs.values()]
@@ -151,13 +151,13 @@ def _maps(groups: Sequence[Group]) -> list[tuple[str, str]]:
         if sound:
             mean = np.array(sound, dtype=np.float64).mean(axis=0)
             drawn = figures.forgetting_map(checkpoints, probes, mean.tolist())
-            # Equal maps have equal ids, and a page may have an id once.
+            # Equal maps have equal ids, and a page may use an id only once.
             found.append((group.label, drawn.replace("forgetting-map-", f"forgetting-map-{len(found)}-")))
     return found
 
 
 def _samples(groups: Sequence[Group]) -> list[tuple[str, list[Record]]]:
-    """For each group the first and last strip of samples of its first seed."""
+    """Label of each group, and the first and last strip of samples of its first seed."""
     strips = [(g.label, sample_pictures(g.runs[min(g.runs)].folder / SAMPLES)) for g in groups]
     return [(label, [pictures[0], pictures[-1]][-len(pictures) :]) for label, pictures in strips if pictures]
 
@@ -169,7 +169,7 @@ def _differing(groups: Sequence[Group]) -> tuple[list[str], list[tuple[str, list
 
 
 def _shared(groups: Sequence[Group]) -> Record:
-    """The settings that all groups have alike."""
+    """The settings that are the same in all groups."""
     return {key: groups[0].settings.get(key) for key in _keys(groups) if _same(key, groups)}
 
 
@@ -182,9 +182,9 @@ def _same(key: str, groups: Sequence[Group]) -> bool:
 
 
 def accuracy_bands(groups: Sequence[Group], first: int = 0) -> list[Series]:
-    """Accuracy of each group against student steps; of agreement on probes where there is no test set.
+    """Accuracy (%) of each group against student steps; agreement on probes for runs without a test set.
 
-    Drawn in the styles from the ``first`` on.
+    ``first`` is the index of the first group's style.
     """
     found = [
         band(group.label, [(c.x, c.y) for _, c in map(main_curve, group.runs.values())], PERCENT, place)
@@ -194,7 +194,7 @@ def accuracy_bands(groups: Sequence[Group], first: int = 0) -> list[Series]:
 
 
 def forgetting_bands(groups: Sequence[Group], first: int = 0) -> list[Series]:
-    """Forgetting of probes of each group against student steps, in the same styles."""
+    """Forgetting of probes (points) of each group against student steps, in the same styles."""
     lost = QUANTITIES["forgetting"]
     found = [
         band(g.label, [(r.column("student_step"), r.column(lost.record)) for r in g.runs.values()], lost.within, place)
@@ -204,7 +204,7 @@ def forgetting_bands(groups: Sequence[Group], first: int = 0) -> list[Series]:
 
 
 def evolution_options(groups: Sequence[Group]) -> tuple[float | None, str]:
-    """The teacher's accuracy, if it is one, and the title of the accuracy panel."""
+    """The teacher's accuracy (%), if it is the same in all runs, and the title of the accuracy panel."""
     runs: list[Run] = [run for group in groups for run in group.runs.values()]
     tested = all(main_curve(run)[0] for run in runs)
     teachers = {number(pick(run.result, "teacher", "accuracy")) for run in runs}
@@ -218,8 +218,8 @@ def write_figure(found: Comparison, file: Path, draw: str = "curves") -> None:
     Args:
         found: what was compared.
         file: to write.
-        draw: ``curves``, accuracy and forgetting of all configurations along the run; ``ranking``, these in the order
-            of the first column; or ``cost``, that column against what they cost, with their places as numbers.
+        draw: ``curves``, accuracy and forgetting against student steps; ``ranking``, the configurations in the order of
+            the first column; or ``cost``, that column against a cost, with places in the ranking as numbers.
 
     Raises:
         UsageError: for another suffix, or if nothing can be drawn.
