@@ -200,9 +200,9 @@ def test_a_machine_that_lacks_something_says_so(asked: Any, jobs: list[Job], pic
     torch = versions()["torch"]
     built = versions() | {"torch": torch.partition("+")[0] + "+elsewhere"}
     assert asked(packages=built) is None, "how a version was built makes no difference"
-    assert "and 0.1 is where the sweep is started: install that on all" in asked(packages=versions() | {"numpy": "0.1"})
+    assert "but the sweep was started with 0.1: install that on all" in asked(packages=versions() | {"numpy": "0.1"})
     assert "its code of lra" in asked(code="other")
-    assert f"does not see {tmp_path / 'out'}: give a folder with --out" in asked(token="other")
+    assert f"does not see {tmp_path / 'out'}: choose with --out a folder that all machines see" in asked(token="other")
 
     file = tmp_path / "code" / "own_pace.py"
     file.write_text(PACE + "\n")

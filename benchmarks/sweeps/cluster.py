@@ -1,9 +1,9 @@
 """Runs as Ray tasks, on this machine or on a cluster whose machines share the sweep's folder.
 
-Before the first run every machine that may be given some is asked whether it can do them: it must have the same code
-and packages, see the sweep's folder, and find what the runs name, with the same content. Teachers that were trained
-here are lent to all of them in that folder. A run whose worker or machine is lost goes on elsewhere from its
-checkpoint, `RETRIES` times.
+Before the first run, every machine that has room for one is asked whether it can do the runs: it must have the same
+code and packages, see the sweep's folder, and find what the runs name, with the same content. Teachers that were
+trained here are copied into that folder for all machines. A run whose worker or machine is lost continues elsewhere
+from its checkpoint, up to `RETRIES` times.
 """
 
 import hashlib
@@ -29,27 +29,28 @@ from lra.benchmarks.setup.places import cache_root
 from lra.benchmarks.sweeps.engines import POLL, Job, Outcome, Status, work
 
 PATIENCE = 5.0
-"""Seconds that the address of a cluster has to answer in."""
+"""Seconds within which the address of a cluster must answer."""
 ANSWER = 120.0
-"""Seconds that a machine has to say in whether it can do the runs."""
+"""Seconds within which a machine must say whether it can do the runs."""
 RETRIES = 2
-"""Times that Ray resumes a run whose worker was lost."""
+"""How many times Ray resumes a run whose worker was lost."""
 LENT = ".lent"
-"""The folder, in a sweep's, that is the cache of its workers."""
+"""Name of the folder inside the sweep's that serves its workers as cache."""
 
 
 class RayEngine:
-    """Ray tasks; a run whose worker is lost goes on elsewhere from its checkpoint.
+    """Ray tasks; a run whose worker is lost continues elsewhere from its checkpoint.
 
     Args:
-        workers: runs at a time, where Ray is started here; a cluster decides by its processors.
+        workers: runs at a time if Ray is started here; in a cluster, its processors decide.
         threads: processors of each run.
         address: of a cluster, or ``auto``; ``None`` starts Ray on this machine.
-        gpus: of each run; may be a fraction.
+        gpus: GPUs of each run; may be a fraction.
 
     Raises:
         MissingInput: if Ray is not installed.
-        LraError: if the address does not answer.
+        UsageError: if the address is malformed.
+        LraError: if it does not answer.
     """
 
     def __init__(self, workers: int, threads: int, address: str | None = None, gpus: float = 0.0):
@@ -57,7 +58,7 @@ class RayEngine:
         import ray
 
         self.ray, self.needs = ray, {"CPU": threads, "GPU": gpus}
-        # Ray prints what happens to its workers on stdout, which is for results.
+        # Ray prints messages about its workers on stdout, which is for results.
         self.redirected = ExitStack()
         self.redirected.enter_context(redirect_stdout(sys.stderr))
         self.shelf: Path | None = None
@@ -69,7 +70,7 @@ class RayEngine:
         """Do the jobs; see `Engine.outcomes`.
 
         Raises:
-            UsageError: before any is begun, if a machine of the cluster cannot do them.
+            UsageError: before any is started, if a machine of the cluster cannot do them.
         """
         if not jobs:
             return
@@ -89,7 +90,7 @@ class RayEngine:
                 yield None
 
     def running(self) -> list[int]:
-        """Jobs that have begun and not ended: Ray does not say which of its tasks wait."""
+        """Jobs that have not ended: Ray does not say which of its tasks are still waiting."""
         return list(self.tasks.values())
 
     def stop(self) -> None:
@@ -99,14 +100,14 @@ class RayEngine:
             self.ray.cancel(reference, force=False)
 
     def close(self) -> None:
-        """Leave the cluster, or end the one started here; what was lent is taken back."""
+        """Leave the cluster, or end the one started here, and delete the copies of teachers."""
         self.ray.shutdown()
         if self.shelf is not None:
             shutil.rmtree(self.shelf, ignore_errors=True)
         self.redirected.close()
 
     def _refuse_unfit(self, jobs: Sequence[Job], shelf: Path) -> None:
-        """Raise `UsageError` for the first machine that has room for runs and cannot do them."""
+        """Raise `UsageError` for the first machine that has room for a run but cannot do it, or if none has room."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
         able = [
@@ -149,7 +150,7 @@ class RayEngine:
 
 
 def require_ray() -> None:
-    """Raise `MissingInput` if Ray is not installed; it is not imported."""
+    """Raise `MissingInput` if Ray is not installed, without importing it."""
     try:
         version("ray")
     except PackageNotFoundError:
@@ -157,15 +158,15 @@ def require_ray() -> None:
 
 
 def work_there(job: Job, shelf: str) -> tuple[Status, str]:
-    """Do one job on any machine, with the teachers on the ``shelf``, when a lost worker that was at it has ended."""
-    if not Path(shelf).is_dir():  # Of a machine that was not asked, because it joined later.
+    """Do one job on any machine, with the teachers on the ``shelf``, once a lost worker has let go of its folder."""
+    if not Path(shelf).is_dir():  # This machine joined later, and was not asked.
         return "failed", f"machine {socket.gethostname()} does not see {Path(shelf).parent}, which all must share"
     os.environ["LRA_CACHE"] = shelf
     return work(job, wait=True)
 
 
 def lend(jobs: Iterable[Job], shelf: Path) -> None:
-    """Copy the teachers of some jobs from the user's cache to the ``shelf``, which is laid out as a cache is."""
+    """Copy the teachers of some jobs from the user's cache to the ``shelf``, which is laid out like the cache."""
     files: dict[str, Path] = {}
     for job in jobs:
         kind = kind_named(job.tree.get("kind", DEFAULT))
@@ -178,7 +179,7 @@ def lend(jobs: Iterable[Job], shelf: Path) -> None:
 
 
 def distinct(jobs: Iterable[Job]) -> list[Job]:
-    """Of all jobs that name the same teachers, data and code, one."""
+    """One job of each sort: jobs of a sort name the same teachers, data and code."""
     found: dict[str, Job] = {}
     for job in jobs:
         parts = {name: part for name, part in job.identity.items() if name != "settings"}
@@ -188,30 +189,30 @@ def distinct(jobs: Iterable[Job]) -> list[Job]:
 
 
 def objection(jobs: Sequence[Job], mark: str, token: str, packages: Mapping[str, str], code: str) -> str | None:
-    """Why this machine cannot do jobs of a sweep that was started on another one; ``None`` if it can.
+    """Why this machine cannot do jobs of a sweep that was started on another; ``None`` if it can.
 
     Args:
-        jobs: of each sort one.
+        jobs: one of each sort, see `distinct`.
         mark: a file on the sweep's shelf.
-        token: that is written in it.
-        packages: versions over there.
-        code: `code_digest` over there.
+        token: the text in it.
+        packages: versions on the other machine.
+        code: `code_digest` on the other machine.
     """
     ours = versions()
     other = next((name for name in packages if _public(ours[name]) != _public(packages[name])), None)
     if other is not None:
-        return f"it has {other} {ours[other]}, and {packages[other]} is where the sweep is started: install that on all"
+        return f"it has {other} {ours[other]}, but the sweep was started with {packages[other]}: install that on all"
     if code_digest() != code:
-        return f"its code of lra {ours['lra']} is not that of where the sweep is started: install the same on all"
+        return f"its code of lra {ours['lra']} is not the code that started the sweep: install the same on all"
     shelf = Path(mark).parent
     try:
         seen = Path(mark).read_text()
     except OSError:
         seen = ""
     if seen != token:
-        return f"it does not see {shelf.parent}: give a folder with --out that all share, under the same path"
+        return f"it does not see {shelf.parent}: choose with --out a folder that all machines see under the same path"
     if not os.access(shelf.parent, os.W_OK):
-        return f"it may not write to {shelf.parent}: see to its permissions, or give another folder with --out"
+        return f"it may not write to {shelf.parent}: change its permissions, or choose another folder with --out"
     os.environ["LRA_CACHE"] = str(shelf)
     for job in jobs:
         kind = kind_named(job.tree.get("kind", DEFAULT))
@@ -223,12 +224,12 @@ def objection(jobs: Sequence[Job], mark: str, token: str, packages: Mapping[str,
             return f"{error}; it must be there on every machine"
         unlike = "other teachers or training data" if found is None else unlikeness(job.identity, found)
         if unlike:
-            return f"it has {unlike} where the grid says: lay the same under the same path on every machine"
+            return f"it has {unlike} where the grid says: put the same under the same path on every machine"
     return None
 
 
 def unlikeness(there: Identity, here: Identity) -> str | None:
-    """What a run would find to be other here than there, but for its settings; ``None`` if it is the same run."""
+    """What, apart from its settings, makes a run here another run than there; ``None`` if nothing does."""
     for part in PARTS[1:]:
         ours, theirs = here.get(part), there.get(part)
         if ours == theirs:
@@ -256,7 +257,7 @@ def code_digest() -> str:
 
 
 def _public(number: str) -> str:
-    """A version without what says how it was built, such as ``+cpu``."""
+    """A version without its build label, such as ``+cpu``."""
     return number.partition("+")[0]
 
 
@@ -269,7 +270,7 @@ def _connect(ray: Any, address: str | None, processors: int) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
-        # Without a word it would join a cluster that happens to be here.
+        # Without an address, it would join any cluster that runs here.
         ray.init(address="local", num_cpus=processors, include_dashboard=False, **quiet)
         return
     if address != "auto":
@@ -283,7 +284,7 @@ def _connect(ray: Any, address: str | None, processors: int) -> None:
 
 
 def _refuse_silent(address: str) -> None:
-    """Raise in `PATIENCE` seconds where nothing listens: Ray itself would try for a minute."""
+    """Raise within `PATIENCE` seconds if nothing listens there: Ray itself would try for a minute."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         raise UsageError(f"--address {address!r}: write it as host:port, ray://host:port or auto")

@@ -1,7 +1,7 @@
 """Where the runs of a sweep are done: in processes on this machine, or on a cluster (`lra.benchmarks.sweeps.cluster`).
 
 An engine takes jobs and gives outcomes; a job is one run folder's work. Whatever happens to a worker, the folder keeps
-what was saved, so a lost run is started again and goes on from its checkpoint.
+what was saved, so a lost run is started again and continues from its checkpoint.
 """
 
 import multiprocessing
@@ -23,9 +23,9 @@ from lra.benchmarks.setup.config import Identity
 Status = Literal["done", "failed", "stopped"]
 
 POLL = 0.5
-"""Seconds between looks at the clock."""
+"""Seconds that an engine waits for an outcome before it gives ``None``."""
 LEAVE = 20.0
-"""Seconds that an idle worker has to leave in."""
+"""Seconds that an idle worker is given to exit."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Job:
         tree: its resolved configuration.
         out: parent of run folders.
         folder: its own.
-        threads: that it may use, ``None`` if its networks are to say.
-        identity: what makes it the run it is.
+        threads: number that it may use; ``None``: by the size of its networks.
+        identity: what identifies it.
     """
 
     tree: dict[str, Any]
@@ -83,11 +83,11 @@ class Engine(Protocol):
 
 
 def work(job: Job, wait: bool = False) -> tuple[Status, str]:
-    """Do one job in this process: what every engine's workers call.
+    """Do one job in this process, as workers of every engine do; return its status and, of a failure, the reason.
 
     Args:
         job: to do.
-        wait: for a process that has the run's folder, such as a lost one that has not ended yet.
+        wait: whether to wait for a process that holds the run's folder, such as a lost one that has not ended yet.
     """
     if job.threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))
@@ -111,7 +111,7 @@ def work(job: Job, wait: bool = False) -> tuple[Status, str]:
 
 
 def _explained(error: Exception, folder: Path) -> str:
-    """One line on an unforeseen error, whose traceback goes into the run folder."""
+    """One line on an unexpected error, whose traceback goes into the run folder."""
     line = f"{type(error).__name__}: {one_line(error, most=300)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,9 +125,9 @@ class LocalEngine:
     """Processes on this machine, one job each at a time; a process that dies is replaced and its job resumed once.
 
     Args:
-        workers: processes at most.
+        workers: most processes at a time.
         cards: GPUs, as ``CUDA_VISIBLE_DEVICES`` names them, over which processes are spread; each sees one.
-            Where none are named, all see what this one does.
+            If empty, all see what this process sees.
     """
 
     def __init__(self, workers: int, cards: Sequence[str] = ()):
@@ -193,7 +193,7 @@ class LocalEngine:
             idle.give(index, jobs[index])
 
     def _emptiest(self) -> str | None:
-        """The card on which the fewest processes are, if any are named."""
+        """The card with the fewest processes, if any are named."""
         used = [worker.card for worker in self.pool]
         return min(self.cards, key=used.count, default=None)
 
@@ -202,7 +202,7 @@ class _Worker:
     """A process that does one job after another.
 
     Args:
-        card: the GPU that it is to see, if it is not to see all.
+        card: the only GPU it sees; ``None``: all that this process sees.
     """
 
     def __init__(self, card: str | None = None) -> None:
@@ -248,7 +248,7 @@ class _Worker:
 
 
 def _serve(pipe: "Connection[Any, Any]", card: str | None = None) -> None:
-    if card is not None:  # Before anything asks which there are.
+    if card is not None:  # Before anything looks for GPUs.
         os.environ["CUDA_VISIBLE_DEVICES"] = card
     os.setpgid(0, 0)  # Ctrl-C on the terminal goes to the sweep, which tells its workers
     try:

@@ -7,9 +7,9 @@ seed: [0, 1, 2]
 steps: 400
 set: {student.lr: [0.03, 0.1]}
 
-Combinations that come to the same run are one, such as ``replay: paper`` and that replay by its name. Runs of another
-kind are asked for by ``kind: increment`` or ``kind: tasks``, whose flags are the axes then. ``also`` holds further
-grids, each with what stands beside it and is not named in it:
+Combinations that give the same run count once, such as ``replay: paper`` and that replay by its name. ``kind:
+increment`` or ``kind: tasks`` makes it a grid of another kind of run, with the flags of that kind as axes. ``also``
+holds further grids, each of which takes from the grid around it what it does not name itself:
 
 kind: increment
 strategy: [naive, generative]
@@ -30,7 +30,7 @@ from lra.benchmarks.setup.layers import parse_assignment
 from lra.benchmarks.setup.resolution import NothingRetained
 
 MOST = 100_000
-"""Combinations in a grid at most."""
+"""Most combinations in a grid."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Planned:
     Attributes:
         label: where it stands on the grid's axes.
         config: its resolved configuration.
-        cell: what the grid asks for; nothing of a run that is of no grid.
+        cell: its combination; empty if the run is not from a grid.
     """
 
     label: str
@@ -52,7 +52,7 @@ def expand(grid: Mapping[str, Any]) -> list[Cell]:
     """All combinations of a grid's axes, in order, the last axis fastest; then those of the grids in ``also``.
 
     Raises:
-        UsageError: for an unknown key, or an axis that is empty or holds mappings.
+        UsageError: for an unknown key, an axis that is empty or holds mappings, or more than `MOST` combinations.
     """
     kind = kind_named(grid.get("kind", DEFAULT))
     own = {key: value for key, value in grid.items() if key not in ("kind", "also")}
@@ -78,10 +78,10 @@ def expand(grid: Mapping[str, Any]) -> list[Cell]:
 
 
 def with_settings(grid: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """A grid whose runs all have what is set, texts ``section.key=value``, whatever it and those in ``also`` had there.
+    """The grid with ``assignments``, texts ``section.key=value``, which win over its settings and those in ``also``.
 
     Raises:
-        UsageError: for what is no such text.
+        UsageError: for any other text.
     """
     given: dict[str, Any] = {}
     for text in assignments:
@@ -95,7 +95,7 @@ def with_settings(grid: Mapping[str, Any], assignments: Sequence[str]) -> dict[s
 
 def _over(grid: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     own, others = grid.get("set") or {}, grid.get("also") or []
-    if not isinstance(own, Mapping) or not isinstance(others, list):  # Which is refused where it is expanded.
+    if not isinstance(own, Mapping) or not isinstance(others, list):  # `expand` refuses it.
         return dict(grid)
     alone = [_over(other, given) if isinstance(other, Mapping) and "set" in other else other for other in others]
     return dict(grid) | {"set": {**own, **given}} | ({"also": alone} if others else {})
@@ -112,13 +112,13 @@ def _axis(key: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def plan(grid: Mapping[str, Any], base: Path | None = None) -> list[Planned]:
-    """The runs of a grid, each once; relative paths in it count from its folder ``base`` first.
+    """The runs of a grid, each once; relative paths in it are looked up in its folder ``base`` first.
 
-    The LRA step has nothing to act on without a replay, nor in increments beside data-free strategies: such a run would
-    repeat its neighbour, or cannot be, and is left out.
+    The LRA step has nothing to act on without a replay, nor in increments with a strategy that is not data-free: such a
+    run would repeat its neighbour, or is impossible, and is left out.
 
     Raises:
-        UsageError: if a combination is no valid configuration, named by where it stands on the axes.
+        UsageError: if a combination is invalid, named by its place on the axes, or if no run is left.
     """
     cells, kind = expand(grid), kind_named(grid.get("kind", DEFAULT))
     keys = dict.fromkeys(key for cell in cells for key in cell)

@@ -1,6 +1,8 @@
-"""Many runs from a grid, and what they would cost. The unit is a run folder: finished ones are skipped, half-done ones
-go on. What a run would cost is told by finished runs of the same configuration, or else by a few timed experiences;
-what comes before and after, by doing it once: a worker's start, a run's own start-up, its report.
+"""Many runs from a grid, and what they would cost.
+
+The unit is a run folder: finished runs are skipped, half-done ones resumed. The cost of a run is estimated from
+finished runs of the same configuration or else from a few timed experiences; what comes before and after it is timed by
+doing it once: a worker's start, the run's own start-up, its report.
 
 ``sweep.json`` in the sweep's folder says which runs belong to it and what became of each.
 """
@@ -43,7 +45,7 @@ class Entry:
     Attributes:
         label: where it stands on the grid's axes.
         config: resolved.
-        folder: its run folder, ``None`` without a teacher.
+        folder: its run folder; ``None`` while its teacher is missing, or if it failed for lack of one.
         status: what became of it.
         reason: of a failure.
     """
@@ -76,16 +78,16 @@ def sweep(
     """Do the runs of a grid that are not finished yet; one that fails does not stop the others.
 
     Args:
-        planned: those runs.
-        grid: that they are planned from, for the record; see `lra.benchmarks.sweeps.grid`.
+        planned: the runs of the grid.
+        grid: the grid itself, for the record; see `lra.benchmarks.sweeps.grid`.
         out: folder of the sweep, parent of its run folders.
-        engine: where to run.
-        display: told of the progress.
-        file: that the grid is from, for the record.
+        engine: does the runs.
+        display: shows the progress.
+        file: where the grid is from, for the record.
 
     Raises:
         LraError: if another sweep works in ``out``.
-        Stopped: after Ctrl-C or SIGTERM, when all runs are saved.
+        Interrupted: after Ctrl-C or SIGTERM, when all runs are saved.
     """
     with held(out / ".sweep.lock", f"another sweep works in {out}: wait for it, stop it, or choose another with --out"):
         entries = located(planned, out)
@@ -98,12 +100,12 @@ def sweep(
 
 
 def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[Entry]:
-    """The folder of each run, for which every distinct teacher is loaded, or trained, once.
+    """An entry for each run, with its folder; for that, every distinct teacher is loaded, or trained, once.
 
     Args:
         planned: the runs.
         out: parent of run folders.
-        train: False leaves runs whose teacher is not there yet without a folder.
+        train: ``False`` leaves runs whose teacher is not trained yet without a folder.
     """
     made: dict[str, Any] = {}
     entries = []
@@ -125,13 +127,13 @@ def located(planned: Sequence[Planned], out: Path, train: bool = True) -> list[E
 
 
 def finished_before(planned: Sequence[Planned], out: Path) -> list[RunFolder | None]:
-    """The folders of runs that are finished, found without torch; ``None`` where that is not known yet."""
+    """The folder of each run that is finished, found without torch; ``None`` for those not known to be."""
     digest = cache(sha256)
     found: list[RunFolder | None] = []
     for run in planned:
         try:
             found.append(finished(run.config, out, digest=digest))
-        except LraError:  # Which is for the run to say, when it is its turn.
+        except LraError:  # The run says so itself when its turn comes.
             found.append(None)
     return found
 
@@ -181,11 +183,11 @@ class Estimate:
     """What a run would take.
 
     Attributes:
-        seconds: of its own, ``None`` if it cannot be told.
-        basis: where that is from, or why it cannot be told.
+        seconds: of its own, from its first step to its last; ``None`` if unknown.
+        basis: what that is based on, or why it is unknown.
         teacher: seconds to train its teacher, 0 if that is done.
-        memory: MB that it takes, or any that was timed before it; 0 if nothing was timed.
-        beside: seconds that it takes before its first step and after its last one, as far as they are known.
+        memory: peak MB of it and of what was timed before it; 0 if it was not timed.
+        beside: seconds before its first step and after its last, as far as known.
     """
 
     seconds: float | None
@@ -196,12 +198,12 @@ class Estimate:
 
     @classmethod
     def of(cls, trial: Trial) -> "Estimate":
-        """What the first steps of a run say."""
+        """The estimate from the first steps of a run."""
         return cls(trial.seconds, trial.basis, trial.teacher, trial.peak_memory_mb, trial.start_up)
 
 
 def estimates(entries: Sequence[Entry], out: Path) -> list[Estimate]:
-    """The cost of each run in the folder ``out``; configurations that differ in the seed alone are timed once."""
+    """The cost of each run in the folder ``out``; configurations that differ only in the seed are timed once."""
     known: dict[str, Estimate] = {}
     for entry in entries:
         key = entry.config.provisional
@@ -225,7 +227,7 @@ def _timed(config: Configuration, out: Path) -> Estimate:
 
 
 def record(entries: Sequence[Entry], out: Path) -> list[dict[str, Any]]:
-    """Which runs there are, which are done, and what the rest would take, as plain data."""
+    """The state of each run and what it would take, as plain data."""
     costs = estimates(entries, out)
     reports = {kind_of(entry.config): entry.config for entry in entries if _state(entry) in (TO_DO, HALF_DONE)}
     after = {kind: report_seconds(config) for kind, config in reports.items()}
@@ -237,7 +239,7 @@ def record(entries: Sequence[Entry], out: Path) -> list[dict[str, Any]]:
 
 
 def dry_run(entries: Sequence[Entry], workers: int, out: Path) -> Iterator[str]:
-    """The estimate as lines to be read."""
+    """The estimate as lines of text."""
     runs = record(entries, out)
     missing = {
         kind_of(e.config).shared(e.config): run["teacher"]
@@ -250,13 +252,13 @@ def dry_run(entries: Sequence[Entry], workers: int, out: Path) -> Iterator[str]:
 def told(
     runs: Sequence[Mapping[str, Any]], workers: int, missing: Mapping[str, float], start: float = 0.0
 ) -> Iterator[str]:
-    """A `record` as lines to be read.
+    """A `record` as lines of text.
 
     Args:
         runs: the record.
         workers: runs at a time.
-        missing: teachers that are to be trained first, one after another, and the seconds of each.
-        start: seconds that a process takes to start, this one as each worker.
+        missing: teachers to be trained first, one after another, and the seconds of each.
+        start: seconds that a process takes to start, this one and every worker alike.
     """
     rows = [(run["status"], run["label"], _cost(run)) for run in runs]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
@@ -269,16 +271,16 @@ def told(
     yield f"{len(runs)} runs, {len(todo)} to do: about {clock(whole if todo else 0.0)} on {workers} workers"
     if todo:
         yield (
-            f"of these, {clock(work)} training and evaluation, {clock(beside)} start-up and reports of the runs, "
-            f"which the workers share; {clock(start)} each process's start"
+            f"the workers share {clock(work)} training and evaluation, {clock(beside)} start-up and reports; "
+            f"every process takes {clock(start)} to start"
         )
     if unknown := [run["seconds"] for run in todo].count(None):
-        yield f"{unknown} of them could not be timed"
+        yield f"{unknown} of the runs to do could not be timed"
     if memory := max((run["memory"] for run in runs), default=0.0):
-        yield f"peak memory: {memory:,.0f} MB of each at most"
+        yield f"peak memory: at most {memory:,.0f} MB for each run"
     if missing:
         s = "s" if len(missing) > 1 else ""
-        yield f"{len(missing)} teacher{s} would be trained first: {clock(lessons)}, counted above"
+        yield f"{len(missing)} teacher{s} would be trained first: {clock(lessons)}, included above"
 
 
 def _todo(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -286,7 +288,7 @@ def _todo(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
-    """Seconds until all jobs are done, each begun in turn by the first of the workers that is free."""
+    """Seconds until all jobs are done, each started in turn by the first worker that is free."""
     free = [0.0] * workers
     for job in seconds:
         heapq.heapreplace(free, free[0] + job)
@@ -302,7 +304,7 @@ def worker_seconds() -> float:
 
 
 def report_seconds(config: Configuration) -> float:
-    """Seconds that the report of a run takes, from one of made-up evaluations; 0 where that cannot be made."""
+    """Seconds that the report of a run takes, from one of made-up evaluations; 0 if that fails."""
     import lra.benchmarks.reports.report  # noqa: F401
 
     steps = [config.student_steps * (i + 1) // EVALUATIONS for i in range(EVALUATIONS)]
@@ -319,7 +321,7 @@ def report_seconds(config: Configuration) -> float:
 
 
 FINISHED, HALF_DONE, TO_DO = "finished", "half done", "to do"
-"""What an estimate says of runs."""
+"""The states of runs in an estimate."""
 
 
 def _state(entry: Entry) -> str:

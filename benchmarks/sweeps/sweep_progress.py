@@ -1,4 +1,4 @@
-"""How a sweep is getting on, on stderr: a live table on a terminal, elsewhere the same as lines at a steady pace."""
+"""The progress of a sweep on stderr: a live table on a terminal, elsewhere lines at a steady pace."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ REFRESH = 1.0
 
 
 class SweepProgress:
-    """Lines for the runs that ended, and between them, or beneath as a table, those in progress.
+    """A line for each run that ended and, between them or beneath as a table, the runs in progress.
 
     Args:
         total: runs of the sweep.
@@ -41,7 +41,7 @@ class SweepProgress:
         tell(f"{self.count}/{self.total}  {entry.label}  {_what(entry)}")
 
     def show(self, entries: Sequence[Entry], running: Sequence[int]) -> None:
-        """Say it again, if it is time to."""
+        """Show the state again, if it is time to."""
         if self.pace is None:
             self.pace = Pace()
             self.begun = {i: _steps(entry) for i, entry in enumerate(entries) if entry.status == "waiting"}
@@ -74,7 +74,7 @@ class SweepProgress:
         return text
 
     def _work(self, entries: Sequence[Entry]) -> tuple[int, int]:
-        """Student steps taken since the beginning, and still to take; a run that failed takes no more."""
+        """Student steps taken since the sweep began, and still to take; runs that failed or stopped do not count."""
         done = rest = 0
         for index, begun in self.begun.items():
             entry = entries[index]
@@ -107,7 +107,7 @@ def _steps(entry: Entry) -> int:
 
 
 def _now(entry: Entry) -> str:
-    """What a run in progress last said of itself in its log, which hears of it between evaluations too."""
+    """A run in progress and the last line of its log, which is also written between evaluations."""
     said = last_line(entry.folder.path / "log.txt") if entry.folder else ""
     return f"{entry.label}  {said or 'starting'}"
 
