@@ -185,7 +185,7 @@ def test_a_grid_of_tasks_is_swept_compared_and_reported(
     ("grid", "said"),
     [
         ({"reuse": "fix"}, "file is missing"),
-        ({"file": "tasks.yaml"}, "it has 2 chains: name the reuse and seed in the grid"),
+        ({"file": "tasks.yaml"}, "it has 2 chains: name the reuse and seed in the grid, or lists of them"),
         ({"file": "tasks.yaml", "reuse": ["fix", "always"]}, "reuse=always: tasks "),
         ({"file": "tasks.yaml", "reuse": "fix", "taks": 3}, "unknown key 'taks'"),
         ({"file": "none.yaml", "reuse": "fix"}, "does not exist"),
@@ -254,7 +254,7 @@ def test_data_that_were_moved_are_named_in_the_configuration(lra_bench: Call, tm
         shutil.move(tmp_path / f"{split}.npz", tmp_path / "there" / f"{split}.npz")
     gone = lra_bench("resume", chain)
     assert (gone.code, gone.err.count("\n")) == (3, 1)
-    assert f"write into {chain / 'config.yaml'} where it is now, as task 'own' has it, and resume again" in gone.err
+    assert f"write its new place into {chain / 'config.yaml'}, for task 'own', and resume again" in gone.err
     file = chain / "config.yaml"
     file.write_text(file.read_text().replace(f"{tmp_path}/", f"{tmp_path}/there/"))
     done = lra_bench("resume", chain)

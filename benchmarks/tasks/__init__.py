@@ -1,1 +1,1 @@
-"""Tasks in sequence: teachers one after another, each run starting from what the last one left."""
+"""Tasks in sequence: teachers one after another, each run starting from what the one before left."""

@@ -1,4 +1,4 @@
-"""The chains of a file of tasks, done one after another, and what came of their tasks, read back from the folders."""
+"""The chains of a file of tasks, done one after another, and the results of their tasks, read back from the folders."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -24,22 +24,22 @@ from lra.benchmarks.tasks.task_file import Chain, TaskPlan
 SHARE = 0.9
 """Share of the final agreement at which a task counts as learnt."""
 PART = 100
-"""Inner steps of synthesis that count as early, or as late."""
+"""Number of inner steps of synthesis that count as early, and as late."""
 
 
 def perform(plan: TaskPlan, out: Path) -> None:
-    """Do every chain of a file, one after another; one that fails leaves the others, and what is finished.
+    """Do every chain of a file, one after another; if one fails, the others are done and finished tasks are kept.
 
     Args:
-        plan: of the file.
+        plan: what the file asks for.
         out: parent of all run folders.
 
     Raises:
-        LraError: if a task failed, once all chains are through; or if another process works in ``out``.
+        LraError: if a task failed, after all chains were tried; or if another process does tasks in ``out``.
         Resumable: after Ctrl-C or SIGTERM, when the run in progress is saved.
     """
     with (
-        held(out / ".tasks.lock", f"other tasks are done in {out}: wait for them, or choose another with --out"),
+        held(out / ".tasks.lock", f"another process does tasks in {out}: wait for it, or choose another with --out"),
         journal() as kept,
         kept.into(out / "log.txt"),
     ):
@@ -78,7 +78,7 @@ def _write(plan: TaskPlan, entries: Sequence[Entry], out: Path) -> None:
 
 
 def _became(chain: Chain, entry: Entry) -> list[Record]:
-    """Of each task, what became of it: those that are done, that which ended the chain, and the others."""
+    """What became of each task: those that are done, the one that ended the chain, and the rest."""
     done = [] if entry.folder is None else list(_parts(entry.folder.path).values())
     ended: list[tuple[str, str]] = [(entry.status, entry.reason)] if entry.status in ("failed", "stopped") else []
     states = [("done", "")] * len(done) + ended + [("waiting", "")] * len(chain.names)
@@ -122,7 +122,7 @@ class TaskRun:
 
     @property
     def student_steps(self) -> float | None:
-        """Student steps until the agreement was first at `SHARE` of the final one."""
+        """Student steps until the agreement first reached `SHARE` of the final one."""
         if self.agreement is None:
             return None
         curve = zip(self.run.column("student_step"), self.run.column("agreement"), strict=True)
@@ -130,7 +130,7 @@ class TaskRun:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds until then, the synthesis before the first step included.
+        """Seconds until then, including the synthesis before the first step.
 
         Raises:
             UsageError: if the file of times is damaged.
@@ -159,11 +159,11 @@ class TaskRun:
 
 
 LATER = ("accuracy", "agreement", "student_steps", "early_loss", "late_loss")
-"""What the result of a chain has the mean of, over its tasks but the first, into which nothing is carried."""
+"""What a chain's result has the mean of over all tasks but the first, into which nothing is carried."""
 
 
 def summary(tasks: Sequence[TaskRun]) -> Record:
-    """What a chain comes to: means over its tasks, sums of what they cost."""
+    """The result of a chain: means over its tasks, sums of what they cost."""
     costs = [cost for task in tasks if isinstance(cost := task.run.result.get("cost"), dict)]
     counted = dict.fromkeys(key for cost in costs for key in cost)
     total = {key: sum(known([number(cost.get(key)) for cost in costs])) for key in counted}
@@ -179,7 +179,7 @@ def summary(tasks: Sequence[TaskRun]) -> Record:
 def estimated(plan: TaskPlan, out: Path) -> tuple[list[Record], dict[str, float]]:
     """What each task of each chain would take in the folder ``out``, and the seconds to train each missing teacher.
 
-    Chains that differ in the seed alone are timed once, each task begun with what the first steps of the one before
+    Chains that differ only in the seed are timed once, each task starting from what the first steps of the one before
     left.
     """
     entries = located([Planned(chain.place, chain) for chain in plan.chains], out, train=False)
@@ -207,11 +207,11 @@ def estimated(plan: TaskPlan, out: Path) -> tuple[list[Record], dict[str, float]
 
 
 def listed(plan: TaskPlan, out: Path) -> list[Record]:
-    """Each task of each chain, and whether it is finished in the folder ``out``, told at once."""
+    """Each task of each chain, and whether it is finished in the folder ``out``; nothing is timed."""
     rows: list[Record] = []
     for chain in plan.chains:
         done = 0
-        with suppress(LraError):  # Which is for the run to say, when it is its turn.
+        with suppress(LraError):  # The run says so itself when its turn comes.
             identity = kind_of(chain).identity(chain)
             begun = [] if identity is None else out.glob(f"*/{RunFolder.place(identity, chain.seed)}")
             done = max((len(tasks_of(folder)) for folder in begun), default=0)
@@ -249,7 +249,7 @@ def tasks_of(chain: Path) -> list[TaskRun]:
 
 
 def finished(folder: Path) -> list[TaskRun]:
-    """The finished tasks of all chains in ``folder``: that of a chain, of the chains of a file, or a sweep of such.
+    """The finished tasks of all chains in ``folder``, that of a chain, of a file of tasks, or of a sweep of chains.
 
     Raises:
         MissingInput: if there is none.
@@ -269,12 +269,12 @@ def finished(folder: Path) -> list[TaskRun]:
 
 
 def modes(runs: Iterable[TaskRun]) -> list[str]:
-    """The reuse modes there are, in the order of the file."""
+    """The reuse modes of the runs, in order of appearance."""
     return list(dict.fromkeys(run.reuse for run in runs))
 
 
 def names(runs: Iterable[TaskRun]) -> list[str]:
-    """The tasks there are, in order."""
+    """The names of the tasks, in their order."""
     return list(dict.fromkeys(run.name for run in sorted(runs, key=lambda run: run.index)))
 
 

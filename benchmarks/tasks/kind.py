@@ -1,7 +1,7 @@
 """The kind of run that does tasks one after another: a chain of ``lra-bench tasks``, of one seed and one way of reuse.
 
-Its tasks are ordinary runs in folders beside its own, which chains that start alike share. So nothing needs to be saved
-of a chain: gone on with, it asks for its tasks again, of which the finished ones are there.
+Its tasks are ordinary runs in folders beside its own, which chains that start alike share. So a chain has no state to
+save: when it is resumed, it asks for its tasks again and finds the finished ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Tasks(Kind):
     flags = ("file", "reuse", "carry", *(key for key in KEYS if key != "threads"))
 
     def of_cell(self, cell: Cell, base: Path | None = None) -> Chain:
-        """The chain of a combination; ``file`` is the file of tasks, over which all else lies."""
+        """The chain of a combination: what it names wins over the file of tasks, its ``file``."""
         flags, settings = parted(cell)
         if "file" not in flags:
             raise UsageError("file is missing: name the file of tasks, such as file: tasks.yaml")
@@ -46,7 +46,7 @@ class Tasks(Kind):
         with concerning(f"{TASKS} {file}"):
             chains = plan(with_settings(tree, settings), file.parent).chains
             if len(chains) > 1:
-                raise UsageError(f"it has {len(chains)} chains: name the reuse and seed in the grid, or all of them")
+                raise UsageError(f"it has {len(chains)} chains: name the reuse and seed in the grid, or lists of them")
         return chains[0]
 
     def stored(self, folder: Path) -> Chain:
@@ -54,7 +54,7 @@ class Tasks(Kind):
         return stored_chain(folder)
 
     def trusted(self, tree: Tree) -> Chain:
-        """A configuration of this program's own."""
+        """A configuration from this program's own plain data."""
         return chain_of(tree, DISTILLATION.trusted)
 
     def threads(self, config: Chain) -> int:
@@ -62,18 +62,18 @@ class Tasks(Kind):
         return max(map(DISTILLATION.threads, config.runs))
 
     def identity(self, config: Chain, digest: Callable[[Path], str] = sha256) -> Identity | None:
-        """What is its own, and what makes each task the run it is; ``None`` while a teacher is not there."""
+        """Its own settings and what identifies each task; ``None`` while a teacher is not trained yet."""
         parts = [part for part in (DISTILLATION.identity(one, digest) for one in config.runs) if part is not None]
         return _identity(config, parts) if len(parts) == len(config.runs) else None
 
     def require(self, config: Chain) -> None:
-        """Refuse test sets that are not there."""
+        """Raise `MissingInput` for missing test sets."""
         for name, one in zip(config.names, config.runs, strict=True):
             with concerning(f"task {name!r}"):
                 DISTILLATION.require(one)
 
     def notes(self, config: Chain) -> Iterable[str]:
-        """What there is to say about the data of any task."""
+        """Notes on the data of every task."""
         return dict.fromkeys(note for one in config.runs for note in DISTILLATION.notes(one))
 
     def cost(self, config: Chain) -> dict[str, int]:
@@ -84,7 +84,7 @@ class Tasks(Kind):
     def prepare(
         self, config: Chain, introduction: Introduction, group: Processes, trackers: Sequence[Tracker], quiet: bool
     ) -> Prepared:
-        """Train the teachers that are not there."""
+        """Train the teachers that are missing."""
         if group.count > 1:
             raise UsageError(f"lra-bench {TASKS} is for one process: start it without torchrun")
         identity = self.identity(config)
@@ -110,7 +110,7 @@ class Tasks(Kind):
         return config.label, _identity(config, parts)
 
     def shared(self, config: Chain) -> str:
-        """Teachers and data."""
+        """The teachers and data of all tasks."""
         return " ".join(dict.fromkeys(map(DISTILLATION.shared, config.runs)))
 
     def kept(self, config: Chain) -> Iterable[Path]:
@@ -144,9 +144,9 @@ class Tasks(Kind):
         return {str(index): DISTILLATION.places(one, base) for index, one in enumerate(each)}
 
     def moved(self, tree: Tree, file: Path) -> str | None:
-        """How to say in the file itself where the data of a task are now."""
+        """How to name in ``file`` itself the place where the data of a task are now."""
         gone = next((task["name"] for task in tree["tasks"] if DISTILLATION.moved(task["set"], file)), None)
-        return None if gone is None else f"write into {file} where it is now, as task {gone!r} has it, and resume again"
+        return None if gone is None else f"write its new place into {file}, for task {gone!r}, and resume again"
 
     def write_report(self, folder: Path) -> Path:
         """Write ``report.html`` and return its path."""
@@ -163,7 +163,7 @@ def _identity(config: Chain, parts: Sequence[Identity]) -> Identity:
 
 
 class TaskStream(ClosedLoop[RunConfig]):
-    """The tasks of a chain; each is configured when it is its turn, from what the last one left.
+    """The tasks of a chain; each is configured when its turn comes, from what the one before left.
 
     Attributes:
         left: folder of the last finished task's run.
@@ -178,7 +178,7 @@ class TaskStream(ClosedLoop[RunConfig]):
         """The next task.
 
         Raises:
-            UsageError: if the last one left nothing of what is to be carried.
+            UsageError: if the one before left nothing of what is to be carried.
         """
         return self.config.at(self.position, self.left)
 
@@ -188,15 +188,15 @@ class InTurn:
 
     Args:
         config: with the tasks.
-        folder: of the chain; its tasks' are beside it.
-        quiet: nothing on stderr.
+        folder: of the chain; those of its tasks are beside it.
+        quiet: no progress on stderr.
     """
 
     def __init__(self, config: Chain, folder: RunFolder, quiet: bool):
         self.config, self.folder, self.quiet = config, folder, quiet
 
     def open(self, begin: Callable[[], None]) -> None:
-        """Start the folder; what a record says of tasks is written again as these are found finished."""
+        """Start the folder; records of finished tasks are written again as these are found."""
         from lra.benchmarks.runs.machine import environment
 
         begin()
@@ -257,7 +257,7 @@ class InTurn:
 
 
 def trials(config: Chain, out: Path) -> Iterator[Trial]:
-    """The first steps of each task in turn, begun with what those of the task before left.
+    """The first steps of each task in turn, starting from what those of the task before left.
 
     Raises:
         LraError: for whatever a task itself would refuse.

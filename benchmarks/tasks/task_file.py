@@ -4,12 +4,12 @@ method: aeahl-rg
 replay: pool
 reuse: [anew, fix]         # a chain of tasks for each mode and seed
 seed: [0, 1, 2]
-carry: [replay]            # beside what reuse carries; or generator, for any method
+carry: [replay]            # in addition to what reuse carries; or generator, for any method
 tasks:
   - {name: zeros to fours, dataset: digits-0-4, teacher: resnet8}
   - {name: turned, dataset: digits-turned, teacher: wrn10-1, set: {student.lr: 0.02}}
 
-A chain is a run; the ``config.yaml`` in its folder is such a file of that chain alone, with every option of each task.
+A chain is a run; the ``config.yaml`` in its folder is such a file for that chain alone, with every option of each task.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ from lra.options import Options, Reuse, Seed
 Carried = Literal["generator", "replay"]
 
 KEYS = (*DISTILLATION.flags, "threads")
-"""What a file of tasks may name for all of them, or for one: the flags of ``lra-bench run``."""
+"""What a file of tasks may set for all tasks or for one: the flags of ``lra-bench run``."""
 OWN = ("kind", "tasks", "carry", "reuse", "code")
 CARRIED: tuple[str, ...] = get_args(Carried)
 MODES: tuple[str, ...] = get_args(Reuse)
@@ -45,7 +45,7 @@ class Chain:
 
     Attributes:
         reuse: how a reusable generator is taken over from task to task.
-        carry: what each task takes over whole, beside that.
+        carry: what each task takes over whole, in addition.
         names: of the tasks, in order.
         runs: what each would be alone.
     """
@@ -89,17 +89,17 @@ class Chain:
 
     @property
     def place(self) -> str:
-        """Where it stands among the chains of its file, for people."""
+        """Its place among the chains of its file, for people."""
         return f"reuse {self.reuse}, seed {self.seed}"
 
     @property
     def settings(self) -> Tree:
-        """What is its own, beside its tasks'."""
+        """Its own settings, without those of its tasks."""
         return {"kind": TASKS, "reuse": self.reuse, "carry": list(self.carry), "tasks": list(self.names)}
 
     @property
     def provisional(self) -> str:
-        """A fingerprint by names, for chains whose teachers and data are not looked at yet."""
+        """A fingerprint by names, for chains whose teachers and data have not been read yet."""
         return fingerprint({"settings": self.settings, "tasks": [run.provisional for run in self.runs]})
 
     def tree(self) -> Tree:
@@ -115,14 +115,14 @@ class Chain:
         return replace(self, runs=tuple(run.model_copy(update=update, deep=deep) for run in self.runs))
 
     def at(self, index: int, left: Path | None = None) -> RunConfig:
-        """The configuration of a task when it is its turn.
+        """The configuration of a task when its turn comes.
 
         Args:
             index: its place, from 0.
-            left: the folder of the run before it, if one is.
+            left: the folder of the run before it, if there is one.
 
         Raises:
-            UsageError: if that left nothing of what is to be carried, or the method cannot take it.
+            UsageError: if that run left nothing of what is to be carried, or the method cannot take it.
         """
         carry: Tree = {"keep_replay": True} if "replay" in self.carry else {}
         reused = left is not None and self.reuse != "anew"
@@ -160,10 +160,10 @@ class Stored(Options):
 
 
 def chain_of(tree: Tree, make: Callable[[Tree], RunConfig]) -> Chain:
-    """The chain that gave the ``tree``; ``make`` gives the configuration in the tree of a task.
+    """The chain whose `Chain.tree` is ``tree``; ``make`` makes the configuration of a task from its tree.
 
     Raises:
-        UsageError: if none did.
+        UsageError: if it is not the tree of a chain.
     """
     try:
         found = Stored.model_validate(tree)
@@ -182,7 +182,7 @@ def stored_chain(folder: Path) -> Chain:
     """The configuration that a run folder was made with.
 
     Raises:
-        UsageError: if it is none.
+        UsageError: if it is invalid.
     """
     file = folder.absolute() / "config.yaml"
 
@@ -198,9 +198,9 @@ class TaskPlan:
     """What a file of tasks asks for.
 
     Attributes:
-        tree: the file.
+        tree: the file as plain data.
         chains: mode by mode, seed by seed.
-        base: where relative paths in the file count from; the working directory if nothing is there.
+        base: folder in which relative paths of the file are looked up, before the working directory.
     """
 
     tree: Tree
@@ -209,7 +209,7 @@ class TaskPlan:
 
 
 def read_plan(file: Path, given: Mapping[str, Any], assignments: Sequence[str] = ()) -> TaskPlan:
-    """What a file asks for, with options ``given`` by name and ``assignments``, KEY=VALUE, in place of its own.
+    """What a file asks for, with options ``given`` by name and ``assignments``, KEY=VALUE, that win over its own.
 
     Raises:
         LraError: as `plan`, and if there is no such file.
@@ -237,7 +237,7 @@ def with_settings(tree: Tree, settings: Mapping[str, Any]) -> Tree:
 def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, str] | None = None) -> TaskPlan:
     """What a file of tasks in the folder ``base`` asks for, checked as far as it can be before the first task.
 
-    Of a record of such a file, ``code`` says where its modules were, and so it does in the file of a chain.
+    For a record of such a file, ``code`` names the folders its modules were in; the file of a chain names them itself.
 
     Raises:
         UsageError: for anything wrong, in one line.
@@ -265,7 +265,7 @@ def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, s
         for seed in _seeds(tree.get("seed", 0)):
             runs = tuple(_run(name, cell | {"seed": seed}, mode, place, code) for name, cell in named)
             chains.append(Chain(mode, carry, names, runs))
-    for name, run in zip(names, chains[0].runs, strict=True):  # Not only when it is its turn, after all others.
+    for name, run in zip(names, chains[0].runs, strict=True):  # Now, not only when its turn comes.
         with concerning(f"task {name!r}"):
             DISTILLATION.require(run)
             data_of(run.data)
@@ -273,7 +273,7 @@ def plan(tree: Mapping[str, Any], base: Path | None = None, code: Mapping[str, s
 
 
 def _run(name: str, cell: Cell, mode: str, base: Path, code: Mapping[str, str] | None) -> RunConfig:
-    """A task alone, of a method that can take part in the mode."""
+    """A task alone, whose method must support the mode."""
     with concerning(f"task {name!r}"):
         if mode != "anew":
             DISTILLATION.of_cell(cell | {"set:synthesis.reuse": mode}, base, code)

@@ -1,9 +1,9 @@
-"""The report across tasks: what each came to, how soon, and what is left of the first ones in the generator.
+"""The report across tasks: the result of each, how soon it was reached, what the generator retains of earlier tasks.
 
-Figures have one panel for each task, and one curve for each way of reuse. What is left of a task is how surely its
-teacher still recognises what the generator makes; to ask the teachers takes torch and seconds, so the answers are read
-back while the generators are the same. Whether a reused generator converges faster is told of the tasks as well: loss
-of every inner step of synthesis, anew against each way of reuse.
+Figures have one panel for each task and one curve for each way of reuse. What the generator retains of a task is told
+by how surely that task's teacher still recognises its images; asking the teachers takes torch and seconds, so their
+answers are read back as long as the generators are the same. Whether a reused generator converges faster is shown too:
+by the loss at every inner step of synthesis, anew against each way of reuse.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Measure(NamedTuple):
-    """What is told of a task, and between which bounds it is."""
+    """A number that is shown for a task, and the bounds it lies within."""
 
     of: Callable[[TaskRun], float | None]
     within: Bounds = ANY
@@ -51,13 +51,13 @@ MEASURES: Mapping[str, Measure] = {
 
 
 def write_task_report(folder: Path) -> Path:
-    """Write ``report.html``, the same as ``report.md`` and ``report.json``, and two figures into the folder of tasks.
+    """Write ``report.html``, ``report.md``, ``report.json`` and up to two figures into the folder of tasks.
 
     Returns:
         the page.
 
     Raises:
-        LraError: if no task is finished, or something of one is damaged.
+        LraError: if no task is finished, or a file of one is damaged.
     """
     runs = finished(folder)
     kept = recognitions(runs, folder / "report.json")
@@ -89,7 +89,7 @@ def write_task_report(folder: Path) -> Path:
 
 
 def told(folder: Path, record: Mapping[str, Any] | None = None) -> str:
-    """What is said of tasks once their report is written: its tables; or a ``record`` with its numbers, as JSON."""
+    """What is printed once the report is written: its tables or, with a ``record``, that and its numbers as JSON."""
     if record is not None:
         return json.dumps({**record, **json.loads((folder / "report.json").read_text())})
     return f"{(folder / 'report.md').read_text()}\nreport      {folder / 'report.html'}"
@@ -106,7 +106,7 @@ def _record(runs: Sequence[TaskRun], kept: Recognitions) -> dict[str, Any]:
 
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]], str]
-"""Title in Markdown, heads, rows, and what is said beneath."""
+"""Title in Markdown, heads, rows, and the text beneath."""
 
 
 def _tables(runs: Sequence[TaskRun], answers: Mapping[str, Sequence[Sequence[Recognition]]]) -> list[Table]:
@@ -134,7 +134,15 @@ EXPLAINED = (
 )
 
 
-RECOGNISED = ("teacher of", "reuse", "confidence at its end", "after the last task", "forgetting", "classes", "at last")
+RECOGNISED = (
+    "teacher of",
+    "reuse",
+    "confidence at its end",
+    "after the last task",
+    "forgetting",
+    "classes at its end",
+    "after the last task",
+)
 
 
 def _asked_again(runs: Sequence[TaskRun], answers: Mapping[str, Sequence[Sequence[Recognition]]]) -> list[list[str]]:
@@ -153,7 +161,7 @@ def _asked_again(runs: Sequence[TaskRun], answers: Mapping[str, Sequence[Sequenc
 
 
 def interval_text(values: Sequence[float | None], within: Bounds = ANY) -> str:
-    """Mean of what is known of ``values`` and its 95 % interval, which ends at the bounds it is ``within``."""
+    """Mean of the known ``values`` and its 95 % interval, which stays ``within`` these bounds."""
     there = known(values)
     if not there:
         return "—"
@@ -164,7 +172,7 @@ def interval_text(values: Sequence[float | None], within: Bounds = ANY) -> str:
 
 @svg_figure("One panel for each task, one curve for each way of reuse")
 def task_panels(panels: Mapping[str, Sequence[Series]], measure: str, x_title: str, width: float = WIDE) -> Figure:
-    """Panels beneath one another, by the task's name, all of the same measure."""
+    """One panel above another, by name of the task, all of the same measure; the width is in inches."""
     figure = Figure((width, 1), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     labels = []
@@ -179,12 +187,12 @@ def task_panels(panels: Mapping[str, Sequence[Series]], measure: str, x_title: s
 
 
 def generator_losses(runs: Sequence[TaskRun]) -> dict[str, list[Series]]:
-    """Loss of every inner step of synthesis, by task: a curve a mode, mean over seeds and its interval."""
+    """Loss at every inner step of synthesis, by task: a curve for each mode, the mean over seeds with its interval."""
     return _panels(runs, lambda run: (range(1, len(run.generator_loss) + 1), run.generator_loss))
 
 
 def agreements(runs: Sequence[TaskRun]) -> dict[str, list[Series]]:
-    """Agreement with the teacher on the test set over student steps, likewise."""
+    """Agreement (%) with the teacher on the test set against student steps, likewise."""
     return _panels(runs, lambda run: (run.run.column("student_step"), run.run.column("agreement")), PERCENT)
 
 
@@ -203,7 +211,7 @@ PROBE = 256
 
 
 class Recognition(NamedTuple):
-    """How sure the teacher of task ``of`` is of what the generator makes after task ``after``, counted from 0."""
+    """How sure the teacher of task ``of`` is of the generator's images after task ``after``; tasks count from 0."""
 
     after: int
     of: int
@@ -214,19 +222,19 @@ class Recognition(NamedTuple):
 
 
 class Recognitions(BaseModel):
-    """What a report across tasks keeps of it."""
+    """The recognitions that a report across tasks keeps."""
 
     generators: str = ""
     """Digest of the generators of all tasks, whose files name the teachers too; empty if one left none."""
     recognition: dict[str, list[list[Recognition]]] = {}
-    """By mode, one list for each seed; nothing for a method without a generator that lasts."""
+    """By mode, one list for each seed; empty for a method whose generator does not last."""
 
 
 def recognitions(runs: Sequence[TaskRun], report: Path) -> Recognitions:
-    """What old teachers recognise in the chains of ``runs``; from an earlier ``report``, if of the same generators.
+    """What earlier teachers recognise in the chains of ``runs``; from a ``report``, if it is of the same generators.
 
     Raises:
-        LraError: if the teachers have to be asked and one, or its data, is not there any more.
+        LraError: if the teachers have to be asked and one, or its data, is missing.
     """
     chains = {mode: _chains([run for run in runs if run.reuse == mode]) for mode in modes(runs)}
     files = [[[run.run.folder / GENERATOR for run in chain] for chain in found] for found in chains.values()]
@@ -236,7 +244,7 @@ def recognitions(runs: Sequence[TaskRun], report: Path) -> Recognitions:
     generators = hashlib.sha256(json.dumps(digests).encode()).hexdigest()
     try:
         before = Recognitions.model_validate_json(report.read_bytes())
-    except (OSError, ValueError):  # There is none, or it is damaged and written anew.
+    except (OSError, ValueError):  # There is no report, or a damaged one.
         before = Recognitions()
     if before.generators == generators:
         return before
@@ -250,17 +258,17 @@ def recognitions(runs: Sequence[TaskRun], report: Path) -> Recognitions:
 
 
 def _chains(runs: Sequence[TaskRun]) -> list[list[TaskRun]]:
-    """Of each seed."""
+    """The runs of each seed."""
     return [[run for run in runs if run.seed == seed] for seed in dict.fromkeys(run.seed for run in runs)]
 
 
 def recognition(chain: Sequence[TaskRun]) -> list[Recognition]:
-    """The generator of every task of a chain before the teachers of this and all earlier tasks with such images.
+    """The answers of each task's teacher, and of all earlier ones with such images, to the images of its generator.
 
-    The same latents each time, evaluation mode.
+    These are of the same latents each time, in evaluation mode.
 
     Raises:
-        LraError: if a teacher or its data are not there any more, or a generator is none of latents.
+        LraError: if a teacher or its data are missing, or a generator does not take latents.
     """
     import torch
 
@@ -293,7 +301,7 @@ def answers(teacher: nn.Module, images: Tensor) -> tuple[float, float]:
 
 
 def convergence(folder: Path, out: Path) -> list[Path]:
-    """Write ``convergence.json``, ``.svg`` and ``.png`` of the tasks in ``folder``; returns them.
+    """Write ``convergence.json``, ``.svg`` and ``.png`` of the tasks in ``folder``; return the files.
 
     Raises:
         MissingInput: if no task is finished, or none has the loss of its inner steps.
