@@ -143,7 +143,7 @@ def test_a_file_takes_any_number_of_images(
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (OneByOne, "its forward takes their number for a constant"),
+        (OneByOne, "its forward treats their number as a constant"),
         (lambda: torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), "torch.jit.script"),
         (InNines, "differs from the student"),
     ],
@@ -182,7 +182,7 @@ def test_the_card_says_what_a_user_must_know(run: Path, lra_bench: Bench) -> Non
     for words in (
         result["teacher"]["sha256"],
         "No image of digits was used to train this network",
-        "Method predfkd, replay generative, seed 0",
+        "Method predfkd, replay reservoir, seed 0",
         f"| test accuracy | {result['accuracy']['final']:.2f} % |",
         "images (n × 1 × 8 × 8), float32 in [0, 1]; normalised inside",
         "| classes, in the order of the logits | 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |",

@@ -1,1 +1,1 @@
-"""Closer looks: at the teachers of finished runs, and at what real images would give in place of synthetic ones."""
+"""Closer looks at the teachers of finished runs, and at students trained on real images instead of synthetic ones."""

@@ -1,4 +1,4 @@
-"""What a student learns from real images: the bound that a data-free one is held against. Not data-free itself.
+"""What a student learns from real images, for comparison with a data-free one. Not data-free itself.
 
 lra-bench run --replay none --plugin lra.benchmarks.analyses.real_images:RealImages --set plugin.images=digits
 """
@@ -18,15 +18,15 @@ from lra.strategies.plugins import Alteration
 
 
 class RealImages(Alteration):
-    """Puts training images, with the teacher's answers, in the place of all that the student would have learnt from.
+    """Replaces every batch that the student would learn from by as many training images, labelled by the teacher.
 
-    The run stays what it is otherwise: its objective, its optimiser, its schedule, as many images a step. Its sample
-    source is updated for nothing, and what is said of forgetting is about that source's images.
+    Everything else in the run stays the same: objective, optimiser, schedule. Its sample source is still updated, to no
+    effect, and forgetting is measured on images of that source.
 
     Args:
         images: of a training split, (n, C, H, W), bytes or floats in [0, 1]; drawn with replacement.
-        teacher: answers for them.
-        options: how they are shaken first.
+        teacher: labels them.
+        options: how they are augmented first.
     """
 
     def __init__(self, images: Tensor, teacher: Teacher, options: AugmentationOptions):
@@ -56,7 +56,7 @@ class RealImages(Alteration):
         return cls(found, setup.teacher, AugmentationOptions(flip=flip, shift=shift))
 
     def altered(self, batch: Batch) -> Batch:
-        """A batch of as many real images."""
+        """A batch of as many real images, with the teacher's logits."""
         where = torch.randint(len(self.images), (len(batch.images),))
         images = self.augment(unit(self.images[where])).to(batch.images.device)
         return Batch(images, self.teacher.label(images))
@@ -66,4 +66,4 @@ class RealImages(Alteration):
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Take up a state of `state_dict`."""
+        """Do nothing, as there is no state."""

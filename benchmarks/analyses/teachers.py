@@ -1,8 +1,8 @@
-"""What the papers show of teachers beside accuracy (AEAHL-RG): how they answer, and what flipped bits do to them.
+"""What a paper (AEAHL-RG) shows of teachers besides accuracy: how they answer, and what flipped bits do to them.
 
 `behaviour`: confidence and predicted classes on real, synthetic and attacked images. `bit_flip_study`: how much an
-attack hurts, by where the attacker's images come from; the lower the accuracy that is left, the better the images stand
-in for real ones. The attack itself is `lra.bit_flips`.
+attack hurts, depending on the source of the attacker's images; the lower the accuracy that is left, the better they
+stand in for real ones. The attack itself is `lra.bit_flips`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,21 +36,21 @@ from lra.options import AttackOptions
 from lra.state import seed_everything
 
 LEVELS = 50
-"""Confidences at which the share of surer images is drawn."""
+"""Number of confidences for which the share of images that reach them is drawn."""
 NEAR_CHANCE = 1.1
 """Times 1/K: an accuracy at or below this counts as chance."""
 
 
 def behaviour(folder: Path, out: Path, images: int, attack_steps: int, seed: int) -> list[Path]:
-    """Put images before the teacher of a run; write ``behaviour.json``, ``.svg`` and ``.png``; returns them.
+    """Show images to the teacher of a run; write ``behaviour.json``, ``.svg`` and ``.png``; return these files.
 
-    The attack is learnt here, on what the run's generator makes, or on the last batch of a run without one, in the
-    form that the run is configured for.
+    The attack is learnt here, in the form that the run is configured for, on images of the run's generator or, without
+    one, on its last batch.
 
     Args:
         folder: of a finished run.
-        out: where to.
-        images: of each kind at most.
+        out: folder to write to.
+        images: most images of each kind.
         attack_steps: steps of the perturbation network.
         seed: of everything random.
 
@@ -101,7 +101,7 @@ def _trained_attacker(parts: Rebuilt, steps: int) -> Attacker:
     progress = Progress(steps, "steps", "attack")
     for step in range(steps):
         progress.show(step)
-        # Of the generator, if one lasts: it has more to show than a batch.
+        # From the generator, if the run left one: it has more to show than a batch.
         images = list(made(parts, 64).values())[-1]
         attacker.learn(images, parts.teacher.label(images))
     progress.done = steps
@@ -117,7 +117,7 @@ def _answers(parts: Rebuilt, images: Tensor) -> Tensor:
 
 @svg_figure("How sure a teacher is, and which classes it names, by the kind of image")
 def behaviour_figure(answers: Mapping[str, list[list[float]]]) -> Figure:
-    """Share of images that the teacher is surer of than a confidence, and the share of each class it names.
+    """Share of images that the teacher answers with at least a confidence, and share of each class it names.
 
     Args:
         answers: probabilities (n, K) by the kind of image.
@@ -131,7 +131,7 @@ def behaviour_figure(answers: Mapping[str, list[list[float]]]) -> Figure:
         label = f"{name} {100 * sure.mean():.0f}"
         series.append(Series(label, levels, [100 * (sure >= level).double().mean().item() for level in levels]))
     ends = curves(above, series, pattern="")
-    above.set_title("images (%) that the teacher is at least so sure of, and its mean confidence")
+    above.set_title("images (%) with at least this confidence, and mean confidence (%)")
     above.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     width = 0.8 / len(tables)
     for index, (name, p) in enumerate(tables.items()):
@@ -139,20 +139,20 @@ def behaviour_figure(answers: Mapping[str, list[list[float]]]) -> Figure:
         places = [k + (index - (len(tables) - 1) / 2) * width for k in range(len(shares))]
         below.bar(places, shares.tolist(), width, color=PALETTE[index % len(PALETTE)], label=clean(name))
     below.set_xticks(range(len(shares)))
-    below.set_title("images (%) that the teacher takes for each class")
+    below.set_title("images (%) that the teacher assigns to each class")
     label_ends(figure, (above, ends))
     return figure
 
 
 def bit_flip_study(folder: Path, out: Path, runs: int, iterations: int, size: int) -> list[Path]:
-    """Attack the teacher of a run; write ``bitflip.json``, ``.md``, ``.svg`` and ``.png``; returns them.
+    """Attack the teacher of a run; write ``bitflip.json``, ``.md``, ``.svg`` and ``.png``; return these files.
 
     Args:
         folder: of a finished run.
-        out: where to.
+        out: folder to write to.
         runs: independent attacks per source, seeds 0, 1, …
         iterations: of the search; each flips one bit or a few.
-        size: images that an attacker has.
+        size: number of images that an attacker has.
 
     Raises:
         LraError: if the run is not finished, or cannot be built again.
@@ -206,7 +206,7 @@ def _attack(
     whole: float,
     tell: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Bits flipped so far, and accuracy, after each iteration, of which ``tell`` hears the number."""
+    """Bits flipped so far and accuracy (%), at first and after each iteration; ``tell`` is given the number of each."""
     victim = BitNetwork(parts.teacher.network)
     with torch.no_grad():
         labels = victim.network(images).argmax(dim=1)
@@ -235,7 +235,7 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
 
 def _page(record: dict[str, Any]) -> str:
     head = f"Teacher {record['teacher']}: {record['accuracy']:.2f} %, {record['accuracy_8_bit']:.2f} % in 8 bits, "
-    head += f"{record['iterations']} iterations, {record['images']} images an attacker.\n\n"
+    head += f"{record['iterations']} iterations, {record['images']} images per attacker.\n\n"
     rows = []
     for name, found in record["sources"].items():
         reached = f"{found['reached']} of {len(found['runs'])}"

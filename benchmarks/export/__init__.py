@@ -1,1 +1,1 @@
-"""The student leaves the house."""
+"""Students as files for use elsewhere."""

@@ -1,7 +1,7 @@
-"""The student leaves the house: safetensors, ONNX, ``torch.export``, and a card that says what it is.
+"""Students as files for use elsewhere: safetensors, ONNX, ``torch.export``, and a card that describes them.
 
-Every file takes images in [0, 1], any number of them, and gives logits; it is read again to see that they are the
-student's. Safetensors are of the form that teachers have, so a student can be a teacher: ``lra-bench run --teacher
+Every file takes any number of images in [0, 1] and gives logits; it is read back to check that they are the student's.
+Safetensors have the form that teachers have, so a student can be a teacher: ``lra-bench run --teacher
 student.safetensors``. A quantised student's weights are written as integers, see `lra.quantization.network`.
 """
 
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 
 
 TOLERANCE = 1e-4
-"""How far a file's logits may be from the student's, relative to the largest: those of any image, or of a quantised
-student half of the images, because now and then a sum that is rounded another way takes one to the next level."""
+"""How far a file's logits may be from the student's, relative to the largest: for every image or, if the student is
+quantised, for half of the images, because a sum rounded differently sometimes takes an input to another level."""
 
 IMAGES = (9, 4, 1)
-"""How many images a file is tried on: it is to take any number."""
+"""Numbers of images that a file is tried on, as it should take any number."""
 
 
 def export(folder: Path, formats: Sequence[str], out: Path | None = None, licence: str | None = None) -> list[Path]:
-    """Write the student of a finished run in some formats, with a model card; its moving average and best too, if kept.
+    """Write the student of a finished run in some formats, with a model card; also its average and its best, if kept.
 
     Args:
         folder: of the run.
         formats: names from `FORMATS`.
-        out: where to; ``export`` in the run folder if not given.
+        out: folder to write to; by default ``export`` in the run folder.
         licence: of the weights, for the card.
 
     Returns:
@@ -93,11 +93,11 @@ def export(folder: Path, formats: Sequence[str], out: Path | None = None, licenc
 
 
 def load_student(folder: Path, file: str = STUDENT) -> tuple[Run, Normalized, dict[str, Any]]:
-    """A finished run, its student in evaluation mode, and what is needed to use it; or, of another file, that one.
+    """A finished run, its student (or that in another ``file``) in evaluation mode, and the notes needed to use it.
 
     Raises:
         MissingInput: if the run is not finished.
-        UsageError: if its files are damaged or do not fit together.
+        UsageError: if it is of a kind without a student, or its files are damaged or do not fit together.
     """
     from lra.benchmarks.setup.datasets import data_of
 
@@ -132,7 +132,7 @@ def _notes(config: RunConfig, data: DataSet, mean: list[float], std: list[float]
         "std": std,
         "names": list(data.names) or None,
         "quantization": config.quantization and config.quantization.model_dump(include=set(Precision.model_fields)),
-        # What `stored_configuration` has found to be as it was in the run.
+        # Unchanged since the run, as `stored_configuration` has checked.
         "code": code_of(config.student.network) or None,
     }
 
@@ -144,7 +144,7 @@ def _export(name: str, student: Normalized, file: Path, images: Tensor, notes: d
         with quiet():
             try:
                 write(student, written, images, notes)
-            # Whatever the exporters raise at somebody else's network.
+            # Exporters may raise anything for a user's network.
             except Exception as error:
                 raise LraError(
                     f"{name}: the student cannot be written for any number of images ({_line(error)}): change its "
@@ -159,14 +159,14 @@ def _export(name: str, student: Normalized, file: Path, images: Tensor, notes: d
 def _compare(
     name: str, student: Normalized, read: Reader, written: Path, images: Tensor, notes: dict[str, Any]
 ) -> None:
-    """Raise `LraError` unless the file that was written gives the student's logits of so many images."""
+    """Raise `LraError` unless the file that was written gives the student's logits for these images."""
     wanted = student(images)
     try:
         found = read(written, images)
     except Exception as error:
         raise LraError(
             f"{name}: the exported file does not accept {len(images)} images ({_line(error)}): the network "
-            "keeps their number; choose another --format, such as safetensors"
+            "fixes their number; choose another --format, such as safetensors"
         ) from error
     if found.shape != wanted.shape:
         shapes = f"{tuple(found.shape)} and not {tuple(wanted.shape)}"
@@ -179,12 +179,12 @@ def _compare(
 
 def _line(error: Exception) -> str:
     if "Constraints violated" in str(error):
-        return "its forward takes their number for a constant"
+        return "its forward treats their number as a constant"
     return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def blank(notes: Mapping[str, Any]) -> Normalized:
-    """A student as its notes describe it, before its weights are in it.
+    """A student as its notes describe it, without its weights.
 
     Args:
         notes: network, classes, image, mean, std and, of a quantised one, quantization.
@@ -254,7 +254,7 @@ def _write_onnx(student: Normalized, file: Path, images: Tensor, notes: dict[str
 
 
 def _translations() -> dict[Any, Any]:
-    """What PyTorch's own table lacks: a scale and a zero that are tensors."""
+    """What PyTorch's own table lacks: quantisation by a scale and a zero that are tensors."""
     import torch
     from onnxscript import opset18 as op
 
@@ -285,12 +285,12 @@ def _traced(student: Normalized, images: Tensor) -> ExportedProgram:
     try:
         return torch.export.export(student, (images,), dynamic_shapes=any_number, strict=False)
     except Exception:
-        # Reads the code as well, and so knows len(x) for what it is, where running it gives a plain number.
+        # Strict mode also reads the code, so that len(x) stays variable; running it alone gives a plain number.
         return torch.export.export(student, (images,), dynamic_shapes=any_number, strict=True)
 
 
 def require_onnx() -> None:
-    """Raise `MissingInput` unless the packages that ONNX takes are installed."""
+    """Raise `MissingInput` unless the packages that ONNX needs are installed."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingInput(f"--format onnx needs {', '.join(missing)}, not installed: pip install {' '.join(missing)}")
@@ -298,7 +298,7 @@ def require_onnx() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporters' remarks about themselves off the terminal."""
+    """Keep log lines and warnings of the exporters off the terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -314,3 +314,4 @@ FORMATS: dict[str, tuple[Writer, Reader]] = {
     "onnx": (_write_onnx, _read_onnx),
     "pt2": (_write_pt2, _read_pt2),
 }
+"""What writes each format, and what reads it back."""

@@ -1,4 +1,4 @@
-"""The card of an exported student: what it is, where it comes from, what it was measured at."""
+"""The card of an exported student: what it is, where it comes from, how it was measured."""
 
 import json
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 lla
 other
 """
 LICENCES = frozenset(_SPELT.split())
-"""Identifiers that a model card may have on the Hugging Face Hub, which refuses any other: mostly SPDX's, in small
-letters."""
+"""Identifiers that a model card may have on the Hugging Face Hub, which refuses any other: mostly SPDX's, in lower
+case."""
 
 TESTED = "test accuracy"
-"""Accuracy of teacher and student, as a card calls it."""
+"""What a card calls the accuracy of teacher and student."""
 MOST_NAMES = 20
-"""Most names of classes in a row."""
+"""Most names of classes that are listed."""
 
 USES = {
     ".safetensors": "`lra-bench run --teacher {name}`, or `safetensors.torch.load_file`",
@@ -39,7 +39,7 @@ OF_OTHERS = {
     "average": "; the moving average of the student",
     "best": "; the student at its best evaluation, chosen on test data, so that its test accuracy is too optimistic",
 }
-"""What is said of a file that is not the student's, by its name."""
+"""What is said of files of other weights than the student's, by their stem."""
 
 
 def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: str | None) -> str:
@@ -91,12 +91,12 @@ def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: 
 
 
 def _licence(given: str | None) -> list[str]:
-    """The lines of a card's head that name a licence: by its identifier, or as another one with its name."""
+    """The lines of a card's head that name a licence: by its identifier or, without one, by its name."""
     if given is None or not given.strip():
         return ["license: unknown"]
     name = " ".join(given.split())
     known = name.lower()
-    # SPDX tells the GPL's versions apart that the cards' one identifier does not.
+    # SPDX distinguishes -only from -or-later, cards do not.
     known = known.removesuffix("-only").removesuffix("-or-later") if known not in LICENCES else known
     if known in LICENCES:
         return [f"license: {known}"]
@@ -169,6 +169,6 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _word(value: object) -> str:
-    """A user's string on one line of Markdown, and nothing more than text."""
+    """A user's string as plain text on one line of Markdown."""
     line = " ".join(str("—" if value is None else value).split())
     return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in line)
