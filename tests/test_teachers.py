@@ -455,7 +455,7 @@ def test_a_state_that_rots_is_begun_anew(
     (state,) = tmp_path.glob(".*.training")
     harm(state)
     train(RECIPE, DIGITS, file, torch.device("cpu"))
-    assert f"{state} is no state of this teacher" in caplog.text
+    assert f"{state} is not a state of this teacher" in caplog.text
     assert sha256(file) == trained.sha256
 
 

@@ -189,18 +189,18 @@ def test_weights_are_not_loaded_into_other_code_than_they_were_trained_in(
     as_teacher = ("run", *quick[4:], "--teacher", file, *settings, "--student", "mlp", "--out", "again")
     weights = load_file(file)
     done = lra(*check)
-    assert "trained in other code" not in done.err
+    assert "trained with other code" not in done.err
     assert done.code == 0, done.err
     (project / "own_layers.py").write_text("from torch import nn\nact = nn.Tanh\n")
     for command in (check, as_teacher):
         done = lra(*command)
         said = [line for line in done.err.splitlines() if line.startswith("lra-bench")]
         assert (done.code, len(said)) == (2, 1), done
-        assert "in other code of own_nets:small than there is now (module 'own_layers' changed): put" in done.err
+        assert "with other code of own_nets:small than there is now (module 'own_layers' changed): rest" in done.err
     assert not Path("again").exists()
     save_file(weights, file)
     done = lra(*check, "--set", "teacher.mean=[0.3]", "--set", "teacher.std=[0.3]")
-    assert "trained in other code" not in done.err, "the remedy that is named is one"
+    assert "trained with other code" not in done.err, "the remedy that is named is one"
     assert done.code in (0, 1), "right or not, in the code of tanh"
 
 
@@ -272,7 +272,7 @@ def test_what_a_file_names_in_the_working_directory_is_said(
     options = tuple(o for i, o in enumerate(options) if o != "--student" and options[i - 1] != "--student")
     done = lra(*options, "--teacher", "mlp")
     assert done.code == 0, done.err
-    assert done.err.startswith(f"lra-bench: student.network is code of the working directory, {project}\n")
+    assert done.err.startswith(f"lra-bench: student.network is code from the working directory, {project}\n")
     assert "working directory" not in lra(*options, "--teacher", "mlp", "--seed", 1).err, "it is known by now"
 
 
@@ -338,7 +338,7 @@ def test_two_modules_of_one_name_are_told_apart(project: Path, tmp_path: Path) -
     configuration(student="own_nets:small")
     __import__("own_nets")
     sys.path.insert(0, str(other))
-    with pytest.raises(UsageError, match="cannot be used beside that of"):
+    with pytest.raises(UsageError, match="cannot be used beside that in"):
         configuration(student="own_nets:small")
 
 

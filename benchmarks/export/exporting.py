@@ -60,8 +60,8 @@ def export(folder: Path, formats: Sequence[str], out: Path | None = None, licenc
     Raises:
         MissingInput: if the run is not finished, or a package is not installed.
         UsageError: for an unknown format.
-        LraError: if the student cannot be written in a format for any number of images, or a file does not give its
-            logits.
+        LraError: if the student cannot be written in a format for a variable number of images, or a file does not give
+            its logits.
     """
     names = list(dict.fromkeys(name.strip() for name in formats if name.strip()))
     for name in names:
@@ -147,8 +147,8 @@ def _export(name: str, student: Normalized, file: Path, images: Tensor, notes: d
             # Exporters may raise anything for a user's network.
             except Exception as error:
                 raise LraError(
-                    f"{name}: the student cannot be written for any number of images ({_line(error)}): change its "
-                    "forward at that place, or choose another --format, such as safetensors"
+                    f"{name}: the student cannot be written for a variable number of images ({_line(error)}): change "
+                    "its forward there, or choose another --format, such as safetensors"
                 ) from error
             for count in IMAGES:
                 _compare(name, student, read, written, images[:count], notes)

@@ -1,4 +1,4 @@
-"""What a pickled file of weights would do if it were loaded, told without loading it: why it is refused."""
+"""Why a pickled file of weights is refused: what it would do when loaded, found out without loading it."""
 
 import io
 import pickletools
@@ -8,23 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SYSTEM = ("builtins", "nt", "os", "posix", "runpy", "subprocess", "sys")
-"""Modules that no saved weights need, only somebody's code."""
+"""Modules that saved weights never need, only code does."""
 
 HARMLESS = re.compile(r"torch\.\w+$|torch\._utils\.|collections\.")
-"""What pickled weights consist of."""
+"""Names that pickled weights consist of."""
 
 
 def why_refused(path: Path, said: str) -> str:
-    """What of a pickled file is refused, and how to save it again if it is trusted."""
+    """What is refused in a pickled file, and how to save it again if it is trusted; ``said`` is torch's message."""
     found = re.search(r"GLOBAL (\S+)", said)
     refused = found.group(1) if found else next(iter(_imported(path)), None)
     if refused is None:
         return "cannot be read, or would run code when loaded, which is refused: save a state dict, or safetensors"
     if refused.split(".")[0] in SYSTEM:
-        return f"would run {refused} when loaded, which is refused: fetch it again, from where it can be trusted"
+        return f"would run {refused} when loaded, which is refused: get it again, from a source that you trust"
     inside = "['state_dict']"
     if refused.startswith("numpy"):
-        what = "a number or array of numpy beside its weights"
+        what = "a number or array of numpy besides its weights"
     elif re.match(r"(torch\.nn|torchvision|timm)\b", refused) or _is_object(path):
         what, inside = "a whole module in place of its weights", ".state_dict()"
     else:
@@ -36,10 +36,10 @@ def why_refused(path: Path, said: str) -> str:
 
 
 def _imported(path: Path) -> Iterator[str]:
-    """Names of what a pickle would import beside torch's own and plain containers, read off without running it."""
+    """Names that a pickle would import, except torch's own and plain containers, read without running it."""
     try:
         stream, texts = io.BytesIO(_pickled(path)), [""]
-        # The older form of torch.save is several pickles, one behind another.
+        # The older form of torch.save is several pickles, one after another.
         while True:
             for code, argument, _ in pickletools.genops(stream):
                 if "UNICODE" in code.name:
@@ -47,7 +47,7 @@ def _imported(path: Path) -> Iterator[str]:
                 name = str(argument).replace(" ", ".") if code.name == "GLOBAL" else ".".join(texts[-2:])
                 if code.name in ("GLOBAL", "STACK_GLOBAL") and not HARMLESS.match(name):
                     yield name
-    # Behind the last pickle are bytes of tensors; a damaged file need be no pickle, and its archive raises anything.
+    # The last pickle is followed by bytes of tensors; a damaged file or its archive may raise anything.
     except Exception:
         return
 
@@ -62,7 +62,7 @@ def _pickled(path: Path) -> bytes:
 
 
 def _is_object(path: Path) -> bool:
-    """Whether what torch pickled is an object of some class, and no dictionary, plain or ordered."""
+    """Whether what torch pickled is an object of some class, not a dictionary, plain or ordered."""
     try:
         stream = io.BytesIO(_pickled(path))
         # The older form of torch.save has three pickles before the one that matters; the first is a long number.
@@ -73,7 +73,7 @@ def _is_object(path: Path) -> bool:
                 return not str(argument).startswith("collections")
             if name == "EMPTY_DICT" and ("BINUNICODE", "protocol_version") not in codes:
                 return False
-    # A file that names something may be damaged behind it, and raise anything.
+    # A file that names something may be damaged after it, and raise anything.
     except Exception:
         return False
     return False

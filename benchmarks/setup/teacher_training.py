@@ -1,4 +1,4 @@
-"""Teachers trained here, on real images; a training that is stopped goes on where it was saved."""
+"""Training of teachers on real images; when stopped, it continues from where it was saved."""
 
 import copy
 import logging
@@ -25,12 +25,12 @@ from lra.state import State
 from lra.synthesis.augmentation import flipped, shifted
 
 OFTEN = 5.0
-"""Seconds from one saved state to the next, at least."""
+"""Least seconds from one saved state to the next."""
 DEAR = 30
-"""Times the seconds that saving took that pass before the next, so that it costs a thirtieth of the time."""
+"""As many times what saving took passes before the next, so that it costs at most a thirtieth of the time."""
 
 AUXILIARY = 0.3
-"""Weight of an auxiliary classifier, as GoogLeNet's have it (Szegedy et al., CVPR 2015)."""
+"""Weight of an auxiliary classifier, as in GoogLeNet (Szegedy et al., CVPR 2015)."""
 
 log = logging.getLogger("lra")
 
@@ -45,8 +45,8 @@ def train(
 ) -> None:
     """Train a teacher on the training split and write it to ``path``, leaving random states as they were.
 
-    While it lasts its state is kept beside ``path``, from which another call goes on to the same bytes. Of several
-    processes one trains, and the others wait for it. The ``introduction`` is said before that takes long.
+    Meanwhile its state is saved beside ``path``, from where another call continues to the same bytes. Of several
+    processes one trains, and the others wait for it. The ``introduction`` is printed before all that.
 
     Raises:
         UsageError: if it would learn from single images, or nothing can be written beside ``path``.
@@ -57,7 +57,7 @@ def train(
     if min(options.batch_size, len(real.images)) < 2:
         raise UsageError(
             f"teacher.batch_size = {options.batch_size} and data set {data.name} has {len(real.images)} to train on: "
-            "a teacher learns from two images at a time at least"
+            "a teacher needs at least two images at a time"
         )
     if introduction is not None:
         introduction.say()
@@ -68,7 +68,7 @@ def train(
         held(path.with_name(f".{path.stem}.lock"), elsewhere="the variable LRA_CACHE", wait=_waiting(options, quiet)),
         torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []),
     ):
-        if path.is_file():  # by whom we waited for
+        if path.is_file():  # written by the process that we waited for
             return
         torch.manual_seed(options.seed)
         body = network_for(options.network, data.classes, data.image, "teacher.network", auxiliary=True)
@@ -91,7 +91,7 @@ def train(
 
 
 def _waiting(options: TeacherOptions, quiet: bool) -> Callable[[], None]:
-    """What to say while another process trains the same teacher."""
+    """What shows the wait while another process trains the same teacher."""
     started = time.monotonic()
     progress: list[Progress] = []
 
@@ -104,12 +104,12 @@ def _waiting(options: TeacherOptions, quiet: bool) -> Callable[[], None]:
 
 
 class _Training:
-    """A teacher on its way: network, optimiser, rate, and how far it is.
+    """A teacher in training: network, optimiser, learning rate, and how far it is.
 
     Attributes:
         epoch: epochs done.
-        batch: minibatches done of the one that is open.
-        order: (n,) in which it goes through the images; ``None`` between epochs.
+        batch: minibatches done of the current epoch.
+        order: (n,) of the images in the current epoch; ``None`` between epochs.
     """
 
     def __init__(self, network: Normalized, options: TeacherOptions):
@@ -133,7 +133,7 @@ class _Training:
                 batches = self.order.split(self.options.batch_size)
                 for chosen in batches[self.batch :]:
                     self.batch += 1
-                    # BatchNorm knows no variance of a single image.
+                    # BatchNorm finds no variance in a single image.
                     if len(chosen) > 1:
                         shown = augmented(unit(images[chosen]), self.options.augment)
                         loss = cross_entropy(network(shown), classes[chosen])
@@ -158,18 +158,18 @@ class _Training:
         progress.close(f"loss {loss.item():.3f}")
 
     def go_on(self, file: Path, n: int) -> None:
-        """Take up the state in ``file``, of a training on ``n`` images, if there is one that fits; else it is new."""
+        """Continue from the state in ``file``, of training on ``n`` images; start anew without one that fits."""
         if not file.is_file():
             return
         fresh = copy.deepcopy(self._state())
         try:
             self._take_up(read_checkpoint(file), n)
         except (UsageError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            log.warning("%s is no state of this teacher (%s): its training starts over", file, one_line(error))
+            log.warning("%s is not a state of this teacher (%s): its training starts over", file, one_line(error))
             self._take_up(fresh, n)
 
     def _save(self, file: Path) -> float:
-        """Write the state; gives when to do so again."""
+        """Write the state; return when to do so again."""
         begun = time.monotonic()
         write_checkpoint(file, self._state())
         done = time.monotonic()
@@ -201,13 +201,13 @@ class _Training:
 
 
 def cross_entropy(answers: Tensor | tuple[Tensor, ...], classes: Tensor) -> Tensor:
-    """Loss of logits (n, K) for classes (n,), and of auxiliary classifiers' behind them, `AUXILIARY` times each."""
+    """Loss of logits (n, K) for classes (n,), plus `AUXILIARY` times that of each auxiliary classifier after them."""
     own, *others = answers if isinstance(answers, tuple) else (answers,)
     return F.cross_entropy(own, classes) + AUXILIARY * sum(F.cross_entropy(other, classes) for other in others)
 
 
 def augmented(images: Tensor, how: float | str) -> Tensor:
-    """Images (n, C, H, W) in [0, 1], each changed on its own; see `TeacherOptions.augment`."""
+    """Images (n, C, H, W) in [0, 1], each changed independently; ``how`` is `TeacherOptions.augment`."""
     if isinstance(how, str):
         moved = shifted(images, min(images.shape[2:]) // 8)
         return flipped(moved) if how == "crop-flip" else moved
@@ -215,7 +215,7 @@ def augmented(images: Tensor, how: float | str) -> Tensor:
 
 
 def shaken(images: Tensor, amount: float) -> Tensor:
-    """Images (n, C, H, W) shifted, turned and zoomed a little, each on its own."""
+    """Images (n, C, H, W), each shifted by up to ``amount`` of half its side, and rotated and scaled in proportion."""
     n = len(images)
     angle, zoom = (torch.rand(n) * 2 - 1) * amount * 1.4, 1 + (torch.rand(n) * 2 - 1) * amount * 0.8
     shift = (torch.rand(n, 2) * 2 - 1) * amount

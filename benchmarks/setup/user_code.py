@@ -1,8 +1,8 @@
-"""Code of the user's own that a configuration names as ``module:name``: where it lies, and what it says.
+"""The user's own code, which a configuration names as ``module:name``: where it is, and what identifies it.
 
-Nothing is imported here: modules are found as Python would find them, and read. The source of a module is its file,
-the packages it lies in, and every module of the same folder that these import, as far as the syntax tree shows it;
-of an installed package it is the version.
+Nothing is imported here: modules are found as Python would find them, and read. A module is identified by its file, the
+packages it is in, and every module in the same folder that these import, as far as the syntax tree shows; an installed
+package by its version.
 """
 
 import ast
@@ -30,18 +30,18 @@ from lra.strategies.retention import REPLAYS
 Tree = Mapping[str, Any]
 
 LIMIT = 10_000
-"""Modules that one may import, all told."""
+"""Most modules that are followed from one."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A module that is there.
+    """A module that was found.
 
     Attributes:
         name: dotted.
         spec: as Python finds it.
-        root: the folder that its first name is found in.
-        installed: it comes with Python or a package, and can be imported from anywhere.
+        root: the folder that its first name is in.
+        installed: whether it comes with Python or a package, and can be imported from anywhere.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Found:
 
 
 def modules_in(tree: Tree) -> dict[str, str]:
-    """The modules that a configuration, or a layer of one in full, names: by option.
+    """The modules that a configuration, or a layer of one in full, names, by option.
 
     Raises:
         UsageError: for a file or a URL in place of a module.
@@ -80,7 +80,7 @@ def modules_in(tree: Tree) -> dict[str, str]:
 
 
 def identities(tree: Tree) -> dict[str, str]:
-    """What the code that a configuration names says: hashes of all modules it consists of, and versions of packages."""
+    """What identifies the code that a configuration names: hashes of all its modules, and versions of packages."""
     return {name: digest for module in modules_in(tree).values() for name, digest in identity(module).items()}
 
 
@@ -88,38 +88,37 @@ def identities(tree: Tree) -> dict[str, str]:
 def identity(module: str) -> dict[str, str]:
     """Hash of each module that ``module`` consists of, by name; the version of an installed package.
 
-    It is that of the first time it is asked for, as a module is loaded once; see `refuse_edited`. Empty if there is no
-    such module.
+    It is read once, as a module is loaded once; see `refuse_edited`. Empty if there is no such module.
     """
     return _identity(module)
 
 
 def code_of(network: str) -> dict[str, str]:
-    """What the code says that builds ``network``, as `identities`; empty unless it is a ``module:function``."""
+    """The `identities` of the code that builds ``network``; empty unless it is a ``module:function``."""
     return identities({"teacher": {"network": network}})
 
 
 def refuse_changed(network: str, before: Mapping[str, str], weights: Path) -> None:
-    """Raise `UsageError` if the code of ``network`` is not as it was ``before``, when these weights learned in it."""
+    """Raise `UsageError` if the code of ``network`` is not as it was ``before``, when the ``weights`` were trained."""
     now = code_of(network)
     if now and (edited := changed(before, now)) is not None:
         raise UsageError(
-            f"{weights.name} has weights that were trained in other code of {network} than there is now (module "
-            f"{edited!r:.200} changed): put that back or train again; if the network is the same, save the weights "
+            f"{weights.name} has weights that were trained with other code of {network} than there is now (module "
+            f"{edited!r:.200} changed): restore it or train again; if the network is the same, save the weights "
             "alone, safetensors.torch.save_file(safetensors.torch.load_file(FILE), NEW), and set teacher.mean and "
             "teacher.std"
         )
 
 
 def refuse_edited(tree: Tree) -> None:
-    """Raise `UsageError` if the code was edited after it was looked at, so that either may be what is loaded."""
+    """Raise `UsageError` if the code was edited after it was read, so that either version may have been loaded."""
     for module in modules_in(tree).values():
         if (edited := changed(identity(module), _identity(module))) is not None:
             raise UsageError(f"module {edited} was edited while this started: start it again")
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """A module that differs between two identities, if one does."""
+    """A module that differs between two identities, if there is one."""
     names = [*before, *(name for name in now if name not in before)]
     return next((name for name in names if before.get(name) != now.get(name)), None)
 
@@ -127,20 +126,20 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
 def importable(
     modules: Mapping[str, str], code: Mapping[str, str], typed: Iterable[str] = (), trusted: Iterable[str] = ()
 ) -> dict[str, str]:
-    """See to it that modules can be imported, and say in which folders those lie that are not installed.
+    """Make modules importable; return the folders of those that are not installed, by first name.
 
-    What Python finds by itself is left alone. Other modules are looked for where ``code`` says, and in the working
-    directory, whose folders then come last in Python's path, so that nothing installed is shadowed.
+    What Python finds by itself is left alone. Other modules are looked for where ``code`` says and in the working
+    directory; the folder of each is appended to Python's path, so that nothing installed is shadowed.
 
     Args:
         modules: by option, see `modules_in`.
-        code: folder of a module's first name, as far as it is known.
+        code: folders by first names of modules, as far as known.
         typed: first names that the user has typed: these are looked for in the working directory first.
-        trusted: first names whose folder he has typed, where others must have been used before: a configuration may be
-            a stranger's.
+        trusted: first names whose folder the user has typed; other folders must have been used before, because a
+            configuration may come from a stranger.
 
     Raises:
-        UsageError: for a folder that was not used before, or a module that is loaded from another folder.
+        UsageError: for a folder that was not used before, or a module that was loaded from another folder.
     """
     importlib.invalidate_caches()
     here, folders = str(Path.cwd()), {}
@@ -158,7 +157,7 @@ def importable(
                         f"--set code.{top}={folder} to run, or put that folder into PYTHONPATH"
                     )
                 if folder == here and top not in {*typed, *trusted} and not known(here):
-                    print(f"lra-bench: {option} is code of the working directory, {here}", file=sys.stderr)
+                    print(f"lra-bench: {option} is code from the working directory, {here}", file=sys.stderr)
                 sys.path.append(folder)
                 found = find(module)
                 break
@@ -186,12 +185,12 @@ def find(module: str) -> Found | None:
 
 
 def known(folder: str) -> bool:
-    """Whether code of this folder was run by this user before."""
+    """Whether this user has run code from this folder before."""
     return _note(folder).is_file()
 
 
 def remember(folders: Iterable[str]) -> None:
-    """Keep in the user's cache that code of these folders is run by this user."""
+    """Note in the user's cache that this user runs code from these folders."""
     for folder in folders:
         if not known(folder):
             write_text(_note(folder), f"{folder}\n")
@@ -215,7 +214,7 @@ def _identity(module: str) -> dict[str, str]:
 
 
 def _sources(start: Found) -> Iterator[tuple[str, Path]]:
-    """A module, the packages it is in, and all that these import from the same folder: names and files."""
+    """A module, the packages it is in, and all that these import from the same folder, as names and files."""
     waiting, seen = [*_with_packages(start.name)], set[str]()
     while waiting and len(seen) < LIMIT:
         name = waiting.pop()
@@ -232,7 +231,7 @@ def _sources(start: Found) -> Iterator[tuple[str, Path]]:
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
-    """The modules that a file may import, and other names among them."""
+    """The modules that a file may import, with other names among them."""
     try:
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
     except (SyntaxError, ValueError, RecursionError):  # importing it will say so
@@ -254,7 +253,7 @@ def _with_packages(name: str) -> list[str]:
 
 
 def _spec(name: str, path: Sequence[str] | None = None) -> ModuleSpec | None:
-    """Where Python's own search finds a module, whether it is loaded already or not."""
+    """Where Python's own search finds a module, even if it is loaded already."""
     for finder in sys.meta_path:
         spec = finder.find_spec(name, path) if hasattr(finder, "find_spec") else None
         if spec is not None:
@@ -275,11 +274,11 @@ def _installed(root: Path) -> bool:
 
 
 def _refuse_other(top: str, found: Found) -> None:
-    """Python keeps one module of a name: a second of another folder would go unnoticed."""
+    """Raise `UsageError` if ``top`` was loaded from another folder: Python keeps one module per name."""
     loaded = getattr(getattr(sys.modules.get(top), "__spec__", None), "origin", None)
     if loaded and found.root.resolve() not in Path(loaded).resolve().parents:
         other = Path(loaded).parent
-        raise UsageError(f"module {top} of {found.root} cannot be used beside that of {other}: rename one")
+        raise UsageError(f"module {top} in {found.root} cannot be used beside that in {other}: rename one")
 
 
 def _module(option: str, spec: str, module: str) -> str:
