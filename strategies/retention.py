@@ -100,6 +100,7 @@ class ReservoirReplay(BufferOptions):
     summary = "uniform sample of everything seen (algorithm R)"
     held = "capacity"
 
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
     capacity: Count = 1280
     """Most images held; by default the published size of MB-DFKD's bank."""
 
