@@ -1,1 +1,1 @@
-"""What things cost: the meta step, the stream."""
+"""What things cost: the LRA step, the stream, checkpoints, start-up."""

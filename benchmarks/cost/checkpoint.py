@@ -2,8 +2,8 @@
 
     python -m lra.benchmarks.cost.checkpoint [--repeats N]
 
-For students small and large on digits, and for a pool of 50,000 images of CIFAR's size. Written as in a run: state
-captured, checksum, file and folder put on disk; once in `CHECKPOINT_SECONDS`.
+For small and large students on digits, and for a pool of 50,000 images of CIFAR's size. Written as in a run: the state
+is captured and hashed, file and folder are synced to disk. A run does so once in `CHECKPOINT_SECONDS`.
 """
 
 import tempfile
@@ -46,7 +46,7 @@ def built(settings: dict[str, Any]) -> Experiment:
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median time of a piece of work, as the clock on the wall has it."""
+    """Median wall-clock seconds of a piece of work."""
     times = []
     for _ in range(repeats):
         begun = time.perf_counter()

@@ -1,16 +1,15 @@
-"""In which form convolutions are cheapest: what generators and the automatic order of maps are chosen by.
+"""Which forms of convolutions are cheapest: the measurements behind the choices that generators and students make.
 
     python -m lra.benchmarks.cost.convolutions [--rounds N] [--device cuda]
 
-Two tables; what is compared is interleaved, medians over rounds, on one thread, by the processor's clock unless it is
-a GPU that is measured.
+Two tables of medians over rounds. What is compared is interleaved, on one thread, in CPU time or, on a GPU, wall time.
 
-* A generator's upsampling and convolution on maps channels last: milliseconds of the plain form, and the part of them
-  of the folded form, one transposed convolution; forward alone (a draw), and forward and backward (an update).
+* A generator's upsampling and convolution, with maps channels last: milliseconds of the plain form, and the ratio to
+  them of the folded form, one transposed convolution; forward alone (a draw), and forward and backward (an update).
   ``folds`` is what `DoublingConvolution` chooses for each; a ``!`` marks a choice that is over a tenth slower.
-* Networks with maps in plain order: milliseconds, and the part of them with maps channels last, of a student's step,
+* Networks with maps in plain order: milliseconds, and the ratio to them with maps channels last, of a student's step,
   of a teacher's answers, and of its gradient for images. ``auto`` is what ``student.channels_last=auto`` chooses; a
-  ``!`` marks a choice by which a student's step is over a tenth slower.
+  ``!`` marks a choice with which a student's step is over a tenth slower.
 """
 
 import copy
@@ -36,7 +35,7 @@ SIZES = [
     *((128, 128, 4, 16), (128, 128, 4, 64), (128, 128, 8, 16), (128, 64, 8, 64), (128, 128, 8, 128)),
     *((128, 64, 16, 4), (128, 64, 16, 128), (128, 64, 32, 16), (128, 64, 56, 4)),
 ]
-"""Channels in, channels out, side of the small map, batch: of generators for 8 to 224 pixels."""
+"""Channels in, channels out, side of the input map, batch: of generators of 8 to 224 pixels."""
 NETWORKS = [
     *(("wrn16-1", (3, 32, 32), 128), ("wrn10-1", (3, 32, 32), 128), ("wrn40-2", (3, 32, 32), 32)),
     *(("resnet20", (3, 32, 32), 64), ("resnet18", (3, 32, 32), 16), ("vgg11", (3, 32, 32), 32)),
@@ -57,18 +56,18 @@ def folded(maps: Tensor, layer: DoublingConvolution) -> Tensor:
 
 
 def compared(one: Callable[[], object], other: Callable[[], object], rounds: int, device: str) -> tuple[float, float]:
-    """Seconds of the one, and the other's part of them."""
+    """Median seconds of ``one``, and median ratio of the ``other`` to it."""
     pairs = [(seconds(one, device), seconds(other, device)) for _ in range(rounds + 1)][1:]
     return statistics.median(a for a, _ in pairs), statistics.median(b / a for a, b in pairs)
 
 
 def shown(*measured: tuple[float, float]) -> list[str]:
-    """Cells of milliseconds and parts."""
+    """Cells of milliseconds and ratios."""
     return [cell for time_of_one, part in measured for cell in (f"{1000 * time_of_one:.2f}", f"{part:.2f}")]
 
 
 def said(chosen: bool, part: float) -> str:
-    """Whether the other form is chosen, marked if that takes over a tenth longer than what is not chosen."""
+    """Whether the other form is chosen, with a ``!`` if the choice is over a tenth slower than the alternative."""
     wrong = part > 1.1 if chosen else part < 1 / 1.1
     return f"{'yes' if chosen else 'no'}{'!' * wrong}"
 
@@ -90,23 +89,23 @@ def doubling(rounds: int, device: str) -> list[list[str]]:
 
 
 def update(form: Callable[[Tensor, DoublingConvolution], Tensor], maps: Tensor, layer: DoublingConvolution) -> None:
-    """A generator's pass, and back."""
+    """A forward and a backward pass of a layer."""
     form(maps, layer).sum().backward()
 
 
 def learn(network: nn.Module, images: Tensor) -> None:
-    """A student's step, without its optimiser's."""
+    """A student's step without the optimiser."""
     network.train()(images).square().mean().backward()
 
 
 def answer(network: nn.Module, images: Tensor) -> None:
-    """A teacher's pass."""
+    """A teacher's forward pass."""
     with torch.no_grad():
         network.eval()(images)
 
 
 def invert(network: nn.Module, images: Tensor) -> None:
-    """A teacher's pass, and back to the images."""
+    """A teacher's forward pass, and its gradient for the images."""
     network.eval().requires_grad_(False)(images.clone().requires_grad_()).square().mean().backward()
     network.requires_grad_(True)
 

@@ -1,18 +1,18 @@
-"""What each cell of a grid takes to train, and the grid in which all take as many seconds on the same stream.
+"""How long each cell of a grid takes to train, and the grid in which all take equally long on the same stream.
 
     python -m lra.benchmarks.cost.equal_seconds benchmarks/studies/retention/phases.yaml --steps 20 \\
         --grid benchmarks/studies/retention/phases-seconds.yaml
 
-In each round every cell trains on a few experiences in turn, on one thread, in CPU time, so that a busy machine does
-not decide: once with `FEW` student steps an experience and once with ``--steps``. All is counted that training takes,
-drawing and all updates included; evaluation, which costs the same everywhere, is left out. Teachers have fresh
-weights: what a step costs does not depend on what the teacher knows.
+In each round every cell trains on a few experiences in turn, on one thread, in CPU time, so that other load on the
+machine does not matter: once with `FEW` student steps per experience and once with ``--steps``. All of training is
+counted, including drawing and all updates; evaluation, which costs the same everywhere, is left out. Teachers have
+random weights: the cost of a step does not depend on what the teacher knows.
 
-An experience of n steps takes u + t·n seconds: "a step" is t and "an experience" u, medians over rounds. "ratio" is
-that of a cell's time to the first one's, both at ``--steps``. "steps" is the n, rounded, for which a cell takes what
-the first one takes at ``--steps``, and "of the budget" what that comes to. In the grid that is written every cell goes
-through the same experiences, in so many steps each. The figure shows μ in a finished sweep of GRID itself against those
-ratios, numbered as by ``compare SWEEP --columns mean --draw ranking``.
+An experience of n steps takes u + t·n seconds: "a step" is t and "an experience" u, from medians over rounds. "ratio"
+is the time of a cell relative to the first one's, both at ``--steps``. "steps" is the n, rounded, for which a cell
+takes as long as the first one at ``--steps``, and "of the budget" the ratio that results. In the grid that is written
+all cells go through the same experiences, each with its own number of steps. The figure shows μ in a finished sweep of
+GRID itself against the ratios, numbered as by ``compare SWEEP --columns mean --draw ranking``.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from lra.benchmarks.text import markdown_table
 from lra.state import seed_everything
 
 FEW = 5
-"""Student steps an experience, to tell what an experience costs by itself."""
+"""Student steps per experience in the shorter runs, which show what an experience costs by itself."""
 PACE = "set:schedule.steps_per_experience"
 
 
@@ -53,11 +53,11 @@ class Cost(NamedTuple):
     step: float
 
     def steps(self, budget: float) -> int:
-        """The student steps that ``budget`` seconds pay, one at least."""
+        """The student steps that ``budget`` seconds pay for, at least one."""
         return max(1, round((budget - self.experience) / self.step))
 
     def of(self, steps: int) -> float:
-        """Seconds of an experience of so many."""
+        """Seconds of an experience of ``steps`` student steps."""
         return self.experience + self.step * steps
 
 
@@ -99,7 +99,7 @@ def seedwise(planned: Sequence[Planned]) -> list[tuple[Planned, list[int]]]:
 
 
 def by_row(costs: Mapping[str, float], sweep: Path, groups: Sequence[Group]) -> dict[str, float]:
-    """Costs of cells, known by the labels of their first runs, by the labels of the groups that hold these runs."""
+    """Costs by label of the group that holds a cell's first run, from ``costs`` by label of that run."""
     runs = sweep_record(sweep / "sweep.json")["runs"]
     folders = {(sweep / run["folder"]).resolve(): costs[run["label"]] for run in runs if run["label"] in costs}
     return {
@@ -108,7 +108,7 @@ def by_row(costs: Mapping[str, float], sweep: Path, groups: Sequence[Group]) -> 
 
 
 def written(cells_with_seeds: Sequence[tuple[Planned, list[int]]], steps: Sequence[int]) -> dict[str, Any]:
-    """The grid whose cells have so many steps an experience each."""
+    """The grid whose cells have these ``steps`` per experience."""
     cells: list[dict[str, Any]] = []
     for (one, seeds), number in zip(cells_with_seeds, steps, strict=True):
         flags = {key: value for key, value in one.cell.items() if not key.startswith("set:")} | {"seed": seeds}
@@ -124,12 +124,10 @@ def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         prog="python -m lra.benchmarks.cost.equal_seconds", description=__doc__.split("\n")[0]
     )
-    command.add_argument(
-        "source", type=Path, metavar="GRID", help="of lra-bench sweep; seeds but the first are not timed"
-    )
-    command.add_argument("--steps", type=int, default=20, help=f"an experience of the first cell, more than {FEW}")
+    command.add_argument("source", type=Path, metavar="GRID", help="of lra-bench sweep; only the first seed is timed")
+    command.add_argument("--steps", type=int, default=20, help=f"per experience in the first cell, more than {FEW}")
     command.add_argument("--rounds", type=int, default=7)
-    command.add_argument("--experiences", type=int, default=3, help="in a round")
+    command.add_argument("--experiences", type=int, default=3, help="per round")
     command.add_argument("--grid", type=Path, help="write the grid of equal seconds to this file")
     command.add_argument("--sweep", type=Path, help="of GRID, for the figure")
     command.add_argument("--figure", type=Path, help="draw what the cells of --sweep reached against what they cost")

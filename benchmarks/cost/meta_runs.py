@@ -38,13 +38,13 @@ CELLS: dict[str, tuple[dict[str, Any], int]] = {
     "mnist": ({"dataset": "mnist"}, 20),
     "cifar10": ({"dataset": "cifar10"}, 1),
 }
-"""What is asked for, settings being those of the scale that fits, and how many experiences a round has."""
+"""Flags of the run, whose settings are otherwise those of the fitting scale, and experiences per round."""
 FORMS = ["", "alpha_rate=0", "statistics=batch", "every=4", "every=8", "along=momentum", "order=2"]
-"""Options of the LRA step beside its defaults, which the empty one is."""
+"""Options of the LRA step; the empty form has its defaults."""
 
 
 def training(cell: str, replay: str, form: str) -> Run:
-    """A run of a cell, after its first epoch: there is something to replay then."""
+    """A run of a cell after its first epoch, when there is something to replay."""
     options = [] if form == PLAIN else [f"meta.{text}" for text in form.split()]
     config = configuration(**CELLS[cell][0], replay=replay, meta=form != PLAIN, set=options)
     data = data_of(config.data)
@@ -62,7 +62,7 @@ def training(cell: str, replay: str, form: str) -> Run:
 
 
 def measure(cell: str, replay: str, forms: Sequence[str], rounds: int) -> list[list[str]]:
-    """A row for each form: its time a student step, and how that stands to plain replay's."""
+    """A row for each form: its time per student step, and the ratio of its time to that of plain replay."""
     runs = {form: training(cell, replay, form) for form in [PLAIN, *forms]}
     times: dict[str, list[float]] = {form: [] for form in runs}
     experiences = CELLS[cell][1]
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m lra.benchmarks.cost.meta_runs", description=__doc__.split("\n")[0]
     )
     command.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), metavar="NAME")
-    command.add_argument("--forms", nargs="+", default=FORMS, help="each options of meta.*, without that prefix")
+    command.add_argument("--forms", nargs="+", default=FORMS, help="each with options of meta.*, without that prefix")
     command.add_argument("--replay", default="memory")
     command.add_argument("--rounds", type=int, default=15)
     command.add_argument("--out", type=Path, help="also write the tables to this file")
@@ -101,7 +101,7 @@ def main() -> None:
     tables = []
     for cell in options.cells:
         rows = measure(cell, options.replay, options.forms, options.rounds)
-        table = markdown_table(["form", "ms a student step", "ratio", "quartiles"], rows)
+        table = markdown_table(["form", "ms per student step", "ratio", "quartiles"], rows)
         tables.append(f"## {cell}, {options.replay}\n\n{table}\n")
         print(tables[-1], flush=True)
     if options.out:

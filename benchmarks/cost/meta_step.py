@@ -195,7 +195,7 @@ def compiled_exact(p: Problem) -> Step:
 
 
 def rows(p: Problem, options: argparse.Namespace) -> Iterator[tuple[str, Step]]:
-    """Name and step of every row asked for."""
+    """Name and step of every requested row."""
     yield BASE, joint(p)
     yield "plain joint replay, kernels of the rules", joint(p, rules=True)
     yield "first order", meta(p, order=1)
@@ -224,7 +224,7 @@ def rows(p: Problem, options: argparse.Namespace) -> Iterator[tuple[str, Step]]:
 
 
 def clock(options: argparse.Namespace) -> float:
-    """Seconds: of the processor for one CPU thread, else of the wall when all work on the device is done."""
+    """Processor seconds with one CPU thread; otherwise wall-clock seconds, once all work on the device is done."""
     if options.device == "cuda":
         torch.cuda.synchronize()
     elif options.threads == 1:

@@ -30,7 +30,7 @@ PARTS = (2, 4, 8)
 
 
 def digits(side: int) -> tuple[Tensor, Tensor]:
-    """Standardised images (1797,1,side,side) and labels."""
+    """Standardised images (1797, 1, side, side) and labels (1797,)."""
     data = load_digits()
     images = F.interpolate(torch.tensor(data.images, dtype=torch.float32)[:, None], size=side)
     return (images - images.mean()) / images.std(), torch.tensor(data.target)
@@ -54,7 +54,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 class Run:
-    """One student on its way, and what was found along it."""
+    """One student in training, and what was measured along the way."""
 
     def __init__(self, network: str, alpha: float, batch: int) -> None:
         torch.manual_seed(0)

@@ -96,7 +96,7 @@ def evaluation_of(strategy: DataFreeDistillation) -> Evaluation:
 
 
 def advance(run: Run, experiences: int) -> None:
-    """Train on so many more experiences."""
+    """Train on this many more experiences."""
     stream, strategy, _ = run
     stream.length = stream.position + experiences
     strategy.train(stream)
@@ -113,7 +113,7 @@ class PlainLoop:
         self.done = 0
 
     def advance(self, experiences: int) -> None:
-        """Train on so many more experiences."""
+        """Train on this many more experiences."""
         self.student.train()
         for _ in range(experiences):
             self.stream.synthesizer.step(self.student)
@@ -150,7 +150,7 @@ class PlainLoop:
 
 
 def seconds(work: Callable[[], object], device: str = "cpu") -> float:
-    """CPU time of one piece of work; on a GPU the time until it is done there."""
+    """CPU seconds of one piece of work; on a GPU, wall-clock seconds until it is done there."""
     clock = time.process_time if device == "cpu" else time.perf_counter
     if device != "cpu":
         torch.cuda.synchronize()
@@ -162,7 +162,7 @@ def seconds(work: Callable[[], object], device: str = "cpu") -> float:
 
 
 def interleaved(make: Callable[[], Run], chunks: int, size: int) -> dict[str, float]:
-    """CPU time per experience of a run and its plain twin, chunk by chunk: the least of each, the median ratio."""
+    """CPU time (ms) per experience of a run and its plain twin, chunk by chunk: the least of each, the median ratio."""
     run, plain = make(), PlainLoop(make())
     pairs = []
     for _ in range(chunks + 1):
@@ -173,7 +173,7 @@ def interleaved(make: Callable[[], Run], chunks: int, size: int) -> dict[str, fl
 
 
 def growth(experiences: int, parts: int = 5) -> list[dict[str, float]]:
-    """CPU time per experience and peak memory, part by part of a long stream with probes and evaluation."""
+    """CPU time (ms) per experience and peak memory (MiB) in each part of a long stream with probes and evaluation."""
     run, rows = tiny(probe_every=max(1, experiences // 60)), []
     for _ in range(parts):
         spent = seconds(lambda: advance(run, experiences // parts))

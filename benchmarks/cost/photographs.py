@@ -1,18 +1,19 @@
-"""Photographs: what a student step takes, where the time goes, and beside what, interleaved on one machine.
+"""Photographs: how long a student step takes, where the time goes, and how that compares, interleaved on one machine.
 
     python -m lra.benchmarks.cost.photographs --against PYTHON --out benchmarks/results/cost-photographs.md
 
-Colour images of 32x32 in ten classes; the teacher has fresh weights unless a file of weights is given. ``PYTHON`` is
+Colour images of 32x32 in ten classes; the teacher has random weights unless a file of weights is given. ``PYTHON`` is
 the interpreter of an environment with another version of the toolkit, which then does the same work, in turn with this
 version and with a bare PyTorch loop: the same student and teacher, on as many images, which are ready beforehand.
 
 A row is one method with the settings of its paper, except for the batch size, and with less synthesis where its steps
-are all alike (`WORK`). "s a step" is the time of a student step with its share of everything else: the work of opening
-an experience is divided by the student steps that the paper takes in one, and an evaluation of 10,000 images by the
-steps between two evaluations. Ratios are taken within a round; the median over rounds is given. "of the peak" is the
-rate of the method's convolutions and matrix products, as a share of the rate of one large matrix product. With
-``--whole`` whole processes are timed, from the first line to the result: the default run on digits, and an increment on
-split digits. Seconds are processor seconds of one thread or, on a GPU, wall seconds until its work is done.
+are all alike (`WORK`). "s per step" is the time of a student step with its share of everything else: the work of
+opening an experience is divided by the student steps that the paper takes in one, and an evaluation of 10,000 images by
+the steps between two evaluations. Ratios are taken within a round; the median over rounds is given. "of the peak" is
+the rate of the method's convolutions and matrix products, as a share of the rate of one large matrix product. With
+``--whole`` whole processes are timed, from the first line to the result: a run on digits with generative replay and the
+LRA step, and an increment on split digits. Seconds are processor seconds of one thread or, on a GPU, wall seconds until
+its work is done.
 """
 
 import argparse
@@ -39,12 +40,12 @@ Answer = dict[str, Any]
 
 
 class Cell(NamedTuple):
-    """Teacher and student, with numbers of images that one thread does in seconds.
+    """Teacher and student, with numbers of images that one thread handles in seconds.
 
     Attributes:
         batch: images in a student step.
         images: synthesised at a time by the methods that optimise batches.
-        tests: images evaluated on, which stand for `EVALUATED`.
+        tests: images of a timed evaluation, which is scaled up to `EVALUATED`.
     """
 
     teacher: str
@@ -72,7 +73,7 @@ WORK: dict[str, dict[str, Any]] = {
 }
 """Synthesis as timed: fewer inner steps on fewer images than papers take, all of them alike."""
 SHORT = 4
-"""Student steps in an experience of a method whose papers take hundreds on one batch."""
+"""Student steps in an experience of a method whose paper takes hundreds on one batch."""
 EVALUATED = 10_000
 """Images of an evaluation."""
 WHOLE_RUNS = {
@@ -113,7 +114,7 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.python} ended at {what}, as it says above")
+            raise SystemExit(f"{self.python} ended at {what}; its own message is above")
         return dict(json.loads(line))
 
 
@@ -143,13 +144,13 @@ def settings(cell: Cell, method: str, meta: bool, options: argparse.Namespace) -
 
 
 def of_a_step(found: Answer, evaluation: float, steps: int, between: int) -> Answer:
-    """Seconds of one student step by part, of what was timed on shortened experiences.
+    """Seconds of one student step by part, from what was timed on shortened experiences.
 
     Args:
-        found: the answer of one experience.
-        evaluation: seconds of one.
-        steps: in an experience that is not shortened.
-        between: evaluations.
+        found: the answer for one experience.
+        evaluation: seconds of an evaluation.
+        steps: student steps in an experience that is not shortened.
+        between: student steps from one evaluation to the next.
     """
     parts = {part: found["parts"][part] / (steps if part in WHOLE else found["steps"]) for part in PARTS}
     rest = (found["seconds"] - sum(found["parts"].values())) / found["steps"]
@@ -198,7 +199,7 @@ def measure(
 
 
 def whole_runs(options: argparse.Namespace) -> list[Answer]:
-    """Whole processes of this version and of the other, in turn; the first of each, which makes teachers, apart."""
+    """Whole processes of this version and of the other, in turn; a first round trains teachers and does not count."""
     found = []
     for name in options.whole:
         with tempfile.TemporaryDirectory(prefix="lra-") as scratch:
@@ -222,7 +223,7 @@ def whole_runs(options: argparse.Namespace) -> list[Answer]:
 
 COLUMNS: dict[str, Callable[[Answer], str]] = {
     "method": lambda r: r["method"] + " + meta" * r["meta"],
-    "s a step": lambda r: f"{r['step']:.3f}",
+    "s per step": lambda r: f"{r['step']:.3f}",
     "images/s": lambda r: f"{r['images']:,.0f}",
     "× bare": lambda r: f"{r['bare']:.2f}",
     "of the peak": lambda r: f"{100 * r['of_peak']:.0f} %",
@@ -230,30 +231,30 @@ COLUMNS: dict[str, Callable[[Answer], str]] = {
         name: lambda r, name=name: f"{100 * r[f'part {name}'] / r['step']:.0f} %"  # type: ignore[misc]
         for name in (*PARTS, "evaluation", "rest")
     },
-    "synthesis, s a call": lambda r: f"{r['synthesis']:.2f}",
+    "synthesis, s per call": lambda r: f"{r['synthesis']:.2f}",
     "evaluation, s": lambda r: f"{r['evaluation']:.1f}",
 }
-"""What the columns say of a row's record, by their headings."""
+"""What the columns show of a row's record, by their headings."""
 OTHERS = {"step": "other", "synthesis": "other synthesis", "evaluation": "other evaluation"}
-"""What is compared with another version, by where the ratio is."""
+"""What is compared with another version, and the key of the ratio in a row's record."""
 
 
 def table(rows: Sequence[Answer]) -> str:
-    """The rows of one cell."""
+    """The table of one cell's rows."""
     others = {f"{name} ÷ other": key for name, key in OTHERS.items() if key in rows[0]}
     cells = [[show(row) for show in COLUMNS.values()] + [f"{row[key]:.2f}" for key in others.values()] for row in rows]
     return f"## {rows[0]['cell']}, batch {rows[0]['batch']}\n\n{markdown_table([*COLUMNS, *others], cells)}\n"
 
 
 def whole_table(rows: Sequence[Answer]) -> str:
-    """Whole processes."""
+    """The table of whole processes."""
     head = ["command", "s", *(["÷ other"] if "other" in rows[0] else [])]
     cells = [[f"`{r['run']}`", f"{r['seconds']:.1f}", *([f"{r['other']:.2f}"] if "other" in r else [])] for r in rows]
     return f"## Whole runs\n\n{markdown_table(head, cells)}\n"
 
 
 def by_cell(options: argparse.Namespace, workers: Sequence[Worker]) -> Iterable[tuple[str, list[Answer]]]:
-    """The rows of each cell, and their table."""
+    """The table of each cell, and its rows."""
     for name in options.cells:
         rows = []
         for method in options.methods:
@@ -276,10 +277,10 @@ def parser() -> argparse.ArgumentParser:
         "--against", type=os.path.abspath, metavar="PYTHON", help="python of an environment with another version"
     )
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an option, for this version")
-    command.add_argument("--teacher", type=Path, metavar="FILE", help="weights of the teacher of the one cell")
-    command.add_argument("--batch", type=int, help="images a step")
+    command.add_argument("--teacher", type=Path, metavar="FILE", help="weights of the teacher, for one cell")
+    command.add_argument("--batch", type=int, help="images per student step")
     command.add_argument("--rounds", type=int, default=5)
-    command.add_argument("--product", type=int, default=2048, metavar="SIDE", help="of the matrices of the peak")
+    command.add_argument("--product", type=int, default=2048, metavar="SIDE", help="of the matrices for the peak")
     command.add_argument("--device", default="cpu")
     command.add_argument("--json", action="store_true")
     command.add_argument("--out", type=Path, help="also write the tables to this file")

@@ -1,10 +1,10 @@
-"""A long life: one run of many experiences, with what each stretch of it took in time and memory.
+"""A soak test: one run of many experiences, and the time and memory that each stretch of it takes.
 
     python -m lra.benchmarks.cost.soak [--experiences N] [--stretches N]
 
-A whole run, as ``lra-bench run`` does it: memory bank, LRA step, probes, evaluation, records on disk and checkpoints by
-the clock; with a tiny student, so that nothing hides what the stream itself costs. Time is CPU time; memory is what the
-process holds at the end of the stretch.
+A whole run, as ``lra-bench run`` does it: memory bank, LRA step, probes, evaluation, records on disk and checkpoints at
+intervals of time; with a tiny student, so that nothing hides what the stream itself costs. Time is CPU time; memory is
+what the process holds at the end of the stretch.
 """
 
 import os
@@ -35,7 +35,7 @@ SETTINGS = {
 
 
 class Stretches(RunProgress):
-    """Prints what each stretch of a run took, in the place of progress."""
+    """Prints what each stretch of a run took, in place of progress."""
 
     def __init__(self, experiment: Experiment, count: int):
         super().__init__(experiment, quiet=True)
@@ -51,7 +51,7 @@ class Stretches(RunProgress):
 
 
 def held() -> float:
-    """Memory that this process holds, in MiB; on Linux."""
+    """Memory that this process holds, in MiB (Linux only)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 

@@ -1,8 +1,8 @@
-"""How long answers take that need no training: whole processes on one core, beside imports they do without.
+"""How long answers that need no training take: whole processes on one core, beside imports that they avoid.
 
     python -m lra.benchmarks.cost.startup [--repeats N] [--core N]
 
-The commands take turns, so that whatever else the machine does meets all of them alike; a row is a median.
+The commands take turns, so that other load on the machine affects all alike; a row is a median.
 """
 
 import os
@@ -25,11 +25,11 @@ SMALL = (
     *("--teacher", "mlp", "--student", "mlp", "--steps", "40", "--set", "data.size=8", "--set", "teacher.epochs=3"),
     *("--set", "schedule.batch_size=16", "--set", "schedule.steps_per_experience=2"),
 )
-"""A run of seconds."""
+"""A run that takes seconds."""
 
 
 def commands(folder: Path) -> dict[str, Sequence[str]]:
-    """What is timed, by the name of its row, once the run in ``folder`` is there."""
+    """What is timed, by the name of its row, once the run in ``folder`` is finished."""
     run = ("run", *SMALL, "--out", str(folder))
     (finished,) = (file.parent for file in folder.rglob("result.json"))
     answers: dict[str, Sequence[str]] = {
@@ -46,18 +46,18 @@ def commands(folder: Path) -> dict[str, Sequence[str]]:
 
 
 class Spent(NamedTuple):
-    """What a process took from start to end."""
+    """What a process took."""
 
     processor: float
     """Seconds of processor time."""
     wall: float
-    """Seconds as the clock on the wall has it."""
+    """Wall-clock seconds from start to end."""
     status: int
-    """How it ended, 0 if all was well."""
+    """Its wait status, 0 if it succeeded."""
 
 
 def spent(command: Sequence[str], environment: Mapping[str, str], folder: str | None = None) -> Spent:
-    """Do a command in ``folder``, without a word."""
+    """Do a command in ``folder``, by default the working directory, without output."""
     quiet, began = subprocess.DEVNULL, time.perf_counter()
     process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd=folder, env=environment)
     _, status, used = os.wait4(process.pid, 0)
@@ -66,7 +66,7 @@ def spent(command: Sequence[str], environment: Mapping[str, str], folder: str | 
 
 @click.command()
 @click.option("--repeats", type=click.IntRange(1), default=7, show_default=True)
-@click.option("--core", type=click.IntRange(0), default=0, show_default=True, help="To stay on.")
+@click.option("--core", type=click.IntRange(0), default=0, show_default=True, help="Core to run on.")
 def main(repeats: int, core: int) -> None:
     """Print a table of medians."""
     os.sched_setaffinity(0, {core})  # What is started from here stays there too.

@@ -1,19 +1,19 @@
-"""A run whose time is taken apart, in a process of its own: of this version of the toolkit, or of an earlier one.
+"""A run whose time is broken down by part, in a process of its own, by this version of the toolkit or an earlier one.
 
     PYTHON -P benchmarks/cost/timed_run.py
 
-answers one JSON object a line on its standard input with one on its standard output:
+answers each line of its standard input, a JSON object, with one on its standard output:
 
-* ``{"build": {"settings": {…}, "tests": n}}``, a configuration as plain data and how many images there are to evaluate
-  on: builds that run and takes its first experience;
-* ``{"train": n}``: n experiences; answers with seconds, those of its `PARTS` among them, and student steps;
-* ``{"evaluate": images}``: seconds of an evaluation on so many images, from one on those that there are;
-* ``{"flops": n}``: floating-point operations of n experiences, of convolutions and products (not timed);
-* ``{"bare": steps}``: seconds of so many steps of a bare PyTorch loop, see `BareLoop`;
-* ``{"product": side}``: floating-point operations a second in a matrix product of that size.
+* ``{"build": {"settings": {…}, "tests": n}}``, a configuration as plain data and the number of images to evaluate on:
+  builds that run and trains on its first experience;
+* ``{"train": n}``: trains on n experiences; answers with seconds, in all and by `PARTS`, and student steps;
+* ``{"evaluate": images}``: seconds of an evaluation on this many images, scaled up from one on those of the run;
+* ``{"flops": n}``: floating-point operations of convolutions and matrix products in n experiences (not timed);
+* ``{"bare": steps}``: seconds of this many steps of a bare PyTorch loop, see `BareLoop`;
+* ``{"product": side}``: floating-point operations per second in a product of square matrices.
 
-``PYTHON`` may be that of another version's environment: of the toolkit nothing is used here but what all versions
-since 13f1ced have. Seconds are those of the processor on a CPU, else of the wall when the device is done.
+``PYTHON`` may be that of another version's environment: only what all versions since 13f1ced have is used here. Seconds
+are processor seconds on a CPU, elsewhere wall-clock seconds until the device is done.
 """
 
 import json
@@ -28,14 +28,14 @@ import torch
 
 NEVER = 10**9
 WHOLE = ("synthesis", "memory")
-"""Parts to which all belongs that happens in them, and that happen once an experience."""
+"""Parts that happen once per experience; everything that happens inside them counts as theirs."""
 PARTS = ("drawing", "labels", "student", *WHOLE)
-"""What time is shared out to: drawing images for the student, replayed ones too; the teacher's answers for them; the
+"""What time is attributed to: drawing images for the student, replayed ones too; the teacher's answers for them; the
 student's pass and update, with the LRA step if it is taken; updates of the sample source; updates of the memory."""
 
 
 class Stopwatch:
-    """Seconds by part; of nested parts time counts for the inner one, unless the outer one is in `WHOLE`."""
+    """Seconds by part; time in nested parts counts for the inner one, unless the outer one is in `WHOLE`."""
 
     def __init__(self, clock: Callable[[], float]):
         self.clock = clock
@@ -67,10 +67,10 @@ class Stopwatch:
 
 
 class BareLoop:
-    """A student and a teacher that learn and label images that are there already, in plain PyTorch.
+    """A student that learns a teacher's answers to images made beforehand, in plain PyTorch.
 
     Args:
-        teacher: name of its network, with fresh weights.
+        teacher: name of its network, with random weights.
         student: name of its network.
         distance: of their logits.
         new: images that both see in a step.
@@ -100,7 +100,7 @@ class BareLoop:
         self.optimiser = torch.optim.SGD(self.student.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 
     def train(self, steps: int) -> None:
-        """Take so many steps."""
+        """Take this many student steps."""
         for _ in range(steps):
             with torch.no_grad():
                 answers = torch.cat([self.teacher(self.images[: self.new]), self.answers])
@@ -114,7 +114,7 @@ class TimedRun:
     """A run of photographs, 3x32x32 in ten classes, without a data set.
 
     Args:
-        settings: its configuration; a teacher that is no file has fresh weights.
+        settings: its configuration; a teacher not given as a file has random weights.
         tests: images to evaluate on.
     """
 
@@ -140,7 +140,7 @@ class TimedRun:
         for owner, method, part in self._parts():
             self.watch.watch(owner, method, part)
         self.train(1)
-        self.evaluate(tests)  # The first asks the teacher too, where it has not been asked.
+        self.evaluate(tests)  # The first one also queries the teacher, if that was not done before.
         self.bare: BareLoop | None = None
 
     def _teacher(self) -> Any:
@@ -170,14 +170,14 @@ class TimedRun:
         return found
 
     def clock(self) -> float:
-        """Seconds since some time."""
+        """Seconds since some fixed time, when all work on the device is done."""
         if self.device.type == "cpu":
             return time.process_time()
         torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
     def train(self, experiences: int) -> dict[str, Any]:
-        """Train on so many more experiences."""
+        """Train on this many more experiences, timed."""
         self.watch.spent.clear()
         steps, start = self.strategy.clock.train_iterations, self.clock()
         self.stream.length = self.stream.position + experiences
@@ -186,7 +186,7 @@ class TimedRun:
         return {"seconds": seconds, "steps": self.strategy.clock.train_iterations - steps, "parts": parts}
 
     def evaluate(self, images: int) -> dict[str, float]:
-        """Evaluate; passes over test images count in proportion, what goes with them once.
+        """Time an evaluation on ``images``: passes over test images count in proportion, everything else once.
 
         Raises:
             RuntimeError: if the images do not go through the strategy's forward pass.
@@ -194,11 +194,11 @@ class TimedRun:
         self.watch.spent.clear()
         seconds, passes = self._seconds(lambda: self.strategy.eval(self.evaluation.stream)), self.watch.spent["student"]
         if not passes:
-            raise RuntimeError("an evaluation's passes are not where they are looked for")
+            raise RuntimeError("the passes of an evaluation do not go through the strategy's forward pass")
         return {"seconds": seconds + passes * (images / len(self.test.classes) - 1)}
 
     def flops(self, experiences: int) -> dict[str, float]:
-        """Count what so many more experiences compute."""
+        """Count the operations of this many more experiences."""
         from torch.utils.flop_counter import FlopCounterMode
 
         steps = self.strategy.clock.train_iterations
@@ -220,7 +220,7 @@ class TimedRun:
         return {"seconds": self._seconds(lambda: bare.train(steps)), "steps": steps}
 
     def product(self, side: int) -> dict[str, float]:
-        """What the machine can do, in the precision of the student's passes."""
+        """Operations per second of a matrix product, in the precision of the student's passes."""
         kind = getattr(torch, self.config.student.precision)
         a, b = (torch.randn(side, side, device=self.device).to(kind) for _ in range(2))
         a @ b
@@ -233,7 +233,7 @@ class TimedRun:
 
 
 EVALUATIONS = ("Evaluation", "EvaluationCadence")
-"""What the plugin that evaluates has been called."""
+"""Names that the evaluating plugin has had."""
 
 
 def main() -> None:

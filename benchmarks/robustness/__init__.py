@@ -1,1 +1,1 @@
-"""What a run withstands: kills at random moments, generated bad input, a long life."""
+"""What runs withstand: kills at random moments, generated bad input, changes that should not change results."""

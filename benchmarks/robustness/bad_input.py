@@ -2,9 +2,9 @@
 
     python -m lra.benchmarks.robustness.bad_input [--cases N] [--seed N]
 
-Commands and their options are read from the command line's own definition, so that a new one is tried without a word
-here. What happens to be valid is allowed where nothing is done (``--dry-run``), and counted apart. Needs hypothesis
-(``pip install lra-distill[dev]``).
+Commands and their options are read from the command line's own definition, so that new ones are tried without a change
+here. Input that happens to be valid is allowed where nothing is done (``--dry-run``), and counted apart. Needs
+hypothesis (``pip install lra-distill[dev]``).
 """
 
 import contextlib
@@ -82,19 +82,19 @@ TEXTS = (
 """Texts of configuration files and grids."""
 CONTENTS = TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=300)
 FILES = ("bad.yaml", "bad.pt", "bad.safetensors", "bad.npz", "bad", "none.yaml", "none.pt", ".", "bad.yaml/below")
-"""The first five are there, with contents as generated."""
+"""The first five exist, with generated content."""
 
 
 @dataclass
 class Case:
-    """A command to type, and what the files it may name hold."""
+    """The arguments of a command, and the content of the files that it may name."""
 
     arguments: list[str]
     content: bytes
 
 
 def commands(group: click.Group = cli.cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command with what is typed to call it."""
+    """Every command, with the words that call it."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
@@ -154,7 +154,7 @@ class Tally:
         """Call the command in a folder of its own.
 
         Raises:
-            AssertionError: if it ends otherwise than it should.
+            AssertionError: if it does not end as it should.
         """
         with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
             for file in FILES[:5]:
@@ -187,7 +187,7 @@ def call(arguments: list[str]) -> tuple[int, str, str]:
 
 
 def attempt(count: int, seed: int | None = None) -> Tally:
-    """Try so many cases; raises `AssertionError` with the simplest one found that ends otherwise than it should."""
+    """Try ``count`` cases; raise `AssertionError` with the simplest one found that does not end as it should."""
     tally = Tally()
 
     @settings(
@@ -206,10 +206,10 @@ def attempt(count: int, seed: int | None = None) -> Tally:
 
 
 @click.command()
-@click.option("--cases", "count", default=5000, show_default=True)
+@click.option("--cases", "count", default=5000, show_default=True, help="Number of cases.")
 @click.option("--seed", default=0, show_default=True)
 def main(count: int, seed: int) -> None:
-    """Try so many cases and count what became of them."""
+    """Try generated cases and count how they end."""
     tally = attempt(count, seed)
     click.echo(
         f"{sum(tally.codes.values())} calls of {len({*commands()})} commands: {tally.codes[2]} ended with exit code 2, "

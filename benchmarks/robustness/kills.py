@@ -1,11 +1,12 @@
-"""Kill runs at random moments, let them go on, and compare how they end with runs that were left alone.
+"""Kill runs at random moments, resume them, and compare how they end with runs that were left alone.
 
     python -m lra.benchmarks.robustness.kills [--kills N] [--method M]... [--replay R]... [--sample N] [--seed N]
 
-For every method, replay and meta choice, a tiny run is done once in peace. Then a second one is killed (SIGKILL) and
-started again, over and over: by turns at a random moment, and while it writes a checkpoint. Checkpoints are written
-after every experience here, so that most of the time there is one to go on from. In the end ``result.json`` (but for
-time and memory), ``metrics.jsonl``, ``forgetting.json`` and ``student.safetensors`` must be the same byte for byte.
+For every method and replay, with and without the LRA step, a tiny run is done once undisturbed. A second one is killed
+(SIGKILL) and started again, over and over, alternately at a random moment and while it writes a checkpoint. Checkpoints
+are written after every experience here, so that there almost always is one to continue from. In the end
+``metrics.jsonl``, ``forgetting.json`` and ``student.safetensors`` must be the same byte for byte, and ``result.json``
+the same except for time and memory.
 """
 
 import json
@@ -36,8 +37,8 @@ class Survived:
 
     Attributes:
         kills: in all.
-        in_writing: of which left a half-written file behind.
-        same: whether it ended as the run that was left alone.
+        in_writing: kills that left a half-written file behind.
+        same: whether it ended like the run that was left alone.
     """
 
     kills: int = 0
@@ -46,14 +47,14 @@ class Survived:
 
 
 def start(config: RunConfig, out: Path) -> int:
-    """Do a run in a process of its own, with a checkpoint after every experience; gives the process."""
+    """Do a run in a process of its own, with a checkpoint after every experience; return the process id."""
     process = os.fork()
     if process:
         return process
     code = 1
     try:
         training.CHECKPOINT_SECONDS = 0.0
-        # A report would be most of the time, and comes after the result.
+        # A report would take most of the time, and comes after the result.
         runner.finish = lambda kind, folder: folder.drop_checkpoints()
         runner.run(config, out, quiet=True)
         code = 0
@@ -63,7 +64,7 @@ def start(config: RunConfig, out: Path) -> int:
 
 
 def left_alone(config: RunConfig, out: Path) -> tuple[Path, float]:
-    """Do a run in peace; gives its folder and the seconds it took."""
+    """Do a run undisturbed; return its folder and the seconds it took."""
     begun = time.monotonic()
     _, status = os.waitpid(start(config, out), 0)
     if status:
@@ -73,7 +74,7 @@ def left_alone(config: RunConfig, out: Path) -> tuple[Path, float]:
 
 
 def harassed(config: RunConfig, out: Path, kills: int, seconds: float, chance: random.Random) -> Survived:
-    """Do a run of ``seconds`` that is killed up to ``kills`` times, spread over it, and done to its end then."""
+    """Do a run that takes ``seconds``: kill it up to ``kills`` times, spread over it, then let it end."""
     found, longest = Survived(), 2 * seconds / (kills + 1)
     while found.kills < kills:
         process = start(config, out)
@@ -90,7 +91,7 @@ def harassed(config: RunConfig, out: Path, kills: int, seconds: float, chance: r
 
 
 def _ended(process: int, moment: float, writing: Path | None) -> bool:
-    """Wait for a moment, and then until a file is being written below ``writing``; whether the process ended first."""
+    """Wait until ``moment``, then until a file is being written below ``writing``; whether the process ended before."""
     while time.monotonic() < moment or (writing and not _drafts(writing)):
         if os.waitpid(process, os.WNOHANG)[0]:
             return True
@@ -103,7 +104,7 @@ def _drafts(out: Path) -> list[Path]:
 
 
 def same(first: Path, second: Path) -> bool:
-    """Whether two run folders hold the same outcome."""
+    """Whether the outcome in two run folders is the same."""
     return _result(first) == _result(second) and all(
         (first / name).read_bytes() == (second / name).read_bytes() for name in FILES
     )
@@ -127,22 +128,20 @@ def survive(config: RunConfig, kills: int, chance: random.Random) -> Survived:
 
 
 @click.command()
-@click.option("--kills", default=4, show_default=True, help="Of each run.")
-@click.option("--method", "methods", multiple=True, help="Of these methods only.")
-@click.option("--replay", "replays", multiple=True, help="Of these replays only.")
-@click.option("--sample", type=int, help="So many combinations, drawn at random. [default: all]")
-@click.option("--seed", default=0, show_default=True, help="Of the moments, and of the sample.")
+@click.option("--kills", default=4, show_default=True, help="Kills of each run.")
+@click.option("--method", "methods", multiple=True, help="Only this method; may be repeated.")
+@click.option("--replay", "replays", multiple=True, help="Only this replay; may be repeated.")
+@click.option("--sample", type=int, help="Number of combinations, drawn at random. [default: all]")
+@click.option("--seed", default=0, show_default=True, help="Seed of the moments and of the sample.")
 def main(kills: int, methods: tuple[str, ...], replays: tuple[str, ...], sample: int | None, seed: int) -> None:
-    """Try all and print a table; exits 1 if any run ended otherwise than it should."""
-    data_set("digits").load("test")  # What this imports, no child has to import again.
+    """Try all and print a table; exit 1 if any run does not end as it should."""
+    data_set("digits").load("test")  # Child processes need not import this again,
     with tempfile.TemporaryDirectory() as place:
-        left_alone(small("predfkd", "none", False), Path(place))  # And none has to train the teacher.
+        left_alone(small("predfkd", "none", False), Path(place))  # nor train the teacher.
     chance = random.Random(seed)
     choices = list(every(methods, replays))
     rows: list[Survived] = []
-    click.echo(
-        "| method | replay | meta | kills | of which while writing | ends the same |\n|---|---|---|---:|---:|---|"
-    )
+    click.echo("| method | replay | meta | kills | while writing | ends the same |\n|---|---|---|---:|---:|---|")
     for method, replay, meta in choices if sample is None else chance.sample(choices, sample):
         found = survive(small(method, replay, meta), kills, chance)
         rows.append(found)

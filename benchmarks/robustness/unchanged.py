@@ -1,14 +1,14 @@
-"""Record what short runs of everything end as, and later find out whether they still end so.
+"""Record the outcome of short runs of everything, and later find out whether it is still the same.
 
     python -m lra.benchmarks.robustness.unchanged FILE [--sample N] [--only TEXT]
 
-Every method with every replay, with and without the LRA step, beside tasks in sequence, increments and a quantised
-student: of each, the hashes of its records and of the student's weights. If FILE does not exist it is written, with
-all runs; if it does, what ends otherwise is listed and the exit code is 1. Both have to be done on one machine, since
-processors round differently. It is for changes that are to leave behaviour as it is.
+Every method with every replay, with and without the LRA step, and also tasks in sequence, increments and quantised
+students: for each, the hashes of its records and of the student's weights. If FILE does not exist, it is written, with
+all runs; if it does, the runs whose outcome differs are listed and the exit code is 1. Both must be done on one
+machine, since processors round differently. It is for changes that must not change behaviour.
 
 The runs take about a second each and use all the state they have; kills and tests build theirs from the same settings.
-A new method needs none of its own, unless a part of it would stand still.
+A new method needs no settings of its own here, unless a part of it would stay inactive.
 """
 
 import hashlib
@@ -44,11 +44,11 @@ EXTRA: dict[str, dict[str, Any]] = {
     "zskd": {"restart": False},
     "cudfkd": {"adversarial": 0.1, "adversarial_slope": 0.1, "age_rate": 0.1},
     "adadfkd": {"adversarial": 0.1, "adversarial_slope": 0.1, "age_rate": 0.1},
-    # Squared logits of which G makes all it can are too steep for the look-ahead of so few steps.
+    # A squared gap of logits, which G maximises, is too steep for the look-ahead in so few steps.
     "cpsc": {"squared": 0.1},
     "cpnet": {"prior": 1.0, "warmup_life": 1},
 }
-"""What makes parts of a method move that otherwise stand still in so short a run."""
+"""What activates parts of a method that otherwise stay inactive in so short a run."""
 REPLAY: dict[str, dict[str, Any]] = {
     "memory": {"slots": 3, "period": 1},
     "reservoir": {"capacity": 24},
@@ -63,7 +63,7 @@ def quick(method: str, replay: str, meta: bool) -> Tree:
 
     Args:
         method: how samples are made.
-        replay: what is seen again.
+        replay: what is replayed.
         meta: whether to take the LRA step.
     """
     fields = METHODS[method].Options.model_fields
@@ -89,9 +89,9 @@ def small(method: str, replay: str, meta: bool, **more: Any) -> RunConfig:
 
 
 def every(methods: Sequence[str] = (), replays: Sequence[str] = ()) -> Iterator[tuple[str, str, bool]]:
-    """All combinations that make sense, of all methods and replays or some.
+    """All combinations that make sense, of all methods and replays or of some.
 
-    No meta step with nothing to retain; no average of a generator that is renewed with every batch.
+    No LRA step with nothing to retain; no average of a generator that is renewed with every batch.
     """
     for method in methods or METHODS:
         for replay in replays or REPLAYS:
@@ -101,7 +101,7 @@ def every(methods: Sequence[str] = (), replays: Sequence[str] = ()) -> Iterator[
 
 
 RECORDS = ("metrics.jsonl", "forgetting.json", "student.safetensors")
-"""Files of a run that are hashed; of one of increments the accuracy matrix in ``result.json``."""
+"""Files of a run that are hashed; for increments, the accuracy matrix in ``result.json`` is hashed instead."""
 
 SMALL = ["--set", "data.size=8", "--set", "schedule.batch_size=16", "--set", "evaluation.samples=0"]
 TASKS = {
@@ -119,7 +119,7 @@ TASKS = {
 
 
 def ends(folder: Path) -> dict[str, str]:
-    """The hash of each record in ``folder``, of its runs in the order in which they ended; tasks say it for a chain."""
+    """The hash of each record of the runs in ``folder``, in the order in which they ended; tasks stand for chains."""
     found: dict[str, bytes] = {}
     files = sorted(folder.rglob("result.json"), key=lambda file: file.stat().st_mtime_ns)
     results = [(file, result) for file in files if (result := json.loads(file.read_text())).get("kind") != IN_SEQUENCE]
@@ -133,7 +133,7 @@ def ends(folder: Path) -> dict[str, str]:
 
 
 def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """What is done by a command, with its name."""
+    """The commands to run, each with its name."""
     for reuse in ("anew", "common", "finetune", "fix"):
         yield f"tasks {reuse}", ["tasks", str(folder / "tasks.yaml"), "--reuse", reuse]
     for meta in ("--no-meta", "--meta"):
@@ -148,7 +148,7 @@ def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def recorded(every_so_many: int, only: str = "") -> dict[str, dict[str, str]]:
-    """Do all runs, or each ``every_so_many``-th of those named like ``only``, and hash what they leave."""
+    """Do every ``every_so_many``-th of the runs with ``only`` in their name, and hash what they leave."""
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
@@ -175,8 +175,8 @@ def recorded(every_so_many: int, only: str = "") -> dict[str, dict[str, str]]:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--sample", type=click.IntRange(1), default=1, help="Do every N-th alone.")
-@click.option("--only", default="", metavar="TEXT", help="Of those alone whose name has this in it.")
+@click.option("--sample", type=click.IntRange(1), default=1, metavar="N", help="Do only every N-th run.")
+@click.option("--only", default="", metavar="TEXT", help="Do only runs with this in their name.")
 def main(file: Path, sample: int, only: str) -> None:
     """Write FILE, or compare with it."""
     if not file.exists() and (sample > 1 or only):
