@@ -57,7 +57,7 @@ class Spent(NamedTuple):
 
 
 def spent(command: Sequence[str], environment: Mapping[str, str], folder: str | None = None) -> Spent:
-    """Do a command in ``folder``, by default the working directory, without output."""
+    """Run a command in ``folder``, by default the working directory, without output."""
     quiet, began = subprocess.DEVNULL, time.perf_counter()
     process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd=folder, env=environment)
     _, status, used = os.wait4(process.pid, 0)

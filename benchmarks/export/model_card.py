@@ -39,7 +39,7 @@ OF_OTHERS = {
     "average": "; the moving average of the student",
     "best": "; the student at its best evaluation, chosen on test data, so that its test accuracy is too optimistic",
 }
-"""What is said of files of other weights than the student's, by their stem."""
+"""What is said of files with other weights than the student's, by their stem."""
 
 
 def model_card(run: Run, notes: dict[str, Any], files: Sequence[Path], licence: str | None) -> str:

@@ -212,7 +212,7 @@ def loss_panels(panels: Mapping[str, Sequence[Series]], *, columns: int = 2) -> 
 
 @svg_figure("Share of each class among the generated images against student steps")
 def class_map(steps: Sequence[float], counts: Sequence[Sequence[float]], names: Sequence[str] = ()) -> Figure:
-    """Share of every class, as the teacher sees it, among the images counted since the previous evaluation."""
+    """Share of every class, as the teacher sees it, in the experiences' last batches since the previous evaluation."""
     table = np.array(counts, dtype=float).T
     share = 100 * table / np.maximum(table.sum(axis=0, keepdims=True), 1)
     shown = range(0, len(names), math.ceil(max(1, len(names)) / MOST_NAMES))

@@ -139,7 +139,7 @@ def _classes(run: Run) -> tuple[list[float], list[list[float]]] | None:
 
 
 def class_rows(run: Run) -> list[Record]:
-    """For each class: test images, accuracy (%) of teacher and student on them, and its share (%) of generated images.
+    """For each class: test images, accuracy (%) of teacher and student on them, and its share (%) of generated ones.
 
     At most `MOST_CLASSES`, those first on which the student lost most; empty without a test set, or before the end.
     """

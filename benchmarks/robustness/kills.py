@@ -128,7 +128,7 @@ def survive(config: RunConfig, kills: int, chance: random.Random) -> Survived:
 
 
 @click.command()
-@click.option("--kills", default=4, show_default=True, help="Kills of each run.")
+@click.option("--kills", default=4, show_default=True, help="Kills per run.")
 @click.option("--method", "methods", multiple=True, help="Only this method; may be repeated.")
 @click.option("--replay", "replays", multiple=True, help="Only this replay; may be repeated.")
 @click.option("--sample", type=int, help="Number of combinations, drawn at random. [default: all]")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SYSTEM = ("builtins", "nt", "os", "posix", "runpy", "subprocess", "sys")
-"""Modules that saved weights never need, only code does."""
+"""Modules that only code needs, never saved weights."""
 
 HARMLESS = re.compile(r"torch\.\w+$|torch\._utils\.|collections\.")
 """Names that pickled weights consist of."""

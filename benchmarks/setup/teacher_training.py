@@ -27,7 +27,7 @@ from lra.synthesis.augmentation import flipped, shifted
 OFTEN = 5.0
 """Least seconds from one saved state to the next."""
 DEAR = 30
-"""As many times what saving took passes before the next, so that it costs at most a thirtieth of the time."""
+"""The next state is saved after this many times what saving took, so that it costs at most a thirtieth of the time."""
 
 AUXILIARY = 0.3
 """Weight of an auxiliary classifier, as in GoogLeNet (Szegedy et al., CVPR 2015)."""
@@ -91,7 +91,7 @@ def train(
 
 
 def _waiting(options: TeacherOptions, quiet: bool) -> Callable[[], None]:
-    """What shows the wait while another process trains the same teacher."""
+    """What to call while another process trains the same teacher: it shows the wait."""
     started = time.monotonic()
     progress: list[Progress] = []
 

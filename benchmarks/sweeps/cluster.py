@@ -229,7 +229,7 @@ def objection(jobs: Sequence[Job], mark: str, token: str, packages: Mapping[str,
 
 
 def unlikeness(there: Identity, here: Identity) -> str | None:
-    """What, apart from its settings, makes a run here another run than there; ``None`` if nothing does."""
+    """What, apart from its settings, makes a run different here from there; ``None`` if nothing does."""
     for part in PARTS[1:]:
         ours, theirs = here.get(part), there.get(part)
         if ours == theirs:

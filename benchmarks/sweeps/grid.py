@@ -7,9 +7,9 @@ seed: [0, 1, 2]
 steps: 400
 set: {student.lr: [0.03, 0.1]}
 
-Combinations that give the same run count once, such as ``replay: paper`` and that replay by its name. ``kind:
-increment`` or ``kind: tasks`` makes it a grid of another kind of run, with the flags of that kind as axes. ``also``
-holds further grids, each of which takes from the grid around it what it does not name itself:
+Combinations that give the same run count once, such as ``replay: paper`` and that replay by its name. With
+``kind: increment`` or ``kind: tasks`` it is a grid of another kind of run, whose flags are the axes. ``also`` holds
+further grids, each of which takes from the grid around it what it does not name itself:
 
 kind: increment
 strategy: [naive, generative]

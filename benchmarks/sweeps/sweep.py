@@ -183,7 +183,7 @@ class Estimate:
     """What a run would take.
 
     Attributes:
-        seconds: of its own, from its first step to its last; ``None`` if unknown.
+        seconds: of its own training and evaluation; ``None`` if unknown.
         basis: what that is based on, or why it is unknown.
         teacher: seconds to train its teacher, 0 if that is done.
         memory: peak MB of it and of what was timed before it; 0 if it was not timed.

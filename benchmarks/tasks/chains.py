@@ -159,7 +159,7 @@ class TaskRun:
 
 
 LATER = ("accuracy", "agreement", "student_steps", "early_loss", "late_loss")
-"""What a chain's result has the mean of over all tasks but the first, into which nothing is carried."""
+"""Averaged in a chain's result over all tasks but the first, into which nothing is carried."""
 
 
 def summary(tasks: Sequence[TaskRun]) -> Record:
@@ -249,7 +249,7 @@ def tasks_of(chain: Path) -> list[TaskRun]:
 
 
 def finished(folder: Path) -> list[TaskRun]:
-    """The finished tasks of all chains in ``folder``, that of a chain, of a file of tasks, or of a sweep of chains.
+    """The finished tasks of all chains in the ``folder`` of a chain, of a file of tasks, or of a sweep of chains.
 
     Raises:
         MissingInput: if there is none.

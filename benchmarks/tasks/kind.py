@@ -37,7 +37,7 @@ class Tasks(Kind):
     flags = ("file", "reuse", "carry", *(key for key in KEYS if key != "threads"))
 
     def of_cell(self, cell: Cell, base: Path | None = None) -> Chain:
-        """The chain of a combination: what it names wins over the file of tasks, its ``file``."""
+        """The chain of a combination, which wins over the file of tasks that it names as ``file``."""
         flags, settings = parted(cell)
         if "file" not in flags:
             raise UsageError("file is missing: name the file of tasks, such as file: tasks.yaml")

@@ -172,7 +172,7 @@ def interval_text(values: Sequence[float | None], within: Bounds = ANY) -> str:
 
 @svg_figure("One panel for each task, one curve for each way of reuse")
 def task_panels(panels: Mapping[str, Sequence[Series]], measure: str, x_title: str, width: float = WIDE) -> Figure:
-    """One panel above another, by name of the task, all of the same measure; the width is in inches."""
+    """Panels below one another, one for each task, all of the same measure; the width is in inches."""
     figure = Figure((width, 1), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     labels = []
@@ -263,9 +263,9 @@ def _chains(runs: Sequence[TaskRun]) -> list[list[TaskRun]]:
 
 
 def recognition(chain: Sequence[TaskRun]) -> list[Recognition]:
-    """The answers of each task's teacher, and of all earlier ones with such images, to the images of its generator.
+    """For each task, how its teacher and earlier ones answer to its generator's images, if theirs are of the same size.
 
-    These are of the same latents each time, in evaluation mode.
+    The latents are the same each time, the generator in evaluation mode.
 
     Raises:
         LraError: if a teacher or its data are missing, or a generator does not take latents.
