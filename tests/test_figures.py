@@ -136,6 +136,12 @@ def test_the_net_catches_labels_that_overlap_or_are_cut() -> None:
         assert_readable(figure)
 
 
+def test_the_frontier_is_what_nothing_beats_in_cost_and_measure() -> None:
+    found = [(1.0, 2.0), (2.0, 5.0), (3.0, 4.0), (2.0, 1.0), (4.0, 5.0), (5.0, 0.5)]
+    assert figures.unbeaten(found) == [(1.0, 2.0), (2.0, 5.0)]
+    assert figures.unbeaten(found, better=-1) == [(1.0, 2.0), (2.0, 1.0), (5.0, 0.5)]
+
+
 def test_other_figures_with_long_names_are_readable() -> None:
     ranked = [Ranked(k + 1, LONG.format(k, k), k, 90 - k, 89 - k, 91 - k, [90 - k]) for k in range(12)]
     assert_readable(drawn(figures.ranking, ranked, "accuracy, final (%)"))

@@ -138,9 +138,9 @@ def main() -> None:
     """Measure, print, and write the grid."""
     options = parser().parse_args()
     if options.steps <= FEW:
-        raise SystemExit(f"--steps {options.steps}: more than {FEW} are needed")
+        parser().exit(2, f"--steps {options.steps}: more than {FEW} are needed\n")
     if (options.sweep is None) != (options.figure is None):
-        raise SystemExit("--sweep and --figure need each other: give both or none")
+        parser().exit(2, "--sweep and --figure need each other: give both or none\n")
     torch.set_num_threads(1)
     grid = read_options(options.source, "grid")
     cells = seedwise(plan(grid, options.source.parent))

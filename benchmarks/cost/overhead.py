@@ -178,7 +178,7 @@ def growth(experiences: int, parts: int = 5) -> list[dict[str, float]]:
     for _ in range(parts):
         spent = seconds(lambda: advance(run, experiences // parts))
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        rows.append({"up_to": run[0].position, "ms": 1000 * spent / (experiences // parts), "peak_mb": memory})
+        rows.append({"up_to": run[0].position, "ms": 1000 * spent / (experiences // parts), "peak_mib": memory})
     return rows
 
 
@@ -205,7 +205,7 @@ def main(chunks: int, experiences: int, as_json: bool) -> None:
             f"ratio {row['ratio']:.3f}   extra {row['extra_ms']:.3f} ms"
         )
     for row in found["growth"]:
-        click.echo(f"experiences up to {row['up_to']:6}   {row['ms']:.3f} ms each   peak {row['peak_mb']:.0f} MB")
+        click.echo(f"experiences up to {row['up_to']:6}   {row['ms']:.3f} ms each   peak {row['peak_mib']:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -331,14 +331,27 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
     return _discs(points, x_title, y_title)
 
 
-@svg_figure("Accuracy against cost, and which configurations no other beats in both")
-def frontier(points: Sequence[Point], x_title: str, y_title: str) -> Figure:
-    """A scatter, with a line through the configurations for which no other is both cheaper and better."""
+@svg_figure("A measure against cost, and which configurations no other beats in both")
+def frontier(points: Sequence[Point], x_title: str, y_title: str, better: int = 1) -> Figure:
+    """A scatter, with a line through the configurations for which no other is both cheaper and better.
+
+    Args:
+        points: cost and measure.
+        x_title: of the cost.
+        y_title: of the measure.
+        better: -1 if lower values of the measure are better.
+    """
     figure = _discs(points, x_title, y_title, cost=True)
-    means = sorted((float(np.mean(p.x)), float(np.mean(p.y))) for p in points)
-    best = [m for i, m in enumerate(means) if not any(y >= m[1] for _, y in means[:i])]
+    best = unbeaten([(float(np.mean(p.x)), float(np.mean(p.y))) for p in points], better)
     figure.axes[0].plot(*zip(*best, strict=True), color=MUTED, linewidth=1, drawstyle="steps-post", zorder=1)
     return figure
+
+
+def unbeaten(found: Sequence[tuple[float, float]], better: int = 1) -> list[tuple[float, float]]:
+    """Those pairs of cost and measure to which no other is at most as dear and at least as good, the cheapest first."""
+    side = -1 if better < 0 else 1
+    ordered = sorted(found, key=lambda pair: (pair[0], -side * pair[1]))
+    return [pair for i, pair in enumerate(ordered) if not any(side * y >= side * pair[1] for _, y in ordered[:i])]
 
 
 def _discs(points: Sequence[Point], x_title: str, y_title: str, cost: bool = False) -> Figure:

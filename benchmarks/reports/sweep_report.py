@@ -108,7 +108,7 @@ def _figures(found: Comparison, order: Sequence[tuple[int, Row]]) -> dict[str, A
     for key, cost in (("seconds", time), ("teacher_queries", "teacher_queries")):
         points = [] if cost is None else _points(found, order, cost, name)
         if cost is not None and len({value for point in points for value in point.x}) > 1:
-            drawn[key] = figures.frontier(points, found.columns[cost].heading, column.heading)
+            drawn[key] = figures.frontier(points, found.columns[cost].heading, column.heading, column.better)
     return drawn
 
 
@@ -242,7 +242,8 @@ def write_figure(found: Comparison, file: Path, draw: str = "curves") -> None:
     cost = next((cost for cost in COSTS if _points(found, order, cost, name)), None)
     if cost is None:
         raise UsageError(f"--draw cost: a cost must be among --columns: {', '.join(COSTS)}")
-    save_figure(file, figures.frontier, _points(found, order, cost, name), found.columns[cost].heading, column.heading)
+    titles = (found.columns[cost].heading, column.heading)
+    save_figure(file, figures.frontier, _points(found, order, cost, name), *titles, column.better)
 
 
 def write_frontier(found: Comparison, costs: Mapping[str, float], title: str, file: Path) -> None:
@@ -264,4 +265,4 @@ def write_frontier(found: Comparison, costs: Mapping[str, float], title: str, fi
         values = [*row.group.values(column).values()]
         if row.group.label in costs:
             points.append(Point(place, found.rows.index(row), [costs[row.group.label]] * len(values), values))
-    save_figure(file, figures.frontier, points, title, column.heading)
+    save_figure(file, figures.frontier, points, title, column.heading, column.better)
