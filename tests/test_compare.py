@@ -213,6 +213,16 @@ def test_the_pace_of_a_grid_of_equal_seconds_goes_without_saying_but_not_unsaid(
     assert sum("steps_per_experience=30" in label for label in labels) == 1
 
 
+def test_the_step_is_compared_with_the_same_without_it_whatever_the_pace(tmp_path: Path) -> None:
+    for meta, lr, pace in ((False, 0.1, 18), (True, 0.1, 13), (True, 0.3, 13)):
+        folder = write_run(tmp_path, 0, 90, "memory", meta, lr=lr)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        schedule = config.get("schedule", {}) | {"steps_per_experience": pace}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config | {"schedule": schedule}))
+    found = {row.group.label: row.against for row in compare([tmp_path], "accuracy").rows}
+    assert found == {"no meta": None, "meta, student.lr=0.1": "no meta", "meta, student.lr=0.3": None}
+
+
 def test_any_setting_can_be_what_is_compared_against(tmp_path: Path) -> None:
     write_run(tmp_path / "single", 0, 90, "memory", student={"precision": "float32"})
     write_run(tmp_path / "half", 0, 91, "memory", student={"precision": "bfloat16"})

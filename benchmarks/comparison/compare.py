@@ -216,17 +216,19 @@ def find_baselines(groups: Sequence[Group], against: str | None) -> list[Group |
 
 
 def _closest(group: Group, groups: Sequence[Group], key: str, value: str, exact: bool) -> Group | None:
-    """The group with ``key`` at ``value`` that differs least otherwise; with ``exact``, not at all otherwise."""
+    """The group with ``key`` at ``value`` that differs least otherwise; with ``exact``, in nothing but its pace."""
     if _is(group, key, value):
         return None
     section = key.split(".")[0]
 
-    def distance(other: Group) -> tuple[int, int]:
+    def apart(other: Group) -> set[str]:
         keys = [k for k in {**group.settings, **other.settings} if k.split(".")[0] != section]
-        apart = [k for k in keys if group.settings.get(k) != other.settings.get(k)]
-        return sum(k in SHORT.values() for k in apart), len(apart)
+        return {k for k in keys if group.settings.get(k) != other.settings.get(k)}
 
-    rivals = [other for other in groups if _is(other, key, value) and (not exact or distance(other) == (0, 0))]
+    def distance(other: Group) -> tuple[int, int]:
+        return sum(k in SHORT.values() for k in apart(other)), len(apart(other))
+
+    rivals = [other for other in groups if _is(other, key, value) and (not exact or apart(other) <= {PACE})]
     return min(rivals, key=distance, default=None)
 
 
