@@ -146,7 +146,7 @@ def test_what_finished_is_shown_again_whatever_it_was(
             (0, ["leaderboard", "add", tmp_path / "sweep", "--to", tmp_path / "rows.csv"]),
             (
                 0,
-                ["reproduce", "rows/predfkd+generative", "--board", tmp_path / "rows.csv", "--out", tmp_path / "sweep"],
+                ["reproduce", "rows/predfkd+reservoir", "--board", tmp_path / "rows.csv", "--out", tmp_path / "sweep"],
             ),
             (0, ["report", tmp_path / "sweep"]),
             (0, ["report", tmp_path / "tasks"]),
