@@ -109,7 +109,7 @@ def test_the_bare_loop_learns_from_as_many_images(run):
     ("grid", "runs", "budgets"),
     [
         ("methods", 6, {(6_000, 128)}),
-        ("retention", 10, {(6_000, 128)}),
+        ("retention", 12, {(6_000, 128)}),
         ("seeds", 8, {(6_000, 128)}),
         ("published", 6, {(80_000, 256), (120_000, 512)}),
     ],
