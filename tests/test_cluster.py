@@ -93,7 +93,7 @@ def test_a_lost_machine_loses_nothing(tmp_path: Path) -> None:
             assert there.read_bytes() == (tmp_path / "alone" / there.relative_to(place / "out")).read_bytes()
     assert not list(place.glob("*/cache/teachers/*"))
     assert not (place / "out" / cluster.LENT).exists()
-    assert "does not see /proc/self/cwd/out: give a folder with --out" in said[1]
+    assert "does not see /proc/self/cwd/out: choose with --out a folder that all machines see" in said[1]
     assert "no machine has 2 CPUs" in said[2]
     assert len(said) == 3
 
