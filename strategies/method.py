@@ -197,8 +197,8 @@ class OnlineOptions(SynthesisOptions):
 class OnlineMethod(Method):
     """A method whose samples come fresh from a generator that is trained along with the student.
 
-    Its runs replay a reservoir unless told otherwise: at equal seconds no other replay was better on any stream
-    (``benchmarks/results/retention.md``).
+    Its runs replay a reservoir unless told otherwise, which at equal seconds is better than finetuning where much is
+    forgotten (``benchmarks/results/retention.md``).
 
     Class attributes:
         latent: the published number of latent dimensions.

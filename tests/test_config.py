@@ -48,6 +48,7 @@ def test_options_of_a_replay_are_for_the_one_named_in_any_layer() -> None:
 def test_the_replay_of_the_paper_can_be_named(method: str, tmp_path: Path) -> None:
     """By a flag, a key, a file or in a grid, and in place of a preset's; a configuration says which it is."""
     own = configuration(method=method, replay=METHODS[method].memory).replay
+    assert own["name"] == METHODS[method].memory
     file = tmp_path / "run.yaml"
     file.write_text(f"method: {method}\nreplay: paper\n")
     named = [{"replay": "paper"}, {"set": ("replay.name=paper",)}, {"config": file}]

@@ -226,7 +226,8 @@ def _closest(group: Group, groups: Sequence[Group], key: str, value: str, exact:
         return {k for k in keys if group.settings.get(k) != other.settings.get(k)}
 
     def distance(other: Group) -> tuple[int, int]:
-        return sum(k in SHORT.values() for k in apart(other)), len(apart(other))
+        found = apart(other)
+        return sum(k in SHORT.values() for k in found), len(found)
 
     rivals = [other for other in groups if _is(other, key, value) and (not exact or apart(other) <= {PACE})]
     return min(rivals, key=distance, default=None)

@@ -27,7 +27,7 @@ import torch
 import yaml
 
 from lra.benchmarks.comparison.compare import compare
-from lra.benchmarks.comparison.groups import Group, sweep_record
+from lra.benchmarks.comparison.groups import PACE, Group, sweep_record
 from lra.benchmarks.cost.overhead import NEVER, Run, advance, evaluation_of, seconds
 from lra.benchmarks.files import write_text
 from lra.benchmarks.reports.sweep_report import write_frontier
@@ -43,7 +43,8 @@ from lra.state import seed_everything
 
 FEW = 5
 """Student steps per experience in the shorter runs, which show what an experience costs by itself."""
-PACE = "set:schedule.steps_per_experience"
+STEPS = f"set:{PACE}"
+"""The key of a cell for its student steps per experience."""
 
 
 class Cost(NamedTuple):
@@ -63,7 +64,7 @@ class Cost(NamedTuple):
 
 def training(cell: Cell, steps: int, base: Path) -> Run:
     """A run of a cell after its first epoch, when there is something to replay."""
-    config = DISTILLATION.of_cell({**cell, PACE: steps}, base)
+    config = DISTILLATION.of_cell({**cell, STEPS: steps}, base)
     data = data_of(config.data)
     seed_everything(0)
     built = prepare(config, data, stand_in(config, data), None, lambda record: None)
@@ -112,7 +113,7 @@ def written(cells_with_seeds: Sequence[tuple[Planned, list[int]]], steps: Sequen
     cells: list[dict[str, Any]] = []
     for (one, seeds), number in zip(cells_with_seeds, steps, strict=True):
         flags = {key: value for key, value in one.cell.items() if not key.startswith("set:")} | {"seed": seeds}
-        settings = {key.removeprefix("set:"): value for key, value in {**one.cell, PACE: number}.items()}
+        settings = {key.removeprefix("set:"): value for key, value in {**one.cell, STEPS: number}.items()}
         cells.append(flags | {"set": {key: value for key, value in settings.items() if key not in flags}})
     first, *others = cells
     same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
@@ -136,11 +137,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Measure, print, and write the grid."""
-    options = parser().parse_args()
+    command = parser()
+    options = command.parse_args()
     if options.steps <= FEW:
-        parser().exit(2, f"--steps {options.steps}: more than {FEW} are needed\n")
+        command.exit(2, f"--steps {options.steps}: more than {FEW} are needed\n")
     if (options.sweep is None) != (options.figure is None):
-        parser().exit(2, "--sweep and --figure need each other: give both or none\n")
+        command.exit(2, "--sweep and --figure need each other: give both or none\n")
     torch.set_num_threads(1)
     grid = read_options(options.source, "grid")
     cells = seedwise(plan(grid, options.source.parent))
@@ -166,9 +168,9 @@ def main() -> None:
         write_frontier(found, paid, "training time, as a multiple of the first cell’s", options.figure)
     print(markdown_table(["cell", "a step, ms", "an experience, ms", "ratio", "steps", "of the budget"], rows))
     if options.grid:
-        command = " ".join(["python -m lra.benchmarks.cost.equal_seconds", *sys.argv[1:]])
+        typed = " ".join(["python -m lra.benchmarks.cost.equal_seconds", *sys.argv[1:]])
         text = yaml.safe_dump(written(cells, steps), sort_keys=False, default_flow_style=None, width=120)
-        write_text(options.grid, f"# {options.source.name} at equal seconds, as written by\n#   {command}\n{text}")
+        write_text(options.grid, f"# {options.source.name} at equal seconds, as written by\n#   {typed}\n{text}")
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ RECOGNISED = (
     "after the last task",
     "forgetting",
     "classes at its end",
-    "after the last task",
+    "classes after the last task",
 )
 
 
