@@ -129,6 +129,7 @@ class Method(ABC):
             replay name.
         memory: the replay its paper uses.
         retention: the replay of a run that names none.
+        for_copies: whether its settings are for a student that begins as a quantised copy of its teacher.
     """
 
     name: ClassVar[str]
@@ -137,6 +138,7 @@ class Method(ABC):
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     memory: ClassVar[str] = "none"
     retention: ClassVar[str] = "none"
+    for_copies: ClassVar[bool] = False
 
     def __init__(self, setup: Setup, options: Any):
         self.setup = setup

@@ -114,7 +114,7 @@ class ReservoirReplay(BufferOptions):
 class PoolOfImages(PriorityOptions, PoolOptions):
     """The image pool of the methods that optimise batches, available to every method."""
 
-    summary = "every image made so far, in bytes (what ADI, CMI, Fast, RGAL, NAYER do)"
+    summary = "the images made so far, all or the most useful, in bytes (what ADI, CMI, Fast, RGAL, NAYER do)"
     held = "capacity"
 
     share: Literal["uniform", "beside"] | Fraction = "uniform"

@@ -254,6 +254,15 @@ def test_the_first_line_says_what_is_replayed(method: str, replay: str, meta: bo
     assert ("LRA step" in first) == meta
 
 
+def test_a_method_for_quantised_copies_says_so_of_a_student_from_scratch() -> None:
+    def said(**asked: Any) -> str:
+        return "\n".join(announced(configuration(**asked)))
+
+    assert "method gdfq: its settings are for a quantised copy" in said(method="gdfq")
+    assert "quantised copy" not in said(method="gdfq", set=("quantization={}",))
+    assert "quantised copy" not in said(method="dafl")
+
+
 def test_the_lra_step_without_a_replay_is_refused(lra_bench: Callable[..., Any], tmp_path: Path) -> None:
     file, grid, tasks = tmp_path / "run.yaml", tmp_path / "grid.yaml", tmp_path / "tasks.yaml"
     file.write_text("replay: none\nmeta: true\n")

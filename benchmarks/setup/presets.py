@@ -165,7 +165,7 @@ def facts_of(options: DataOptions, device: str) -> Facts:
 
 
 def announced(config: RunConfig) -> Iterator[str]:
-    """Lines on what is replayed, which scale or preset is used and why, and what of a preset was replaced.
+    """Lines on what is replayed, which scale or preset is used and why, and what does not fit what was given.
 
     Raises:
         LraError: as `facts_of`.
@@ -175,6 +175,11 @@ def announced(config: RunConfig) -> Iterator[str]:
         yield from _of_preset(config, config.preset)
     if config.scale is not None:
         yield from _of_scale(config, config.scale)
+    if METHODS[config.method].for_copies and config.quantization is None:
+        yield (
+            f"method {config.method}: its settings are for a quantised copy of the teacher; add "
+            "--set quantization={}, or give a student from scratch a higher student.lr and more steps"
+        )
 
 
 def _replayed(config: RunConfig) -> str:

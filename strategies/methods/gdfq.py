@@ -61,7 +61,8 @@ class GDFQ(OnlineMethod):
         },
         "schedule": {"batch_size": 200, "steps_per_experience": 1, "experiences_per_epoch": 200, "epochs": 400},
     }
-    retention = "none"  # Its student begins as a copy of its teacher.
+    retention = "none"  # Its student begins where it should end.
+    for_copies = True
 
     def build(self, student: nn.Module) -> Parts:
         """G and its two terms; for the student D/K, the class, RGAL's triplets."""
