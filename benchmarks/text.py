@@ -32,6 +32,11 @@ def number_text(value: object, digits: int = 0, sign: str = "", missing: str = "
     return text.replace("-", "−") if text.strip("-+0.,") else text.lstrip("-+")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: ``1 run``, ``2,000 runs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def quantity_text(quantity: Quantity, value: object, missing: str = "—") -> str:
     """The value of a quantity with its unit, where it stands alone."""
     found = number_text(value, quantity.digits, "+" if quantity.signed else "", missing)

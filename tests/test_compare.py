@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -307,6 +308,58 @@ def test_table_on_the_command_line(runs: Path, lra_bench: Bench) -> None:
     assert max(map(len, done.out.splitlines())) <= 120
 
 
+def test_a_column_for_each_value_of_a_setting(runs: Path, tmp_path: Path, lra_bench: Bench) -> None:
+    for seed, final in enumerate(FINALS["none"]):
+        write_run(runs / "other", seed, final - 10, student={"network": "lenet5"})
+    done = lra_bench("compare", runs, "--across", "replay", "--columns", "accuracy,max", "--format", "md")
+    last, largest = done.out.split("**max (%)**")
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in last.splitlines() if line[:1] == "|"]
+    assert table[0] == ["", "none", "memory"], "as replays are listed"
+    found = {row[0]: [cell.partition(" ")[0] for cell in row[1:]] for row in table[2:]}
+    assert found == {
+        "no meta, student lenet5": ["85.00", ""],
+        "no meta, student mlp": ["95.00", "96.00"],
+        "meta, student mlp": ["", "97.67"],
+    }
+    assert largest.count("96.00 [") == 1
+    assert "p is from" not in done.out
+    page = tmp_path / "page.md"
+    lra_bench("compare", runs, "--across", "meta", "--write", page)
+    assert "| memory" in page.read_text()
+    assert "--across meta" in page.read_text()
+
+
+def test_what_a_setting_decides_goes_with_it(tmp_path: Path, lra_bench: Bench) -> None:
+    for replay, teacher, lr in (("none", "aa", 0.1), ("memory", "bb", 0.2)):
+        write_run(tmp_path, 0, 90, replay, teacher=teacher * 32, lr=lr)
+    said = lra_bench("compare", tmp_path, "--across", "replay", "--columns", "accuracy", "--allow-different").out
+    assert re.search(r"none +memory\n +90.00 +90.00", said)
+
+
+def test_all_combinations_of_two_settings_have_their_place(tmp_path: Path, lra_bench: Bench) -> None:
+    for n, (lr, momentum) in enumerate(product((0.1, 0.02), (0.5, 0.9))):
+        write_run(tmp_path / str(n), 0, 90 + n, student={"lr": lr, "momentum": momentum})
+    said = lra_bench("compare", tmp_path, "--across", "student.lr", "--columns", "accuracy").out
+    assert re.search(r"0.02 +0.1\n.*momentum=0.5 +92.00 +90.00\n.*momentum=0.9 +93.00 +91.00", said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("replay", "--format", "csv"), "--across makes tables to read, table, md, latex"),
+        (("replay", "--against", "replay=none"), "--across shows no differences"),
+        (("method",), "is predfkd in all of them"),
+        (("student.momentun",), "is in none of them"),
+    ],
+)
+def test_a_table_that_cannot_be_made_is_one_line(
+    runs: Path, lra_bench: Bench, arguments: tuple[str, ...], words: str
+) -> None:
+    done = lra_bench("compare", runs, "--across", *arguments)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert words in done.err
+
+
 def test_markdown_latex_csv_json(runs: Path, lra_bench: Bench) -> None:
     columns = ("--columns", "accuracy,forgetting")
     table = lra_bench("compare", runs, *columns, "--format", "md").out.splitlines()
@@ -393,7 +446,7 @@ def test_no_runs_are_missing_input(tmp_path: Path, lra_bench: Bench) -> None:
 
 def test_unfinished_runs_are_left_out(runs: Path, lra_bench: Bench) -> None:
     (next(runs.rglob("seed-0")) / "result.json").unlink()
-    assert "1 unfinished runs are left out" in lra_bench("compare", runs).out
+    assert "left out: 1 unfinished run\n" in lra_bench("compare", runs).out
     for file in runs.rglob("result.json"):
         file.unlink()
     done = lra_bench("compare", runs)

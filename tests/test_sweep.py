@@ -298,7 +298,7 @@ def test_an_estimate_counts_starts_teachers_and_reports() -> None:
     assert "4 runs, 3 to do: about 45 s on 2 workers" in lines, "7 + 2 * 4 + 2 rounds of 15"
     assert any("30 s training and evaluation, 15 s start-up and reports" in line for line in lines)
     assert "1 teacher would be trained first: 7 s, included above" in lines
-    assert "1 runs, 0 to do: about 0 s on 2 workers" in list(told([done], 2, {}))
+    assert "1 run, 0 to do: about 0 s on 2 workers" in list(told([done], 2, {}))
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,11 @@ def report(folder: Path) -> None:
 )
 @click.option("--columns", metavar="A,B,...", help="What to compare; the first in full. [default: the usual ones]")
 @click.option(
+    "--across",
+    metavar="KEY",
+    help="One table for each of --columns, with a column for each value of this setting, such as replay.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["table", "md", "latex", "csv", "json"]),
@@ -120,6 +125,7 @@ def compare(
     places: tuple[Path, ...],
     against: tuple[str, ...],
     columns: str | None,
+    across: str | None,
     form: str,
     figure: Path | None,
     draw: str,
@@ -132,10 +138,17 @@ def compare(
     contains runs. Runs that differ only in the seed form one row.
     """
     from lra.benchmarks.comparison.compare import comparisons
+    from lra.benchmarks.comparison.crossed import crossed
     from lra.benchmarks.comparison.tables import render
 
-    found = comparisons(places, columns, against or (None,), allow_different)
-    click.echo(render(found, form), nl=False)
+    if across and against:
+        raise UsageError("--across shows no differences: give it without --against")
+    found = comparisons(places, columns, () if across else against or (None,), allow_different)
+
+    def tables(form: str) -> str:
+        return crossed(found[0], across, form) if across else render(found, form)
+
+    click.echo(tables(form), nl=False)
     if figure is not None:
         from lra.benchmarks.reports.sweep_report import write_figure
 
@@ -145,7 +158,8 @@ def compare(
         from lra.benchmarks.comparison.tables import markdown_page
         from lra.benchmarks.files import write_text
 
-        write_text(write, markdown_page(found, places, shlex.join(["lra-bench", *sys.argv[1:]]), write.stem))
+        command = shlex.join(["lra-bench", *sys.argv[1:]])
+        write_text(write, markdown_page(found[0].groups, tables("md"), places, command, write.stem))
         click.echo(f"written: {write}", err=True)
 
 

@@ -130,11 +130,12 @@ def states(planned: Sequence[Planned], out: Path) -> list[dict[str, str]]:
 def untimed(runs: Sequence[Mapping[str, str]], as_json: bool) -> str:
     """What a dry run without timing says of ``runs``: of each its label and status."""
     from lra.benchmarks.sweeps.sweep import TO_DO
+    from lra.benchmarks.text import counted
 
     if as_json:
         return json.dumps({"runs": runs})
     lines = [f"{run['status']:8}  {run['label']}" for run in runs]
-    return "\n".join([*lines, f"{len(runs)} runs, {[run['status'] for run in runs].count(TO_DO)} to do"])
+    return "\n".join([*lines, f"{counted(len(runs), 'run')}, {[run['status'] for run in runs].count(TO_DO)} to do"])
 
 
 def _planned(file: Path, assignments: Sequence[str]) -> tuple[Tree, list[Planned]]:

@@ -24,6 +24,7 @@ from lra.benchmarks.errors import UsageError, suggestion
 from lra.benchmarks.files import NotPlain, parse_yaml
 from lra.benchmarks.records import DISTILLED, INCREMENT, TASKS, Record, Run, flatten, pick
 from lra.benchmarks.setup.presets import presets, printed
+from lra.benchmarks.text import counted
 from lra.metrics.quantities import COMPARED, COMPARED_INCREMENTS, COMPARED_TASKS, QUANTITIES, Quantity, at
 
 
@@ -85,7 +86,7 @@ def comparisons(
         places: run folders, sweeps, or folders of these. If runs are of several kinds, those of the first are compared.
         columns: comma-separated names from `lra.metrics.quantities.QUANTITIES`.
         against: the baselines: a label, or a setting that distinguishes it, such as ``replay=none``; ``None`` compares
-            each configuration that has the LRA step with the same one without it.
+            each configuration that has the LRA step with the same one without it. If there are none, nothing is paired.
         allow_different: compare runs with different teachers or data sets.
 
     Raises:
@@ -101,9 +102,9 @@ def comparisons(
         refuse_different(groups)
     kept, notes = measured(chosen(columns, kind), runs, columns is not None)
     if others := len(every) - len(runs):
-        notes.insert(0, f"{others} runs of another kind are left out: give their folders alone to compare them")
+        notes.insert(0, f"left out: {counted(others, 'run')} of another kind; give their folders alone to compare them")
     if unfinished:
-        notes.insert(0, f"{unfinished} unfinished runs are left out")
+        notes.insert(0, f"left out: {counted(unfinished, 'unfinished run')}")
     if ended := [run.stopped for run in runs if run.stopped]:
         first = "one of them by" if len(set(ended)) > 1 else "by"
         notes.insert(0, f"{len(ended)} of {len(runs)} runs were stopped before their end, {first} {ended[0]}")
@@ -112,6 +113,8 @@ def comparisons(
     if rolled_back := sum(bool(run.rollbacks) for run in runs):
         notes.append(f"{rolled_back} of {len(runs)} runs diverged and went on from before at a lower rate")
     bare = [_row(group, kept) for group in groups]
+    if not against:
+        return [Comparison(bare, kept, [*notes, *_remarks(bare, kept)])]
     found = []
     for one in against:
         rows = [_compared(row, base, kept) for row, base in zip(bare, find_baselines(groups, one), strict=True)]

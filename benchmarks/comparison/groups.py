@@ -224,7 +224,7 @@ def _of_tasks(run: Run) -> Record:
     found = {"reuse": run.config.get("reuse"), "carry": run.config.get("carry")}
     for key in dict.fromkeys(key for one in alone for key in one):
         values = [one.get(key) for one in alone]
-        found[key] = values[0] if len(set(map(_text, values))) == 1 else ", ".join(map(_text, values))
+        found[key] = values[0] if len(set(map(text_of, values))) == 1 else ", ".join(map(text_of, values))
     return found
 
 
@@ -262,7 +262,7 @@ def labels(groups: Sequence[Group]) -> list[str]:
     if len(groups) == 1:
         named = ("strategy", "meta") if SHORT["strategy"] in groups[0].settings else ("method", "replay", "meta")
         return [_name(groups[0].settings, named)]
-    shown = [key for key, path in SHORT.items() if len({_text(g.settings.get(path)) for g in groups}) > 1]
+    shown = [key for key, path in SHORT.items() if len({text_of(g.settings.get(path)) for g in groups}) > 1]
     names = [_name(group.settings, shown) for group in groups]
     return [", ".join(filter(None, [name, *_rest(i, names, groups)])) for i, name in enumerate(names)]
 
@@ -270,12 +270,12 @@ def labels(groups: Sequence[Group]) -> list[str]:
 def _name(found: Record, shown: Sequence[str]) -> str:
     used = found.get(SHORT["plugin"]) if "plugin" in shown else None
     named = [key for key in shown if key not in ("plugin", "meta", "dataset", "teacher", "student")]
-    parts = [_text(found.get(SHORT[key])) for key in named]
+    parts = [text_of(found.get(SHORT[key])) for key in named]
     parts += [str(spec).rpartition(":")[2] for spec in used] if isinstance(used, list) else []
     if "meta" in shown:
         meta = found.get(SHORT["meta"])
         parts += ["meta"] if meta else [] if parts else ["no meta"]
-    pair = [f"{key} {_text(found.get(SHORT[key]))}" for key in ("teacher", "student", "dataset") if key in shown]
+    pair = [f"{key} {text_of(found.get(SHORT[key]))}" for key in ("teacher", "student", "dataset") if key in shown]
     return ", ".join(filter(None, [" + ".join(parts), *pair]))
 
 
@@ -284,22 +284,24 @@ def _rest(index: int, names: Sequence[str], groups: Sequence[Group]) -> Iterator
     twins = [group for group, name in zip(groups, names, strict=True) if name == names[index]]
     own = groups[index].settings
     keys = dict.fromkeys(key for group in twins for key in group.settings)
-    apart = [key for key in keys if key not in SHORT.values() and len({_text(t.settings.get(key)) for t in twins}) > 1]
-    shown = [key for key in apart if not (_is_default(key, own) or _usual(key, own, twins))]
-    shown = shown or [key for key in apart if not _is_default(key, own)]
+    apart = [
+        key for key in keys if key not in SHORT.values() and len({text_of(t.settings.get(key)) for t in twins}) > 1
+    ]
+    said = [key for key in apart if key in own and not is_default(key, own)]
+    shown = [key for key in said if not _usual(key, own, twins)] or said
     if PACE in shown and _told_apart(twins, [key for key in apart if key != PACE]):
         shown.remove(PACE)
-    yield from (f"{key}={_text(own.get(key))}" for key in shown)
+    yield from (f"{key}={text_of(own.get(key))}" for key in shown)
     if len(twins) > 1 and len({json.dumps(t.settings, sort_keys=True, default=str) for t in twins}) < len(twins):
         yield f"teacher {groups[index].teacher[:8]}"
 
 
 def _told_apart(twins: Sequence[Group], keys: Sequence[str]) -> bool:
     """Whether no two groups have the same values of these settings."""
-    return len({tuple(_text(twin.settings.get(key)) for key in keys) for twin in twins}) == len(twins)
+    return len({tuple(text_of(twin.settings.get(key)) for key in keys) for twin in twins}) == len(twins)
 
 
-def _is_default(key: str, own: Record) -> bool:
+def is_default(key: str, own: Record) -> bool:
     """Whether an option of the replay or of the LRA step has its default value, which goes without saying."""
     part, _, name = key.partition(".")
     kind = LRAOptions if part == "meta" else REPLAYS.get(str(own.get(SHORT["replay"]))) if part == "replay" else None
@@ -309,13 +311,14 @@ def _is_default(key: str, own: Record) -> bool:
 
 def _usual(key: str, own: Record, twins: Sequence[Group]) -> bool:
     """Whether nearly all have the same value, so that only the others need to say theirs."""
-    if any(_is_default(key, twin.settings) for twin in twins):
+    if any(is_default(key, twin.settings) for twin in twins):
         return False
-    same = sum(_text(twin.settings.get(key)) == _text(own.get(key)) for twin in twins)
+    same = sum(text_of(twin.settings.get(key)) == text_of(own.get(key)) for twin in twins)
     return len(twins) > 3 and same > 0.75 * len(twins)
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """The value of a setting as a configuration file has it."""
     if value is None:
         return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import yaml
 
 from lra.benchmarks.comparison.compare import Comparison, Row
 from lra.benchmarks.comparison.estimates import Difference, Estimate
-from lra.benchmarks.comparison.groups import sweep_record, swept_by
+from lra.benchmarks.comparison.groups import Group, sweep_record, swept_by
 from lra.benchmarks.records import Run, pick
-from lra.benchmarks.text import aligned_table, latex_table, markdown_table, number_text
-from lra.metrics.quantities import QUANTITIES, Quantity
+from lra.benchmarks.text import aligned_table, counted, latex_table, markdown_table, number_text
+from lra.metrics.quantities import QUANTITIES
 
 
 def render(comparisons: Sequence[Comparison], form: str) -> str:
@@ -39,11 +40,11 @@ def render(comparisons: Sequence[Comparison], form: str) -> str:
 def cells(comparison: Comparison) -> list[list[str]]:
     """The table for people: the first column in full, the others as mean and interval."""
     first, *others = comparison.columns
-    parts = [
+    parts: list[tuple[str, Callable[[Row], str]]] = [
         ("", lambda row: row.group.label),
         ("seeds", lambda row: str(row.seeds)),
         *_primary(comparison, first),
-        *((comparison.columns[name].heading, _cell(comparison.columns[name], name)) for name in others),
+        *((comparison.columns[name].heading, partial(cell, column=name, of=comparison)) for name in others),
     ]
     if "seconds" not in comparison.columns and any(row.paper for row in comparison.rows):
         parts.append(("hours", _hours))
@@ -54,7 +55,7 @@ def _primary(comparison: Comparison, name: str) -> Iterator[tuple[str, Callable[
     column, rows = comparison.columns[name], comparison.rows
     if any(row.paper for row in rows):
         yield "paper", lambda row: f"{row.paper[0]:.{column.digits}f}" if row.paper else ""
-    yield column.heading, _cell(column, name)
+    yield column.heading, partial(cell, column=name, of=comparison)
     if any(row.seeds > 1 for row in rows):
         yield "sd", lambda row: _of(row.estimates.get(name), lambda e: number_text(e.sd, column.digits))
     if any(row.seeds > 3 for row in rows):
@@ -71,11 +72,14 @@ def _primary(comparison: Comparison, name: str) -> Iterator[tuple[str, Callable[
             yield "p (Holm)", lambda row: _of(row.differences.get(name), lambda d: p_value(d.corrected))
 
 
-def _cell(column: Quantity, name: str) -> Callable[[Row], str]:
-    def text(found: Estimate) -> str:
-        return number_text(found.mean, column.digits) if column.cost else interval(found, column.digits)
+def cell(row: Row, column: str, of: Comparison) -> str:
+    """A column of a row for people: mean and interval, of costs the mean alone."""
+    quantity = of.columns[column]
 
-    return lambda row: _of(row.estimates.get(name), text)
+    def text(found: Estimate) -> str:
+        return number_text(found.mean, quantity.digits) if quantity.cost else interval(found, quantity.digits)
+
+    return _of(row.estimates.get(column), text)
 
 
 def _hours(row: Row) -> str:
@@ -103,20 +107,18 @@ def p_value(p: float | None) -> str:
 def for_terminal(comparison: Comparison) -> str:
     """Aligned columns, in as many blocks as the terminal needs, and the notes."""
     blocks = aligned_table(cells(comparison), shutil.get_terminal_size((120, 40)).columns)
-    notes = "\n".join(f"* {note}" for note in comparison.notes)
-    return "\n\n".join(filter(None, [blocks, notes])) + "\n"
+    return "\n\n".join(filter(None, [blocks, NOTES["table"](comparison.notes)])) + "\n"
 
 
 def markdown(comparison: Comparison) -> str:
     """A pipe table, and the notes as one small line."""
     head, *rows = cells(comparison)
-    notes = "; ".join(comparison.notes).replace("<", "&lt;") + "."
-    return markdown_table(head, rows) + "\n" + (f"\n<sub>{notes}</sub>\n" if comparison.notes else "")
+    return "\n\n".join(filter(None, [markdown_table(head, rows), NOTES["md"](comparison.notes)])) + "\n"
 
 
 def latex(comparison: Comparison) -> str:
     """A booktabs table, and the notes as comments."""
-    return "".join(f"% {note}\n" for note in comparison.notes) + latex_table(cells(comparison)) + "\n"
+    return "\n".join(filter(None, [NOTES["latex"](comparison.notes), latex_table(cells(comparison))])) + "\n"
 
 
 def records(comparison: Comparison) -> list[dict[str, Any]]:
@@ -158,6 +160,12 @@ def as_json(comparison: Comparison) -> str:
     return json.dumps({"rows": records(comparison), "notes": comparison.notes}, ensure_ascii=False, indent=2) + "\n"
 
 
+NOTES: dict[str, Callable[[Sequence[str]], str]] = {
+    "table": lambda notes: "\n".join(f"* {note}" for note in notes),
+    "md": lambda notes: f"<sub>{'; '.join(notes).replace('<', '&lt;')}.</sub>" if notes else "",
+    "latex": lambda notes: "\n".join(f"% {note}" for note in notes),
+}
+"""Remarks as text, in the formats for people."""
 FORMATS: dict[str, Callable[[Comparison], str]] = {
     "table": for_terminal,
     "md": markdown,
@@ -167,11 +175,12 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 }
 
 
-def markdown_page(comparisons: Sequence[Comparison], places: Sequence[Path], command: str, title: str) -> str:
-    """Comparisons as a Markdown page that says how to repeat them: commands, grids, machine, tables.
+def markdown_page(groups: Sequence[Group], tables: str, places: Sequence[Path], command: str, title: str) -> str:
+    """Tables as a Markdown page that says how to repeat them: commands, grids, machine.
 
     Args:
-        comparisons: those of the runs in ``places``, with one baseline each.
+        groups: the configurations found in ``places``.
+        tables: in Markdown.
         places: sweeps, or folders of runs; the grid of each sweep is quoted.
         command: the command that writes this page.
         title: its heading.
@@ -179,7 +188,7 @@ def markdown_page(comparisons: Sequence[Comparison], places: Sequence[Path], com
     Raises:
         UsageError: for a sweep whose record is damaged.
     """
-    runs = [run for group in comparisons[0].groups for run in group.runs.values()]
+    runs = [run for group in groups for run in group.runs.values()]
     found = {place: sweep_record(place / "sweep.json") for place in places if (place / "sweep.json").is_file()}
     sweeps = [swept_by(record, place) for place, record in found.items()]
     grids = [record["grid"] for record in found.values()]
@@ -188,8 +197,8 @@ def markdown_page(comparisons: Sequence[Comparison], places: Sequence[Path], com
         f"# {title}",
         _block("\n".join([*sweeps, command])),
         *(_block(text, "yaml") for text in quoted),
-        f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {machines(runs)}.",
-        render(comparisons, "md").rstrip(),
+        f"{counted(len(runs), 'run')}, {machines(runs)}.",
+        tables.rstrip(),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from lra.benchmarks.errors import MissingInput, UsageError, concerning, one_line, suggestion
 from lra.benchmarks.files import write_text
 from lra.benchmarks.setup.layers import explain
-from lra.benchmarks.text import number_text
+from lra.benchmarks.text import counted, number_text
 from lra.metrics.quantities import QUANTITIES, Quantity
 from lra.options import Count, NonNegative, Options, Seed
 
@@ -120,7 +120,7 @@ class Row(Options):
     @property
     def summary(self) -> str:
         """The row in one line."""
-        seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+        seeds = counted(len(self.seeds), "seed")
         return f"{self.measured.heading} {self.interval}, {seeds}; {self.setting}"
 
 

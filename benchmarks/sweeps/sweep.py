@@ -32,6 +32,7 @@ from lra.benchmarks.runs.runner import finished
 from lra.benchmarks.setup.config import EVALUATIONS
 from lra.benchmarks.sweeps.engines import Engine, Job
 from lra.benchmarks.sweeps.grid import Planned
+from lra.benchmarks.text import counted
 from lra.metrics.quantities import FOLLOWED, quantities
 
 Status = Literal["waiting", "finished before", "done", "failed", "stopped"]
@@ -268,7 +269,10 @@ def told(
     work, beside = sum(run["seconds"] or 0.0 for run in todo), sum(run["beside"] for run in todo)
     lessons = sum(missing.values())
     whole = lessons + (2 * start + makespan([(run["seconds"] or 0.0) + run["beside"] for run in todo], workers))
-    yield f"{len(runs)} runs, {len(todo)} to do: about {clock(whole if todo else 0.0)} on {workers} workers"
+    yield (
+        f"{counted(len(runs), 'run')}, {len(todo)} to do: about {clock(whole if todo else 0.0)} "
+        f"on {counted(workers, 'worker')}"
+    )
     if todo:
         yield (
             f"the workers share {clock(work)} training and evaluation, {clock(beside)} start-up and reports; "
@@ -279,8 +283,7 @@ def told(
     if memory := max((run["memory"] for run in runs), default=0.0):
         yield f"peak memory: at most {memory:,.0f} MB for each run"
     if missing:
-        s = "s" if len(missing) > 1 else ""
-        yield f"{len(missing)} teacher{s} would be trained first: {clock(lessons)}, included above"
+        yield f"{counted(len(missing), 'teacher')} would be trained first: {clock(lessons)}, included above"
 
 
 def _todo(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
