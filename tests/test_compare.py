@@ -343,6 +343,16 @@ def test_all_combinations_of_two_settings_have_their_place(tmp_path: Path, lra_b
     assert re.search(r"0.02 +0.1\n.*momentum=0.5 +92.00 +90.00\n.*momentum=0.9 +93.00 +91.00", said)
 
 
+def test_no_configuration_takes_the_place_of_another(tmp_path: Path, lra_bench: Bench) -> None:
+    write_run(tmp_path, 0, 90)
+    write_run(tmp_path / "older", 0, 91, "memory")
+    config = write_run(tmp_path / "newer", 0, 95, "memory") / "config.yaml"
+    config.write_text(config.read_text().replace("  slots: 10", "  slots: 10\n  priority: 0.0"))
+    done = lra_bench("compare", tmp_path, "--across", "replay")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "have the same place" in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

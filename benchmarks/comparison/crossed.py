@@ -27,7 +27,8 @@ def crossed(comparison: Comparison, setting: str, form: str) -> str:
         form: the output format.
 
     Raises:
-        UsageError: if the setting has fewer than two values, and for another format.
+        UsageError: if the setting has fewer than two values, if two configurations have one place, and for another
+            format.
     """
     if form not in FORMS:
         raise UsageError(f"--across makes tables to read, {', '.join(FORMS)}: --format {form} is without it")
@@ -57,6 +58,11 @@ def _placed(rows: Sequence[Row], path: str, values: Mapping[str, str]) -> list[t
     for row, own in zip(rows, settings, strict=True):
         rest = {key: own[key] for key in apart if key in own}
         _, columns = found.setdefault(json.dumps(rest, default=str), (Group(rest, row.group.runs), {}))
+        if twin := columns.get(values[row.group.label]):
+            both = f"{twin.group.label!r} and {row.group.label!r}"
+            raise UsageError(
+                f"--across {path}: {both} have the same place, for they differ in defaults alone; give one"
+            )
         columns[values[row.group.label]] = row
     groups = [group for group, _ in found.values()]
     names = labels(groups) if len(groups) > 1 else [""]
