@@ -241,7 +241,7 @@ def test_labels_leave_out_what_nearly_all_have(tmp_path: Path) -> None:
     assert sorted(labels) == ["schedule.epochs=5, student.lr=0.5", *(f"student.lr=0.{i}" for i in (1, 2, 3, 4))]
 
 
-def test_defaults_of_replay_and_step_go_without_saying() -> None:
+def test_defaults_go_without_saying() -> None:
     memory = {"method": "predfkd", "replay.name": "memory", "student.lr": 0.1}
     prioritised = memory | {"replay.priority": 0.6}
     usual = memory | {"replay.priority": 0.0}
@@ -264,6 +264,14 @@ def test_defaults_of_replay_and_step_go_without_saying() -> None:
     assert naming([Group(one, {}) for one in rates]) == [
         *(f"student.lr={lr}, replay.priority=0.6" for lr in (0.1, 0.2, 0.3, 0.4)),
         "student.lr=0.5",
+    ]
+    # Of increments, each strategy has its own.
+    steps = [("abd", 10_000), ("abd", 500), ("generative", 1000), ("generative", 500)]
+    assert naming([Group({"strategy": name, "generator_steps": n}, {}) for name, n in steps]) == [
+        "abd",
+        "abd, generator_steps=500",
+        "generative",
+        "generative, generator_steps=500",
     ]
 
 

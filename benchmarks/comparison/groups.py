@@ -13,6 +13,9 @@ from lra.benchmarks.setup.config import AUTO
 from lra.benchmarks.setup.places import data_kind, data_label
 from lra.meta.options import LRAOptions
 from lra.metrics.quantities import Quantity
+from lra.options import Options
+from lra.strategies.increment.options import IncrementOptions
+from lra.strategies.increment.strategies import OWN_OPTIONS
 from lra.strategies.retention import REPLAYS
 
 UNHEEDED = ("seed", "device", "threads", "on_divergence", "scale", "preset")
@@ -302,11 +305,20 @@ def _told_apart(twins: Sequence[Group], keys: Sequence[str]) -> bool:
 
 
 def is_default(key: str, own: Record) -> bool:
-    """Whether an option of the replay or of the LRA step has its default value, which goes without saying."""
+    """Whether an option of the replay, the LRA step or an increment has its default value, which goes without saying."""
     part, _, name = key.partition(".")
-    kind = LRAOptions if part == "meta" else REPLAYS.get(str(own.get(SHORT["replay"]))) if part == "replay" else None
-    field = kind.model_fields.get(name) if kind is not None else None
-    return field is not None and key in own and field.default == own[key]
+    strategy = own.get(SHORT["strategy"])
+    kind: type[Options] | None = None
+    if part == "meta":
+        kind = LRAOptions
+    elif part == "replay":
+        kind = REPLAYS.get(str(own.get(SHORT["replay"])))
+    elif strategy is not None:
+        kind, name = IncrementOptions, key
+    if kind is None or name not in kind.model_fields or key not in own:
+        return False
+    usual = OWN_OPTIONS.get(str(strategy), {}) if kind is IncrementOptions else {}
+    return bool(usual.get(name, kind.model_fields[name].default) == own[key])
 
 
 def _usual(key: str, own: Record, twins: Sequence[Group]) -> bool:
