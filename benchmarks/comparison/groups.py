@@ -305,7 +305,7 @@ def _told_apart(twins: Sequence[Group], keys: Sequence[str]) -> bool:
 
 
 def is_default(key: str, own: Record) -> bool:
-    """Whether an option of the replay, the LRA step or an increment has its default value, which goes without saying."""
+    """Whether an option of the replay, the LRA step or an increment has its default, which goes without saying."""
     part, _, name = key.partition(".")
     strategy = own.get(SHORT["strategy"])
     kind: type[Options] | None = None
