@@ -108,7 +108,7 @@ def test_the_bare_loop_learns_from_as_many_images(run):
 @pytest.mark.parametrize(
     ("grid", "runs", "budgets"),
     [
-        ("methods", 6, {(6_000, 128)}),
+        ("methods", 7, {(6_000, 128)}),
         ("retention", 12, {(6_000, 128)}),
         ("seeds", 8, {(6_000, 128)}),
         ("published", 6, {(80_000, 256), (120_000, 512)}),
