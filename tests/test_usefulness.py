@@ -145,11 +145,11 @@ def test_terms_of_single_images_are_weighed_before_their_mean(mask: str) -> None
 
 
 def test_ssd_keeps_its_pool_small_and_knows_what_is_in_it() -> None:
-    built = experiment("ssd", "replay.capacity=24", experiences=4)
+    built = experiment("ssd", "replay.capacity=24", "replay.priority=0.5", experiences=4)
     (own,) = (plugin for plugin in built.strategy.plugins if isinstance(plugin, PoolReplay))
     assert own.pool.policy == "useful"
     assert own.pool.priorities is not None
-    assert own.pool.priorities.exponent == 0.6
+    assert own.pool.priorities.exponent == 0.5
     one_hot, adversary = (t for t in built.stream.synthesizer.terms if isinstance(t, (OneHot, Adversarial)))
     modulation = one_hot.weigh
     assert isinstance(modulation, Modulation)
