@@ -46,10 +46,11 @@ def test_one_value_has_no_interval() -> None:
     assert (found.mean, found.sd, found.low, found.high, found.how) == (5, None, None, None, "single")
 
 
-def test_equal_values_have_an_interval_without_width() -> None:
-    found = estimate([0.1 + 0.2, 0.3, 0.3, 0.3, 0.3])
+@pytest.mark.parametrize("values", [[0.1 + 0.2, 0.3, 0.3, 0.3, 0.3], [100 * 356 / 360] * 3])
+def test_equal_values_have_an_interval_without_width_at_their_mean(values: list[float]) -> None:
+    found = estimate(values)
     assert found.how == "equal"
-    assert found.low == found.high == pytest.approx(0.3)
+    assert found.low == found.mean == found.high == pytest.approx(values[1])
 
 
 def test_no_values_are_an_error() -> None:

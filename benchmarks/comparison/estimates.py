@@ -90,7 +90,7 @@ def interval(x: NDArray[np.float64], within: Bounds = ANY) -> tuple[float | None
     if len(x) == 1:
         return None, None, "single"
     if np.ptp(x) <= 1e-12 * np.abs(x).max():
-        return float(x[0]), float(x[0]), "equal"
+        return float(x.mean()), float(x.mean()), "equal"  # Not x[0], from which the mean differs by a rounding.
     if len(x) < FEWEST:
         low, high = stats.t.interval(LEVEL, len(x) - 1, x.mean(), stats.sem(x))
         return max(float(low), within[0]), min(float(high), within[1]), "t"
