@@ -170,7 +170,8 @@ class DataFreeReplayOptions(RecollectionOptions, HeadFitOptions, BalancedHeadOpt
     """Weight of the cross-entropy over all classes, on all images, from which only the head learns (ABD: 1)."""
     local: bool = False
     """Take the cross-entropy of new images over the new classes alone, which does not push old logits down (ABD,
-    R-DFCIL); the head then learns to tell old from new by replay, ``head_ce`` and ``head_share``."""
+    R-DFCIL). Only ``head_ce``, ``head_share`` or ``align_steps`` then teach the head to prefer a new class to an old
+    one: with replay alone it hardly ever does."""
     distil: Literal["soft", "hard"] = "soft"
     """On replayed images, distil the old model's probabilities, with 0 for the new classes; or its logits of the old
     classes, by their absolute difference (R-DFCIL)."""
