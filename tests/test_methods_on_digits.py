@@ -18,8 +18,10 @@ STEPS = {"aeahl-rg": 800, "gdfq": 200}
 @pytest.mark.parametrize("study", ["methods-digits", "methods-mnist"])
 def test_a_study_of_all_methods_leaves_none_out(study: str) -> None:
     grid = yaml.safe_load((STUDIES / f"{study}.yaml").read_text())
-    named = [part["method"] for part in (grid, *grid.get("also", []))]
-    assert {method for one in named for method in ([one] if isinstance(one, str) else one)} == set(METHODS)
+    more_seeds = [part for part in grid.get("also", []) if "seed" in part]
+    named = [part["method"] for part in (grid, *grid.get("also", [])) if part not in more_seeds]
+    studied = [method for one in named for method in ([one] if isinstance(one, str) else one)]
+    assert sorted(studied) == sorted(METHODS)
 
 
 # The control is not there to teach.
