@@ -14,7 +14,7 @@ from lra.benchmarks.progress import Introduction, Progress
 from lra.benchmarks.setup.config import RunConfig, TeacherOptions
 from lra.benchmarks.setup.datasets import DataSet, Labelled, Normalisation
 from lra.benchmarks.setup.datasets.known_sets import HALF, KNOWN
-from lra.benchmarks.setup.networks import network_for
+from lra.benchmarks.setup.networks import in_best_order, network_for
 from lra.benchmarks.setup.places import cache_root, data_kind, data_label
 from lra.benchmarks.setup.user_code import identities
 from lra.benchmarks.setup.weights_files import FORMAT, NoNormalisation, load_teacher, says_all
@@ -101,6 +101,7 @@ def obtain(
         train(options, data, path, device, quiet, said)
     found = _loaded(path, options, data, test, device, said)
     if test is not None:
+        in_best_order(found.network, data.image, device.type, training=False)
         answers = answers_of(found.network, test, device, f"teacher {found.name} on the test set", quiet)
         accuracy = percent_right(answers, test.classes)
         # Our own files know their normalisation.
@@ -195,14 +196,16 @@ def answers_of(
     """Logits (n, K), on the CPU, of a network on ``device``; slow progress is shown on stderr unless ``quiet``."""
     import torch
 
+    from lra.networks.folded import folded
     from lra.state import in_mode
 
     found: list[Tensor] = []
     batch = at_once(device)
     progress = Progress(len(test.classes), "images", what, quiet, patient=True)
     with torch.no_grad(), in_mode(network, training=False):
+        quick = folded(network)
         for images, _ in test.batches(batch):
-            found.append(network(images.to(device)).cpu())
+            found.append(quick(images.to(device)).cpu())
             progress.show(min(len(found) * batch, len(test.classes)))
     progress.close()
     return torch.cat(found)

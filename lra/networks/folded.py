@@ -26,6 +26,8 @@ def folded(network: nn.Module) -> nn.Module:
     shared with ``network``. A network is returned as it is if there is nothing to fold, if it has hooks, if it is not
     from this toolkit, torch or torchvision, or if its control flow depends on its input; external parts run as a whole.
     """
+    if is_hooked(network):
+        return network
     if isinstance(network, Normalized):
         body = folded(network.network)
         if body is network.network:
@@ -34,7 +36,7 @@ def folded(network: nn.Module) -> nn.Module:
     parts = list(network.modules())
     if (
         not any(type(part) is nn.BatchNorm2d for part in parts)
-        or any(part.training or part._forward_hooks or part._forward_pre_hooks for part in parts)
+        or any(part.training for part in parts)
         or _is_foreign(network)
     ):
         return network
@@ -43,6 +45,11 @@ def folded(network: nn.Module) -> nn.Module:
     except (ValueError, RuntimeError, TypeError):
         return network
     return traced if _fold(traced) else network
+
+
+def is_hooked(network: nn.Module) -> bool:
+    """Whether a pass calls hooks of the network or of one of its parts."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
 
 
 def _is_foreign(module: nn.Module) -> bool:
