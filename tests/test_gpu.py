@@ -4,6 +4,7 @@ A card is pretended where there is none (`pretended_card`), which shows what a p
 is. The last test asks a real one.
 """
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -276,6 +277,45 @@ def test_bfloat16_where_the_hardware_has_none(
     assert err.splitlines()[-1] == (
         f"lra-bench: {option} = 'bfloat16': cpu has no bfloat16; leave it out, or use another device"
     )
+
+
+@pytest.mark.parametrize(
+    ("told", "slow"),
+    [
+        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": False}, False),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx_ne_convert": True}, False),
+        ({"neon": True}, False),  # Nothing is known of bfloat16.
+        (None, False),  # Nor by earlier versions of torch.
+    ],
+)
+def test_whether_a_processor_is_known_to_lack_instructions_for_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, bool] | None, slow: bool
+) -> None:
+    if told is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    assert machine.emulates_bfloat16() is slow
+
+
+def test_a_processor_that_only_emulates_bfloat16_is_told_of_once_and_the_work_is_done(
+    lra_bench: Callable[..., Any], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = "compute.precision = 'bfloat16': this processor has no instructions for it, float32 takes less time"
+    for slow in (True, False):
+        monkeypatch.setattr(machine, "emulates_bfloat16", lambda slow=slow: slow)
+        for asked, said in (("bfloat16", slow), ("float32", False)):
+            code, _, err = lra_bench("run", "--dry-run", "--no-timing", "--set", f"compute.precision={asked}")
+            assert (code, err.splitlines().count(note)) == (0, said)
+    monkeypatch.setattr(machine, "emulates_bfloat16", lambda: True)
+    code, _, err = lra_bench("run", *tiny, "--set", "compute.precision=bfloat16", "--out", tmp_path)
+    assert (code, err.splitlines().count(note)) == (0, 1)
+    grid = tmp_path / "grid.yaml"
+    settings = {"compute.precision": "bfloat16", "data.size": 8, "teacher.epochs": 3}
+    grid.write_text(json.dumps({"teacher": "mlp", "student": "mlp", "seed": [0, 1], "steps": 4, "set": settings}))
+    code, _, err = lra_bench("sweep", grid, "--dry-run", "--out", tmp_path / "sweep")
+    assert (code, err.splitlines().count(note)) == (0, 1)
 
 
 def test_how_it_is_computed_is_part_of_the_configuration() -> None:

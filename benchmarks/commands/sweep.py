@@ -15,7 +15,7 @@ import click
 
 from lra.benchmarks.commands.options import PATH, DryRun, assigned, tried
 from lra.benchmarks.errors import LraError, UsageError, concerning
-from lra.benchmarks.progress import loading
+from lra.benchmarks.progress import loading, tell
 
 if TYPE_CHECKING:
     from lra.benchmarks.setup.config import Tree
@@ -71,6 +71,8 @@ def sweep(
         click.echo(untimed(states(planned, place), as_json))
         return
     planned = settled_all(planned, place, threads)
+    if engine == "local":
+        warn(planned)
     cards = [] if per_gpu is None else cards_for(planned)
     number = len(cards) * per_gpu if per_gpu is not None else workers or at_a_time(planned)
     if dry_run:
@@ -167,6 +169,16 @@ def settled(run: Planned, threads: int | None) -> Planned:
     except LraError:  # Which is for the run to say, when it is its turn.
         return run
     return replace(run, config=run.config.model_copy(update={"threads": number}))
+
+
+def warn(planned: Sequence[Planned]) -> None:
+    """Say on stderr what this machine does only slowly."""
+    from lra.benchmarks.runs.machine import slow_precision
+    from lra.benchmarks.setup.config import RunConfig
+
+    configs = [run.config for run in planned if isinstance(run.config, RunConfig)]
+    for note in dict.fromkeys(note for config in configs for note in slow_precision(config)):
+        tell(note)
 
 
 def most(planned: Sequence[Planned]) -> int:

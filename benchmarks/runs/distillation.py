@@ -11,7 +11,7 @@ from lra.benchmarks.files import sha256
 from lra.benchmarks.progress import Introduction, tell
 from lra.benchmarks.records import GENERATOR, SYNTHETIC
 from lra.benchmarks.runs.kind import DEFAULT, Cell, Kind, Prepared, Tracker, Tree, Trial, going_on, parted
-from lra.benchmarks.runs.machine import refuse_device, refuse_precision, threads_of
+from lra.benchmarks.runs.machine import refuse_device, refuse_precision, slow_precision, threads_of
 from lra.benchmarks.runs.run_folder import difference, recorded
 from lra.benchmarks.setup.config import Identity, RunConfig
 from lra.benchmarks.setup.datasets import DataSet, data_of
@@ -73,8 +73,8 @@ class Distillation(Kind):
         return announced(config)
 
     def notes(self, config: RunConfig) -> Iterable[str]:
-        """How the images got their size, and what was skipped."""
-        return data_of(config.data).notes
+        """How the images got their size, what was skipped, and whether the precision only takes time."""
+        return [*data_of(config.data).notes, *slow_precision(config)]
 
     def cost(self, config: RunConfig) -> dict[str, int]:
         """Steps, experiences and images."""

@@ -62,19 +62,41 @@ def refuse_device(device: str) -> None:
 
 def refuse_precision(config: RunConfig) -> None:
     """Raise `UsageError` where passes are to be made in bfloat16 and the device of a run cannot."""
-    asked = {"student.precision": config.student.precision, "compute.precision": config.compute.precision}
-    option = next((name for name, value in asked.items() if value == "bfloat16"), None)
+    option = _in_bfloat16(config)
     if option is None or has_bfloat16(config.device):
         return
     raise UsageError(f"{option} = 'bfloat16': {config.device} has no bfloat16; leave it out, or use another device")
 
 
+def slow_precision(config: RunConfig) -> list[str]:
+    """A note where passes are to be made in bfloat16 on a processor that is slower in it than in float32."""
+    option = _in_bfloat16(config)
+    if option is None or config.device != "cpu" or not emulates_bfloat16():
+        return []
+    return [f"{option} = 'bfloat16': this processor has no instructions for it, float32 takes less time"]
+
+
+def _in_bfloat16(config: RunConfig) -> str | None:
+    """The first option that asks for bfloat16."""
+    asked = {"student.precision": config.student.precision, "compute.precision": config.compute.precision}
+    return next((name for name, value in asked.items() if value == "bfloat16"), None)
+
+
 def has_bfloat16(device: str) -> bool:
-    """Whether ``device`` supports bfloat16 natively; every CPU does, some only slowly."""
+    """Whether ``device`` supports bfloat16; every CPU does, some by emulation."""
     import torch
 
     kind = torch.device(device).type
     return kind == "cpu" or (kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def emulates_bfloat16() -> bool:
+    """Whether this processor is known to lack instructions for bfloat16; earlier versions of torch do not tell."""
+    import torch
+
+    told: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    instructions = [there for name, there in told.items() if "bf16" in name or name == "avx_ne_convert"]
+    return bool(instructions) and not any(instructions)
 
 
 def cards() -> list[str]:
