@@ -62,7 +62,7 @@ def test_help_says_the_defaults_of_the_command_that_is_asked_and_the_flags_that_
     said = {
         name: CliRunner().invoke(cli, [*name.split(), "--help"]).output for name in ("run", "quantize", "teacher train")
     }
-    assert "default: predfkd" in said["run"]
+    assert "default: by the scale" in said["run"]
     assert "default: gdfq" in said["quantize"]
     assert "predfkd" not in said["quantize"]
     assert "--student" not in said["teacher train"]

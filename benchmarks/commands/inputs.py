@@ -101,9 +101,10 @@ def catalogue(what: str) -> dict[str, str]:
             for name, tree in protocols().items()
         }
     if what == "scales":
-        return {scale.name: f"{scale.summary}; {scale.networks}; {scale.cost}" for scale in scales().values()} | {
-            PUBLISHED: "no scale: the settings of the method's paper, for CIFAR on a GPU, whatever the data"
-        }
+        return {
+            scale.name: f"{scale.summary}; {scale.method}, {scale.networks}; {scale.cost}"
+            for scale in scales().values()
+        } | {PUBLISHED: "no scale: the settings of the method's paper, for CIFAR on a GPU, whatever the data"}
     if what == "datasets":
         from lra.benchmarks.setup.datasets import DATASETS, data_set
 

@@ -23,7 +23,7 @@ class Flag(NamedTuple):
 
 
 FLAGS = (
-    Flag("method", "method", "How samples are made (see: list methods). [default: predfkd]"),
+    Flag("method", "method", "How samples are made (see: list methods). [default: by the scale (see: list scales)]"),
     Flag(
         "replay",
         "replay.name",

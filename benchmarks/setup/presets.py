@@ -95,6 +95,7 @@ class Scale(NamedTuple):
         summary: the data it is for.
         cost: what a run takes, and where that is from.
         fits: upper limits of facts, by name; ``channels`` and ``device`` must be equal.
+        method: the one to use unless another is named.
         settings: for every method; those under ``methods`` are for one method only.
     """
 
@@ -102,6 +103,7 @@ class Scale(NamedTuple):
     summary: str
     cost: str
     fits: Tree
+    method: str
     settings: Tree
 
     def fitting(self, facts: Facts) -> bool:
@@ -138,11 +140,9 @@ class Scale(NamedTuple):
 
 def scales() -> dict[str, Scale]:
     """All scales by name; the first one that fits the data is used."""
-    about = ("summary", "cost", "fits", "source")
+    told = ("summary", "cost", "fits", "method")
     return {
-        name: Scale(
-            name, tree["summary"], tree["cost"], tree["fits"], {k: v for k, v in tree.items() if k not in about}
-        )
+        name: Scale(name, *(tree[key] for key in told), {k: v for k, v in tree.items() if k not in (*told, "source")})
         for name, tree in book()["scales"].items()
     }
 

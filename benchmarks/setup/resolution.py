@@ -155,7 +155,7 @@ def _together(layers: Iterable[Tree]) -> Tree:
 
 def _laid(chosen: Tree, scale: Scale | None) -> RunConfig:
     """``chosen`` applied to the settings of its method's paper and of ``scale``, checked."""
-    method = known_name("method", chosen.get("method", "predfkd"), METHODS)
+    method = known_name("method", chosen.get("method", "predfkd" if scale is None else scale.method), METHODS)
     replay = _replay(chosen, METHODS[method])
     if replay == PAPER:
         replay = METHODS[method].memory

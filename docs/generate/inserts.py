@@ -82,8 +82,10 @@ def _guests() -> str:
 
 
 def _scales() -> str:
-    rows = [[code(scale.name), scale.summary, scale.networks, scale.cost] for scale in scales().values()]
-    return table(("scale", "for", "teacher to student, budget", "cost"), rows)
+    rows = [
+        [code(scale.name), scale.summary, code(scale.method), scale.networks, scale.cost] for scale in scales().values()
+    ]
+    return table(("scale", "for", "method", "teacher to student, budget", "cost"), rows)
 
 
 def _quantities() -> str:
