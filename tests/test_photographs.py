@@ -108,6 +108,7 @@ def test_the_bare_loop_learns_from_as_many_images(run):
 @pytest.mark.parametrize(
     ("grid", "runs", "budgets"),
     [
+        ("default", 3, {(3_000, 128)}),
         ("methods", 7, {(6_000, 128)}),
         ("retention", 12, {(6_000, 128)}),
         ("seeds", 8, {(6_000, 128)}),
