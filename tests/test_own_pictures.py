@@ -434,8 +434,7 @@ def test_names_and_fit_travel_to_check_and_report(
                 picture = RANDOM.integers(0, 40, (12, 20, 3), dtype=np.uint8)
                 picture[..., place] += 200
                 save(tmp_path / "shapes" / split / label / f"{number}.png", picture)
-    given = ("--method", "predfkd", "--dataset", f"imagefolder:{tmp_path}/shapes")
-    given += ("--set", "data.size=[8,12]", "--set", "data.fit=pad")
+    given = ("--dataset", f"imagefolder:{tmp_path}/shapes", "--set", "data.size=[8,12]", "--set", "data.fit=pad")
     done = lra_bench("run", "--json", "--out", tmp_path / "runs", *tiny, *given, "--set", "teacher.epochs=8")
     assert done.code == 0, done.err
     assert "Train/ to train and Test/ to test on" in done.err
