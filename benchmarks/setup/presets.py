@@ -142,7 +142,11 @@ def scales() -> dict[str, Scale]:
     """All scales by name; the first one that fits the data is used."""
     told = ("summary", "cost", "fits", "method")
     return {
-        name: Scale(name, *(tree[key] for key in told), {k: v for k, v in tree.items() if k not in (*told, "source")})
+        name: Scale(
+            name,
+            settings={key: value for key, value in tree.items() if key not in (*told, "source")},
+            **{key: tree[key] for key in told},
+        )
         for name, tree in book()["scales"].items()
     }
 
