@@ -3,13 +3,10 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-
-from lra.networks.folded import folded, is_hooked
 
 
 def reduced(precision: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
@@ -99,23 +96,10 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, K) of ``images`` (n, C, H, W); counts n queries.
-
-        BatchNorm is folded into the convolutions, as long as nobody has put hooks on the network.
-        """
+        """Logits (n, K) of ``images`` (n, C, H, W); counts n queries."""
         self.queries += len(images)
-        network = self.network if is_hooked(self.network) else self._folded
         with reduced(self.precision, images.device):
-            return single(network(images))
-
-    # No module of this one: its weights are those of the network.
-    @cached_property
-    def _folded(self) -> nn.Module:
-        return folded(self.network)
-
-    def _apply(self, *arguments: Any, **settings: Any) -> Self:
-        self.__dict__.pop("_folded", None)
-        return super()._apply(*arguments, **settings)
+            return single(self.network(images))
 
     @torch.no_grad()
     def label(self, images: Tensor) -> Tensor:
