@@ -274,16 +274,8 @@ def test_large_pictures_are_tried_at_a_bearable_cost(estimate: Any, tmp_path: Pa
         np.savez(tmp_path / f"{name}.npz", images=rng.integers(0, 255, (4, 224, 224, 3), np.uint8), labels=labels)
     found = estimate(
         *("--dataset", f"npz:{tmp_path / 'train.npz'},{tmp_path / 'test.npz'}", "--teacher", "mlp", "--student", "mlp"),
-        *(
-            "--method",
-            "predfkd",
-            "--steps",
-            2,
-            "--set",
-            "schedule.batch_size=2",
-            "--set",
-            "schedule.steps_per_experience=1",
-        ),
+        *("--method", "predfkd", "--steps", 2),
+        *("--set", "schedule.batch_size=2", "--set", "schedule.steps_per_experience=1"),
         *("--set", "teacher.epochs=1", "--set", "teacher.batch_size=2", "--set", "evaluation.probe_size=2"),
     )
     assert found["parameters"]["generator"] < 10_000_000
