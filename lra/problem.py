@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from functools import cached_property
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+
+from lra.networks.folded import folded, is_hooked
 
 
 def reduced(precision: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
@@ -77,7 +80,8 @@ class Problem:
 class Teacher(nn.Module):
     """A frozen network in evaluation mode.
 
-    Gradients pass through it to the images (synthesis needs them), never to its weights.
+    Gradients pass through it to the images (synthesis needs them), never to its weights, which must not change once it
+    has answered: it folds each BatchNorm into a convolution where it can (see `folded`).
 
     Args:
         network: images (n, C, H, W) in [0, 1] -> logits (n, K); it normalises by itself.
@@ -98,8 +102,19 @@ class Teacher(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, K) of ``images`` (n, C, H, W); counts n queries."""
         self.queries += len(images)
+        # Hooks must see every part, so that a hooked network's answers may differ in their last bits.
+        network = self.network if is_hooked(self.network) else self._folded
         with reduced(self.precision, images.device):
-            return single(self.network(images))
+            return single(network(images))
+
+    # No module of this one: its weights are those of the network.
+    @cached_property
+    def _folded(self) -> nn.Module:
+        return folded(self.network)
+
+    def _apply(self, *arguments: Any, **settings: Any) -> Self:
+        self.__dict__.pop("_folded", None)
+        return super()._apply(*arguments, **settings)
 
     @torch.no_grad()
     def label(self, images: Tensor) -> Tensor:

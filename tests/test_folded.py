@@ -8,6 +8,7 @@ from lra.networks import build
 from lra.networks.folded import folded
 from lra.networks.generators import gen_s
 from lra.networks.normalized import Normalized
+from lra.problem import Teacher
 
 IMAGE = (3, 16, 16)
 PLAIN = ("lenet5-bn", "resnet8", "resnet8x4", "wrn10-1", "resnet18", "mobilenetv2")
@@ -41,6 +42,30 @@ def test_all_of_a_resnet_is_folded_and_of_a_pre_activated_one_what_follows_a_con
     assert norms(folded(trained("resnet8"))) == 0
     # Stem and sums go to several places, or through ReLU: the second norm of each of three blocks is left to fold.
     assert norms(trained("wrn10-1")) - norms(folded(trained("wrn10-1"))) == 3
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_teacher_answers_as_its_network_does_and_passes_on_the_same_gradient(name: str) -> None:
+    network, images = trained(name), torch.rand(5, *IMAGE, dtype=torch.double, requires_grad=True)
+    teacher = Teacher(network)
+    torch.testing.assert_close(teacher.label(images), network(images), rtol=1e-9, atol=1e-10)
+    wanted, found = (torch.autograd.grad(each(images).square().sum(), images)[0] for each in (network, teacher))
+    torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-9)
+
+
+def test_hooks_on_a_teacher_see_its_passes_whenever_they_are_put_there_and_it_can_move_afterwards() -> None:
+    network, images = trained("resnet8"), torch.rand(2, *IMAGE, dtype=torch.double)
+    teacher, seen = Teacher(network), []
+    before = teacher.label(images)
+    norm = next(part for part in network.modules() if isinstance(part, nn.BatchNorm2d))
+    handle = norm.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    torch.testing.assert_close(teacher.label(images), before, rtol=1e-9, atol=1e-10)
+    assert len(seen) == 1
+    handle.remove()
+    assert teacher.label(images).equal(before)
+    teacher.float()
+    assert teacher.label(images.float()).dtype == torch.float32
+    assert teacher.state_dict().keys() == {f"network.{key}" for key in network.state_dict()}
 
 
 @pytest.mark.parametrize("batch", [2, 64])  # With few images the upsampling is an operation of its own.

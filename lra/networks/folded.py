@@ -26,7 +26,7 @@ def folded(network: nn.Module) -> nn.Module:
     shared with ``network``. A network is returned as it is if there is nothing to fold, if it has hooks, if it is not
     from this toolkit, torch or torchvision, or if its control flow depends on its input; external parts run as a whole.
     """
-    if _is_hooked(network):
+    if is_hooked(network):
         return network
     if isinstance(network, Normalized):
         body = folded(network.network)
@@ -47,7 +47,7 @@ def folded(network: nn.Module) -> nn.Module:
     return traced if _fold(traced) else network
 
 
-def _is_hooked(network: nn.Module) -> bool:
+def is_hooked(network: nn.Module) -> bool:
     """Whether a pass calls hooks of the network or of one of its parts."""
     return any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
 

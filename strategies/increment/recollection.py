@@ -59,7 +59,7 @@ class Recollection:
         generator = ConditionedGenerator(body, len(classes)).to(device)
         self._persistent, self.weights = options.persistent, start
         self._known = Known(model, classes)
-        self._answering: nn.Module | None = None
+        self._answering = Teacher(self._known)
         self.synthesizer = ConditionedOnlineGenerator(
             generator,
             torch.optim.Adam(generator.parameters(), lr=options.generator_lr, betas=(0.5, 0.999), fused=True),
@@ -99,8 +99,6 @@ class Recollection:
     @torch.no_grad()
     def answer(self, images: Tensor) -> Tensor:
         """The frozen model's logits (n, k), in the order of the classes, for normalised images (n, C, H, W)."""
-        if self._answering is None:
-            self._answering = folded(self._known)
         return self._answering(images)
 
     @torch.no_grad()
