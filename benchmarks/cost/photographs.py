@@ -168,11 +168,8 @@ def measure(
     start = {"tests": cell.tests}
     built = ours.ask("build", start | {"settings": merged(tree, given)})
     sides = [ours] if other is None else [ours, other]
-    if (
-        other is not None
-        and (beside := other.ask("build", start | {"settings": tree}))["schedule"] != built["schedule"]
-    ):
-        raise SystemExit(f"the other version has another schedule: {beside['schedule']} and not {built['schedule']}")
+    if other is not None:
+        _check_alike(built["schedule"], other.ask("build", start | {"settings": tree})["schedule"])
     rounds = []
     for _ in range(options.rounds):
         timed = [side.ask("train", 1) for side in sides]
@@ -196,6 +193,14 @@ def measure(
     batch = tree["schedule"]["batch_size"]
     row = {"cell": cell.name, "method": method, "meta": meta, "batch": batch, "gflop": flops / 1e9}
     return row | found | {"of_peak": of_peak, "images": batch / found["step"]}
+
+
+def _check_alike(ours: Answer, other: Answer) -> None:
+    """Check that two versions have one schedule, as far as both know its options."""
+    if differing := [
+        f"{name} {ours[name]}, not {other[name]}" for name in ours.keys() & other.keys() if ours[name] != other[name]
+    ]:
+        raise SystemExit(f"the other version has another schedule: {'; '.join(sorted(differing))}")
 
 
 def whole_runs(options: argparse.Namespace) -> list[Answer]:
