@@ -1,6 +1,10 @@
-"""How many threads a command takes: by the size of its networks, said in its configuration, and no part of a name."""
+"""How many threads a command takes, by the size of its networks and no part of a name; and that it keeps its memory."""
 
+import ctypes
 import json
+import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,3 +142,25 @@ def test_a_stopwatch_goes_on_from_where_another_process_stopped() -> None:
     later = second.read()
     assert later["seconds"] >= 10.0
     assert later["processor_seconds"] >= 20.0
+
+
+AGAIN = """
+import resource
+import torch
+from lra.benchmarks.runs.machine import compute_with
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+compute_with(1)
+before = faults()
+for _ in range(40):
+    torch.ones(2**23)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library")
+def test_the_memory_of_freed_tensors_is_used_again() -> None:
+    done = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 40 * 2**25 // resource.getpagesize() / 2, "pages that the system had to clear"

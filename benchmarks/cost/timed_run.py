@@ -21,6 +21,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -240,6 +241,10 @@ def main() -> None:
     """Answer line by line."""
     answers, sys.stdout = sys.stdout, sys.stderr
     torch.set_num_threads(1)
+    with suppress(ImportError):  # Earlier versions do not have it.
+        from lra.benchmarks.runs.machine import keep_freed_memory
+
+        keep_freed_memory()
     run: Any = None
     for line in sys.stdin:
         ((what, value),) = json.loads(line).items()

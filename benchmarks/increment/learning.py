@@ -18,7 +18,7 @@ from lra.benchmarks.increment.configuration import IncrementConfig, checked
 from lra.benchmarks.progress import Introduction, Progress, at_steps, tell
 from lra.benchmarks.records import INCREMENT
 from lra.benchmarks.runs.kind import Trial
-from lra.benchmarks.runs.machine import Stopwatch, environment, peak_memory
+from lra.benchmarks.runs.machine import Stopwatch, compute_with, environment, peak_memory
 from lra.benchmarks.runs.memory import FLOAT, LEARNT, Demand, bounded, refuse_beyond
 from lra.benchmarks.runs.run_folder import SCHEMA, MetricsFile, RunFolder
 from lra.benchmarks.setup.datasets import DataSet
@@ -327,7 +327,7 @@ def sized(config: IncrementConfig, data: DataSet, threads: int) -> IncrementConf
         UsageError: if it does not, or the network cannot be built.
     """
     size, options = network_size("--model", config.model, data), config.options
-    torch.set_num_threads(threads)
+    compute_with(threads)
     pixels = FLOAT * prod(data.image)
     images = len(data.load("train").images) + len(data.load("test").images)
     each = size.kept + pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import resource
@@ -25,6 +26,9 @@ CONTROL = Path("/sys/fs/cgroup")
 SMALL = 5e8
 """Multiply-adds of a network's forward pass of a batch, some hundredths of a second on one thread: with fewer, threads
 wait for one another more than they compute, all the more where other processes compete for the CPU."""
+
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+"""``M_TRIM_THRESHOLD`` and ``M_MMAP_MAX`` of glibc's ``mallopt``."""
 
 
 class Stopwatch:
@@ -216,10 +220,29 @@ def threads_of(config: RunConfig, data: DataSet) -> int:
 
 
 def threaded(config: RunConfig, data: DataSet) -> RunConfig:
-    """``config`` with its `threads_of` filled in; torch uses that many from now on."""
-    import torch
-
+    """``config`` with its `threads_of` filled in; see `compute_with`."""
     config = config.model_copy(update={"threads": threads_of(config, data)})
     assert config.threads is not None
-    torch.set_num_threads(config.threads)
+    compute_with(config.threads)
     return config
+
+
+def compute_with(threads: int) -> None:
+    """From now on torch uses so many threads, and freed memory is kept for what is allocated next."""
+    import torch
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Give back to the system what memory is free now, but from now on keep what is freed; with glibc only.
+
+    It would give each large tensor back, and the system then clears every page of the next one, which takes an eighth
+    of a student's step where maps have 32 MiB.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.malloc_trim(0)
+        library.mallopt(TRIM_THRESHOLD, -1)
+        library.mallopt(MMAP_MAX, 0)
