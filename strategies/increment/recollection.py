@@ -96,10 +96,9 @@ class Recollection:
         images = self._normalised(nn.Identity())(images)
         return Batch(images, self.answer(images))
 
-    @torch.no_grad()
     def answer(self, images: Tensor) -> Tensor:
         """The frozen model's logits (n, k), in the order of the classes, for normalised images (n, C, H, W)."""
-        return self._answering(images)
+        return self._answering.label(images)
 
     @torch.no_grad()
     def impression(self, images: Tensor) -> tuple[Tensor, Tensor]:
