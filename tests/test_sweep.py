@@ -476,7 +476,10 @@ def test_lines_at_a_steady_pace_where_no_table_can_be_drawn(
     view = SweepProgress(4)
     for folder in (tmp_path / "0", tmp_path / "1"):
         folder.mkdir()
-    (tmp_path / "1" / "metrics.jsonl").write_text('{"student_step": 10}\n')  # half done before
+    # Half done before, when it was stopped.
+    (tmp_path / "1" / "metrics.jsonl").write_text('{"student_step": 10}\n')
+    (tmp_path / "1" / "log.txt").write_text("2026-01-01 09:00:00,123 stopped; continue with lra-bench resume 1\n")
+    view.show(entries, [])
     (tmp_path / "0" / "log.txt").write_text("2026-01-01 10:00:00,123 0/10 experiences  generator step 3/9\n2026")
     view.show(entries, [0, 1])
     assert capfd.readouterr().err.splitlines() == [

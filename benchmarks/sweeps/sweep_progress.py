@@ -33,6 +33,7 @@ class SweepProgress:
         self.last = 0.0
         self.pace: Pace | None = None
         self.begun: dict[int, int] = {}
+        self.said: dict[int, str] = {}
 
     def ended(self, entry: Entry) -> None:
         """Write the line of a run that ended."""
@@ -44,10 +45,12 @@ class SweepProgress:
         """Show the state again, if it is time to."""
         if self.pace is None:
             self.pace = Pace()
-            self.begun = {i: _steps(entry) for i, entry in enumerate(entries) if entry.status == "waiting"}
+            waiting = [(i, entry) for i, entry in enumerate(entries) if entry.status == "waiting"]
+            self.begun = {i: _steps(entry) for i, entry in waiting}
+            self.said = {i: _said(entry) for i, entry in waiting}
         if not self.live:
             if running and self.pace.due():
-                for line in [self._summary(entries, len(running)), *(f"  {_now(entries[i])}" for i in running)]:
+                for line in [self._summary(entries, len(running)), *(f"  {self._now(i, entries[i])}" for i in running)]:
                     tell(line)
                 self.pace.step()
             return
@@ -55,7 +58,7 @@ class SweepProgress:
             return
         self.last = time.monotonic()
         width = shutil.get_terminal_size().columns
-        lines = [_line(entries[i]) for i in running]
+        lines = [self._line(i, entries[i]) for i in running]
         lines += [self._summary(entries, len(running))] if running else []
         self._erase()
         sys.stderr.write("".join(line[: width - 1] + "\n" for line in lines))
@@ -83,6 +86,21 @@ class SweepProgress:
                 done, rest = done + at - begun, rest + entry.config.student_steps - at
         return done, rest
 
+    def _now(self, index: int, entry: Entry) -> str:
+        """A run in progress, and what it last said; what it said before the sweep began, it said in another try."""
+        said = _said(entry)
+        return f"{entry.label}  {said if said and said != self.said.get(index) else 'starting'}"
+
+    def _line(self, index: int, entry: Entry) -> str:
+        steps = entry.config.student_steps
+        record = last_record(entry.folder.path / "metrics.jsonl") if entry.folder else {}
+        if not record:
+            return f"  {self._now(index, entry)}"
+        at = int(record.get("student_step") or 0)
+        filled = round(20 * at / steps)
+        parts = (f"{name} {record[name]:.2f}" for name in ("accuracy", "forgetting") if record.get(name) is not None)
+        return f"  [{'#' * filled}{'.' * (20 - filled)}] {at:,}/{steps:,}  {entry.label}  {'  '.join(parts)}"
+
     def _erase(self) -> None:
         if self.drawn:
             sys.stderr.write(f"\x1b[{self.drawn}A\x1b[J")
@@ -106,21 +124,9 @@ def _steps(entry: Entry) -> int:
     return int(record.get("student_step") or 0)
 
 
-def _now(entry: Entry) -> str:
-    """A run in progress and the last line of its log, which is also written between evaluations."""
-    said = last_line(entry.folder.path / "log.txt") if entry.folder else ""
-    return f"{entry.label}  {said or 'starting'}"
-
-
-def _line(entry: Entry) -> str:
-    steps = entry.config.student_steps
-    record = last_record(entry.folder.path / "metrics.jsonl") if entry.folder else {}
-    if not record:
-        return f"  {_now(entry)}"
-    at = int(record.get("student_step") or 0)
-    filled = round(20 * at / steps)
-    parts = (f"{name} {record[name]:.2f}" for name in ("accuracy", "forgetting") if record.get(name) is not None)
-    return f"  [{'#' * filled}{'.' * (20 - filled)}] {at:,}/{steps:,}  {entry.label}  {'  '.join(parts)}"
+def _said(entry: Entry) -> str:
+    """The last line of a run's log, which is also written between evaluations."""
+    return last_line(entry.folder.path / "log.txt") if entry.folder else ""
 
 
 def last_record(file: Path) -> dict[str, float | None]:
