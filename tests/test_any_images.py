@@ -92,12 +92,14 @@ SHORT = (
     *("schedule.batch_size=8", "schedule.steps_per_experience=2", "schedule.experiences_per_epoch=2"),
     *("synthesis.width=16", "evaluation.samples=4", "evaluation.probe_size=8"),
 )
+LITTLE = ("--set", "synthesis={images: 16, steps: 2, rounds: 1, warmup: 2}")
+"""Synthesis of the default method for colour images, made short."""
 
 
 @pytest.mark.parametrize(
     ("image", "classes", "student", "arguments", "recipe"),
     [
-        ((3, 27, 31), 2, "lenet5-half", ("--replay", "generative"), MOVED),
+        ((3, 27, 31), 2, "lenet5-half", ("--replay", "generative", *LITTLE), MOVED),
         ((3, 32, 32), 10, "resnet20", ("--method", "predfkd"), PLAIN),
         ((3, 32, 32), 10, "resnet20", ("--preset", "dafl/cifar10/resnet34-resnet18"), PLAIN),
     ],
