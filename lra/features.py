@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from lra.anatomy import Side, batchnorm_layers, penultimate
@@ -123,7 +124,7 @@ def pooled(features: Tensor) -> Tensor:
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (c,) of each channel of ``values`` (n,c,…).
 
-    The same as ``torch.var_mean`` over all other axes, which takes ten times as long for channels-last maps, forward
+    The same as ``torch.var_mean`` over all other axes, which takes many times as long for channels-last maps, forward
     and backward.
     """
     mean, variance = _Moments.apply(values)
@@ -131,28 +132,32 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Moments(torch.autograd.Function):
-    """Two passes over the values in forward, and one in backward, which can be differentiated again."""
+    """In forward what batch norm does with its input; in backward one pass, which can be differentiated again."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> tuple[Tensor, Tensor]:
-        axes = [axis for axis in range(values.dim()) if axis != 1]
-        mean = values.mean(axes)
-        apart = values - _beside(mean, values)
+        if values.device.type == "cpu":
+            mean, variance = torch.batch_norm_update_stats(values, None, None, 0.0)
+        else:
+            axes = [axis for axis in range(values.dim()) if axis != 1]
+            mean = values.mean(axes)
+            apart = values - mean.view(-1, *[1] * (values.dim() - 2))
+            variance = apart.mul_(apart).mean(axes)
         ctx.save_for_backward(values, mean)
-        return mean, apart.mul_(apart).mean(axes)
+        return mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         values, mean = ctx.saved_tensors
         each = values.shape[1] / values.numel()
         slope = 2 * each * gradients[1]
-        constant = each * gradients[0] - slope * mean
-        return torch.addcmul(_beside(constant, values), values, _beside(slope, values))
+        return _affine(values, slope, each * gradients[0] - slope * mean)
 
 
-def _beside(channels: Tensor, values: Tensor) -> Tensor:
-    """``channels`` (c,) shaped to broadcast with values (n,c,…)."""
-    return channels.view(-1, *[1] * (values.dim() - 2))
+def _affine(values: Tensor, slope: Tensor, constant: Tensor) -> Tensor:
+    """Values (n,c,…) times ``slope`` (c,) plus ``constant`` (c,), by a kernel that knows where channels lie."""
+    zeros, ones = torch.zeros_like(slope), torch.ones_like(slope)
+    return F.batch_norm(values, zeros, ones, slope, constant, eps=0.0)
 
 
 class LayerStatistics(NamedTuple):
