@@ -1,6 +1,6 @@
 """Photographs: how long a student step takes, where the time goes, and how that compares, interleaved on one machine.
 
-    python -m lra.benchmarks.cost.photographs --against PYTHON --out benchmarks/results/cost-photographs.md
+    python -m lra.benchmarks.cost.photographs --against PYTHON --named 13f1ced --out cost-photographs.md
 
 Colour images of 32x32 in ten classes; the teacher has random weights unless a file of weights is given. ``PYTHON`` is
 the interpreter of an environment with another version of the toolkit, which then does the same work, in turn with this
@@ -244,16 +244,16 @@ OTHERS = {"step": "other", "synthesis": "other synthesis", "evaluation": "other 
 """What is compared with another version, and the key of the ratio in a row's record."""
 
 
-def table(rows: Sequence[Answer]) -> str:
-    """The table of one cell's rows."""
-    others = {f"{name} ÷ other": key for name, key in OTHERS.items() if key in rows[0]}
+def table(rows: Sequence[Answer], other: str) -> str:
+    """The table of one cell's rows; ``other`` is what the other version is called."""
+    others = {f"{name} ÷ {other}": key for name, key in OTHERS.items() if key in rows[0]}
     cells = [[show(row) for show in COLUMNS.values()] + [f"{row[key]:.2f}" for key in others.values()] for row in rows]
     return f"## {rows[0]['cell']}, batch {rows[0]['batch']}\n\n{markdown_table([*COLUMNS, *others], cells)}\n"
 
 
-def whole_table(rows: Sequence[Answer]) -> str:
-    """The table of whole processes."""
-    head = ["command", "s", *(["÷ other"] if "other" in rows[0] else [])]
+def whole_table(rows: Sequence[Answer], other: str) -> str:
+    """The table of whole processes; ``other`` is what the other version is called."""
+    head = ["command", "s", *([f"÷ {other}"] if "other" in rows[0] else [])]
     cells = [[f"`{r['run']}`", f"{r['seconds']:.1f}", *([f"{r['other']:.2f}"] if "other" in r else [])] for r in rows]
     return f"## Whole runs\n\n{markdown_table(head, cells)}\n"
 
@@ -266,7 +266,7 @@ def by_cell(options: argparse.Namespace, workers: Sequence[Worker]) -> Iterable[
             for meta in options.meta:
                 rows.append(measure(CELLS[name], method, meta == "meta", options, *workers))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-        yield table(rows), rows
+        yield table(rows, options.named), rows
 
 
 def parser() -> argparse.ArgumentParser:
@@ -281,6 +281,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--against", type=os.path.abspath, metavar="PYTHON", help="python of an environment with another version"
     )
+    command.add_argument("--named", default="other", metavar="VERSION", help="what it is called in the tables")
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an option, for this version")
     command.add_argument("--teacher", type=Path, metavar="FILE", help="weights of the teacher, for one cell")
     command.add_argument("--batch", type=int, help="images per student step")
@@ -306,14 +307,16 @@ def main() -> None:
             records += rows
     if options.whole:
         rows = whole_runs(options)
-        tables.append(whole_table(rows))
+        tables.append(whole_table(rows, options.named))
         records += rows
     if options.json:
         print(json.dumps({"machine": machine(options), "records": records}))
     else:
         print("\n".join(tables))
     if options.out:
-        command = "python -m lra.benchmarks.cost.photographs " + " ".join(sys.argv[1:])
+        places = {options.against: "PYTHON", str(options.out): options.out.name}
+        words = [places.get(word, word) for word in sys.argv[1:]]
+        command = " ".join(["python -m lra.benchmarks.cost.photographs", *words])
         notes = (__doc__ or "").split("\n\n", 2)[2]
         heading = f"# Photographs: what a step takes\n\n    {command}\n\n{machine(options)}.\n\n{notes}"
         write_text(options.out, "\n".join([heading, *tables]))
